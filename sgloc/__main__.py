@@ -1,0 +1,6 @@
+"""`python -m sgloc` is `sgloc`."""
+
+from sgloc.cli import main
+
+if __name__ == "__main__":
+    main()

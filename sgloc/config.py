@@ -1,0 +1,227 @@
+"""Every option of a training run, with its default, unit and meaning: the single source of all three (DESIGN contract 6)."""
+
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from sgloc.errors import ConfigError
+
+CellName = Literal["lstm", "layer_norm", "hyper"]
+
+
+def _require(condition: bool, option: str, requirement: str, value: object) -> None:
+    if not condition:
+        raise ConfigError(f"{option} must be {requirement}, not {value}")
+
+
+@dataclass(frozen=True)
+class EncoderConfig:
+    """The recurrent stroke encoder (METHOD 5)."""
+
+    cell: CellName = "lstm"
+    """Recurrent cell of both directions."""
+    hidden_size: int = 512
+    """Units of each direction; a node's embedding is twice as wide."""
+    recurrent_keep: float = 0.9
+    """Probability that recurrent dropout keeps a unit of the candidate; 1 turns it off."""
+
+    def __post_init__(self) -> None:
+        _require(self.hidden_size >= 1, "model.encoder.hidden_size", "at least 1", self.hidden_size)
+        _require(0 < self.recurrent_keep <= 1, "model.encoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep)
+
+
+@dataclass(frozen=True)
+class DecoderConfig:
+    """The recurrent decoder (METHOD 6)."""
+
+    cell: CellName = "hyper"
+    """Recurrent cell."""
+    hidden_size: int = 512
+    """Units."""
+    recurrent_keep: float = 0.9
+    """Probability that recurrent dropout keeps a unit of the candidate; 1 turns it off."""
+    num_mixtures: int = 20
+    """Components of the mixture that says where the next point is."""
+
+    def __post_init__(self) -> None:
+        _require(self.hidden_size >= 1, "model.decoder.hidden_size", "at least 1", self.hidden_size)
+        _require(0 < self.recurrent_keep <= 1, "model.decoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep)
+        _require(self.num_mixtures >= 1, "model.decoder.num_mixtures", "at least 1", self.num_mixtures)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """SketchGloc's shape. The defaults are the published sizes."""
+
+    encoder: EncoderConfig = field(default_factory=EncoderConfig)
+    decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    latent_size: int = 128
+    """Width of the sketch code y."""
+    hyper_size: int = 256
+    """Units of the small LSTM inside a `hyper` cell."""
+    hyper_embedding_size: int = 32
+    """Width of the embeddings through which a `hyper` cell scales its gates."""
+    max_node_points: int | None = None
+    """Most points in a graph node; longer strokes become several nodes. null: a node is a whole stroke."""
+
+    def __post_init__(self) -> None:
+        for name in ("latent_size", "hyper_size", "hyper_embedding_size"):
+            _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        _require(self.max_node_points is None or self.max_node_points >= 1, "model.max_node_points", "null or at least 1", self.max_node_points)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """Which drawings, in which order, changed how."""
+
+    path: str = ""
+    """Folder or URL of the shards that `sgloc shard` wrote. Required."""
+    disturb_scale: float = 0.0
+    """How far strokes are moved, r of METHOD 3, in sketch sizes: 0 trains synthesis, 0.1 or 0.3 reorganization."""
+    augment_scale: float = 0.1
+    """x and y are scaled by factors from 1 - this to 1 + this, in training."""
+    drop_probability: float = 0.1
+    """Probability that an inner point of a stroke is dropped, in training."""
+    num_streams: int = 64
+    """Canonical streams that are interleaved. It shapes the order of the drawings; more streams mix better, and let more ranks read 1/W of the bytes each."""
+    shuffle_window: int = 4096
+    """Drawings of one stream that are shuffled together."""
+    prefetch: int = 2
+    """Batches that are read ahead of the training step."""
+    validation_limit: int = 0
+    """Validate on this many drawings, spread evenly over the validation split; 0: on all."""
+
+    def __post_init__(self) -> None:
+        _require(self.disturb_scale >= 0, "data.disturb_scale", "at least 0", self.disturb_scale)
+        _require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
+        _require(0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability)
+        for name in ("num_streams", "shuffle_window", "prefetch"):
+            _require(getattr(self, name) >= 1, f"data.{name}", "at least 1", getattr(self, name))
+        _require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """What is minimised (METHOD 5 and 7)."""
+
+    kl_weight: float = 0.0
+    """Weight of the code's Kullback-Leibler divergence from a standard normal; the published loss has none."""
+    pen_loss_on_padding: bool = False
+    """Count the pen's cross entropy on end rows up to the data set's longest drawing, as the original's training loss did. Costs the padding it computes."""
+
+    def __post_init__(self) -> None:
+        _require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam and its schedule (METHOD 8)."""
+
+    learning_rate: float = 1e-3
+    """Learning rate at step 0."""
+    min_learning_rate: float = 1e-5
+    """Learning rate towards which it decays."""
+    learning_rate_decay: float = 0.99999
+    """Factor a step by which the learning rate's distance from its minimum shrinks."""
+    clip_norm: float = 1.0
+    """Largest norm of the whole gradient; a larger one is scaled down to it."""
+
+    def __post_init__(self) -> None:
+        _require(self.learning_rate > 0, "optimizer.learning_rate", "above 0", self.learning_rate)
+        _require(0 <= self.min_learning_rate <= self.learning_rate, "optimizer.min_learning_rate", "from 0 to the learning rate", self.min_learning_rate)
+        _require(0 < self.learning_rate_decay <= 1, "optimizer.learning_rate_decay", "above 0 and at most 1", self.learning_rate_decay)
+        _require(self.clip_norm > 0, "optimizer.clip_norm", "above 0", self.clip_norm)
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """The run: how long, how often, where to."""
+
+    run_dir: str = "runs/default"
+    """Folder or URL of the run: configuration, metrics and checkpoints. One run, one folder."""
+    seed: int = 0
+    """Seed of everything random."""
+    num_steps: int = 100_000
+    """Optimizer steps after which the run is finished."""
+    global_batch: int = 100
+    """Drawings in an optimizer step, over all ranks."""
+    accumulation: int = 1
+    """Parts in which each rank computes its share of the batch, one after the other. The result is the same; memory is divided, and the forward pass is computed twice."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in float32."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA when there is one."""
+    log_every: int = 10
+    """Steps between lines of metrics."""
+    validate_every: int = 500
+    """Steps between validations."""
+    patience: int = 5
+    """Stop after this many validations in a row without a new best; 0: never."""
+    checkpoint_every: int = 500
+    """Steps between checkpoints, besides those at a new best, at a stop and at the end."""
+    keep_checkpoints: int = 2
+    """Newest checkpoints that are kept, besides the best."""
+
+    def __post_init__(self) -> None:
+        for name in ("num_steps", "global_batch", "accumulation", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+            _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        _require(self.patience >= 0, "train.patience", "at least 0", self.patience)
+        _require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
+
+
+@dataclass(frozen=True)
+class LogConfig:
+    """Where metrics go besides metrics.jsonl in the run's folder."""
+
+    wandb: Literal["disabled", "offline", "online"] = "disabled"
+    """Weights & Biases, from rank 0."""
+    wandb_project: str = "sketchgloc"
+    """Weights & Biases project."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """A whole training run."""
+
+    model: ModelConfig = field(default_factory=ModelConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    loss: LossConfig = field(default_factory=LossConfig)
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    train: TrainConfig = field(default_factory=TrainConfig)
+    log: LogConfig = field(default_factory=LogConfig)
+
+# What a resumed run may change without becoming another run: where, how long and how often, not what is computed.
+_FREE_OPTIONS = frozenset(
+    {
+        "data.path",
+        "data.prefetch",
+        "data.validation_limit",
+        "train.run_dir",
+        "train.num_steps",
+        "train.accumulation",
+        "train.device",
+        "train.log_every",
+        "train.validate_every",
+        "train.patience",
+        "train.checkpoint_every",
+        "train.keep_checkpoints",
+        "log.wandb",
+        "log.wandb_project",
+    }
+)
+
+
+def identity(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """The options that make a run what it is, by dotted name.
+
+    Args:
+        options: a `Config` as `dataclasses.asdict` gives it.
+        prefix: of the names; for the recursion.
+    """
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            flat |= identity(value, f"{path}.")
+        elif path not in _FREE_OPTIONS:
+            flat[path] = value
+    return flat

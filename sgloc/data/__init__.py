@@ -1,0 +1,1 @@
+"""From files of drawings to batches: readers, shards, order, stream."""

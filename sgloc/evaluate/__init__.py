@@ -1,0 +1,1 @@
+"""What a trained model does: redraws, reorganizes, and is measured by it."""

@@ -1,0 +1,164 @@
+"""`sgloc generate`: sketches in, the model's own drawings of them out (METHOD 9)."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import fsspec.core
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.data.manifest import load_manifest
+from sgloc.data.stream import ShardReader, fixed_batches
+from sgloc.errors import ConfigError, DataError
+from sgloc.evaluate.load import load_model
+from sgloc.nn.decoder import PEN_LIFT
+from sgloc.nn.sampling import draw
+from sgloc.sketch.ragged import SketchBatch
+from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
+
+Row = Literal["original", "disturbed", "redrawn"]
+Polylines = list[npt.NDArray[np.float64]]
+
+_CANVAS = 255
+
+
+@dataclass(frozen=True)
+class GenerateOptions:
+    """What to redraw, and how.
+
+    Attributes:
+        split: of the shards.
+        count: drawings, spread evenly over the split.
+        disturb_scale: r of METHOD 3; 0 is synthesis.
+        temperature: of METHOD 9; 0 is greedy.
+        max_points: most points of a drawing; 0: those of the longest drawing of the data set that the model was trained on.
+        seed: of the disturbance and of the sampling.
+        batch_size: drawings decoded together.
+        rows: rows of the gallery.
+    """
+
+    split: str = "test"
+    count: int = 64
+    disturb_scale: float = 0.0
+    temperature: float = 0.0
+    max_points: int = 0
+    seed: int = 0
+    batch_size: int = 256
+    rows: tuple[str, ...] = ("original", "disturbed", "redrawn")
+
+    def __post_init__(self) -> None:
+        for name, least in (("count", 1), ("batch_size", 1), ("max_points", 0), ("temperature", 0), ("disturb_scale", 0)):
+            if not getattr(self, name) >= least:
+                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        unknown = set(self.rows) - set(get_args(Row))
+        if unknown or not self.rows:
+            raise ConfigError(f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}")
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """One sketch and what became of it; polylines are float [n, 2] in the source's units."""
+
+    category: str
+    key_id: int
+    original: Polylines
+    disturbed: Polylines
+    redrawn: Polylines
+
+
+def generate(checkpoint: str, data: str, folder: str, options: GenerateOptions, *, device: torch.device, say: Callable[[str], None]) -> list[Drawn]:
+    """Redraw sketches of a data set with a trained model, and write what came out.
+
+    Writes into the folder (or URL): redrawn.ndjson, in QuickDraw's simplified form; svg/, one file a drawing; gallery.png.
+
+    Args:
+        checkpoint: of the model; or a run's folder.
+        data: folder or URL of shards.
+        folder: where to write.
+        options: what to redraw, and how.
+        device: to compute on.
+        say: is told of checkpoints that are skipped.
+
+    Returns:
+        The sketches, in the order in which the gallery shows them.
+
+    Raises:
+        SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
+    """
+    model, trained = load_model(checkpoint, device, say)
+    manifest = load_manifest(data)
+    reader = ShardReader(data, manifest, options.split, num_kept_blocks=8)
+    count = min(options.count, reader.num_sketches)
+    chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
+    prepare = Preparation(
+        scale=trained.scale, seed=options.seed, disturb_scale=options.disturb_scale, max_node_points=model.config.max_node_points
+    )
+    drawn: list[Drawn] = []
+    for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
+        sketches = prepare(packed, device)
+        with torch.no_grad():
+            y = model.encode(sketches).y
+        max_points = options.max_points or trained.longest_points
+        rows = draw(model.decoder, y, sketches.random_key, max_points=max_points, temperature=options.temperature)
+        drawn += _describe(packed, sketches, rows, manifest.categories, trained.scale)
+    try:
+        _write(drawn, folder, options)
+    except OSError as error:
+        raise DataError(f"cannot write to {folder} ({error}); give an --out that can be written") from error
+    return drawn
+
+
+def _describe(packed: PackedBatch, sketches: SketchBatch, rows: list[Tensor], categories: list[str], scale: float) -> list[Drawn]:
+    offsets = sketches.sketch_point_offsets.tolist()
+    points, targets, pen_lift = (tensor.cpu() for tensor in (sketches.points, sketches.targets, sketches.pen_lift))
+    result = []
+    for index, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+        here, drawing = slice(start, stop), rows[index].cpu()
+        result.append(
+            Drawn(
+                category=categories[int(packed.category[index])],
+                key_id=int(packed.key_id[index]),
+                original=_polylines(targets[here], pen_lift[here], scale),
+                disturbed=_polylines(points[here], pen_lift[here], scale),
+                redrawn=_polylines(drawing[:, :2], drawing[:, 2 + PEN_LIFT] > 0, scale),
+            )
+        )
+    return result
+
+
+def _polylines(points: Tensor, pen_lift: Tensor, scale: float) -> Polylines:
+    """Cut normalised points [n, 2] after each lift of the pen (bool [n]) and bring them back into the source's units."""
+    coordinates = points.double().numpy() * scale
+    ends = np.flatnonzero(pen_lift.numpy()) + 1
+    return [line for line in np.split(coordinates, ends) if len(line)]
+
+
+def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[list[int]]]:
+    """Polylines as QuickDraw's simplified form has them: aligned to the top left and, only if they do not fit, scaled down to 0..255."""
+    if not polylines:
+        return []
+    points = np.concatenate(polylines)
+    low, extent = points.min(0), np.ptp(points, axis=0).max()
+    factor = min(1.0, _CANVAS / extent) if extent > 0 else 1.0
+    return [np.rint((line - low) * factor).astype(np.int64).T.tolist() for line in polylines]
+
+
+def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
+    file_system, root = fsspec.core.url_to_fs(folder)
+    file_system.makedirs(f"{root}/svg", exist_ok=True)
+    lines = [
+        json.dumps({"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)}, ensure_ascii=False)
+        for one in drawn
+    ]  # fmt: skip
+    file_system.pipe_file(f"{root}/redrawn.ndjson", "".join(line + "\n" for line in lines).encode())
+    base = folder.rstrip("/")
+    for index, one in enumerate(drawn):
+        write_svg(one.redrawn, f"{base}/svg/{index:05d}-{one.category.replace(' ', '-')}.svg")
+    shown = [row for row in options.rows if row != "disturbed" or options.disturb_scale > 0]
+    gallery = [GalleryRow(row, [getattr(one, row) for one in drawn]) for row in shown]
+    write_gallery(gallery, f"{base}/gallery.png", captions=[one.category for one in drawn])

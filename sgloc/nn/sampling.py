@@ -1,0 +1,79 @@
+"""Drawing from codes: free-running decoding of all sketches in step together (METHOD 9)."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from sgloc import random
+from sgloc.nn.decoder import PEN_END, ROW_SIZE, Decoder, start_rows
+from sgloc.nn.mixture import NUM_PEN_STATES, Mixture, split_output
+from sgloc.random import Purpose
+
+
+@torch.no_grad()
+def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, temperature: float) -> list[Tensor]:
+    """Draw one sketch from each code.
+
+    Args:
+        decoder: in evaluation mode.
+        y: [B, Z], codes.
+        random_key: int64 [B]; what is drawn for a code depends on its key, not on its neighbours in the batch.
+        max_points: points after which a drawing ends though the pen does not say so.
+        temperature: 0 is greedy: the likeliest component's mean and the likeliest pen state. Above: the logits of components and pen are divided by it,
+            the variances multiplied.
+
+    Returns:
+        For each code stroke-5 rows [n, 5] in absolute normalised coordinates, without the end row; n may be 0.
+    """
+    alive = torch.arange(len(y), device=y.device)
+    state = decoder.cell.split_state(decoder.first_state(y))
+    code = decoder.cell.project(y, ROW_SIZE)
+    row = start_rows(len(y), y)
+    rows = y.new_zeros(len(y), max_points, ROW_SIZE)
+    lengths = torch.zeros_like(alive)
+    for step in range(max_points):
+        if len(alive) == 0:
+            break
+        raw, state = decoder.step(row, code, state)
+        row = _next_row(raw, random.fold(random_key[alive], step), temperature)
+        goes_on = row[:, 2 + PEN_END] == 0
+        # Sketches that ended leave the batch.
+        alive, row, code = alive[goes_on], row[goes_on], code[goes_on]
+        state = tuple(part[goes_on] for part in state)
+        rows[alive, step] = row
+        lengths[alive] += 1
+    return [sketch[:length] for sketch, length in zip(rows, lengths.tolist(), strict=True)]
+
+
+def _next_row(raw: Tensor, key: Tensor, temperature: float) -> Tensor:
+    """Stroke-5 rows [n, 5] from raw outputs [n, 3 + 6 m]; key int64 [n], of this step."""
+    pen_logits, mixture = split_output(raw)
+    if temperature == 0:
+        component, pen = mixture.logits.argmax(1), pen_logits.argmax(1)
+        point = torch.stack([_pick(mixture.mean_x, component), _pick(mixture.mean_y, component)], dim=1)
+    else:
+        component = _sample(mixture.logits / temperature, random.fold(key, Purpose.SAMPLE_COMPONENT))
+        pen = _sample(pen_logits / temperature, random.fold(key, Purpose.SAMPLE_PEN))
+        point = _sample_point(mixture, component, random.fold(key, Purpose.SAMPLE_POINT), temperature)
+    return torch.cat([point, torch.nn.functional.one_hot(pen, NUM_PEN_STATES).to(point.dtype)], dim=1)
+
+
+def _pick(values: Tensor, component: Tensor) -> Tensor:
+    return values.gather(1, component[:, None])[:, 0]
+
+
+def _sample(logits: Tensor, key: Tensor) -> Tensor:
+    """One choice a row of logits [n, m], by inverting the cumulative distribution."""
+    cumulative = torch.softmax(logits, dim=1).cumsum(1)
+    drawn = random.uniform(key, torch.zeros_like(key))[:, None] * cumulative[:, -1:]
+    return (cumulative <= drawn).sum(1).clamp(max=logits.shape[1] - 1)
+
+
+def _sample_point(mixture: Mixture, component: Tensor, key: Tensor, temperature: float) -> Tensor:
+    """Points [n, 2] from the chosen components, variances multiplied by the temperature."""
+    noise = random.normal(key[:, None], torch.arange(2, device=key.device)).to(mixture.logits.dtype) * math.sqrt(temperature)
+    rho = torch.tanh(_pick(mixture.rho_logit, component))
+    x = _pick(mixture.mean_x, component) + torch.exp(_pick(mixture.log_sigma_x, component)) * noise[:, 0]
+    correlated = rho * noise[:, 0] + torch.sqrt(1 - rho.square()) * noise[:, 1]
+    return torch.stack([x, _pick(mixture.mean_y, component) + torch.exp(_pick(mixture.log_sigma_y, component)) * correlated], dim=1)

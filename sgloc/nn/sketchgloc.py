@@ -1,0 +1,129 @@
+"""SketchGloc: encoder, decoder and loss in one module (METHOD 5 to 7)."""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from sgloc.config import LossConfig, ModelConfig
+from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
+from sgloc.nn.encoder import Code, Encoder
+from sgloc.nn.mixture import split_output
+from sgloc.nn.sequence import TimeMajor
+from sgloc.ops.ragged import group_index, local_index
+from sgloc.sketch.ragged import SketchBatch
+
+
+class LossSums(NamedTuple):
+    """Loss terms summed over the steps and the sketches of a batch; 0-dimensional, in nats.
+
+    Attributes:
+        mixture: negative log density of the points.
+        pen: cross entropy of the pen states.
+        divergence: Kullback-Leibler divergence of the codes from a standard normal.
+        total: what is minimised: mixture + pen + kl_weight * divergence.
+    """
+
+    mixture: Tensor
+    pen: Tensor
+    divergence: Tensor
+    total: Tensor
+
+
+def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Stroke-5 rows that the decoder reads and is to draw (METHOD 1).
+
+    Args:
+        sketches: the batch.
+        num_rows: int64 [B], rows of each sketch, at least one more than its points: those past its points are end rows.
+
+    Returns:
+        inputs [R, 5], each target's previous row; targets' pen states int64 [R]; and for each row its point's index int64 [R], -1 for end rows. All
+        in sketch order, not time-major.
+    """
+    offsets = F.pad(torch.cumsum(num_rows, 0), (1, 0))
+    place, sketch = local_index(offsets), group_index(offsets)
+    num_points = sketches.sketch_point_offsets.diff()
+    is_point = place < num_points[sketch]
+    point = torch.where(is_point, sketches.sketch_point_offsets[sketch] + place, -1)
+    pen = torch.where(is_point, sketches.pen_lift[point] * PEN_LIFT, PEN_END)
+    position = torch.where(is_point[:, None], sketches.targets[point], 0)
+    rows = torch.cat([position, F.one_hot(pen, 3).to(position.dtype)], dim=1)
+    inputs = rows.roll(1, dims=0)
+    inputs[offsets[:-1]] = start_rows(len(sketches), rows)
+    return inputs, pen, point
+
+
+class SketchGloc(nn.Module):
+    """The model.
+
+    Args:
+        config: its shape.
+        loss: what is minimised.
+        longest: the most points of a drawing of the data set; used only with `loss.pen_loss_on_padding`.
+    """
+
+    def __init__(self, config: ModelConfig, loss: LossConfig | None = None, longest: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.loss = loss or LossConfig()
+        self.longest = longest
+        self.encoder = Encoder(config)
+        self.decoder = Decoder(config)
+
+    def encode(self, sketches: SketchBatch) -> Code:
+        """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""
+        return self.encoder.code(self.encoder.gather(sketches), sketches.random_key)
+
+    def forward(self, sketches: SketchBatch, num_parts: int = 1) -> LossSums:
+        """Loss of a batch.
+
+        Args:
+            sketches: the batch.
+            num_parts: in how many parts to compute it. With more than one, each part's activations are freed and computed again in the backward pass;
+                only batch norm, which needs the global batch, sees all sketches at once, so that the result does not depend on the number of parts.
+
+        Returns:
+            The loss terms.
+        """
+        bounds = [len(sketches) * part // num_parts for part in range(num_parts + 1)]
+        parts = [sketches.part(*bound) for bound in zip(bounds[:-1], bounds[1:], strict=True) if bound[0] < bound[1]]
+        if num_parts == 1:
+            gathered = self.encoder.gather(sketches)
+        else:
+            gathered = torch.cat([_recomputed(self.encoder.gather, part) for part in parts])
+        code = self.encoder.code(gathered, sketches.random_key)
+        if num_parts == 1:
+            mixture, pen = self.reconstruction(sketches, code.y)
+        else:
+            codes = code.y.split([len(part) for part in parts])
+            terms = [_recomputed(self.reconstruction, part, y) for part, y in zip(parts, codes, strict=True)]
+            mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
+        divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
+        return LossSums(mixture, pen, divergence, mixture + pen + self.loss.kl_weight * divergence)
+
+    def reconstruction(self, sketches: SketchBatch, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7).
+
+        Returns:
+            Negative log density of the points, and cross entropy of the pen, each summed over the batch.
+        """
+        num_rows = sketches.sketch_point_offsets.diff() + 1
+        if self.training and self.loss.pen_loss_on_padding:
+            num_rows = num_rows.clamp(min=self.longest + 1)
+        inputs, pen, point = decoder_rows(sketches, num_rows)
+        layout = TimeMajor.from_lengths(num_rows)
+        row = (torch.cumsum(num_rows, 0) - num_rows)[layout.sequence] + layout.step
+        pen_logits, mixture = split_output(self.decoder(y, inputs[row], layout, sketches.random_key))
+        pen_loss = F.cross_entropy(pen_logits, pen[row], reduction="sum")
+        # End rows have no point: their density is computed at the origin and left out.
+        real = point[row] >= 0
+        log_density = mixture.log_density(torch.where(real[:, None], sketches.targets[point[row]], 0))
+        return -torch.where(real, log_density, 0).sum(), pen_loss
+
+
+def _recomputed(function, *arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+    # Dropout comes from counters, so there is no generator state to restore.
+    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)

@@ -1,0 +1,5 @@
+"""Batched operations on the nine grid graphs."""
+
+from sgloc.ops.grid import NUM_CELLS, grid_adjacency, grid_aggregate, node_boxes
+
+__all__ = ["NUM_CELLS", "grid_adjacency", "grid_aggregate", "node_boxes"]

@@ -1,0 +1,102 @@
+"""Randomness that is arithmetic (DESIGN contract 2).
+
+Every random number of a run is a pure function of a key, made of (seed, purpose, epoch, sample id), and a counter, so that there is no generator state to
+save and nothing depends on the world size. The function is SplitMix64 (Steele, Lea and Flood 2014), the same on every device and in every version.
+"""
+
+import enum
+import math
+
+import torch
+from torch import Tensor
+
+_MASK = (1 << 64) - 1
+
+
+class Purpose(enum.IntEnum):
+    """What a random number is for; numbers for different purposes are independent. The values are part of a run's identity: never renumber."""
+
+    SHARD_ORDER = 1
+    WINDOW_ORDER = 2
+    SCALE = 3
+    DROP_POINT = 4
+    DISTURB = 5
+    LATENT = 6
+    ENCODER_FORWARD = 7
+    ENCODER_BACKWARD = 8
+    DECODER = 9
+    SAMPLE_COMPONENT = 10
+    SAMPLE_PEN = 11
+    SAMPLE_POINT = 12
+
+
+def _signed(value: int) -> int:
+    value &= _MASK
+    return value - (1 << 64) if value >> 63 else value
+
+
+_GOLDEN = _signed(0x9E3779B97F4A7C15)
+_MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
+_MULTIPLIER_2 = _signed(0x94D049BB133111EB)
+
+
+def _xor_shift(x: Tensor, bits: int) -> Tensor:
+    return x ^ ((x >> bits) & ((1 << (64 - bits)) - 1))
+
+
+def _mix(x: Tensor) -> Tensor:
+    x = _xor_shift(x, 30) * _MULTIPLIER_1
+    x = _xor_shift(x, 27) * _MULTIPLIER_2
+    return _xor_shift(x, 31)
+
+
+def fold(key: Tensor | int, part: Tensor | int) -> Tensor:
+    """Derive a key from a key and one more part of its name.
+
+    Args:
+        key: int64, any shape, or a number.
+        part: int64, a shape that broadcasts with the key's, or a number.
+
+    Returns:
+        int64 of the broadcast shape.
+    """
+    key_tensor = key if isinstance(key, Tensor) else torch.tensor(_signed(key))
+    part_tensor = part if isinstance(part, Tensor) else torch.tensor(_signed(part), device=key_tensor.device)
+    return _mix(key_tensor ^ _mix(part_tensor + _GOLDEN))
+
+
+def bits(key: Tensor, counter: Tensor) -> Tensor:
+    """64 random bits for each (key, counter); both int64 of shapes that broadcast. Returns int64 of the broadcast shape."""
+    return _mix(key + (counter + 1) * _GOLDEN)
+
+
+def uniform(key: Tensor, counter: Tensor) -> Tensor:
+    """Uniform float32 in [0, 1), of 24 bits, for each (key, counter); both int64 of shapes that broadcast."""
+    return ((bits(key, counter) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
+
+
+def normal(key: Tensor, counter: Tensor) -> Tensor:
+    """Standard normal float32 (Box and Muller) for each (key, counter); both int64 of shapes that broadcast."""
+    random_bits = bits(key, counter)
+    # 1 is added so that the logarithm never sees 0; float64 so that every device rounds the same way in all but the rarest case.
+    radius = torch.sqrt(-2 * torch.log((((random_bits >> 32) & 0xFFFFFFFF) + 1).double() * 2.0**-32))
+    angle = (random_bits & 0xFFFFFFFF).double() * (2 * math.pi * 2.0**-32)
+    return (radius * torch.cos(angle)).float()
+
+
+def keep_mask(key: Tensor, width: int, keep: float) -> Tensor:
+    """Inverted-dropout masks: 1/keep with probability keep, else 0.
+
+    Args:
+        key: int64 [n], one key a row.
+        width: numbers in a row.
+        keep: probability in (0, 1], rounded to a multiple of 2**-16.
+
+    Returns:
+        float32 [n, width].
+    """
+    threshold = round(keep * 65536)
+    counter = torch.arange((width + 3) // 4, device=key.device)
+    # Sixteen bits decide one element, so one 64-bit word serves four.
+    lanes = bits(key[:, None], counter).view(torch.int16)[:, :width]
+    return (lanes < threshold - 32768).to(torch.float32) * (65536 / threshold)

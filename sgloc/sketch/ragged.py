@@ -1,0 +1,51 @@
+"""A batch of sketches as the model reads it: flat points, and offsets that say whose they are. Nothing is padded."""
+
+from dataclasses import dataclass, fields
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class SketchBatch:
+    """B sketches of S nodes and P points.
+
+    Attributes:
+        points: float32 [P, 2], absolute normalised (x, y) as the encoder sees them, disturbed or not.
+        targets: float32 [P, 2], the same points undisturbed, as the decoder is to draw them.
+        pen_lift: bool [P], True on each stroke's last point.
+        node_offsets: int64 [S+1], where each node's points begin.
+        sketch_node_offsets: int64 [B+1], where each sketch's nodes begin.
+        sketch_point_offsets: int64 [B+1], where each sketch's points begin.
+        random_key: int64 [B], from which all random numbers of a sketch are derived (`sgloc.random`).
+    """
+
+    points: Tensor
+    targets: Tensor
+    pen_lift: Tensor
+    node_offsets: Tensor
+    sketch_node_offsets: Tensor
+    sketch_point_offsets: Tensor
+    random_key: Tensor
+
+    def __len__(self) -> int:
+        return len(self.random_key)
+
+    def part(self, start: int, stop: int) -> "SketchBatch":
+        """Sketches start to stop, as views where that can be."""
+        first_node, last_node = int(self.sketch_node_offsets[start]), int(self.sketch_node_offsets[stop])
+        first_point, last_point = int(self.sketch_point_offsets[start]), int(self.sketch_point_offsets[stop])
+        return SketchBatch(
+            points=self.points[first_point:last_point],
+            targets=self.targets[first_point:last_point],
+            pen_lift=self.pen_lift[first_point:last_point],
+            node_offsets=self.node_offsets[first_node : last_node + 1] - first_point,
+            sketch_node_offsets=self.sketch_node_offsets[start : stop + 1] - first_node,
+            sketch_point_offsets=self.sketch_point_offsets[start : stop + 1] - first_point,
+            random_key=self.random_key[start:stop],
+        )
+
+    def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> "SketchBatch":
+        """The same batch on another device, or with coordinates of another floating type."""
+        moved = {entry.name: getattr(self, entry.name).to(device=device) for entry in fields(self)}
+        return SketchBatch(**{**moved, "points": moved["points"].to(dtype=dtype), "targets": moved["targets"].to(dtype=dtype)})

@@ -1,0 +1,113 @@
+"""Bees and flowers."""
+
+from collections.abc import Iterator
+
+import numpy as np
+
+from sgloc.sketch.synthetic.curves import Curve, Frame, Point
+from sgloc.sketch.synthetic.hand import Hand, Part
+from sgloc.sketch.synthetic.parts import eyes, smile
+
+
+def bee(hand: Hand) -> Iterator[Part]:
+    """A bee that flies to the left: stripes across its body, wings above it, a sting behind."""
+    body = Frame(0, 0, 1, hand.about(0.56), tilt=hand.between(-28, 28))
+    yield [hand.loop(body)]
+    yield _stripes(hand, body, hand.count(2, 4))
+    spread, lean, length, root = hand.between(14, 32), hand.between(-12, 25), hand.about(0.95), hand.between(-0.2, 0.2)
+    yield [
+        _drop(hand, body.at(root + 0.12 * side, -0.85), lean + side * spread, hand.about(0.36) * length, length)
+        for side in (-1, 1)
+    ]
+    if hand.maybe(0.6):
+        face = Frame(*body.at(-1.28, -0.05), hand.about(0.36), hand.about(0.36))
+        yield [hand.loop(face)]
+    else:
+        face = Frame(*body.at(-0.66, -0.1), 0.3, 0.4)
+    yield eyes(hand, face.dot(-0.25, -0.2, 0.08))
+    if hand.maybe(0.75):
+        yield [_feeler(hand, face, angle) for angle in (-125, -85)]
+    if hand.maybe(0.75):
+        yield [hand.line(body.rim(-9), body.at(hand.about(1.3, 0.06), 0), body.rim(9))]
+    if hand.maybe(0.4):
+        yield [smile(hand, face, 0.35, 0.4, 0.25)]
+
+
+def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
+    """Lines across a body, from its upper rim to its lower one."""
+    bulge = hand.between(-0.02, 0.14)
+    drawn = []
+    for stripe in range(num_stripes):
+        u = -0.3 + 1.05 * stripe / num_stripes
+        v = 0.97 * (1 - u * u) ** 0.5
+        drawn.append(hand.swing(body.at(u, -v), body.at(u + bulge, 0), body.at(u, v)))
+    return drawn
+
+
+def _feeler(hand: Hand, head: Frame, angle: float) -> Curve:
+    """A line that leaves a head and bends forward at its end."""
+    return hand.swing(head.rim(angle), head.rim(angle - 2, 1.6), head.rim(angle - 18, hand.about(2.1)))
+
+
+def _drop(hand: Hand, root: Point, lean: float, half_width: float, length: float) -> Curve:
+    """A wing, leaf or petal: from its root up one side, around its end and back; `lean` in degrees from upright."""
+    frame = Frame(*root, half_width, hand.about(length), tilt=lean)
+    side = hand.about(0.9)
+    return hand.swing(root, frame.at(-0.8, -0.35), frame.at(-side, -0.75), frame.at(0, -1.02), frame.at(1, -0.7),
+                      frame.at(0.75, -0.3), frame.at(0.05, -0.02))  # fmt: skip
+
+
+def flower(hand: Hand) -> Iterator[Part]:
+    """A flower on its stem: petals around a middle, or a tulip's cup; leaves beside the stem."""
+    head = Frame(0, 0, 1, hand.about(0.95, 0.06))
+    tulip = hand.maybe(0.2)
+    if tulip:
+        yield [_tulip(hand, head)]
+    else:
+        yield from _blossom(hand, head, hand.about(0.36))
+    foot = Frame(hand.between(-0.35, 0.35), hand.between(2.0, 3.0), 1, 1)
+    stem = hand.swing(
+        head.at(0, hand.between(0.65, 1.0)),
+        ((foot.x + hand.between(-0.3, 0.3)) / 2, (1 + foot.y) / 2),
+        (foot.x, foot.y),
+    )
+    if tulip or hand.maybe(0.9):
+        yield [stem]
+        joint = tuple(stem[len(stem) * 2 // 3].tolist())
+        for side in (-1, 1):
+            if hand.maybe(0.55):
+                yield [_drop(hand, joint, side * hand.between(45, 70), 0.2, 0.75)]
+        if hand.maybe(0.15):
+            yield [hand.swing(foot.at(-1.2, 0.03), foot.at(0, -0.03), foot.at(1.2, 0.03))]
+
+
+def _blossom(hand: Hand, head: Frame, middle: float) -> Iterator[Part]:
+    """A ring of petals about a round middle, each petal by itself or all in one line."""
+    num_petals = hand.count(5, 8)
+    first = hand.between(-110, -70)
+    angles = [first + 360 * petal / num_petals for petal in range(num_petals)]
+    yield [hand.loop(head.inside(0, 0, middle, middle))]
+    if hand.maybe(0.45):
+        yield [_scallops(hand, head, middle, angles)]
+        return
+    width = 0.68 * np.pi * (1 + middle) / 2 / num_petals
+    yield [_drop(hand, head.rim(angle, middle), angle + 90, hand.about(width), 1 - middle) for angle in angles]
+
+
+def _scallops(hand: Hand, head: Frame, middle: float, angles: list[float]) -> Curve:
+    """All petals in one line that comes back to near the middle between a petal and the next."""
+    half, valley = 180 / len(angles), hand.between(1.1, 1.5) * middle
+    points = [head.rim(angles[0] - half, valley)]
+    for angle in angles:
+        points += [head.rim(angle + share * half, hand.about(reach, 0.05)) for share, reach in
+                   ((-0.75, 0.8), (0.0, 1.0), (0.75, 0.8))]  # fmt: skip
+        points.append(head.rim(angle + half, valley))
+    return hand.swing(*points)
+
+
+def _tulip(hand: Hand, head: Frame) -> Curve:
+    """A cup with three points at its rim."""
+    dip = hand.between(-0.35, 0.0)
+    return hand.line(head.at(0, 1), head.at(-0.6, 0.75), head.at(-0.8, 0), head.at(-0.75, -0.95), head.at(-0.35, dip),
+                     head.at(0, -1), head.at(0.35, dip), head.at(0.75, -0.95), head.at(0.8, 0), head.at(0.6, 0.75),
+                     head.at(0, 1), softness=0.12)  # fmt: skip

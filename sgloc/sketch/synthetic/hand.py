@@ -1,0 +1,157 @@
+"""The hand that draws: what it leaves to chance, and how it misses the exact curve."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import numpy as np
+
+from sgloc.sketch.simplify import resample
+from sgloc.sketch.synthetic.curves import Curve, Frame, Point, ellipse, polyline, smooth, soften
+
+Part = list[Curve]
+"""Strokes that belong together, as a pair of ears does: they are drawn one after the other and misplaced together."""
+
+Option = TypeVar("Option")
+
+# Lengths below are in shares of the drawing's larger side, angles in degrees; all are multiplied by the sloppiness.
+PART_SHIFT = 0.010
+STROKE_SHIFT = 0.004
+STROKE_TURN = 2.5
+STROKE_STRETCH = 0.03
+WOBBLE = 0.006
+# A wave shorter than this is a tremor rather than a quick hand's swing.
+SHORTEST_WAVE = 0.5
+# Shares of strokes.
+REVERSED = 0.25
+LIFTED = 0.12
+# Larger than this share of the drawing's side, a stroke may be drawn in two.
+LIFTED_LENGTH = 0.8
+# How many places a part may typically come too early or too late.
+ORDER_SPREAD = 1.0
+ORDER_FREE = 0.1
+
+
+@dataclass(frozen=True)
+class Hand:
+    """One person drawing one drawing.
+
+    Attributes:
+        generator: the source of every choice.
+        sloppiness: how far the hand strays, 1 for the typical one.
+    """
+
+    generator: np.random.Generator
+    sloppiness: float
+
+    @classmethod
+    def random(cls, generator: np.random.Generator) -> "Hand":
+        """Return a hand of random sloppiness."""
+        return cls(generator, float(np.clip(np.exp(generator.normal(0, 0.3)), 0.5, 1.6)))
+
+    def maybe(self, probability: float) -> bool:
+        """Decide whether to draw an optional thing."""
+        return bool(self.generator.random() < probability)
+
+    def choose(self, *options: Option) -> Option:
+        """Pick one of the options, each with the same probability; name one twice to prefer it."""
+        return options[int(self.generator.integers(len(options)))]
+
+    def count(self, low: int, high: int) -> int:
+        """Pick a whole number from `low` to `high`, both included."""
+        return int(self.generator.integers(low, high + 1))
+
+    def between(self, low: float, high: float) -> float:
+        """Pick a number from `low` to `high`."""
+        return float(self.generator.uniform(low, high))
+
+    def about(self, value: float, spread: float = 0.12) -> float:
+        """Pick a number of the sign and, up to a factor of typically 1 + `spread`, the size of `value`."""
+        return value * float(np.exp(np.clip(self.generator.normal(0, spread), -2 * spread, 2 * spread)))
+
+    def line(self, *points: Point, softness: float = 0.06) -> Curve:
+        """Draw straight lines from point to point, turning the corners a little round."""
+        return soften(polyline(points), softness) if len(points) > 2 else polyline(points)
+
+    def swing(self, *points: Point) -> Curve:
+        """Draw one smooth line through all points."""
+        return smooth(points)
+
+    def box(self, frame: Frame) -> Curve:
+        """Draw a frame's box from its top left corner, without quite meeting the beginning."""
+        corners = frame.corners()
+        miss_x, miss_y = self.generator.normal(0, 0.05 * self.sloppiness, 2).tolist()
+        return self.line(*corners, frame.at(-1 + miss_x, -1 + miss_y))
+
+    def loop(self, frame: Frame) -> Curve:
+        """Draw a frame's ellipse from somewhere near the top, lopsided, its end missing or passing its beginning."""
+        generator, sloppiness = self.generator, self.sloppiness
+        start = -90 + generator.normal(0, 40)
+        sweep = 360 + np.clip(generator.normal(4, 14 * sloppiness), -35, 35)
+        angles = np.linspace(start, start + sweep, 33)
+        two, three = np.clip(generator.normal(0, 0.035 * sloppiness, 2), -0.1, 0.1)
+        reach = 1 + two * np.cos(np.radians(2 * angles + generator.uniform(0, 360)))
+        reach += three * np.cos(np.radians(3 * angles + generator.uniform(0, 360)))
+        reach += generator.normal(0, 0.05 * sloppiness) * np.linspace(-0.5, 0.5, len(angles))
+        return ellipse(frame, angles, reach)
+
+    def finish(self, parts: Iterable[Part]) -> list[Curve]:
+        """Draw planned parts: in an order of one's own, each a little out of its place, each line a little off.
+
+        Args:
+            parts: the drawing's parts as planned, the large ones first.
+
+        Returns:
+            The strokes in the order and direction in which they are drawn, in the plan's unit.
+        """
+        planned = [part for part in parts if part]
+        points = np.concatenate([curve for part in planned for curve in part])
+        size = float(np.ptp(points, axis=0).max())
+        strokes: list[Curve] = []
+        for part in self._ordered(planned):
+            shift = self.generator.normal(0, PART_SHIFT * self.sloppiness * size, 2)
+            for curve in part if self.maybe(0.7) else part[::-1]:
+                strokes += self._lifted(self._drawn(curve + shift, size), size)
+        return self._posed(strokes)
+
+    def _ordered(self, parts: Sequence[Part]) -> list[Part]:
+        """Permute parts locally, and now and then altogether."""
+        spread = len(parts) if self.maybe(ORDER_FREE) else ORDER_SPREAD
+        places = np.arange(len(parts)) + self.generator.normal(0, spread, len(parts))
+        return [parts[index] for index in np.argsort(places)]
+
+    def _drawn(self, curve: Curve, size: float) -> Curve:
+        """Follow a curve as a hand does: shifted, turned, stretched and wobbling; perhaps from its other end."""
+        generator = self.generator
+        points = resample(curve, 0.01 * size)
+        progress = 0.01 * np.arange(len(points))
+        turn = np.radians(generator.normal(0, STROKE_TURN * self.sloppiness))
+        stretch = 1 + generator.normal(0, STROKE_STRETCH * self.sloppiness, 2)
+        shift = generator.normal(0, STROKE_SHIFT * self.sloppiness * size, 2)
+        center = points.mean(axis=0)
+        points = (points - center) * stretch @ _rotation(turn) + center + shift
+        # A short stroke has no room for a wide swing.
+        width = WOBBLE * self.sloppiness * size * min(1.0, 3 * float(progress[-1]))
+        waves = generator.uniform(0, 1 / SHORTEST_WAVE, 4)
+        phases = 2 * np.pi * (progress[:, None] * waves + generator.random(4))
+        points += np.sin(phases) @ generator.normal(0, width, (4, 2))
+        return np.flip(points, axis=0) if self.maybe(REVERSED) else points
+
+    def _lifted(self, stroke: Curve, size: float) -> list[Curve]:
+        """Draw a long stroke in two now and then, the second beginning beside or before the first one's end."""
+        if 0.01 * len(stroke) < LIFTED_LENGTH or not self.maybe(LIFTED):
+            return [stroke]
+        end = int(len(stroke) * self.between(0.35, 0.65))
+        start = end + int(self.generator.integers(-6, 4))
+        return [stroke[:end], stroke[start:] + self.generator.normal(0, STROKE_SHIFT * size, 2)]
+
+    def _posed(self, strokes: list[Curve]) -> list[Curve]:
+        """Turn the whole drawing by some degrees, stretch it, and let it look to the other side half the time."""
+        turn = np.radians(self.generator.normal(0, 4))
+        stretch = np.array([self.choose(-1, 1) * self.about(1.0, 0.08), 1.0])
+        return [stroke * stretch @ _rotation(turn) for stroke in strokes]
+
+
+def _rotation(angle: float) -> Curve:
+    """Return the matrix [2, 2] that turns row vectors by an angle in radians."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])

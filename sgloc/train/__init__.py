@@ -1,0 +1,1 @@
+"""Training: the loop, what it advances, and how it is never lost."""

@@ -1,0 +1,91 @@
+"""Engines: how a batch becomes an optimizer step. DDP here; the loop knows only the protocol."""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn.parallel import DistributedDataParallel
+
+from sgloc.config import Config
+from sgloc.nn.sketchgloc import LossSums, SketchGloc
+from sgloc.sketch.ragged import SketchBatch
+
+
+class Engine(Protocol):
+    """What the training loop asks of an engine.
+
+    Attributes:
+        model: the model itself, for validation.
+    """
+
+    model: SketchGloc
+
+    def train_step(self, sketches: SketchBatch, learning_rate: float) -> tuple[LossSums, Tensor]:
+        """One optimizer step on this rank's share of the global batch.
+
+        Returns:
+            This rank's loss terms, and the norm of the whole gradient before clipping, 0-dimensional.
+        """
+        ...
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All tensors that a checkpoint must hold, by name. Loading writes into them."""
+        ...
+
+
+class DDPEngine:
+    """Replicated weights, gradients averaged by DistributedDataParallel, Adam (METHOD 8)."""
+
+    def __init__(self, model: SketchGloc, config: Config, device: torch.device, world_size: int) -> None:
+        self.model = model
+        self.config, self.device = config, device
+        self.replica = DistributedDataParallel(model, forward_sync_buffers=False)
+        self.parameters = list(model.parameters())
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, foreach=True)
+        for parameter in self.parameters:
+            # As Adam's first step would make it: so a fresh and a resumed run hold the same names.
+            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+            self.optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+        # DDP takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
+        self.loss_factor = world_size / config.train.global_batch
+        self._settle_buckets()
+
+    def _settle_buckets(self) -> None:
+        """One backward pass on a toy batch, whose gradients are thrown away.
+
+        DDP lays out its buckets anew after the first backward pass of a process, by the order in which gradients arrived, and the layout decides in
+        which order the ranks' gradients are summed. Were that pass a training step, a resumed run would sum in another order than one never stopped.
+        """
+        toy = SketchBatch(
+            points=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
+            targets=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
+            pen_lift=torch.tensor([False, True]),
+            node_offsets=torch.tensor([0, 2]),
+            sketch_node_offsets=torch.tensor([0, 1]),
+            sketch_point_offsets=torch.tensor([0, 2]),
+            random_key=torch.tensor([0]),
+        )
+        # In evaluation mode batch norm's running statistics stay as they are.
+        self.model.eval()
+        self.replica(toy.to(device=self.device)).total.backward()
+        self.model.train()
+        self.optimizer.zero_grad()
+
+    def train_step(self, sketches: SketchBatch, learning_rate: float) -> tuple[LossSums, Tensor]:
+        """See `Engine.train_step`."""
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
+            losses: LossSums = self.replica(sketches, self.config.train.accumulation)
+        (losses.total * self.loss_factor).backward()
+        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate
+        self.optimizer.step()
+        return LossSums(*(term.detach() for term in losses)), norm
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `Engine.tensors`."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        for name, parameter in self.model.named_parameters():
+            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
+        return tensors

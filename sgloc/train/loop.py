@@ -1,0 +1,88 @@
+"""The training loop."""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+from sgloc import dist
+from sgloc.config import Config
+from sgloc.train.metrics import Record, peak_memory
+from sgloc.train.schedule import learning_rate
+from sgloc.train.session import Session, open_session
+
+
+def train(config: Config, resume: str) -> None:
+    """Train until the steps are done, validation no longer improves, or a signal says stop.
+
+    Args:
+        config: of the run.
+        resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a checkpoint's folder.
+
+    Raises:
+        SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
+    """
+    with open_session(config, resume) as session:
+        state, every = session.state, config.train
+        batches, meter, stop = session.batches(), _Meter(session), False
+        while not (stop or session.is_finished):
+            with meter.waiting():
+                packed = next(batches)
+            rate = learning_rate(config.optimizer, state.step)
+            losses, gradient_norm = session.engine.train_step(session.prepare(packed, session.device), rate)
+            state.step += 1
+            stop = session.account(losses)
+            meter.count(packed.num_points)
+            if state.step % every.log_every == 0:
+                session.log_training(gradient_norm, rate, meter.read())
+            last = state.step == every.num_steps
+            improved = (last or state.step % every.validate_every == 0) and session.validate()
+            if stop or improved or session.is_finished or state.step % every.checkpoint_every == 0:
+                session.save()
+        session.say(_farewell(session, stop))
+
+
+class _Meter:
+    """Speed since the last reading, over all ranks; and the run's training time, over all restarts."""
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.run_start = time.perf_counter() - session.state.seconds
+        self._begin()
+
+    def _begin(self) -> None:
+        self.start, self.waited, self.num_steps, self.num_points = time.perf_counter(), 0.0, 0, 0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Time spent inside is time spent waiting for data."""
+        start = time.perf_counter()
+        yield
+        self.waited += time.perf_counter() - start
+
+    def count(self, num_points: int) -> None:
+        """One more step is done, on a batch of this many points on this rank."""
+        self.num_steps += 1
+        self.num_points += num_points
+        self.session.state.seconds = time.perf_counter() - self.run_start
+
+    def read(self) -> Record:
+        """What was measured, and begin again. All ranks must call it."""
+        device, elapsed = self.session.device, time.perf_counter() - self.start
+        num_points, waited = dist.sum_over_ranks([float(self.num_points), self.waited], device)
+        record = {
+            "sketches_per_second": self.num_steps * self.session.config.train.global_batch / elapsed,
+            "points_per_second": num_points / elapsed,
+            "data_wait_share": waited / elapsed / self.session.placement.world_size,
+            "peak_memory_mib": dist.max_over_ranks(peak_memory(device), device),
+            "seconds": self.session.state.seconds,
+        }
+        self._begin()
+        return record
+
+
+def _farewell(session: Session, stop: bool) -> str:
+    state, run_dir = session.state, session.config.train.run_dir
+    if stop:
+        return f"stopped by a signal at step {state.step}; the same command goes on from there"
+    reason = "all steps are done" if state.step >= session.config.train.num_steps else "validation no longer improves"
+    return f"finished at step {state.step}, {reason}; best validation loss {state.best_loss:.4f} at step {state.best_step}, in {run_dir}"

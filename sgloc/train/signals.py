@@ -1,0 +1,28 @@
+"""Signals set a flag; the ranks agree on it at a step boundary (DESIGN contract 5)."""
+
+import contextlib
+import signal
+from collections.abc import Iterator
+from types import FrameType
+
+_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+
+
+class StopFlag:
+    """Set when this process was asked to stop."""
+
+    def __init__(self) -> None:
+        self.requested = False
+
+    def _set(self, number: int, frame: FrameType | None) -> None:
+        self.requested = True
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """While inside, TERM, INT, USR1 and USR2 only set the flag."""
+        before = {number: signal.signal(number, self._set) for number in _STOP_SIGNALS}
+        try:
+            yield
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)

@@ -1,0 +1,39 @@
+"""What a run is at a step, besides its tensors."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class LossWindow:
+    """Losses summed over the steps since the last line of metrics, of all ranks, in nats; they average to what the line says."""
+
+    num_sketches: int = 0
+    mixture: float = 0.0
+    pen: float = 0.0
+    divergence: float = 0.0
+    total: float = 0.0
+
+
+@dataclass
+class TrainState:
+    """Everything that a resumed run needs to go on as if nothing had happened; all numbers, no generator.
+
+    Attributes:
+        step: optimizer steps done. The sketches consumed are step * global_batch: the whole state of the data side (DESIGN contract 1).
+        best_loss: lowest validation loss so far.
+        best_step: the step it was seen at; None before the first validation.
+        num_bad_validations: validations since then.
+        seconds: time spent training, over all restarts.
+        num_starts: how often the run was started.
+        wandb_id: of the Weights & Biases run; None when there is none.
+        window: losses since the last line of metrics.
+    """
+
+    step: int = 0
+    best_loss: float = float("inf")
+    best_step: int | None = None
+    num_bad_validations: int = 0
+    seconds: float = 0.0
+    num_starts: int = 0
+    wandb_id: str | None = None
+    window: LossWindow = field(default_factory=LossWindow)

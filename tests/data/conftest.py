@@ -1,0 +1,26 @@
+"""Fixtures of the tests of the readers."""
+
+import random
+from collections.abc import Callable
+
+import pytest
+
+
+def _mutate(data: bytes, generator: random.Random) -> bytes:
+    mutated = bytearray(data)
+    for _ in range(generator.randint(1, 6)):
+        place = generator.randrange(len(mutated))
+        change = generator.randrange(3)
+        if change == 0:
+            mutated[place] = generator.choice([generator.randrange(256), 10, 48, 255])
+        elif change == 1:
+            del mutated[place : place + generator.randint(1, 9)]
+        else:
+            mutated[place:place] = generator.randbytes(generator.randint(1, 4))
+    return bytes(mutated)
+
+
+@pytest.fixture
+def mutate() -> Callable[[bytes, random.Random], bytes]:
+    """Changes, removes or inserts a few bytes."""
+    return _mutate

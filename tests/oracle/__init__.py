@@ -1,0 +1,1 @@
+"""A slow, literal reading of the specification, against which the library is tested."""

@@ -1,0 +1,219 @@
+"""METHOD 1 to 4 and the augmentation of METHOD 8, as slow and as literal as they are written there.
+
+Nothing here is shared with the library: the library's fast forms are tested against this.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+FloatArray = npt.NDArray[np.float64]
+Box = tuple[float, float, float, float]
+
+
+def normalise(stroke3: npt.NDArray[np.integer], scale: float) -> FloatArray:
+    """METHOD 1: clip offsets to +-1000 and divide them by `scale`.
+
+    Args:
+        stroke3: integer [N, 3], rows (dx, dy, pen_lift), data set units.
+        scale: the data set's, in data set units.
+
+    Returns:
+        float64 [N, 3], rows (dx, dy, pen_lift), normalised units.
+    """
+    rows = np.zeros((len(stroke3), 3))
+    for index, (dx, dy, pen_lift) in enumerate(stroke3):
+        rows[index, 0] = min(max(float(dx), -1000.0), 1000.0) / scale
+        rows[index, 1] = min(max(float(dy), -1000.0), 1000.0) / scale
+        rows[index, 2] = float(pen_lift)
+    return rows
+
+
+def absolute(rows: FloatArray) -> FloatArray:
+    """METHOD 1: the running sum of the offsets, from the origin.
+
+    Args:
+        rows: float64 [N, 3], rows (dx, dy, pen_lift).
+
+    Returns:
+        float64 [N, 2], rows (x, y), in the unit of `rows`.
+    """
+    points = np.zeros((len(rows), 2))
+    x, y = 0.0, 0.0
+    for index, (dx, dy, _) in enumerate(rows):
+        x, y = x + dx, y + dy
+        points[index] = (x, y)
+    return points
+
+
+def stroke5(rows: FloatArray) -> FloatArray:
+    """METHOD 1: the decoder's targets, the end row (0, 0, 0, 0, 1) included.
+
+    Args:
+        rows: float64 [N, 3], rows (dx, dy, pen_lift), normalised units.
+
+    Returns:
+        float64 [N + 1, 5], rows (x, y, p1, p2, p3), x and y absolute and normalised.
+    """
+    targets = np.zeros((len(rows) + 1, 5))
+    for index, (x, y) in enumerate(absolute(rows)):
+        pen_lift = rows[index, 2]
+        targets[index] = (x, y, 1.0 - pen_lift, pen_lift, 0.0)
+    targets[len(rows)] = (0.0, 0.0, 0.0, 0.0, 1.0)
+    return targets
+
+
+def split_nodes(stroke_lengths: list[int], max_node_points: int | None) -> list[int]:
+    """METHOD 2: a node is a whole stroke or a run of at most `max_node_points` consecutive points of one stroke.
+
+    Args:
+        stroke_lengths: points in each stroke.
+        max_node_points: points in a node at most; None for whole strokes.
+
+    Returns:
+        Points in each node, in drawing order.
+    """
+    node_lengths = []
+    for length in stroke_lengths:
+        remaining = length
+        while max_node_points is not None and remaining > max_node_points:
+            node_lengths.append(max_node_points)
+            remaining -= max_node_points
+        node_lengths.append(remaining)
+    return node_lengths
+
+
+def disturb(strokes: Sequence[FloatArray], noise: FloatArray, scale: float) -> list[FloatArray]:
+    """METHOD 3: move every stroke but the first rigidly by e * b * r.
+
+    Args:
+        strokes: one float64 [n, 2] array of absolute normalised (x, y) a stroke.
+        noise: float64 [number of strokes, 2], e; the first row is not used.
+        scale: r.
+
+    Returns:
+        The strokes of the disturbed sketch, shaped as `strokes`.
+    """
+    # The origin belongs to the bounding box.
+    x0, x1, y0, y1 = 0.0, 0.0, 0.0, 0.0
+    for stroke in strokes:
+        for x, y in stroke:
+            x0, x1 = min(x0, float(x)), max(x1, float(x))
+            y0, y1 = min(y0, float(y)), max(y1, float(y))
+    b = max(x1 - x0, y1 - y0)
+    moved = [np.array(strokes[0], dtype=np.float64)]
+    for stroke, (e_x, e_y) in zip(strokes[1:], noise[1:], strict=True):
+        moved.append(np.array([(x + e_x * b * scale, y + e_y * b * scale) for x, y in stroke], dtype=np.float64))
+    return moved
+
+
+def node_box(points: FloatArray) -> Box:
+    """METHOD 4: a node's bounding box.
+
+    Args:
+        points: float64 [n, 2], absolute (x, y), n >= 1.
+
+    Returns:
+        (x0, x1, y0, y1), in the unit of `points`.
+    """
+    return (
+        min(float(x) for x, _ in points),
+        max(float(x) for x, _ in points),
+        min(float(y) for _, y in points),
+        max(float(y) for _, y in points),
+    )
+
+
+def _third(value: float, low: float, high: float) -> int:
+    """METHOD 4: column(v), or row(v): 0 below the box, 2 above it, 1 in it, its edges included."""
+    if value < low:
+        return 0
+    if value > high:
+        return 2
+    return 1
+
+
+def relation(box_i: Box, box_j: Box) -> list[list[int]]:
+    """METHOD 4: the relation of node j to node i, the perimeter of the block of i's cells that j's box covers.
+
+    Args:
+        box_i: (x0, x1, y0, y1) of the node that lays the grid.
+        box_j: the same of the other node.
+
+    Returns:
+        3 lists of 3 numbers, each 0 or 1, indexed [u][v]: u is the column and v the row.
+    """
+    left_i, right_i, top_i, bottom_i = box_i
+    left_j, right_j, top_j, bottom_j = box_j
+    a, b = _third(left_j, left_i, right_i), _third(right_j, left_i, right_i)
+    c, d = _third(top_j, top_i, bottom_i), _third(bottom_j, top_i, bottom_i)
+    cells = [[0, 0, 0], [0, 0, 0], [0, 0, 0]]
+    for u in range(3):
+        for v in range(3):
+            if a <= u <= b and c <= v <= d and (u in {a, b} or v in {c, d}):
+                cells[u][v] = 1
+    return cells
+
+
+def adjacency(boxes: list[Box]) -> list[list[int]]:
+    """METHOD 4: the nine graphs of one sketch, nine bits an ordered pair.
+
+    Args:
+        boxes: n boxes (x0, x1, y0, y1).
+
+    Returns:
+        n lists of n integers below 512; bit k = 3u + v of entry [i][j] is A_k[i, j] = relation(i, j, u, v).
+    """
+    pairs = [[0 for _ in boxes] for _ in boxes]
+    for i, box_i in enumerate(boxes):
+        for j, box_j in enumerate(boxes):
+            cells = relation(box_i, box_j)
+            for u in range(3):
+                for v in range(3):
+                    pairs[i][j] += cells[u][v] * 2 ** (3 * u + v)
+    return pairs
+
+
+def may_drop(stroke3: npt.NDArray[np.integer] | FloatArray) -> list[bool]:
+    """METHOD 8: which points augmentation may drop: never a stroke's first three points or its last.
+
+    Args:
+        stroke3: [N, 3], rows (dx, dy, pen_lift).
+
+    Returns:
+        N answers.
+    """
+    answers = []
+    place_in_stroke = 0
+    for row in stroke3:
+        is_last = row[2] == 1
+        answers.append(place_in_stroke >= 3 and not is_last)
+        place_in_stroke = 0 if is_last else place_in_stroke + 1
+    return answers
+
+
+def augment(stroke3: FloatArray, scale_xy: tuple[float, float], dropped: list[bool]) -> FloatArray:
+    """METHOD 8: scale x and y, and add a dropped point's offset to the kept point before it.
+
+    Args:
+        stroke3: float64 [N, 3], rows (dx, dy, pen_lift).
+        scale_xy: the factors of x and of y.
+        dropped: N answers, true only where `may_drop` is.
+
+    Returns:
+        float64 [N - dropped points, 3], in the unit of `stroke3`.
+
+    Raises:
+        ValueError: if a point is dropped that may not be.
+    """
+    kept: list[list[float]] = []
+    for (dx, dy, pen_lift), allowed, is_dropped in zip(stroke3, may_drop(stroke3), dropped, strict=True):
+        if is_dropped and not allowed:
+            raise ValueError("a stroke's first three points and its last are never dropped")
+        if is_dropped:
+            kept[-1][0] += dx * scale_xy[0]
+            kept[-1][1] += dy * scale_xy[1]
+        else:
+            kept.append([dx * scale_xy[0], dy * scale_xy[1], pen_lift])
+    return np.array(kept, dtype=np.float64)
