@@ -20,7 +20,9 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 # How the parser names what it does not know: on the command line, in a file's section, at a file's top.
-_UNKNOWN = re.compile(r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '(\w+)'|Option '(\w+)' is not accepted")
+_UNKNOWN = re.compile(
+    r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '(\w+)'|Option '(\w+)' is not accepted"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -62,7 +64,9 @@ def _nearest(name: str, known: Sequence[str]) -> str:
 
 def _parser(command: str) -> "ArgumentParser":
     description = (_COMMANDS[command].__doc__ or "").split("\n\n")[0]
-    return jsonargparse.ArgumentParser(prog=f"sgloc {command}", description=description, exit_on_error=False, allow_abbrev=False)
+    return jsonargparse.ArgumentParser(
+        prog=f"sgloc {command}", description=description, exit_on_error=False, allow_abbrev=False
+    )
 
 
 def _parse(parser: "ArgumentParser", words: list[str]) -> "Namespace":
@@ -87,24 +91,41 @@ def _sample(words: list[str]) -> None:
     options = _parse(parser, words)
     from sgloc.sketch.synthetic import write_sample
 
-    paths = write_sample(options.out, num_train=options.train, num_valid=options.valid, num_test=options.test, seed=options.seed)
-    print(f"{len(paths)} categories of {options.train} + {options.valid} + {options.test} synthetic drawings in {options.out}")
+    paths = write_sample(
+        options.out, num_train=options.train, num_valid=options.valid, num_test=options.test, seed=options.seed
+    )
+    print(
+        f"{len(paths)} categories of {options.train} + {options.valid} + {options.test} synthetic drawings "
+        f"in {options.out}"
+    )
 
 
 def _shard(words: list[str]) -> None:
     """Pack drawings into WebDataset shards with a manifest."""
     parser = _parser("shard")
-    parser.add_argument("--source", nargs="+", required=True, help="files, folders, globs or URLs of simplified ndjson or sketch-rnn npz files")
+    parser.add_argument(
+        "--source",
+        nargs="+",
+        required=True,
+        help="files, folders, globs or URLs of simplified ndjson or sketch-rnn npz files",
+    )
     parser.add_argument("--out", required=True, help="folder or URL to write the shards to")
     parser.add_argument("--categories", default=None, type=str, help="take only these, comma-separated; default: all")
     parser.add_argument("--sketches_per_shard", type=int, default=16384, help="most drawings in a shard")
-    parser.add_argument("--licence", default=None, type=str, help="licence and attribution to write into the manifest; default: QuickDraw's")
+    parser.add_argument(
+        "--licence",
+        default=None,
+        type=str,
+        help="licence and attribution to write into the manifest; default: QuickDraw's",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace shards that are there already")
     options = _parse(parser, words)
     from sgloc.data.shards import QUICKDRAW_LICENCE, build_shards
     from sgloc.terminal import shard_progress
 
-    categories = None if options.categories is None else [name.strip() for name in options.categories.split(",") if name.strip()]
+    categories = (
+        None if options.categories is None else [name.strip() for name in options.categories.split(",") if name.strip()]
+    )
     with shard_progress() as progress:
         manifest = build_shards(
             options.source,
@@ -115,15 +136,21 @@ def _shard(words: list[str]) -> None:
             overwrite=options.overwrite,
             progress=progress,
         )
-    counts = ", ".join(f"{split.num_sketches:,} {name} in {len(split.shards)} shards" for name, split in manifest.splits.items())
+    counts = ", ".join(
+        f"{split.num_sketches:,} {name} in {len(split.shards)} shards" for name, split in manifest.splits.items()
+    )
     rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
-    print(f"{options.out}: {manifest.num_read:,} drawings read of {len(manifest.categories)} categories: {counts}; rejected: {rejected}")
+    print(
+        f"{options.out}: {manifest.num_read:,} drawings read of {len(manifest.categories)} categories: {counts}; "
+        f"rejected: {rejected}"
+    )
 
 
 def _train(words: list[str]) -> None:
     """Train SketchGloc, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
 
-    Options override the file's. Every option is listed below with its default, unit and meaning; --print_config prints them all as YAML.
+    Options override the file's. Every option is listed below with its default, unit and meaning; --print_config prints
+    them all as YAML.
     """
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from sgloc.config import Config
@@ -131,7 +158,11 @@ def _train(words: list[str]) -> None:
     parser = _parser("train")
     parser.add_argument("--config", action="config", help="YAML file of options")
     parser.add_class_arguments(Config)
-    parser.add_argument("--resume", default="auto", help="auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from")
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        help="auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from",
+    )
     options = _parse(parser, words)
     values = parser.instantiate(options)
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
@@ -143,15 +174,32 @@ def _train(words: list[str]) -> None:
 def _generate(words: list[str]) -> None:
     """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery."""
     parser = _parser("generate")
-    parser.add_argument("--checkpoint", required=True, help="a checkpoint, or a run's folder, of which the best is taken")
+    parser.add_argument(
+        "--checkpoint", required=True, help="a checkpoint, or a run's folder, of which the best is taken"
+    )
     parser.add_argument("--data", required=True, help="folder or URL of shards")
     parser.add_argument("--out", required=True, help="folder or URL to write to")
-    parser.add_argument("--task", choices=["synthesis", "reorganization"], default="synthesis", help="redraw the sketches, or first move their strokes")
-    parser.add_argument("--disturb", type=float, default=0.1, help="how far reorganization moves strokes, in sketch sizes (r of METHOD 3)")
+    parser.add_argument(
+        "--task",
+        choices=["synthesis", "reorganization"],
+        default="synthesis",
+        help="redraw the sketches, or first move their strokes",
+    )
+    parser.add_argument(
+        "--disturb",
+        type=float,
+        default=0.1,
+        help="how far reorganization moves strokes, in sketch sizes (r of METHOD 3)",
+    )
     parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="which sketches")
     parser.add_argument("--count", type=int, default=64, help="sketches, spread evenly over the split")
     parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy; above: sample, 0.24 as published")
-    parser.add_argument("--max_points", type=int, default=0, help="most points of a drawing; 0: as many as the longest drawing of the training data has")
+    parser.add_argument(
+        "--max_points",
+        type=int,
+        default=0,
+        help="most points of a drawing; 0: as many as the longest drawing of the training data has",
+    )
     parser.add_argument("--batch_size", type=int, default=256, help="sketches decoded together")
     parser.add_argument("--rows", default="original,disturbed,redrawn", help="rows of the gallery, comma-separated")
     parser.add_argument("--seed", type=int, default=0, help="seed of the disturbance and of sampling")
@@ -171,9 +219,16 @@ def _generate(words: list[str]) -> None:
         rows=tuple(options.rows.split(",")),
     )
     device = select_device(options.device, resolve_placement({}))
-    drawn = generate(options.checkpoint, options.data, options.out, wanted, device=device, say=Console(stderr=True).print)
+    drawn = generate(
+        options.checkpoint, options.data, options.out, wanted, device=device, say=Console(stderr=True).print
+    )
     out = options.out.rstrip("/")
     print(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {"sample": _sample, "shard": _shard, "train": _train, "generate": _generate}
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "sample": _sample,
+    "shard": _shard,
+    "train": _train,
+    "generate": _generate,
+}

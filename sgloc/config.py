@@ -1,4 +1,5 @@
-"""Every option of a training run, with its default, unit and meaning: the single source of all three (DESIGN contract 6)."""
+"""Every option of a training run, with its default, unit and meaning: the single source of all three (DESIGN contract
+6)."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -26,7 +27,9 @@ class EncoderConfig:
 
     def __post_init__(self) -> None:
         _require(self.hidden_size >= 1, "model.encoder.hidden_size", "at least 1", self.hidden_size)
-        _require(0 < self.recurrent_keep <= 1, "model.encoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep)
+        _require(
+            0 < self.recurrent_keep <= 1, "model.encoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep
+        )
 
 
 @dataclass(frozen=True)
@@ -44,7 +47,9 @@ class DecoderConfig:
 
     def __post_init__(self) -> None:
         _require(self.hidden_size >= 1, "model.decoder.hidden_size", "at least 1", self.hidden_size)
-        _require(0 < self.recurrent_keep <= 1, "model.decoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep)
+        _require(
+            0 < self.recurrent_keep <= 1, "model.decoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep
+        )
         _require(self.num_mixtures >= 1, "model.decoder.num_mixtures", "at least 1", self.num_mixtures)
 
 
@@ -66,7 +71,12 @@ class ModelConfig:
     def __post_init__(self) -> None:
         for name in ("latent_size", "hyper_size", "hyper_embedding_size"):
             _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
-        _require(self.max_node_points is None or self.max_node_points >= 1, "model.max_node_points", "null or at least 1", self.max_node_points)
+        _require(
+            self.max_node_points is None or self.max_node_points >= 1,
+            "model.max_node_points",
+            "null or at least 1",
+            self.max_node_points,
+        )
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,8 @@ class DataConfig:
     drop_probability: float = 0.1
     """Probability that an inner point of a stroke is dropped, in training."""
     num_streams: int = 64
-    """Canonical streams that are interleaved. It shapes the order of the drawings; more streams mix better, and let more ranks read 1/W of the bytes each."""
+    """Canonical streams that are interleaved. It shapes the order of the drawings; more streams mix better, and let
+    more ranks read 1/W of the bytes each."""
     shuffle_window: int = 4096
     """Drawings of one stream that are shuffled together."""
     prefetch: int = 2
@@ -93,7 +104,9 @@ class DataConfig:
     def __post_init__(self) -> None:
         _require(self.disturb_scale >= 0, "data.disturb_scale", "at least 0", self.disturb_scale)
         _require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
-        _require(0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability)
+        _require(
+            0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
+        )
         for name in ("num_streams", "shuffle_window", "prefetch"):
             _require(getattr(self, name) >= 1, f"data.{name}", "at least 1", getattr(self, name))
         _require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
@@ -106,7 +119,8 @@ class LossConfig:
     kl_weight: float = 0.0
     """Weight of the code's Kullback-Leibler divergence from a standard normal; the published loss has none."""
     pen_loss_on_padding: bool = False
-    """Count the pen's cross entropy on end rows up to the data set's longest drawing, as the original's training loss did. Costs the padding it computes."""
+    """Count the pen's cross entropy on end rows up to the data set's longest drawing, as the original's training loss
+    did. Costs the padding it computes."""
 
     def __post_init__(self) -> None:
         _require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
@@ -127,8 +141,18 @@ class OptimizerConfig:
 
     def __post_init__(self) -> None:
         _require(self.learning_rate > 0, "optimizer.learning_rate", "above 0", self.learning_rate)
-        _require(0 <= self.min_learning_rate <= self.learning_rate, "optimizer.min_learning_rate", "from 0 to the learning rate", self.min_learning_rate)
-        _require(0 < self.learning_rate_decay <= 1, "optimizer.learning_rate_decay", "above 0 and at most 1", self.learning_rate_decay)
+        _require(
+            0 <= self.min_learning_rate <= self.learning_rate,
+            "optimizer.min_learning_rate",
+            "from 0 to the learning rate",
+            self.min_learning_rate,
+        )
+        _require(
+            0 < self.learning_rate_decay <= 1,
+            "optimizer.learning_rate_decay",
+            "above 0 and at most 1",
+            self.learning_rate_decay,
+        )
         _require(self.clip_norm > 0, "optimizer.clip_norm", "above 0", self.clip_norm)
 
 
@@ -145,9 +169,11 @@ class TrainConfig:
     global_batch: int = 100
     """Drawings in an optimizer step, over all ranks."""
     accumulation: int = 1
-    """Parts in which each rank computes its share of the batch, one after the other. The result is the same; memory is divided, and the forward pass is computed twice."""
+    """Parts in which each rank computes its share of the batch, one after the other. The result is the same; memory is
+    divided, and the forward pass is computed twice."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in float32."""
+    """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
+    float32."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes CUDA when there is one."""
     log_every: int = 10
@@ -162,7 +188,15 @@ class TrainConfig:
     """Newest checkpoints that are kept, besides the best."""
 
     def __post_init__(self) -> None:
-        for name in ("num_steps", "global_batch", "accumulation", "log_every", "validate_every", "checkpoint_every", "keep_checkpoints"):
+        for name in (
+            "num_steps",
+            "global_batch",
+            "accumulation",
+            "log_every",
+            "validate_every",
+            "checkpoint_every",
+            "keep_checkpoints",
+        ):
             _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         _require(self.patience >= 0, "train.patience", "at least 0", self.patience)
         _require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
@@ -188,6 +222,7 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
 
 # What a resumed run may change without becoming another run: where, how long and how often, not what is computed.
 _FREE_OPTIONS = frozenset(

@@ -1,4 +1,5 @@
-"""Who this process is among others: one resolver for a plain start, torchrun and srun, and the few collectives that the rest needs."""
+"""Who this process is among others: one resolver for a plain start, torchrun and srun, and the few collectives that the
+rest needs."""
 
 import contextlib
 import datetime
@@ -44,7 +45,8 @@ def resolve_placement(environment: Mapping[str, str]) -> Placement:
         ConfigError: if the environment is only half set, or holds what is not a number; it names the variable.
     """
     if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
-        names, launcher = ("RANK", "LOCAL_RANK", "WORLD_SIZE"), "torchrun"
+        launcher: Literal["torchrun", "srun"] = "torchrun"
+        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
     elif "SLURM_STEP_ID" in environment and environment.get("SLURM_NTASKS", "1") != "1":
         # Only srun sets a step; a batch script has the other variables too, and is one process.
         names, launcher = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"), "srun"
@@ -53,7 +55,10 @@ def resolve_placement(environment: Mapping[str, str]) -> Placement:
     values = {}
     for name in (*names, "MASTER_ADDR", "MASTER_PORT"):
         if name not in environment:
-            raise ConfigError(f"{name} is not set although this looks like a process of {launcher}; start with torchrun or srun, or unset the others")
+            raise ConfigError(
+                f"{name} is not set although this looks like a process of {launcher}; "
+                "start with torchrun or srun, or unset the others"
+            )
         values[name] = environment[name]
         if name != "MASTER_ADDR" and not values[name].isdigit():
             raise ConfigError(f"{name} must be a number, not {values[name]!r}; start with torchrun or srun")
@@ -72,26 +77,41 @@ def select_device(wanted: str, placement: Placement) -> torch.device:
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
-        raise ConfigError("train.device is cuda, but torch sees no CUDA device; use --train.device cpu, or install a CUDA build of torch")
+        raise ConfigError(
+            "the device is to be cuda, but torch sees no CUDA device; "
+            "ask for the device cpu, or install a CUDA build of torch"
+        )
     if placement.local_rank >= torch.cuda.device_count():
-        raise ConfigError(f"process {placement.local_rank} of this machine has no CUDA device of its own; there are {torch.cuda.device_count()}")
+        raise ConfigError(
+            f"process {placement.local_rank} of this machine has no CUDA device of its own; "
+            f"there are {torch.cuda.device_count()}"
+        )
     return torch.device("cuda", placement.local_rank)
 
 
 @contextlib.contextmanager
 def process_group(placement: Placement, device: torch.device) -> Iterator[None]:
-    """The default process group, of one process too, so that there is one way through the code: nccl on CUDA, gloo elsewhere."""
+    """The default process group, of one process too, so that there is one way through the code: nccl on CUDA, gloo
+    elsewhere."""
     if placement.launcher == "plain":
         store: dist.Store = dist.HashStore()
     else:
         agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        server = dist.TCPStore(placement.address, placement.port, None, is_master=placement.rank == 0 and not agent_serves, timeout=_TIMEOUT)
+        server = dist.TCPStore(
+            placement.address,
+            placement.port,
+            None,
+            is_master=placement.rank == 0 and not agent_serves,
+            timeout=_TIMEOUT,
+        )
         # A restarted attempt must not find the keys of the one before.
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", server)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
-    dist.init_process_group(backend, store=store, rank=placement.rank, world_size=placement.world_size, timeout=_TIMEOUT)
+    dist.init_process_group(
+        backend, store=store, rank=placement.rank, world_size=placement.world_size, timeout=_TIMEOUT
+    )
     try:
         yield
     finally:
@@ -127,7 +147,7 @@ def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
     """Sums over the ranks, in float64, of one number after the other. All ranks must call it."""
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
-    return tensor.tolist()  # type: ignore[no-any-return]
+    return tensor.tolist()
 
 
 def max_over_ranks(value: float, device: torch.device) -> float:

@@ -1,7 +1,9 @@
 """Randomness that is arithmetic (DESIGN contract 2).
 
-Every random number of a run is a pure function of a key, made of (seed, purpose, epoch, sample id), and a counter, so that there is no generator state to
-save and nothing depends on the world size. The function is SplitMix64 (Steele, Lea and Flood 2014), the same on every device and in every version.
+Every random number of a run is a pure function of a key, made of (seed, purpose, epoch, sample id), and a counter, so
+that there is no generator state to
+save and nothing depends on the world size. The function is SplitMix64 (Steele, Lea and Flood 2014), the same on every
+device and in every version.
 """
 
 import enum
@@ -14,7 +16,8 @@ _MASK = (1 << 64) - 1
 
 
 class Purpose(enum.IntEnum):
-    """What a random number is for; numbers for different purposes are independent. The values are part of a run's identity: never renumber."""
+    """What a random number is for; numbers for different purposes are independent. The values are part of a run's
+    identity: never renumber."""
 
     SHARD_ORDER = 1
     WINDOW_ORDER = 2
@@ -66,7 +69,8 @@ def fold(key: Tensor | int, part: Tensor | int) -> Tensor:
 
 
 def bits(key: Tensor, counter: Tensor) -> Tensor:
-    """64 random bits for each (key, counter); both int64 of shapes that broadcast. Returns int64 of the broadcast shape."""
+    """64 random bits for each (key, counter); both int64 of shapes that broadcast. Returns int64 of the broadcast
+    shape."""
     return _mix(key + (counter + 1) * _GOLDEN)
 
 
@@ -78,7 +82,8 @@ def uniform(key: Tensor, counter: Tensor) -> Tensor:
 def normal(key: Tensor, counter: Tensor) -> Tensor:
     """Standard normal float32 (Box and Muller) for each (key, counter); both int64 of shapes that broadcast."""
     random_bits = bits(key, counter)
-    # 1 is added so that the logarithm never sees 0; float64 so that every device rounds the same way in all but the rarest case.
+    # 1 is added so that the logarithm never sees 0; float64 so that every device rounds the same way in all but the
+    # rarest case.
     radius = torch.sqrt(-2 * torch.log((((random_bits >> 32) & 0xFFFFFFFF) + 1).double() * 2.0**-32))
     angle = (random_bits & 0xFFFFFFFF).double() * (2 * math.pi * 2.0**-32)
     return (radius * torch.cos(angle)).float()

@@ -10,7 +10,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 @contextlib.contextmanager
 def shard_progress() -> Iterator[Callable[[int, int, int, int], None]]:
     """A bar of files done, with the drawings taken and rejected; give what it yields to `build_shards`."""
-    columns = (SpinnerColumn(), BarColumn(), MofNCompleteColumn(), TextColumn("files"), TextColumn("{task.description}"), TimeElapsedColumn())
+    columns = (
+        SpinnerColumn(),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("files"),
+        TextColumn("{task.description}"),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
         task = bar.add_task("", total=None)
 

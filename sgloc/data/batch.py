@@ -58,7 +58,9 @@ def gather(blocks: list[Block], places: list[int], epoch: IntArray) -> PackedBat
     strokes = [slice(block.stroke_starts[place], block.stroke_starts[place + 1]) for block, place in pairs]
     return PackedBatch(
         offsets=np.concatenate([block.offsets[where] for block, where in zip(blocks, points, strict=True)]),
-        stroke_lengths=np.concatenate([block.stroke_lengths[where] for block, where in zip(blocks, strokes, strict=True)]).astype(np.int64),
+        stroke_lengths=np.concatenate(
+            [block.stroke_lengths[where] for block, where in zip(blocks, strokes, strict=True)]
+        ).astype(np.int64),
         num_strokes=np.array([where.stop - where.start for where in strokes], dtype=np.int64),
         category=np.array([block.category[place] for block, place in pairs], dtype=np.int64),
         key_id=np.array([block.key_id[place] for block, place in pairs], dtype=np.uint64),
@@ -95,10 +97,15 @@ class Preparation:
         stroke_lengths = on_device(packed.stroke_lengths)
         stroke_offsets = offsets_from_lengths(on_device(packed.num_strokes))
         point_offsets = offsets_from_lengths(stroke_lengths)[stroke_offsets]
-        random_key = random.fold(random.fold(random.fold(self.seed, 0).to(device), on_device(packed.epoch)), on_device(packed.key_id.view(np.int64)))
+        random_key = random.fold(
+            random.fold(random.fold(self.seed, 0).to(device), on_device(packed.epoch)),
+            on_device(packed.key_id.view(np.int64)),
+        )
         targets = transform.absolute_coordinates(on_device(packed.offsets), point_offsets, self.scale)
         if self.drop_probability > 0:
-            targets, stroke_lengths = transform.drop_points(targets, stroke_lengths, stroke_offsets, random_key, self.drop_probability)
+            targets, stroke_lengths = transform.drop_points(
+                targets, stroke_lengths, stroke_offsets, random_key, self.drop_probability
+            )
             point_offsets = offsets_from_lengths(stroke_lengths)[stroke_offsets]
         if self.augment_scale > 0:
             targets = transform.random_scale(targets, point_offsets, random_key, self.augment_scale)

@@ -50,7 +50,8 @@ class Split:
 
 @dataclass(frozen=True)
 class Source:
-    """A file that the shards were made of: its name without folders; its drawings taken, rejected, and passed over as of a category not asked for."""
+    """A file that the shards were made of: its name without folders; its drawings taken, rejected, and passed over as
+    of a category not asked for."""
 
     name: str
     num_accepted: int
@@ -135,7 +136,10 @@ def load_manifest(folder: str) -> Manifest:
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise DataError(f"{path} is not a manifest of {FORMAT}; give a folder that `sgloc shard` wrote")
     if fields.get("version") != VERSION:
-        raise DataError(f"{path} is of format version {fields.get('version')}, this program reads version {VERSION}; build the shards again")
+        raise DataError(
+            f"{path} is of format version {fields.get('version')}, this program reads version {VERSION}; "
+            "build the shards again"
+        )
     try:
         return _parse(fields)
     except (TypeError, KeyError, ValueError, AttributeError) as error:

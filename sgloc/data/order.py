@@ -7,7 +7,8 @@ An epoch's order is a pure function of the seed, the epoch and the sizes of the 
 3. each stream is shuffled inside windows;
 4. the streams are interleaved: position p of the epoch is sketch p // C of stream p % C.
 
-The whole state of the data side is one integer, the number of sketches consumed: epoch and position are its quotient and remainder by N.
+The whole state of the data side is one integer, the number of sketches consumed: epoch and position are its quotient
+    and remainder by N.
 """
 
 import functools
@@ -50,7 +51,8 @@ class Order:
         """What stands at positions start to stop of the endless sequence.
 
         Returns:
-            For each position its sketch (a number below N, counted through the shards as listed), its epoch and its stream; int64 [stop - start] each.
+            For each position its sketch (a number below N, counted through the shards as listed), its epoch and its
+            stream; int64 [stop - start] each.
         """
         position = np.arange(start, stop, dtype=np.int64)
         epoch, within = np.divmod(position, self.num_sketches)

@@ -10,6 +10,7 @@ import io
 import json
 import posixpath
 import reprlib
+import urllib.parse
 import zipfile
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -94,7 +95,7 @@ def read_simplified(path: str) -> Iterator[Drawing | Reject]:
 def read_npz(path: str) -> Iterator[Drawing | Reject]:
     """Read a sketch-rnn npz file: stroke-3 object arrays named train, valid and test (METHOD 1).
 
-    The file's name without its ending is the category; ``key_id`` is the first 8 bytes, big endian, of the BLAKE2b
+    The file's name without its ending (".npz", or QuickDraw's ".full.npz") is the category; ``key_id`` is the first 8 bytes, big endian, of the BLAKE2b
     digest of "category/split/index".
 
     Args:
@@ -108,7 +109,9 @@ def read_npz(path: str) -> Iterator[Drawing | Reject]:
         DataError: if the file is missing, unreadable, empty, damaged, not a zip archive, not named after a category,
             lacks a split, holds anything but number arrays, or unpacks to more than it can hold.
     """
-    category = posixpath.basename(path).removesuffix(".npz")
+    category = posixpath.basename(path).removesuffix(".npz").removesuffix(".full")
+    if "://" in path:
+        category = urllib.parse.unquote(category)
     if not category or not category.isprintable():
         raise DataError(f"{path!r} is not named after a category; rename it to what its drawings show")
     for split, arrays in _load_splits(path):

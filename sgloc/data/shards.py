@@ -19,7 +19,9 @@ from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.transform import MOST_OFFSET
 
-QUICKDRAW_LICENCE = "CC BY 4.0; The Quick, Draw! Dataset by Google, https://github.com/googlecreativelab/quickdraw-dataset"
+QUICKDRAW_LICENCE = (
+    "CC BY 4.0; The Quick, Draw! Dataset by Google, https://github.com/googlecreativelab/quickdraw-dataset"
+)
 SKETCHES_PER_BLOCK = 256
 REJECTS_NAME = "rejects.ndjson"
 _TAR_RECORD = 512
@@ -28,7 +30,8 @@ _SPLIT_PARTS = 30
 
 
 def split_by_key(key_id: int) -> str:
-    """The split of a drawing whose source has none: a hash of its key_id gives 1/30 to valid and 1/30 to test, so that a drawing never changes splits."""
+    """The split of a drawing whose source has none: a hash of its key_id gives 1/30 to valid and 1/30 to test, so that
+    a drawing never changes splits."""
     digest = hashlib.blake2b(key_id.to_bytes(8, "little"), digest_size=8).digest()
     part = int.from_bytes(digest, "little") * _SPLIT_PARTS >> 64
     return {0: "valid", 1: "test"}.get(part, "train")
@@ -49,7 +52,9 @@ class _Counted:
 class _SplitWriter:
     """Writes one split's drawings, in the order given, into blocks and shards; holds one block in memory."""
 
-    def __init__(self, file_system: Any, root: str, split: str, sketches_per_shard: int, category_numbers: dict[str, int]) -> None:
+    def __init__(
+        self, file_system: Any, root: str, split: str, sketches_per_shard: int, category_numbers: dict[str, int]
+    ) -> None:
         self.file_system, self.root, self.split = file_system, root, split
         self.sketches_per_shard, self.category_numbers = sketches_per_shard, category_numbers
         self.drawings: list[Drawing] = []
@@ -95,7 +100,9 @@ class _SplitWriter:
         self._file.close()
         self._tar = None
         sha256 = self._counted.sha256.hexdigest()
-        shard = Shard(self._name, self._sketches, self._counted.num_bytes, sha256, self._block_offsets, self._block_sizes)
+        shard = Shard(
+            self._name, self._sketches, self._counted.num_bytes, sha256, self._block_offsets, self._block_sizes
+        )
         self.shards.append(shard)
 
     def finish(self) -> Split:
@@ -182,7 +189,8 @@ def build_shards(
         The manifest that was written.
 
     Raises:
-        DataError: if a source cannot be read as what it claims to be, a category does not occur, nothing is left to train on, or shards are there already.
+        DataError: if a source cannot be read as what it claims to be, a category does not occur, nothing is left to
+            train on, or shards are there already.
     """
     files = find_sources(source)
     chosen = _wanted_files(files, categories)
@@ -224,14 +232,21 @@ class _Build:
         for drawing in read_drawings(path):
             if isinstance(drawing, Reject):
                 self.rejected[drawing.reason] += 1
-                fields = {"source": _name(drawing.source), "place": drawing.place, "reason": drawing.reason, "detail": drawing.detail}
+                fields = {
+                    "source": _name(drawing.source),
+                    "place": drawing.place,
+                    "reason": drawing.reason,
+                    "detail": drawing.detail,
+                }
                 rejects.write((json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
             elif self.wanted is None or drawing.category in self.wanted:
                 self._take(drawing)
             else:
                 self.num_skipped += 1
             yield
-        self.sources.append(Source(_name(path), *(now - then for now, then in zip(self._counts(), before, strict=True))))
+        self.sources.append(
+            Source(_name(path), *(now - then for now, then in zip(self._counts(), before, strict=True)))
+        )
 
     def _counts(self) -> tuple[int, int, int]:
         return self.num_accepted, self.rejected.total(), self.num_skipped
@@ -248,10 +263,15 @@ class _Build:
         """Finish all shards and say what is in them."""
         if self.moments.count == 0:
             taken, rejected, _ = self._counts()
-            raise DataError(f"none of the {taken} drawings taken is in the training split ({rejected} were rejected); give more drawings")
+            raise DataError(
+                f"none of the {taken} drawings taken is in the training split ({rejected} were rejected); "
+                "give more drawings"
+            )
         scale = self.moments.standard_deviation()
         if scale == 0:
-            raise DataError("all offsets of the training drawings are equal, so they cannot be normalised; give real drawings")
+            raise DataError(
+                "all offsets of the training drawings are equal, so they cannot be normalised; give real drawings"
+            )
         splits = {name: writer.finish() for name, writer in self.writers.items()}
         return Manifest(
             categories=list(self.category_numbers),

@@ -1,4 +1,5 @@
-"""Reading sketches from shards, at any place, in the run's order, ahead of the training step (DESIGN contracts 1 and 2)."""
+"""Reading sketches from shards, at any place, in the run's order, ahead of the training step (DESIGN contracts 1 and
+2)."""
 
 import collections
 from collections.abc import Callable, Iterator
@@ -78,11 +79,20 @@ class ShardReader:
 
 
 def training_batches(
-    folder: str, manifest: Manifest, order: Order, *, global_batch: int, rank: int, world_size: int, start: int, prefetch: int
+    folder: str,
+    manifest: Manifest,
+    order: Order,
+    *,
+    global_batch: int,
+    rank: int,
+    world_size: int,
+    start: int,
+    prefetch: int,
 ) -> Iterator[PackedBatch]:
     """One rank's shares of the global batches, without end.
 
-    Global batch b is positions b * global_batch to (b + 1) * global_batch of the order, at any world size. Nothing here counts what was consumed: the
+    Global batch b is positions b * global_batch to (b + 1) * global_batch of the order, at any world size. Nothing here
+    counts what was consumed: the
     trainer does, and that integer is the whole state.
 
     Args:
@@ -123,7 +133,8 @@ def _read_ahead(read: Callable[[int], PackedBatch], start: int, stride: int, pre
 
 
 def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Iterator[PackedBatch]:
-    """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation and test."""
+    """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
+    and test."""
     for start in range(0, len(sketches), batch_size):
         some = sketches[start : start + batch_size]
         yield reader.read(some, np.full(len(some), FIXED_NOISE_EPOCH, dtype=np.int64))

@@ -1,5 +1,6 @@
 """`sgloc generate`: sketches in, the model's own drawings of them out (METHOD 9)."""
 
+import itertools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -36,7 +37,8 @@ class GenerateOptions:
         count: drawings, spread evenly over the split.
         disturb_scale: r of METHOD 3; 0 is synthesis.
         temperature: of METHOD 9; 0 is greedy.
-        max_points: most points of a drawing; 0: those of the longest drawing of the data set that the model was trained on.
+        max_points: most points of a drawing; 0: those of the longest drawing of the data set that the model was trained
+            on.
         seed: of the disturbance and of the sampling.
         batch_size: drawings decoded together.
         rows: rows of the gallery.
@@ -52,12 +54,20 @@ class GenerateOptions:
     rows: tuple[str, ...] = ("original", "disturbed", "redrawn")
 
     def __post_init__(self) -> None:
-        for name, least in (("count", 1), ("batch_size", 1), ("max_points", 0), ("temperature", 0), ("disturb_scale", 0)):
+        for name, least in (
+            ("count", 1),
+            ("batch_size", 1),
+            ("max_points", 0),
+            ("temperature", 0),
+            ("disturb_scale", 0),
+        ):
             if not getattr(self, name) >= least:
                 raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
         unknown = set(self.rows) - set(get_args(Row))
         if unknown or not self.rows:
-            raise ConfigError(f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}")
+            raise ConfigError(
+                f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}"
+            )
 
 
 @dataclass(frozen=True)
@@ -71,10 +81,19 @@ class Drawn:
     redrawn: Polylines
 
 
-def generate(checkpoint: str, data: str, folder: str, options: GenerateOptions, *, device: torch.device, say: Callable[[str], None]) -> list[Drawn]:
+def generate(
+    checkpoint: str,
+    data: str,
+    folder: str,
+    options: GenerateOptions,
+    *,
+    device: torch.device,
+    say: Callable[[str], None],
+) -> list[Drawn]:
     """Redraw sketches of a data set with a trained model, and write what came out.
 
-    Writes into the folder (or URL): redrawn.ndjson, in QuickDraw's simplified form; svg/, one file a drawing; gallery.png.
+    Writes into the folder (or URL): redrawn.ndjson, in QuickDraw's simplified form; svg/, one file a drawing;
+    gallery.png.
 
     Args:
         checkpoint: of the model; or a run's folder.
@@ -96,7 +115,10 @@ def generate(checkpoint: str, data: str, folder: str, options: GenerateOptions, 
     count = min(options.count, reader.num_sketches)
     chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
     prepare = Preparation(
-        scale=trained.scale, seed=options.seed, disturb_scale=options.disturb_scale, max_node_points=model.config.max_node_points
+        scale=trained.scale,
+        seed=options.seed,
+        disturb_scale=options.disturb_scale,
+        max_node_points=model.config.max_node_points,
     )
     drawn: list[Drawn] = []
     for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
@@ -113,11 +135,13 @@ def generate(checkpoint: str, data: str, folder: str, options: GenerateOptions, 
     return drawn
 
 
-def _describe(packed: PackedBatch, sketches: SketchBatch, rows: list[Tensor], categories: list[str], scale: float) -> list[Drawn]:
+def _describe(
+    packed: PackedBatch, sketches: SketchBatch, rows: list[Tensor], categories: list[str], scale: float
+) -> list[Drawn]:
     offsets = sketches.sketch_point_offsets.tolist()
     points, targets, pen_lift = (tensor.cpu() for tensor in (sketches.points, sketches.targets, sketches.pen_lift))
     result = []
-    for index, (start, stop) in enumerate(zip(offsets[:-1], offsets[1:], strict=True)):
+    for index, (start, stop) in enumerate(itertools.pairwise(offsets)):
         here, drawing = slice(start, stop), rows[index].cpu()
         result.append(
             Drawn(
@@ -132,14 +156,16 @@ def _describe(packed: PackedBatch, sketches: SketchBatch, rows: list[Tensor], ca
 
 
 def _polylines(points: Tensor, pen_lift: Tensor, scale: float) -> Polylines:
-    """Cut normalised points [n, 2] after each lift of the pen (bool [n]) and bring them back into the source's units."""
+    """Cut normalised points [n, 2] after each lift of the pen (bool [n]) and bring them back into the source's
+    units."""
     coordinates = points.double().numpy() * scale
     ends = np.flatnonzero(pen_lift.numpy()) + 1
     return [line for line in np.split(coordinates, ends) if len(line)]
 
 
 def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[list[int]]]:
-    """Polylines as QuickDraw's simplified form has them: aligned to the top left and, only if they do not fit, scaled down to 0..255."""
+    """Polylines as QuickDraw's simplified form has them: aligned to the top left and, only if they do not fit, scaled
+    down to 0..255."""
     if not polylines:
         return []
     points = np.concatenate(polylines)
@@ -151,11 +177,11 @@ def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[lis
 def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     file_system, root = fsspec.core.url_to_fs(folder)
     file_system.makedirs(f"{root}/svg", exist_ok=True)
-    lines = [
-        json.dumps({"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)}, ensure_ascii=False)
-        for one in drawn
-    ]  # fmt: skip
-    file_system.pipe_file(f"{root}/redrawn.ndjson", "".join(line + "\n" for line in lines).encode())
+    records = (
+        {"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)} for one in drawn
+    )
+    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    file_system.pipe_file(f"{root}/redrawn.ndjson", text.encode())
     base = folder.rstrip("/")
     for index, one in enumerate(drawn):
         write_svg(one.redrawn, f"{base}/svg/{index:05d}-{one.category.replace(' ', '-')}.svg")

@@ -12,7 +12,9 @@ from sgloc.train.checkpoint import CheckpointManifest, find_checkpoint, load_ten
 
 
 def _model_config(options: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(**{**options, "encoder": EncoderConfig(**options["encoder"]), "decoder": DecoderConfig(**options["decoder"])})
+    return ModelConfig(
+        **{**options, "encoder": EncoderConfig(**options["encoder"]), "decoder": DecoderConfig(**options["decoder"])}
+    )
 
 
 def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> tuple[SketchGloc, CheckpointManifest]:
@@ -34,7 +36,9 @@ def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> t
     try:
         config = _model_config(manifest.config["model"])
     except (KeyError, TypeError, ConfigError) as error:
-        raise CheckpointError(f"{folder} is of another model: its configuration does not fit this program ({error})") from error
+        raise CheckpointError(
+            f"{folder} is of another model: its configuration does not fit this program ({error})"
+        ) from error
     model = SketchGloc(config)
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     load_tensors(folder, manifest, tensors)

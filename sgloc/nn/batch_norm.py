@@ -31,7 +31,8 @@ def _sum_over_ranks(values: Tensor) -> Tensor:
 class GlobalBatchNorm(nn.Module):
     """Batch norm over the rows of all ranks together; torch's SyncBatchNorm refuses CPU tensors.
 
-    The running statistics are equal on all ranks: 0.9 of the old plus 0.1 of the batch's, the variance unbiased. Statistics are computed in at least float32.
+    The running statistics are equal on all ranks: 0.9 of the old plus 0.1 of the batch's, the variance unbiased.
+        Statistics are computed in at least float32.
     """
 
     def __init__(self, num_features: int, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
@@ -51,7 +52,8 @@ class GlobalBatchNorm(nn.Module):
             return (rows - self.running_mean) * torch.rsqrt(self.running_var + self.epsilon) * self.weight + self.bias
         count = _sum_over_ranks(rows.new_tensor([float(len(rows))]))
         mean = _sum_over_ranks(rows.sum(0)) / count
-        # Two passes: the sum of squares minus the square of the sum would lose digits, and differently at every world size.
+        # Two passes: the sum of squares minus the square of the sum would lose digits, and differently at every world
+        # size.
         variance = _sum_over_ranks((rows - mean).square().sum(0)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

@@ -1,6 +1,7 @@
 """Recurrent cells: LSTM, layer-norm LSTM and HyperLSTM (METHOD 5 and 6; Ha, Dai and Le 2016).
 
-A cell splits its work in two: `project` is what depends on inputs alone, computed for all steps in one product; `step` is the rest. Recurrent dropout
+A cell splits its work in two: `project` is what depends on inputs alone, computed for all steps in one product; `step`
+    is the rest. Recurrent dropout
 masks are multiplied into the candidate tanh(j). All three cells add a forget bias of 1.
 """
 
@@ -75,7 +76,7 @@ class Cell(nn.Module):
 
     def split_state(self, flat: Tensor) -> State:
         """A flat state [n, sum of state_sizes] in its parts."""
-        return flat.split(self.state_sizes, dim=1)
+        return tuple(flat.split(self.state_sizes, dim=1))
 
 
 class LSTM(Cell):
@@ -117,7 +118,9 @@ class _NormalizedGates(nn.Module):
         normed = F.layer_norm(gates, (size,), eps=_LAYER_NORM_EPSILON)
         gate = torch.addcmul(self.gate_bias.view(4, size), normed, self.gate_gain.view(4, size)).unbind(1)
         c = _new_cell(gate, c, mask)
-        h = torch.tanh(F.layer_norm(c, (size,), self.cell_gain, self.cell_bias, _LAYER_NORM_EPSILON)) * torch.sigmoid(gate[3])
+        h = torch.tanh(F.layer_norm(c, (size,), self.cell_gain, self.cell_bias, _LAYER_NORM_EPSILON)) * torch.sigmoid(
+            gate[3]
+        )
         return h, c
 
 
@@ -145,8 +148,10 @@ class LayerNormLSTM(Cell):
 class HyperLSTM(Cell):
     """The HyperLSTM; its state is (h, hyper_h, c, hyper_c).
 
-    A small layer-norm LSTM reads the input and the old h; its output h' scales the eight gate pre-activations (four of the input, four recurrent) and
-    shifts the four recurrent ones, through embeddings of width E. Dropout masks are [n, H + A]: the main candidate's, then the small one's.
+    A small layer-norm LSTM reads the input and the old h; its output h' scales the eight gate pre-activations (four of
+    the input, four recurrent) and
+    shifts the four recurrent ones, through embeddings of width E. Dropout masks are [n, H + A]: the main candidate's,
+    then the small one's.
     """
 
     def __init__(self, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int) -> None:
@@ -166,7 +171,9 @@ class HyperLSTM(Cell):
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
         """See `Cell.project`; G = 4H of the main cell, then 4A of the small one."""
-        return torch.cat([inputs @ self.weight_input[first : first + inputs.shape[1]], self.hyper.project(inputs, first)], dim=1)
+        return torch.cat(
+            [inputs @ self.weight_input[first : first + inputs.shape[1]], self.hyper.project(inputs, first)], dim=1
+        )
 
     def step(self, projected: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
         """See `Cell.step`."""
@@ -174,10 +181,18 @@ class HyperLSTM(Cell):
         size, embedding = self.hidden_size, self.embedding_size
         of_input, of_hyper = projected.split([4 * size, 4 * self.hyper_size], dim=1)
         main_mask, hyper_mask = (None, None) if mask is None else mask.split([size, self.hyper_size], dim=1)
-        _, (hyper_h, hyper_c) = self.hyper.step(of_hyper + self.hyper.project(h, self.input_size), (hyper_h, hyper_c), hyper_mask)
-        scale = torch.addmm(self.scale_down_bias, hyper_h, self.scale_down_weight).view(-1, 8, embedding).transpose(0, 1) @ self.scale_up
+        _, (hyper_h, hyper_c) = self.hyper.step(
+            of_hyper + self.hyper.project(h, self.input_size), (hyper_h, hyper_c), hyper_mask
+        )
+        scale = (
+            torch.addmm(self.scale_down_bias, hyper_h, self.scale_down_weight).view(-1, 8, embedding).transpose(0, 1)
+            @ self.scale_up
+        )
         shift = (hyper_h @ self.shift_down).view(-1, 4, embedding).transpose(0, 1) @ self.shift_up
-        gates = of_input.view(-1, 4, size).transpose(0, 1) * scale[:4] + (h @ self.weight_hidden).view(-1, 4, size).transpose(0, 1) * scale[4:]
+        gates = (
+            of_input.view(-1, 4, size).transpose(0, 1) * scale[:4]
+            + (h @ self.weight_hidden).view(-1, 4, size).transpose(0, 1) * scale[4:]
+        )
         gates = (gates + shift).transpose(0, 1) + self.bias.view(4, size)
         h, c = self.norm(gates, c, main_mask)
         return h, (h, hyper_h, c, hyper_c)

@@ -29,7 +29,9 @@ class Decoder(nn.Module):
         super().__init__()
         self.keep = config.decoder.recurrent_keep
         size = config.decoder.hidden_size
-        self.cell = make_cell(config.decoder.cell, ROW_SIZE + config.latent_size, size, config.hyper_size, config.hyper_embedding_size)
+        self.cell = make_cell(
+            config.decoder.cell, ROW_SIZE + config.latent_size, size, config.hyper_size, config.hyper_embedding_size
+        )
         self.initial_state = linear(config.latent_size, sum(self.cell.state_sizes))
         self.output = linear(size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
 
@@ -57,6 +59,7 @@ class Decoder(nn.Module):
         return self.output(outputs)  # type: ignore[no-any-return]
 
     def step(self, row: Tensor, projected_code: Tensor, state: State) -> tuple[Tensor, State]:
-        """One free-running step of n sketches: previous rows [n, 5], `cell.project(y, 5)` [n, G] and state, to raw outputs [n, 3 + 6 m] and state."""
+        """One free-running step of n sketches: previous rows [n, 5], `cell.project(y, 5)` [n, G] and state, to raw
+        outputs [n, 3 + 6 m] and state."""
         hidden, state = self.cell.step(self.cell.project(row) + projected_code, state, None)
         return self.output(hidden), state

@@ -62,7 +62,9 @@ class StrokeEncoder(nn.Module):
         )
         return torch.cat([self._last_output(sketches, layout, *direction) for direction in directions], dim=1)
 
-    def _last_output(self, sketches: SketchBatch, layout: TimeMajor, cell: Cell, point: Tensor, purpose: Purpose) -> Tensor:
+    def _last_output(
+        self, sketches: SketchBatch, layout: TimeMajor, cell: Cell, point: Tensor, purpose: Purpose
+    ) -> Tensor:
         mask = None
         if self.training and self.keep < 1:
             keys = sketches.random_key[group_index(sketches.sketch_point_offsets)]
@@ -120,7 +122,8 @@ class Encoder(nn.Module):
         return self.graph(self.strokes(sketches), adjacency, sketches.sketch_node_offsets)  # type: ignore[no-any-return]
 
     def code(self, gathered: Tensor, random_key: Tensor) -> Code:
-        """From g [B, D] to codes (METHOD 5.4 and 5.5): sampled in training, the mean otherwise; random_key int64 [B]."""
+        """From g [B, D] to codes (METHOD 5.4 and 5.5): sampled in training, the mean otherwise; random_key int64
+        [B]."""
         activation = torch.tanh(self.batch_norm(gathered))
         mean, log_variance = _at_least_float32(self.mean(activation)), _at_least_float32(self.log_variance(activation))
         if not self.training:

@@ -1,4 +1,5 @@
-"""The decoder's output: a mixture of bivariate normals for the point, three logits for the pen (METHOD 6 and 7), in log space."""
+"""The decoder's output: a mixture of bivariate normals for the point, three logits for the pen (METHOD 6 and 7), in log
+space."""
 
 import math
 from dataclasses import dataclass
@@ -7,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# Beyond these float32 itself gives up: exp(20) times cosh(9) squared still fits, and tanh(9) is 1 to the last bit but one.
+# Beyond these float32 itself gives up: exp(20) times cosh(9) squared still fits, and tanh(9) is 1 to the last bit but
+# one.
 _MOST_LOG_SIGMA = 20.0
 _MOST_RHO_LOGIT = 9.0
 
@@ -34,7 +36,8 @@ class Mixture:
 
     def log_density(self, points: Tensor) -> Tensor:
         """Log density at points [R, 2]; returns [R]."""
-        # With rho = tanh(r), 1 / (1 - rho^2) is cosh(r)^2, so the quadratic form is a sum of two squares and needs no division.
+        # With rho = tanh(r), 1 / (1 - rho^2) is cosh(r)^2, so the quadratic form is a sum of two squares and needs no
+        # division.
         z_x = (points[:, :1] - self.mean_x) * torch.exp(-self.log_sigma_x)
         z_y = (points[:, 1:] - self.mean_y) * torch.exp(-self.log_sigma_y)
         quadratic = (z_x * torch.cosh(self.rho_logit) - z_y * torch.sinh(self.rho_logit)).square() + z_y.square()
@@ -48,7 +51,8 @@ def split_output(raw: Tensor) -> tuple[Tensor, Mixture]:
     """Split raw outputs into pen logits and mixture, in at least float32.
 
     Args:
-        raw: [R, 3 + 6 m]: pen logits, then m each of weight logits, mean_x, mean_y, log sigma_x, log sigma_y, and the correlation before its tanh.
+        raw: [R, 3 + 6 m]: pen logits, then m each of weight logits, mean_x, mean_y, log sigma_x, log sigma_y, and the
+            correlation before its tanh.
 
     Returns:
         Pen logits [R, 3] (stays down, lifts, drawing has ended), and the mixture.

@@ -20,7 +20,8 @@ def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, te
         y: [B, Z], codes.
         random_key: int64 [B]; what is drawn for a code depends on its key, not on its neighbours in the batch.
         max_points: points after which a drawing ends though the pen does not say so.
-        temperature: 0 is greedy: the likeliest component's mean and the likeliest pen state. Above: the logits of components and pen are divided by it,
+        temperature: 0 is greedy: the likeliest component's mean and the likeliest pen state. Above: the logits of
+            components and pen are divided by it,
             the variances multiplied.
 
     Returns:
@@ -72,8 +73,12 @@ def _sample(logits: Tensor, key: Tensor) -> Tensor:
 
 def _sample_point(mixture: Mixture, component: Tensor, key: Tensor, temperature: float) -> Tensor:
     """Points [n, 2] from the chosen components, variances multiplied by the temperature."""
-    noise = random.normal(key[:, None], torch.arange(2, device=key.device)).to(mixture.logits.dtype) * math.sqrt(temperature)
+    noise = random.normal(key[:, None], torch.arange(2, device=key.device)).to(mixture.logits.dtype) * math.sqrt(
+        temperature
+    )
     rho = torch.tanh(_pick(mixture.rho_logit, component))
     x = _pick(mixture.mean_x, component) + torch.exp(_pick(mixture.log_sigma_x, component)) * noise[:, 0]
     correlated = rho * noise[:, 0] + torch.sqrt(1 - rho.square()) * noise[:, 1]
-    return torch.stack([x, _pick(mixture.mean_y, component) + torch.exp(_pick(mixture.log_sigma_y, component)) * correlated], dim=1)
+    return torch.stack(
+        [x, _pick(mixture.mean_y, component) + torch.exp(_pick(mixture.log_sigma_y, component)) * correlated], dim=1
+    )

@@ -1,6 +1,7 @@
 """Running a cell over sequences of different lengths without computing a padded step.
 
-The sequences are sorted by length, longest first, and laid out time-major: all first rows, then all second rows of the sequences that have one, and so
+The sequences are sorted by length, longest first, and laid out time-major: all first rows, then all second rows of the
+sequences that have one, and so
 on. Step t then works on a batch that only shrinks.
 """
 
@@ -32,7 +33,8 @@ class TimeMajor:
 
     @classmethod
     def from_lengths(cls, lengths: Tensor) -> "TimeMajor":
-        """The layout of sequences with these lengths, int64 [n], each at least 1. Costs one transfer from the device."""
+        """The layout of sequences with these lengths, int64 [n], each at least 1. Costs one transfer from the
+        device."""
         order = torch.argsort(lengths, descending=True, stable=True)
         # rank_end[t] sequences are longer than t.
         longer = len(lengths) - torch.cumsum(torch.bincount(lengths), 0)[:-1]
@@ -41,7 +43,9 @@ class TimeMajor:
         place = torch.arange(len(step), device=lengths.device) - starts[step]
         rank = torch.empty_like(order)
         rank[order] = torch.arange(len(order), device=lengths.device)
-        return cls(order=order, batch_sizes=longer.tolist(), sequence=order[place], step=step, last=starts[lengths - 1] + rank)
+        return cls(
+            order=order, batch_sizes=longer.tolist(), sequence=order[place], step=step, last=starts[lengths - 1] + rank
+        )
 
 
 def run_cell(cell: Cell, projected: Tensor, layout: TimeMajor, state: Tensor | None, mask: Tensor | None) -> Tensor:
@@ -58,7 +62,8 @@ def run_cell(cell: Cell, projected: Tensor, layout: TimeMajor, state: Tensor | N
         [R, H], the outputs, time-major.
     """
     if state is None:
-        # Of the weights' type, not of `projected`, which autocast may have made bfloat16: a sum over many steps needs the digits.
+        # Of the weights' type, not of `projected`, which autocast may have made bfloat16: a sum over many steps needs
+        # the digits.
         state = next(cell.parameters()).new_zeros(len(layout.order), sum(cell.state_sizes))
     parts = cell.split_state(state[layout.order])
     masks = mask.split(layout.batch_sizes) if mask is not None else [None] * len(layout.batch_sizes)

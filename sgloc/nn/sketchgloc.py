@@ -1,6 +1,8 @@
 """SketchGloc: encoder, decoder and loss in one module (METHOD 5 to 7)."""
 
-from typing import NamedTuple
+import itertools
+from collections.abc import Callable
+from typing import NamedTuple, TypeVar, cast
 
 import torch
 import torch.nn.functional as F
@@ -14,6 +16,8 @@ from sgloc.nn.mixture import split_output
 from sgloc.nn.sequence import TimeMajor
 from sgloc.ops.ragged import group_index, local_index
 from sgloc.sketch.ragged import SketchBatch
+
+Result = TypeVar("Result")
 
 
 class LossSums(NamedTuple):
@@ -40,7 +44,8 @@ def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tenso
         num_rows: int64 [B], rows of each sketch, at least one more than its points: those past its points are end rows.
 
     Returns:
-        inputs [R, 5], each target's previous row; targets' pen states int64 [R]; and for each row its point's index int64 [R], -1 for end rows. All
+        inputs [R, 5], each target's previous row; targets' pen states int64 [R]; and for each row its point's index
+        int64 [R], -1 for end rows. All
         in sketch order, not time-major.
     """
     offsets = F.pad(torch.cumsum(num_rows, 0), (1, 0))
@@ -82,14 +87,16 @@ class SketchGloc(nn.Module):
 
         Args:
             sketches: the batch.
-            num_parts: in how many parts to compute it. With more than one, each part's activations are freed and computed again in the backward pass;
-                only batch norm, which needs the global batch, sees all sketches at once, so that the result does not depend on the number of parts.
+            num_parts: in how many parts to compute it. With more than one, each part's activations are freed and
+                computed again in the backward pass;
+                only batch norm, which needs the global batch, sees all sketches at once, so that the result does not
+                depend on the number of parts.
 
         Returns:
             The loss terms.
         """
         bounds = [len(sketches) * part // num_parts for part in range(num_parts + 1)]
-        parts = [sketches.part(*bound) for bound in zip(bounds[:-1], bounds[1:], strict=True) if bound[0] < bound[1]]
+        parts = [sketches.part(*bound) for bound in itertools.pairwise(bounds) if bound[0] < bound[1]]
         if num_parts == 1:
             gathered = self.encoder.gather(sketches)
         else:
@@ -124,6 +131,6 @@ class SketchGloc(nn.Module):
         return -torch.where(real, log_density, 0).sum(), pen_loss
 
 
-def _recomputed(function, *arguments):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+def _recomputed(function: Callable[..., Result], *arguments: SketchBatch | Tensor) -> Result:
     # Dropout comes from counters, so there is no generator state to restore.
-    return checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False)
+    return cast(Result, checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))

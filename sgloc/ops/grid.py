@@ -66,7 +66,11 @@ def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
     code = code * 3 + _grid_cell(x0, x1, other_x1)
     code = code * 3 + _grid_cell(y0, y1, other_y0)
     code = code * 3 + _grid_cell(y0, y1, other_y1)
-    real = torch.zeros(num_sketches * most, dtype=torch.bool, device=boxes.device).index_fill(0, index, True).view(num_sketches, most)
+    real = (
+        torch.zeros(num_sketches * most, dtype=torch.bool, device=boxes.device)
+        .index_fill(0, index, True)
+        .view(num_sketches, most)
+    )
     return _perimeter_table(boxes.device)[code] * (real[:, :, None] & real[:, None, :])
 
 
@@ -83,7 +87,11 @@ def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor
     """
     index, most = padded_index(sketch_offsets)
     num_sketches, width = len(sketch_offsets) - 1, embeddings.shape[1]
-    padded = embeddings.new_zeros(num_sketches * most, width).index_copy(0, index, embeddings).view(num_sketches, most, width)
+    padded = (
+        embeddings.new_zeros(num_sketches * most, width)
+        .index_copy(0, index, embeddings)
+        .view(num_sketches, most, width)
+    )
     shift = torch.arange(NUM_CELLS, dtype=torch.int16, device=adjacency.device)[:, None, None]
     relation = (adjacency[:, None] >> shift & 1).to(embeddings.dtype)  # [B, 9, M, M]
     sums = relation.flatten(1, 2) @ padded  # [B, 9 M, D]

@@ -1,6 +1,7 @@
 """Ragged batches: flat rows with offsets, and their padded form.
 
-Shapes: R rows in all, B groups (sketches, nodes ...), M the most rows in a group; offsets int64 [B+1] with offsets[0] = 0 and offsets[B] = R.
+Shapes: R rows in all, B groups (sketches, nodes ...), M the most rows in a group; offsets int64 [B+1] with offsets[0] =
+    0 and offsets[B] = R.
 """
 
 import torch

@@ -15,7 +15,8 @@ class Drawing:
 
     Attributes:
         category: what was drawn, as QuickDraw's ``word`` says it.
-        key_id: the drawing's number in QuickDraw, below 2**64; derived from category, split and place where the source has none.
+        key_id: the drawing's number in QuickDraw, below 2**64; derived from category, split and place where the source
+            has none.
         recognized: whether QuickDraw's game recognised it; True where the source does not say.
         stroke3: int16 [N, 3], rows (dx, dy, pen_lift): offsets from the previous point, the first from the origin;
             pen_lift is 1 on each stroke's last point and 0 elsewhere.

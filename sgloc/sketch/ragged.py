@@ -48,4 +48,6 @@ class SketchBatch:
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> "SketchBatch":
         """The same batch on another device, or with coordinates of another floating type."""
         moved = {entry.name: getattr(self, entry.name).to(device=device) for entry in fields(self)}
-        return SketchBatch(**{**moved, "points": moved["points"].to(dtype=dtype), "targets": moved["targets"].to(dtype=dtype)})
+        return SketchBatch(
+            **{**moved, "points": moved["points"].to(dtype=dtype), "targets": moved["targets"].to(dtype=dtype)}
+        )

@@ -1,6 +1,7 @@
 """Normalising, augmenting, disturbing and cutting a whole ragged batch at once, on its device (METHOD 1, 2, 3 and 8).
 
-Shapes: P points, S strokes and B sketches in the batch. Coordinates are (x, y), absolute, in normalised units unless said otherwise.
+Shapes: P points, S strokes and B sketches in the batch. Coordinates are (x, y), absolute, in normalised units unless
+    said otherwise.
 """
 
 import torch
@@ -18,7 +19,8 @@ def absolute_coordinates(offsets: Tensor, sketch_point_offsets: Tensor, scale: f
     """Absolute normalised coordinates from the source's offsets (METHOD 1).
 
     Args:
-        offsets: integer [P, 2], from the previous point, each sketch's first from the origin; beyond +-1000 they are clipped to it.
+        offsets: integer [P, 2], from the previous point, each sketch's first from the origin; beyond +-1000 they are
+            clipped to it.
         sketch_point_offsets: int64 [B+1], where each sketch's points begin.
         scale: the data set's standard deviation of offsets.
 
@@ -48,8 +50,11 @@ def random_scale(points: Tensor, sketch_point_offsets: Tensor, random_key: Tenso
     return points * factors[group_index(sketch_point_offsets)]
 
 
-def drop_points(points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, random_key: Tensor, probability: float) -> tuple[Tensor, Tensor]:
-    """Drop inner points of strokes (METHOD 8): never a stroke's first three or its last; a dropped point's offset goes to the kept point before it.
+def drop_points(
+    points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, random_key: Tensor, probability: float
+) -> tuple[Tensor, Tensor]:
+    """Drop inner points of strokes (METHOD 8): never a stroke's first three or its last; a dropped point's offset goes
+    to the kept point before it.
 
     Args:
         points: float [P, 2].
@@ -68,12 +73,15 @@ def drop_points(points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: T
     key = random.fold(random_key, Purpose.DROP_POINT)[group_index(sketch_point_offsets)]
     keep = ~(inner & (random.uniform(key, local_index(sketch_point_offsets)) < probability))
     kept = keep.nonzero()[:, 0]
-    # In absolute coordinates, taking over the offsets of the dropped points behind it moves a kept point to where the last of them was.
+    # In absolute coordinates, taking over the offsets of the dropped points behind it moves a kept point to where the
+    # last of them was.
     last_of_run = torch.cat([kept[1:], kept.new_tensor([len(points)])]) - 1
     return points[last_of_run], segment_sum(keep.long()[:, None], stroke_offsets)[:, 0]
 
 
-def disturb(points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, random_key: Tensor, scale: float) -> Tensor:
+def disturb(
+    points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, random_key: Tensor, scale: float
+) -> Tensor:
     """Move every stroke but the first rigidly and at random (METHOD 3).
 
     Args:
@@ -81,7 +89,8 @@ def disturb(points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tenso
         stroke_lengths: int64 [S].
         sketch_stroke_offsets: int64 [B+1].
         random_key: int64 [B].
-        scale: r of METHOD 3: the standard deviation of a move, in units of the larger side of the sketch's bounding box, the origin included.
+        scale: r of METHOD 3: the standard deviation of a move, in units of the larger side of the sketch's bounding
+            box, the origin included.
 
     Returns:
         [P, 2].
@@ -99,7 +108,9 @@ def disturb(points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tenso
     return points + moves[group_index(stroke_offsets)]
 
 
-def split_nodes(stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, max_node_points: int | None) -> tuple[Tensor, Tensor]:
+def split_nodes(
+    stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, max_node_points: int | None
+) -> tuple[Tensor, Tensor]:
     """Cut strokes into nodes (METHOD 2).
 
     Args:

@@ -1,5 +1,6 @@
 """Engines: how a batch becomes an optimizer step. DDP here; the loop knows only the protocol."""
 
+import gc
 from typing import Protocol
 
 import torch
@@ -32,6 +33,10 @@ class Engine(Protocol):
         """All tensors that a checkpoint must hold, by name. Loading writes into them."""
         ...
 
+    def close(self) -> None:
+        """Let go of the process group; no step will follow."""
+        ...
+
 
 class DDPEngine:
     """Replicated weights, gradients averaged by DistributedDataParallel, Adam (METHOD 8)."""
@@ -53,8 +58,10 @@ class DDPEngine:
     def _settle_buckets(self) -> None:
         """One backward pass on a toy batch, whose gradients are thrown away.
 
-        DDP lays out its buckets anew after the first backward pass of a process, by the order in which gradients arrived, and the layout decides in
-        which order the ranks' gradients are summed. Were that pass a training step, a resumed run would sum in another order than one never stopped.
+        DDP lays out its buckets anew after the first backward pass of a process, by the order in which gradients
+        arrived, and the layout decides in
+        which order the ranks' gradients are summed. Were that pass a training step, a resumed run would sum in another
+        order than one never stopped.
         """
         toy = SketchBatch(
             points=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
@@ -89,3 +96,10 @@ class DDPEngine:
         for name, parameter in self.model.named_parameters():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
         return tensors
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        # DDP's reducer must not be the last to hold the process group: it would join the group's threads while it holds
+        # Python's lock, for which one of them may be waiting. DDP is full of reference cycles, hence the collection.
+        del self.replica
+        gc.collect()

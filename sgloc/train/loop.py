@@ -16,7 +16,8 @@ def train(config: Config, resume: str) -> None:
 
     Args:
         config: of the run.
-        resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a checkpoint's folder.
+        resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a
+            checkpoint's folder.
 
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
@@ -85,4 +86,5 @@ def _farewell(session: Session, stop: bool) -> str:
     if stop:
         return f"stopped by a signal at step {state.step}; the same command goes on from there"
     reason = "all steps are done" if state.step >= session.config.train.num_steps else "validation no longer improves"
-    return f"finished at step {state.step}, {reason}; best validation loss {state.best_loss:.4f} at step {state.best_step}, in {run_dir}"
+    best = f"best validation loss {state.best_loss:.4f} at step {state.best_step}"
+    return f"finished at step {state.step}, {reason}; {best}, in {run_dir}"

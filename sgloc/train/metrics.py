@@ -32,7 +32,8 @@ class Logger(Protocol):
 class JSONLines:
     """metrics.jsonl in the run's folder: one record a line.
 
-    When a run resumes at a step, records of later steps, which will come again, and a line that a kill cut short are dropped.
+    When a run resumes at a step, records of later steps, which will come again, and a line that a kill cut short are
+    dropped.
     """
 
     def __init__(self, run_dir: str, resumed_step: int) -> None:
@@ -104,7 +105,9 @@ class WeightsAndBiases:
         import wandb
 
         os.environ.setdefault("WANDB_SILENT", "true")
-        self.run = wandb.init(project=config.log.wandb_project, mode=config.log.wandb, id=run_id, resume="allow", config=resolved)
+        self.run = wandb.init(
+            project=config.log.wandb_project, mode=config.log.wandb, id=run_id, resume="allow", config=resolved
+        )
         self.run_id: str = self.run.id
         # Our own step is the axis: W&B's must never go back, and a resumed run does.
         self.run.define_metric("step")
@@ -112,7 +115,11 @@ class WeightsAndBiases:
 
     def log(self, record: Record) -> None:
         """Send a record's numbers, named event/name."""
-        numbers = {f"{record['event']}/{name}": value for name, value in record.items() if isinstance(value, (int, float)) and name != "step"}
+        numbers = {
+            f"{record['event']}/{name}": value
+            for name, value in record.items()
+            if isinstance(value, (int, float)) and name != "step"
+        }
         self.run.log({"step": record["step"], **numbers})
 
     def close(self) -> None:

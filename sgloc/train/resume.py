@@ -17,7 +17,8 @@ def checkpoint_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) 
 
     Args:
         run_dir: the run's folder or URL.
-        resume: "auto": the run's newest whole checkpoint, if it has any. "never": none. Else a checkpoint's or a run's folder to start from; once the
+        resume: "auto": the run's newest whole checkpoint, if it has any. "never": none. Else a checkpoint's or a run's
+            folder to start from; once the
             run has checkpoints of its own, they win, so that a requeued job may keep its command.
         say: is told of checkpoints that are skipped.
 
@@ -27,14 +28,23 @@ def checkpoint_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) 
     steps = checkpoint_steps(run_dir)
     if resume == "never":
         if steps:
-            raise CheckpointError(f"{run_dir} already holds checkpoints, which --resume never would overwrite; give another --train.run_dir")
+            raise CheckpointError(
+                f"{run_dir} already holds checkpoints, which --resume never would overwrite; "
+                "give another --train.run_dir"
+            )
         return None
     if steps:
         newest = newest_checkpoint(run_dir, say)
         if newest is None:
-            raise CheckpointError(f"none of the {len(steps)} checkpoints in {run_dir} is whole; restore one, or give another --train.run_dir")
+            raise CheckpointError(
+                f"none of the {len(steps)} checkpoints in {run_dir} is whole; "
+                "restore one, or give another --train.run_dir"
+            )
         if resume != "auto" and _is_older_of(resume, newest):
-            raise CheckpointError(f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another --train.run_dir")
+            raise CheckpointError(
+                f"{run_dir} has a newer checkpoint than {resume}; "
+                "to branch off from there, give another --train.run_dir"
+            )
         return newest
     if resume == "auto":
         return None
@@ -44,14 +54,16 @@ def checkpoint_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) 
         return resume
     newest = newest_checkpoint(resume, say)
     if newest is None:
-        raise CheckpointError(f"{resume} holds no whole checkpoint; give a run's folder or one of its checkpoints/step-*")
+        raise CheckpointError(
+            f"{resume} holds no whole checkpoint; give a run's folder or one of its checkpoints/step-*"
+        )
     return newest
 
 
 def _is_older_of(path: str, newest: str) -> bool:
     """Whether a path is another checkpoint of the same run."""
-    _, root = fsspec.core.url_to_fs(path)
-    _, newest_root = fsspec.core.url_to_fs(newest)
+    root: str = fsspec.core.url_to_fs(path)[1]
+    newest_root: str = fsspec.core.url_to_fs(newest)[1]
     return root != newest_root and root.rsplit("/", 1)[0] == newest_root.rsplit("/", 1)[0]
 
 
@@ -65,9 +77,12 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: Config
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise CheckpointError(
-                f"checkpoint {folder} is of another run: it has {name} = {theirs.get(name)}, this one {ours.get(name)}; give that value, or another --train.run_dir"
+                f"checkpoint {folder} is of another run: "
+                f"it has {name} = {theirs.get(name)}, this one {ours.get(name)}; "
+                "give that value, or another --train.run_dir"
             )
     if checkpoint.data_identity != manifest.identity:
         raise CheckpointError(
-            f"checkpoint {folder} was trained on other shards than {config.data.path}; give those, or another --train.run_dir to start anew"
+            f"checkpoint {folder} was trained on other shards than {config.data.path}; "
+            "give those, or another --train.run_dir to start anew"
         )

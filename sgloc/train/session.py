@@ -67,7 +67,9 @@ class Session:
     def is_finished(self) -> bool:
         """Whether all steps are done, or validation has not improved for too long."""
         patience = self.config.train.patience
-        return self.state.step >= self.config.train.num_steps or bool(patience and self.state.num_bad_validations >= patience)
+        return self.state.step >= self.config.train.num_steps or bool(
+            patience and self.state.num_bad_validations >= patience
+        )
 
     def batches(self) -> Iterator[PackedBatch]:
         """This rank's batches from where the run stands."""
@@ -94,7 +96,10 @@ class Session:
         numbers = [*(float(term) for term in losses), float(self.stop.requested)]
         mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
         if not np.isfinite(total):
-            raise TrainingError(f"the loss of step {self.state.step} is {total}; lower optimizer.learning_rate and resume from the last checkpoint")
+            raise TrainingError(
+                f"the loss of step {self.state.step} is {total}; "
+                "lower optimizer.learning_rate and start again, in another --train.run_dir"
+            )
         window = self.state.window
         window.num_sketches += self.config.train.global_batch
         window.mixture += mixture
@@ -109,7 +114,8 @@ class Session:
             logger.log({"step": self.state.step, "event": event, **record})
 
     def log_training(self, gradient_norm: Tensor, learning_rate: float, performance: Record) -> None:
-        """Log the losses since the last such line, averaged, with the last step's gradient norm, and start a new window."""
+        """Log the losses since the last such line, averaged, with the last step's gradient norm, and start a new
+        window."""
         window = self.state.window
         means = {
             "loss": window.total / window.num_sketches,
@@ -117,7 +123,9 @@ class Session:
             "pen": window.pen / window.num_sketches,
             "divergence": window.divergence / window.num_sketches,
         }
-        self.log("train", {**means, "gradient_norm": float(gradient_norm), "learning_rate": learning_rate, **performance})
+        self.log(
+            "train", {**means, "gradient_norm": float(gradient_norm), "learning_rate": learning_rate, **performance}
+        )
         self.state.window = LossWindow()
 
     def validate(self) -> bool:
@@ -125,7 +133,11 @@ class Session:
         losses = self.validation(self.engine.model, self.device, self.config.train.precision == "bfloat16")
         improved = losses["loss"] < self.state.best_loss
         if improved:
-            self.state.best_loss, self.state.best_step, self.state.num_bad_validations = losses["loss"], self.state.step, 0
+            self.state.best_loss, self.state.best_step, self.state.num_bad_validations = (
+                losses["loss"],
+                self.state.step,
+                0,
+            )
         else:
             self.state.num_bad_validations += 1
         self.log("validation", {**losses, "best_loss": self.state.best_loss, "best_step": self.state.best_step})
@@ -148,7 +160,11 @@ class Session:
             files={},
         )
         save_checkpoint(
-            self.config.train.run_dir, manifest, self.engine.tensors(), keep=self.config.train.keep_checkpoints, best_step=self.state.best_step
+            self.config.train.run_dir,
+            manifest,
+            self.engine.tensors(),
+            keep=self.config.train.keep_checkpoints,
+            best_step=self.state.best_step,
         )
 
     def say(self, sentence: str) -> None:
@@ -164,7 +180,13 @@ def versions() -> dict[str, str]:
         revision = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
     except (OSError, subprocess.CalledProcessError):
         revision = "unknown"
-    return {"sgloc": sgloc.__version__, "torch": torch.__version__, "numpy": np.__version__, "python": platform.python_version(), "git": revision}
+    return {
+        "sgloc": sgloc.__version__,
+        "torch": torch.__version__,
+        "numpy": np.__version__,
+        "python": platform.python_version(),
+        "git": revision,
+    }
 
 
 def build_model(config: Config, longest_points: int) -> SketchGloc:
@@ -187,10 +209,14 @@ def _write_config(config: Config) -> None:
     try:
         file_system, root = fsspec.core.url_to_fs(config.train.run_dir)
         file_system.makedirs(root, exist_ok=True)
-        file_system.pipe_file(f"{root}/config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode())
+        file_system.pipe_file(
+            f"{root}/config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode()
+        )
         file_system.pipe_file(f"{root}/versions.json", (json.dumps(versions(), indent=1) + "\n").encode())
     except OSError as error:
-        raise ConfigError(f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written") from error
+        raise ConfigError(
+            f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
+        ) from error
 
 
 def _open_loggers(config: Config, state: TrainState) -> list[Logger]:
@@ -207,7 +233,10 @@ def _check(config: Config, placement: dist.Placement) -> None:
     if not config.data.path:
         raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
     if config.train.global_batch < placement.world_size:
-        raise ConfigError(f"train.global_batch is {config.train.global_batch}, but there are {placement.world_size} processes; each needs a drawing")
+        raise ConfigError(
+            f"train.global_batch is {config.train.global_batch}, "
+            f"but there are {placement.world_size} processes; each needs a drawing"
+        )
 
 
 @contextlib.contextmanager
@@ -225,15 +254,23 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
     _check(config, placement)
     device = dist.select_device(config.train.device, placement)
     stop = StopFlag()
-    with dist.process_group(placement, device), stop.listening():
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dist.process_group(placement, device))
+        stack.enter_context(stop.listening())
         console = Terminal(config.train.num_steps).console
         manifest = dist.on_rank_0(lambda: load_manifest(config.data.path))
         folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
-        engine = DDPEngine(build_model(config, manifest.longest_points).to(device), config, device, placement.world_size)
+        engine = DDPEngine(
+            build_model(config, manifest.longest_points).to(device), config, device, placement.world_size
+        )
+        stack.callback(engine.close)
         state = _restore(engine, folder, config, manifest) if folder else TrainState()
         state.num_starts += 1
         fixed = Preparation(
-            scale=manifest.scale, seed=config.train.seed, disturb_scale=config.data.disturb_scale, max_node_points=config.model.max_node_points
+            scale=manifest.scale,
+            seed=config.train.seed,
+            disturb_scale=config.data.disturb_scale,
+            max_node_points=config.model.max_node_points,
         )
         session = Session(
             config=config,
@@ -241,7 +278,9 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
             device=device,
             manifest=manifest,
             engine=engine,
-            prepare=dataclasses.replace(fixed, augment_scale=config.data.augment_scale, drop_probability=config.data.drop_probability),
+            prepare=dataclasses.replace(
+                fixed, augment_scale=config.data.augment_scale, drop_probability=config.data.drop_probability
+            ),
             validation=_validation(config, manifest, fixed, placement),
             state=state,
             stop=stop,
@@ -250,12 +289,10 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         dist.on_rank_0(lambda: _write_config(config))
         if placement.rank == 0:
             session.loggers = _open_loggers(config, state)
+        for logger in session.loggers:
+            stack.callback(logger.close)
         session.say(_greeting(session, folder))
-        try:
-            yield session
-        finally:
-            for logger in session.loggers:
-                logger.close()
+        yield session
 
 
 def _validation(config: Config, manifest: Manifest, prepare: Preparation, placement: dist.Placement) -> Validation:
@@ -267,7 +304,9 @@ def _validation(config: Config, manifest: Manifest, prepare: Preparation, placem
 def _greeting(session: Session, folder: str | None) -> str:
     placement, manifest = session.placement, session.manifest
     num_parameters = sum(parameter.numel() for parameter in session.engine.model.parameters())
+    num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
     return (
-        f"{'resuming from ' + folder if folder else 'starting anew'} in {session.config.train.run_dir}: {placement.world_size} process(es) by {placement.launcher} "
-        f"on {session.device.type}, {num_parameters:,} parameters, {manifest.splits['train'].num_sketches:,} training drawings of {len(manifest.categories)} categories"
+        f"{f'resuming from {folder}' if folder else 'starting anew'} in {session.config.train.run_dir}: "
+        f"{placement.world_size} process(es) by {placement.launcher} on {session.device.type}, "
+        f"{num_parameters:,} parameters, {num_drawings:,} training drawings of {num_categories} categories"
     )

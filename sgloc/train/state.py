@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 
 @dataclass
 class LossWindow:
-    """Losses summed over the steps since the last line of metrics, of all ranks, in nats; they average to what the line says."""
+    """Losses summed over the steps since the last line of metrics, of all ranks, in nats; they average to what the line
+    says."""
 
     num_sketches: int = 0
     mixture: float = 0.0
@@ -19,7 +20,8 @@ class TrainState:
     """Everything that a resumed run needs to go on as if nothing had happened; all numbers, no generator.
 
     Attributes:
-        step: optimizer steps done. The sketches consumed are step * global_batch: the whole state of the data side (DESIGN contract 1).
+        step: optimizer steps done. The sketches consumed are step * global_batch: the whole state of the data side
+            (DESIGN contract 1).
         best_loss: lowest validation loss so far.
         best_step: the step it was seen at; None before the first validation.
         num_bad_validations: validations since then.

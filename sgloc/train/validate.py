@@ -10,7 +10,8 @@ from sgloc.nn.sketchgloc import SketchGloc
 
 
 class Validation:
-    """Loss on the validation split: the code's mean, no dropout, no augmentation, and noise that depends on the seed and the sketch alone.
+    """Loss on the validation split: the code's mean, no dropout, no augmentation, and noise that depends on the seed
+    and the sketch alone.
 
     Args:
         reader: of the validation split.
@@ -20,7 +21,9 @@ class Validation:
         rank, world_size: of this process; the ranks share the work.
     """
 
-    def __init__(self, reader: ShardReader, prepare: Preparation, limit: int, batch_size: int, rank: int, world_size: int) -> None:
+    def __init__(
+        self, reader: ShardReader, prepare: Preparation, limit: int, batch_size: int, rank: int, world_size: int
+    ) -> None:
         count = min(limit or reader.num_sketches, reader.num_sketches)
         chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
         self.num_sketches = count

@@ -6,4 +6,11 @@ manifest.py says what a checkpoint is and which of a run's are whole; store.py w
 from sgloc.train.checkpoint.manifest import CheckpointManifest, find_checkpoint, newest_checkpoint, read_checkpoint
 from sgloc.train.checkpoint.store import load_tensors, save_checkpoint
 
-__all__ = ["CheckpointManifest", "find_checkpoint", "load_tensors", "newest_checkpoint", "read_checkpoint", "save_checkpoint"]
+__all__ = [
+    "CheckpointManifest",
+    "find_checkpoint",
+    "load_tensors",
+    "newest_checkpoint",
+    "read_checkpoint",
+    "save_checkpoint",
+]

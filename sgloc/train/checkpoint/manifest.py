@@ -1,6 +1,7 @@
 """What a checkpoint holds, whether it is whole, and which of a run's to take.
 
-A run's folder holds checkpoints/step-XXXXXXXX/, each with the files that torch.distributed.checkpoint wrote and a manifest.json, written last, with the
+A run's folder holds checkpoints/step-XXXXXXXX/, each with the files that torch.distributed.checkpoint wrote and a
+manifest.json, written last, with the
 size and SHA-256 of every one of them. A folder whose name ends in .tmp, or without a manifest, is not a checkpoint.
 """
 
@@ -91,9 +92,13 @@ def read_checkpoint(folder: str, *, verify: bool = True) -> CheckpointManifest:
     except (OSError, ValueError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise CheckpointError(f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*")
+        raise CheckpointError(
+            f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*"
+        )
     if fields.get("version") != VERSION:
-        raise CheckpointError(f"{folder} is of checkpoint version {fields.get('version')}, this program reads version {VERSION}")
+        raise CheckpointError(
+            f"{folder} is of checkpoint version {fields.get('version')}, this program reads version {VERSION}"
+        )
     try:
         fields["files"] = {name: (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
         manifest = CheckpointManifest(**fields)
@@ -113,7 +118,10 @@ def _verify(file_system: Any, root: str, manifest: CheckpointManifest) -> None:
         except OSError as error:
             raise CheckpointError(f"{root}/{name} is missing or cannot be read ({error})") from error
         if found != expected:
-            raise CheckpointError(f"{root}/{name} is damaged: {found[0]} bytes with SHA-256 {found[1]}, not {expected[0]} bytes with {expected[1]}")
+            raise CheckpointError(
+                f"{root}/{name} is damaged: {found[0]} bytes with SHA-256 {found[1]}, "
+                f"not {expected[0]} bytes with {expected[1]}"
+            )
 
 
 def checkpoint_steps(run_dir: str) -> list[int]:
@@ -127,12 +135,14 @@ def checkpoint_steps(run_dir: str) -> list[int]:
 
 
 def newest_checkpoint(run_dir: str, say: Callable[[str], None]) -> str | None:
-    """The folder of the newest checkpoint that verifies; None if there is none. Each that is skipped is told through `say`."""
+    """The folder of the newest checkpoint that verifies; None if there is none. Each that is skipped is told through
+    `say`."""
     return _first_good((step_folder(run_dir, step) for step in checkpoint_steps(run_dir)), say)
 
 
 def find_checkpoint(path: str, say: Callable[[str], None]) -> str:
-    """The checkpoint that a path means: itself; or, of a run's folder, the one with the best validation loss, else the newest.
+    """The checkpoint that a path means: itself; or, of a run's folder, the one with the best validation loss, else the
+    newest.
 
     Raises:
         CheckpointError: if there is none that verifies.

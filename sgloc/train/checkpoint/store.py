@@ -21,7 +21,9 @@ from sgloc.train.checkpoint.manifest import FILE_NAME, CheckpointManifest, check
 _METADATA = ".metadata"
 
 
-def save_checkpoint(run_dir: str, manifest: CheckpointManifest, tensors: dict[str, Tensor], *, keep: int, best_step: int | None) -> None:
+def save_checkpoint(
+    run_dir: str, manifest: CheckpointManifest, tensors: dict[str, Tensor], *, keep: int, best_step: int | None
+) -> None:
     """Commit a checkpoint: it is there whole, or not at all. All ranks must call it.
 
     Args:
@@ -71,7 +73,15 @@ def _remove(file_system: Any, root: str) -> None:
 def _layout_names() -> dict[tuple[str, str], Any]:
     """All that a checkpoint's layout file, a pickle, may name: records of names, sizes and places."""
     # How torch spells an enumeration of memory formats.
-    records = ("Metadata", "TensorStorageMetadata", "TensorProperties", "ChunkStorageMetadata", "MetadataIndex", "StorageMeta", "_MEM_FORMAT_ENCODING")
+    records = (
+        "Metadata",
+        "TensorStorageMetadata",
+        "TensorProperties",
+        "ChunkStorageMetadata",
+        "MetadataIndex",
+        "StorageMeta",
+        "_MEM_FORMAT_ENCODING",
+    )
     dtypes = ("float16", "bfloat16", "float32", "float64", "uint8", "int8", "int16", "int32", "int64", "bool")
     return {
         **{("torch.distributed.checkpoint.metadata", name): getattr(dcp_metadata, name) for name in records},
@@ -82,7 +92,8 @@ def _layout_names() -> dict[tuple[str, str], Any]:
 
 
 class _SafeReader(FsspecReader):
-    """Reads the layout file without executing anything from it; the tensors themselves torch reads weights-only (DESIGN contract 7)."""
+    """Reads the layout file without executing anything from it; the tensors themselves torch reads weights-only (DESIGN
+    contract 7)."""
 
     def __init__(self, folder: str, file_names: set[str]) -> None:
         super().__init__(folder)
@@ -101,7 +112,10 @@ class _SafeReader(FsspecReader):
             raise CheckpointError(f"{self.folder}/{_METADATA} is not a checkpoint's layout")
         for place in layout.storage_data.values():
             if place.relative_path not in self.file_names or place.transform_descriptors:
-                raise CheckpointError(f"{self.folder}/{_METADATA} refers to {place.relative_path!r}, which is not a file of the checkpoint")
+                raise CheckpointError(
+                    f"{self.folder}/{_METADATA} refers to {place.relative_path!r}, "
+                    "which is not a file of the checkpoint"
+                )
         if layout.storage_meta is None:
             layout.storage_meta = dcp_metadata.StorageMeta()
         layout.storage_meta.load_id = self.load_id
@@ -126,7 +140,9 @@ def load_tensors(folder: str, manifest: CheckpointManifest, tensors: dict[str, T
         if not isinstance(entry, dcp_metadata.TensorStorageMetadata):
             raise CheckpointError(f"{folder} is of another model: it has no tensor {name}")
         if entry.size != tensor.shape:
-            raise CheckpointError(f"{folder} is of another model: its {name} is {list(entry.size)}, not {list(tensor.shape)}")
+            raise CheckpointError(
+                f"{folder} is of another model: its {name} is {list(entry.size)}, not {list(tensor.shape)}"
+            )
     with warnings.catch_warnings():
         # Loading in one process without a group is what `sgloc generate` wants.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")

@@ -1,0 +1,1 @@
+"""Front ends that start `sgloc train`; no training logic."""

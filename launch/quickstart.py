@@ -1,0 +1,97 @@
+"""The main job on the built-in synthetic sample, in one go: `make quickstart`.
+
+It draws the sample, packs it into shards, trains in two processes, kills them all with SIGKILL once a checkpoint is there, starts the same command
+again, and has the model redraw drawings that it has never seen, their strokes disturbed.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+CONFIG = "configs/quickstart.yaml"
+SAMPLE = Path("shards/sample-npz")
+SHARDS = Path("shards/sample")
+RUN = Path("runs/quickstart")
+GALLERY = RUN / "drawn"
+TRAIN = (
+    "-m",
+    "torch.distributed.run",
+    "--standalone",
+    "--nproc-per-node",
+    "2",
+    "-m",
+    "sgloc",
+    "train",
+    "--config",
+    CONFIG,
+)
+DRAWINGS_PER_CATEGORY = {"train": 600, "valid": 40, "test": 40}
+LICENCE = "MIT; synthetic drawings made by this program, not QuickDraw's"
+KILLED_MARK = RUN / "killed-once"
+
+
+def sgloc(*words: str) -> None:
+    """Run a command of sgloc, shown as a user would type it."""
+    print(f"\n$ sgloc {' '.join(words)}", flush=True)
+    subprocess.run([sys.executable, "-m", "sgloc", *words], check=True)
+
+
+def train(*, kill_when_saved: bool) -> None:
+    """Train in two processes; if asked, kill them all as soon as a checkpoint is there."""
+    print(f"\n$ torchrun {' '.join(TRAIN[3:])}", flush=True)
+    # One thread a process: the two share the machine's cores.
+    environment = {"OMP_NUM_THREADS": "1", **os.environ}
+    process = subprocess.Popen([sys.executable, *TRAIN], env=environment, start_new_session=True)
+    try:
+        while kill_when_saved and process.poll() is None and not any(RUN.glob("checkpoints/step-*/manifest.json")):
+            time.sleep(0.2)
+        if kill_when_saved and process.poll() is None:
+            # A few steps more, which are lost and done again.
+            time.sleep(3)
+            os.killpg(process.pid, signal.SIGKILL)
+            KILLED_MARK.touch()
+            print("\n*** killed all processes with SIGKILL; now the same command again ***", flush=True)
+            process.wait()
+        elif code := process.wait():
+            sys.exit(code)
+    finally:
+        # Nothing is left behind, whatever ended this.
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def validation_losses() -> list[float]:
+    """Validation losses of the run, in order."""
+    records = (json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines())
+    return [record["loss"] for record in records if record["event"] == "validation"]
+
+
+def main() -> None:
+    """Do it all; what is already done is not done again."""
+    start = time.monotonic()
+    if not (SHARDS / "manifest.json").exists():
+        counts = [word for split, count in DRAWINGS_PER_CATEGORY.items() for word in (f"--{split}", str(count))]
+        sgloc("sample", "--out", str(SAMPLE), *counts)
+        sgloc("shard", "--source", str(SAMPLE), "--out", str(SHARDS), "--licence", LICENCE)
+    if not KILLED_MARK.exists():
+        train(kill_when_saved=True)
+    train(kill_when_saved=False)
+    words = ("--checkpoint", str(RUN), "--data", str(SHARDS), "--task", "reorganization", "--out", str(GALLERY))
+    sgloc("generate", *words)
+    losses = validation_losses()
+    print(
+        f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; validation loss fell from {losses[0]:.1f} to {min(losses):.1f} nats a drawing\n"
+        f"  drawings     {GALLERY}/gallery.png (rows: original, disturbed, redrawn by the model), {GALLERY}/redrawn.ndjson, {GALLERY}/svg/\n"
+        f"  checkpoints  {RUN}/checkpoints/\n"
+        f"  metrics      {RUN}/metrics.jsonl\n"
+        f"  shards       {SHARDS}/manifest.json"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,74 @@
+"""Drawings for tests, and the files that hold them."""
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+from hypothesis import strategies as st
+
+from sgloc.data.batch import PackedBatch
+from sgloc.sketch.drawing import Drawing, Int16Array, polylines_to_stroke3, stroke3_to_polylines
+
+Strokes = list[list[tuple[int, int]]]
+
+
+def sketches_with_offsets(most: int, *, most_points: int = 9) -> st.SearchStrategy[list[Strokes]]:
+    """Strategy: a few sketches, each a list of strokes, each a list of offsets (dx, dy) up to +-most."""
+    offset = st.tuples(st.integers(-most, most), st.integers(-most, most))
+    stroke = st.lists(offset, min_size=1, max_size=most_points)
+    return st.lists(st.lists(stroke, min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+def stroke3_of(strokes: Strokes) -> Int16Array:
+    """int16 [N, 3] of strokes given as offsets."""
+    rows = [(dx, dy, int(place == len(stroke) - 1)) for stroke in strokes for place, (dx, dy) in enumerate(stroke)]
+    return np.array(rows, dtype=np.int16)
+
+
+def make_drawings(
+    number: int, categories: Sequence[str] = ("cat", "dog"), *, seed: int = 0, first_key_id: int = 1, points: int = 3
+) -> list[Drawing]:
+    """Drawings of two strokes, `points` random points in 0..255 and one more, of each category in turn."""
+    generator = np.random.default_rng(seed)
+    drawings = []
+    for index in range(number):
+        polylines = [generator.integers(0, 256, (points, 2)), generator.integers(0, 256, (1, 2))]
+        category = categories[index % len(categories)]
+        stroke3 = polylines_to_stroke3(polylines)
+        drawings.append(Drawing(category, first_key_id + index, index % 3 > 0, stroke3))
+    return drawings
+
+
+def write_ndjson(path: Path, drawings: Iterable[Drawing]) -> None:
+    """Write drawings within 0..255 as a simplified ndjson file."""
+    with path.open("w") as stream:
+        for drawing in drawings:
+            polylines = [line.T.tolist() for line in stroke3_to_polylines(drawing.stroke3)]
+            fields = {"word": drawing.category, "key_id": str(drawing.key_id), "recognized": drawing.recognized}
+            stream.write(json.dumps({**fields, "drawing": polylines}) + "\n")
+
+
+def write_npz(path: Path, **splits: list[Int16Array]) -> None:
+    """Write stroke-3 arrays as a sketch-rnn npz file; a split that is not given is empty."""
+    arrays = {}
+    for split in ("train", "valid", "test"):
+        given = splits.get(split, [])
+        arrays[split] = np.empty(len(given), dtype=object)
+        for index, rows in enumerate(given):
+            arrays[split][index] = rows
+    np.savez_compressed(path, allow_pickle=True, **arrays)
+
+
+def stroke3s_of(packed: PackedBatch) -> list[Int16Array]:
+    """The stroke-3 rows of each sketch of a batch."""
+    result = []
+    stroke = point = 0
+    for num_strokes in packed.num_strokes.tolist():
+        lengths = packed.stroke_lengths[stroke : stroke + num_strokes]
+        rows = np.zeros((int(lengths.sum()), 3), dtype=np.int16)
+        rows[:, :2] = packed.offsets[point : point + len(rows)]
+        rows[np.cumsum(lengths) - 1, 2] = 1
+        result.append(rows)
+        stroke, point = stroke + num_strokes, point + len(rows)
+    return result

@@ -1,0 +1,118 @@
+"""The cells, run over ragged sequences, against the literal step-by-step oracle, forward and backward, in float64."""
+
+import numpy as np
+import pytest
+import torch
+
+from sgloc.config import CellName
+from sgloc.nn.cells import Cell, HyperLSTM, make_cell
+from sgloc.nn.sequence import TimeMajor, run_cell
+from tests.oracle import cells as oracle
+
+CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]
+LENGTHS = [3, 1, 5, 3, 2]
+INPUT, HIDDEN, HYPER, EMBEDDING = 4, 6, 5, 3
+
+
+def random_cell(name: CellName, seed: int = 0) -> Cell:
+    """A cell whose every parameter is random, so that none hides behind its initial value."""
+    torch.manual_seed(seed)
+    cell = make_cell(name, INPUT, HIDDEN, HYPER, EMBEDDING).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4 + 0.1)
+    return cell
+
+
+def oracle_parameters(cell: Cell) -> dict[str, np.ndarray]:
+    return {name.replace("norm.", ""): value.detach().numpy() for name, value in cell.named_parameters()}
+
+
+def split_mask(cell: Cell, mask: torch.Tensor) -> tuple[np.ndarray, ...]:
+    sizes = [cell.hidden_size, cell.hyper_size] if isinstance(cell, HyperLSTM) else [cell.hidden_size]
+    return tuple(part.numpy() for part in mask.split(sizes))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName) -> None:
+    cell = random_cell(name)
+    layout = TimeMajor.from_lengths(torch.tensor(LENGTHS))
+    inputs = [torch.randn(length, INPUT, dtype=torch.float64) for length in LENGTHS]
+    masks = [torch.rand(length, cell.mask_size, dtype=torch.float64) for length in LENGTHS]
+    state = torch.randn(len(LENGTHS), sum(cell.state_sizes), dtype=torch.float64)
+    place = list(zip(layout.sequence.tolist(), layout.step.tolist(), strict=True))
+    rows = torch.stack([inputs[sequence][step] for sequence, step in place])
+    mask = torch.stack([masks[sequence][step] for sequence, step in place])
+    # The input is projected in two parts, as the decoder does.
+    projected = cell.project(rows[:, :1]) + cell.project(rows[:, 1:], first=1)
+    outputs = run_cell(cell, projected, layout, state, mask)
+    for index, length in enumerate(LENGTHS):
+        expected, _ = oracle.run(
+            name,
+            oracle_parameters(cell),
+            inputs[index].numpy(),
+            state[index].numpy(),
+            lambda step, index=index: split_mask(cell, masks[index][step]),  # type: ignore[misc]
+        )
+        mine = [row for row, (sequence, _) in enumerate(place) if sequence == index]
+        assert [place[row][1] for row in mine] == list(range(length))
+        np.testing.assert_allclose(outputs[mine].detach().numpy(), expected, rtol=1e-10, atol=1e-12)
+        np.testing.assert_array_equal(outputs[layout.last[index]].detach().numpy(), outputs[mine[-1]].detach().numpy())
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_in_float64(name: CellName) -> None:
+    cell = random_cell(name)
+    layout = TimeMajor.from_lengths(torch.tensor([2, 3, 1]))
+    inputs = torch.randn(6, INPUT, dtype=torch.float64, requires_grad=True)
+    state = torch.randn(3, sum(cell.state_sizes), dtype=torch.float64, requires_grad=True)
+    mask = (torch.rand(6, cell.mask_size, dtype=torch.float64) < 0.9) / 0.9
+    parameters = dict(cell.named_parameters())
+
+    def run(rows: torch.Tensor, first: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
+        replaced = dict(zip((f"cell.{key}" for key in parameters), values, strict=True))
+        outputs: torch.Tensor = torch.func.functional_call(_Run(cell, layout, mask), replaced, (rows, first))
+        return outputs
+
+    assert torch.autograd.gradcheck(run, (inputs, state, *parameters.values()), atol=1e-6, fast_mode=True)
+
+
+class _Run(torch.nn.Module):
+    def __init__(self, cell: Cell, layout: TimeMajor, mask: torch.Tensor) -> None:
+        super().__init__()
+        self.cell, self.layout, self.mask = cell, layout, mask
+
+    def forward(self, rows: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
+        return run_cell(self.cell, self.cell.project(rows), self.layout, state, self.mask)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_without_state_and_mask_is_zeros_and_ones(name: CellName) -> None:
+    cell = random_cell(name)
+    layout = TimeMajor.from_lengths(torch.tensor(LENGTHS))
+    projected = cell.project(torch.randn(sum(LENGTHS), INPUT, dtype=torch.float64))
+    zeros = torch.zeros(len(LENGTHS), sum(cell.state_sizes), dtype=torch.float64)
+    ones = torch.ones(sum(LENGTHS), cell.mask_size, dtype=torch.float64)
+    torch.testing.assert_close(
+        run_cell(cell, projected, layout, None, None), run_cell(cell, projected, layout, zeros, ones), rtol=0, atol=0
+    )
+
+
+def test_no_padded_step_is_computed() -> None:
+    layout = TimeMajor.from_lengths(torch.tensor(LENGTHS))
+    assert layout.batch_sizes == [5, 4, 3, 1, 1]
+    assert layout.order.tolist() == [2, 0, 3, 4, 1]
+
+
+def test_initial_values_are_the_published_ones() -> None:
+    cell = make_cell("hyper", INPUT, HIDDEN, HYPER, EMBEDDING)
+    assert isinstance(cell, HyperLSTM)
+    assert cell.scale_down_weight.abs().max() == 0
+    assert (cell.scale_down_bias == 1).all()
+    torch.testing.assert_close(cell.scale_up, torch.full_like(cell.scale_up, 0.1 / EMBEDDING))
+    assert cell.shift_up.abs().max() == 0
+    assert 0 < cell.shift_down.std() < 0.02
+    for gate in cell.weight_hidden.detach().chunk(4, dim=1):
+        torch.testing.assert_close(gate @ gate.T, torch.eye(HIDDEN), rtol=0, atol=1e-5)
+    published = make_cell("hyper", 5 + 128, 512, 256, 32)
+    assert sum(published.state_sizes) == 2 * (512 + 256)

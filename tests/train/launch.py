@@ -1,0 +1,104 @@
+"""Starting real training processes."""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+TIMEOUT = 150
+
+
+def start(
+    run_dir: Path, shards: str, num_processes: int, *options: str, log: Path | None = None
+) -> "subprocess.Popen[bytes]":
+    """Start a tiny training under torchrun, in a process group of its own."""
+    command = [sys.executable, "-m"]
+    if num_processes > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
+    tiny = {
+        "model.encoder.hidden_size": 8,
+        "model.decoder.hidden_size": 12,
+        "model.latent_size": 6,
+        "model.hyper_size": 8,
+        "model.hyper_embedding_size": 4,
+        "data.path": shards,
+        "data.disturb_scale": 0.1,
+        "data.num_streams": 8,
+        "train.run_dir": run_dir,
+        "train.global_batch": 32,
+        "train.log_every": 1,
+        "train.validate_every": 8,
+        "train.checkpoint_every": 4,
+        "train.device": "cpu",
+    }
+    words = [word for name, value in tiny.items() for word in (f"--{name}", str(value))]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    output = log.open("ab") if log else subprocess.DEVNULL
+    try:
+        return subprocess.Popen(
+            [*command, "sgloc", "train", *words, *options],
+            env=environment,
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
+    finally:
+        if log:
+            output.close()  # type: ignore[union-attr]
+
+
+def run(run_dir: Path, shards: str, num_processes: int, *options: str) -> list[dict[str, Any]]:
+    """Train to the end and give the training records; the log is shown when it fails."""
+    log = run_dir.with_suffix(".log")
+    process = start(run_dir, shards, num_processes, *options, log=log)
+    try:
+        code = process.wait(TIMEOUT)
+    finally:
+        kill(process)
+    assert code == 0, log.read_text()
+    return records(run_dir)
+
+
+def records(run_dir: Path, event: str = "train") -> list[dict[str, Any]]:
+    """The records of an event that a run has logged so far; a line that is being written does not count."""
+    path = run_dir / "metrics.jsonl"
+    if not path.exists():
+        return []
+    lines = path.read_text().split("\n")[:-1]
+    return [record for line in lines if (record := json.loads(line))["event"] == event]
+
+
+def losses(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
+    """What must be equal to the bit, line by line."""
+    names = ("step", "loss", "mixture", "pen", "divergence", "gradient_norm", "learning_rate")
+    return [tuple(line[name] for name in names) for line in lines]
+
+
+def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> bool:
+    """Poll closely until a condition holds; False if the process ends before."""
+    end = time.monotonic() + TIMEOUT
+    while not condition():
+        if process.poll() is not None:
+            return False
+        assert time.monotonic() < end, "the process does not get there"
+        time.sleep(0.0005)
+    return True
+
+
+def kill(process: "subprocess.Popen[bytes]") -> None:
+    """SIGKILL a process and all that it started."""
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+
+
+def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
+    """Process ids of the ranks that a torchrun started."""
+    for task in Path(f"/proc/{process.pid}/task").iterdir():
+        yield from (int(child) for child in (task / "children").read_text().split())
