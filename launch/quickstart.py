@@ -1,7 +1,7 @@
 """The main job on the built-in synthetic sample, in one go: `make quickstart`.
 
-It draws the sample, packs it into shards, trains in two processes, kills them all with SIGKILL once a checkpoint is there, starts the same command
-again, and has the model redraw drawings that it has never seen, their strokes disturbed.
+It draws the sample, packs it into shards, trains in two processes, kills them all with SIGKILL once a checkpoint is
+there, starts the same command again, and has the model redraw disturbed drawings that it has never seen.
 """
 
 import contextlib
@@ -84,9 +84,12 @@ def main() -> None:
     words = ("--checkpoint", str(RUN), "--data", str(SHARDS), "--task", "reorganization", "--out", str(GALLERY))
     sgloc("generate", *words)
     losses = validation_losses()
+    minutes = (time.monotonic() - start) / 60
     print(
-        f"\ndone in {(time.monotonic() - start) / 60:.1f} minutes; validation loss fell from {losses[0]:.1f} to {min(losses):.1f} nats a drawing\n"
-        f"  drawings     {GALLERY}/gallery.png (rows: original, disturbed, redrawn by the model), {GALLERY}/redrawn.ndjson, {GALLERY}/svg/\n"
+        f"\ndone in {minutes:.1f} minutes\n"
+        f"  validation   loss fell from {losses[0]:.1f} to {min(losses):.1f} nats a drawing\n"
+        f"  gallery      {GALLERY}/gallery.png: original, disturbed, redrawn by the model\n"
+        f"  drawings     {GALLERY}/redrawn.ndjson, {GALLERY}/svg/\n"
         f"  checkpoints  {RUN}/checkpoints/\n"
         f"  metrics      {RUN}/metrics.jsonl\n"
         f"  shards       {SHARDS}/manifest.json"

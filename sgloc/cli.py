@@ -4,6 +4,7 @@ What a command needs is imported when it runs, so that `sgloc --help` and a mist
 """
 
 import difflib
+import functools
 import os
 import re
 import sys
@@ -11,17 +12,16 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NoReturn
 
 import jsonargparse
-from rich.console import Console
 
 from sgloc import __version__
-from sgloc.errors import SglocError
+from sgloc.errors import ConfigError, SglocError
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 # How the parser names what it does not know: on the command line, in a file's section, at a file's top.
 _UNKNOWN = re.compile(
-    r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '(\w+)'|Option '(\w+)' is not accepted"
+    r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
 )
 
 
@@ -40,7 +40,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
     try:
         _COMMANDS[command](words[1:])
     except SglocError as error:
-        _fail(f"sgloc {command}", str(error))
+        if not error.told:
+            _tell(f"sgloc {command}", str(error))
+        sys.exit(2)
+    except OSError as error:
+        _tell(f"sgloc {command}", f"{error}; check the path, its permissions and the space left")
+        sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
 
@@ -50,10 +55,15 @@ def _overview() -> str:
     return "\n".join(["usage: sgloc <command> [options]; `sgloc <command> --help` lists the options", "", *lines])
 
 
+def _tell(program: str, message: str) -> None:
+    """One sentence on standard error."""
+    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+
+
 def _fail(program: str, message: str) -> NoReturn:
-    """One sentence on standard error, from rank 0 alone, and exit code 2."""
+    """Refuse the command line, which all ranks were given alike: rank 0 tells it."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+        _tell(program, message)
     sys.exit(2)
 
 
@@ -69,15 +79,42 @@ def _parser(command: str) -> "ArgumentParser":
     )
 
 
-def _parse(parser: "ArgumentParser", words: list[str]) -> "Namespace":
-    """Parse, or fail with a sentence that names the nearest option to an unknown one."""
+def _parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Namespace":
+    """Parse, or fail with a sentence that names the nearest option to an unknown one.
+
+    Args:
+        parser: of the command.
+        words: what was given to it.
+        locations: the options that are a path or URL.
+    """
     try:
-        return parser.parse_args(words)
+        options = parser.parse_args(words)
+    except UnicodeDecodeError as error:
+        _fail(parser.prog, f"the file of options is not text ({error}); give a YAML file")
     except jsonargparse.ArgumentError as error:
         known = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
         unknown = _UNKNOWN.search(str(error))
         hint = _nearest(".".join(filter(None, unknown.groups())), known) if unknown else ""
         _fail(parser.prog, f"{str(error).strip()}{hint}; see `{parser.prog} --help`")
+    for name, default in parser.get_defaults().items():
+        # In a file, the parser lets null stand for any value, and anything for a section.
+        if default is not None and options.get(name) is None:
+            _fail(parser.prog, f"{name} has no value, or its section is not one; give it, or leave it out altogether")
+    for name in locations:
+        _check_location(parser, name, options[name])
+    return options
+
+
+def _check_location(parser: "ArgumentParser", name: str, location: str) -> None:
+    """Refuse a path or URL that is empty, or of a file system that cannot be had here."""
+    import fsspec.core
+
+    if not location:
+        _fail(parser.prog, f"{name} is not set; give a folder or URL")
+    try:
+        fsspec.core.url_to_fs(location)
+    except (ValueError, ImportError) as error:
+        _fail(parser.prog, f"{name} is {location!r}, which cannot be used ({error}); give another")
 
 
 def _sample(words: list[str]) -> None:
@@ -88,7 +125,7 @@ def _sample(words: list[str]) -> None:
     parser.add_argument("--valid", type=int, default=100, help="validation drawings a category")
     parser.add_argument("--test", type=int, default=100, help="test drawings a category")
     parser.add_argument("--seed", type=int, default=0, help="seed of the generator")
-    options = _parse(parser, words)
+    options = _parse(parser, words, "out")
     from sgloc.sketch.synthetic import write_sample
 
     paths = write_sample(
@@ -119,7 +156,7 @@ def _shard(words: list[str]) -> None:
         help="licence and attribution to write into the manifest; default: QuickDraw's",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace shards that are there already")
-    options = _parse(parser, words)
+    options = _parse(parser, words, "out")
     from sgloc.data.shards import QUICKDRAW_LICENCE, build_shards
     from sgloc.terminal import shard_progress
 
@@ -161,10 +198,14 @@ def _train(words: list[str]) -> None:
     parser.add_argument(
         "--resume",
         default="auto",
+        type=str,
         help="auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from",
     )
-    options = _parse(parser, words)
-    values = parser.instantiate(options)
+    options = _parse(parser, words, "data.path", "train.run_dir", "resume")
+    try:
+        values = parser.instantiate(options)
+    except ConfigError as error:
+        _fail(parser.prog, str(error))
     config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
     from sgloc.train.loop import train
 
@@ -204,7 +245,7 @@ def _generate(words: list[str]) -> None:
     parser.add_argument("--rows", default="original,disturbed,redrawn", help="rows of the gallery, comma-separated")
     parser.add_argument("--seed", type=int, default=0, help="seed of the disturbance and of sampling")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
-    options = _parse(parser, words)
+    options = _parse(parser, words, "checkpoint", "data", "out")
     from sgloc.dist import resolve_placement, select_device
     from sgloc.evaluate.generate import GenerateOptions, generate
 
@@ -219,9 +260,8 @@ def _generate(words: list[str]) -> None:
         rows=tuple(options.rows.split(",")),
     )
     device = select_device(options.device, resolve_placement({}))
-    drawn = generate(
-        options.checkpoint, options.data, options.out, wanted, device=device, say=Console(stderr=True).print
-    )
+    say = functools.partial(print, file=sys.stderr)
+    drawn = generate(options.checkpoint, options.data, options.out, wanted, device=device, say=say)
     out = options.out.rstrip("/")
     print(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
 

@@ -132,8 +132,14 @@ def on_rank_0(function: Callable[[], Value]) -> Value:
             outcome[1] = error
     dist.broadcast_object_list(outcome, src=0)
     if outcome[1] is not None:
+        outcome[1].told = dist.get_rank() != 0
         raise outcome[1]
     return outcome[0]  # type: ignore[no-any-return]
+
+
+def is_lost_peer(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process has ended."""
+    return any(phrase in str(error) for phrase in ("Connection closed by peer", "Connection reset by peer"))
 
 
 def gather_to_rank_0(value: Value) -> list[Value]:

@@ -5,7 +5,13 @@ Every error says what was wrong, where, and what to do, in one sentence; the com
 
 
 class SglocError(ValueError):
-    """A mistake in what the user gave; the ancestor of every error that is told without a traceback."""
+    """A mistake in what the user gave; the ancestor of every error that is told without a traceback.
+
+    Attributes:
+        told: whether rank 0 tells it, so that this process need not.
+    """
+
+    told = False
 
 
 class ConfigError(SglocError):

@@ -95,8 +95,8 @@ def read_simplified(path: str) -> Iterator[Drawing | Reject]:
 def read_npz(path: str) -> Iterator[Drawing | Reject]:
     """Read a sketch-rnn npz file: stroke-3 object arrays named train, valid and test (METHOD 1).
 
-    The file's name without its ending (".npz", or QuickDraw's ".full.npz") is the category; ``key_id`` is the first 8 bytes, big endian, of the BLAKE2b
-    digest of "category/split/index".
+    The file's name without its ending (".npz", or QuickDraw's ".full.npz") is the category; ``key_id`` is the first 8
+    bytes, big endian, of the BLAKE2b digest of "category/split/index".
 
     Args:
         path: a local path or any fsspec URL.

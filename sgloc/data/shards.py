@@ -15,7 +15,7 @@ import webdataset
 from sgloc.data.block import pack_block
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, Source, Split, load_manifest
 from sgloc.data.quickdraw import find_sources, read_drawings
-from sgloc.errors import DataError
+from sgloc.errors import ConfigError, DataError
 from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.transform import MOST_OFFSET
 
@@ -189,9 +189,12 @@ def build_shards(
         The manifest that was written.
 
     Raises:
+        ConfigError: if sketches_per_shard is below 1.
         DataError: if a source cannot be read as what it claims to be, a category does not occur, nothing is left to
             train on, or shards are there already.
     """
+    if sketches_per_shard < 1:
+        raise ConfigError(f"sketches_per_shard must be at least 1, not {sketches_per_shard}")
     files = find_sources(source)
     chosen = _wanted_files(files, categories)
     file_system, root = fsspec.core.url_to_fs(folder)

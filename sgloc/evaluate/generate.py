@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
@@ -26,6 +27,16 @@ Row = Literal["original", "disturbed", "redrawn"]
 Polylines = list[npt.NDArray[np.float64]]
 
 _CANVAS = 255
+# From where to where an option can be; the upper ends only keep numbers finite and memory in bounds.
+_RANGES = {
+    "count": (1, 10**9),
+    "batch_size": (1, 10**6),
+    "max_points": (0, 10**5),
+    "temperature": (0, 10**6),
+    "disturb_scale": (0, 10**6),
+}
+# A category is whatever the data says, and must not decide where a file goes.
+_UNFIT_FOR_A_NAME = re.compile(r"[^\w]+")
 
 
 @dataclass(frozen=True)
@@ -54,20 +65,16 @@ class GenerateOptions:
     rows: tuple[str, ...] = ("original", "disturbed", "redrawn")
 
     def __post_init__(self) -> None:
-        for name, least in (
-            ("count", 1),
-            ("batch_size", 1),
-            ("max_points", 0),
-            ("temperature", 0),
-            ("disturb_scale", 0),
-        ):
-            if not getattr(self, name) >= least:
-                raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        for name, (least, most) in _RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
         unknown = set(self.rows) - set(get_args(Row))
         if unknown or not self.rows:
             raise ConfigError(
                 f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}"
             )
+        if self.disturb_scale == 0 and set(self.rows) == {"disturbed"}:
+            raise ConfigError("rows must be more than disturbed, for in synthesis nothing is; add original or redrawn")
 
 
 @dataclass(frozen=True)
@@ -184,7 +191,7 @@ def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     file_system.pipe_file(f"{root}/redrawn.ndjson", text.encode())
     base = folder.rstrip("/")
     for index, one in enumerate(drawn):
-        write_svg(one.redrawn, f"{base}/svg/{index:05d}-{one.category.replace(' ', '-')}.svg")
+        write_svg(one.redrawn, f"{base}/svg/{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)}.svg")
     shown = [row for row in options.rows if row != "disturbed" or options.disturb_scale > 0]
     gallery = [GalleryRow(row, [getattr(one, row) for one in drawn]) for row in shown]
     write_gallery(gallery, f"{base}/gallery.png", captions=[one.category for one in drawn])

@@ -8,7 +8,13 @@ import torch
 from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.nn.sketchgloc import SketchGloc
-from sgloc.train.checkpoint import CheckpointManifest, find_checkpoint, load_tensors, read_checkpoint
+from sgloc.train.checkpoint import (
+    CheckpointManifest,
+    find_checkpoint,
+    load_tensors,
+    read_checkpoint,
+    refuse_other_tensors,
+)
 
 
 def _model_config(options: dict[str, Any]) -> ModelConfig:
@@ -34,12 +40,12 @@ def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> t
     folder = find_checkpoint(path, say)
     manifest = read_checkpoint(folder, verify=False)
     try:
-        config = _model_config(manifest.config["model"])
+        model = SketchGloc(_model_config(manifest.config["model"]))
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{folder} is of another model: its configuration does not fit this program ({error})"
         ) from error
-    model = SketchGloc(config)
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    refuse_other_tensors(folder, manifest, tensors)
     load_tensors(folder, manifest, tensors)
     return model.to(device).eval(), manifest

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from sgloc import dist
 from sgloc.config import Config
+from sgloc.errors import TrainingError
 from sgloc.train.metrics import Record, peak_memory
 from sgloc.train.schedule import learning_rate
 from sgloc.train.session import Session, open_session
@@ -22,6 +23,15 @@ def train(config: Config, resume: str) -> None:
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
     """
+    try:
+        _train(config, resume)
+    except RuntimeError as error:
+        if not dist.is_lost_peer(error):
+            raise
+        raise TrainingError("another process of this run is gone; what it said last tells why") from error
+
+
+def _train(config: Config, resume: str) -> None:
     with open_session(config, resume) as session:
         state, every = session.state, config.train
         batches, meter, stop = session.batches(), _Meter(session), False

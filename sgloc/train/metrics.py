@@ -83,7 +83,7 @@ class Terminal:
     """One line a record on standard error."""
 
     def __init__(self, num_steps: int) -> None:
-        self.console, self.num_steps = Console(stderr=True, highlight=False), num_steps
+        self.console, self.num_steps = Console(stderr=True, highlight=False, markup=False), num_steps
 
     def log(self, record: Record) -> None:
         """Print a record."""

@@ -24,9 +24,15 @@ from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.stream import ShardReader, training_batches
-from sgloc.errors import ConfigError, TrainingError
+from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import LossSums, SketchGloc
-from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_checkpoint, save_checkpoint
+from sgloc.train.checkpoint import (
+    CheckpointManifest,
+    load_tensors,
+    read_checkpoint,
+    refuse_other_tensors,
+    save_checkpoint,
+)
 from sgloc.train.engine import DDPEngine, Engine
 from sgloc.train.metrics import JSONLines, Logger, Record, Terminal, WeightsAndBiases
 from sgloc.train.resume import checkpoint_to_resume, refuse_other_run
@@ -96,10 +102,13 @@ class Session:
         numbers = [*(float(term) for term in losses), float(self.stop.requested)]
         mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
         if not np.isfinite(total):
-            raise TrainingError(
+            error = TrainingError(
                 f"the loss of step {self.state.step} is {total}; "
                 "lower optimizer.learning_rate and start again, in another --train.run_dir"
             )
+            # All ranks see the same sum and come here together.
+            error.told = self.placement.rank != 0
+            raise error
         window = self.state.window
         window.num_sketches += self.config.train.global_batch
         window.mixture += mixture
@@ -199,8 +208,14 @@ def build_model(config: Config, longest_points: int) -> SketchGloc:
 def _restore(engine: Engine, folder: str, config: Config, manifest: Manifest) -> TrainState:
     """Bring the engine to where a checkpoint left it."""
     checkpoint = read_checkpoint(folder, verify=False)
-    refuse_other_run(folder, checkpoint, config, manifest)
-    load_tensors(folder, checkpoint, engine.tensors())
+    tensors = engine.tensors()
+
+    def check() -> None:
+        refuse_other_run(folder, checkpoint, config, manifest)
+        refuse_other_tensors(folder, checkpoint, tensors)
+
+    dist.on_rank_0(check)
+    load_tensors(folder, checkpoint, tensors)
     return TrainState(**{**checkpoint.state, "window": LossWindow(**checkpoint.state["window"])})
 
 
@@ -229,7 +244,8 @@ def _open_loggers(config: Config, state: TrainState) -> list[Logger]:
     return loggers
 
 
-def _check(config: Config, placement: dist.Placement) -> None:
+def _load_data(config: Config, placement: dist.Placement) -> Manifest:
+    """The manifest of shards that fit the configuration."""
     if not config.data.path:
         raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
     if config.train.global_batch < placement.world_size:
@@ -237,6 +253,10 @@ def _check(config: Config, placement: dist.Placement) -> None:
             f"train.global_batch is {config.train.global_batch}, "
             f"but there are {placement.world_size} processes; each needs a drawing"
         )
+    manifest = load_manifest(config.data.path)
+    if manifest.splits["valid"].num_sketches == 0:
+        raise DataError(f"{config.data.path} holds no validation drawing; build the shards from more drawings")
+    return manifest
 
 
 @contextlib.contextmanager
@@ -251,14 +271,13 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         SglocError: if the configuration, the shards or the checkpoint cannot be used.
     """
     placement = dist.resolve_placement(os.environ)
-    _check(config, placement)
     device = dist.select_device(config.train.device, placement)
     stop = StopFlag()
     with contextlib.ExitStack() as stack:
         stack.enter_context(dist.process_group(placement, device))
         stack.enter_context(stop.listening())
         console = Terminal(config.train.num_steps).console
-        manifest = dist.on_rank_0(lambda: load_manifest(config.data.path))
+        manifest = dist.on_rank_0(lambda: _load_data(config, placement))
         folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
         engine = DDPEngine(
             build_model(config, manifest.longest_points).to(device), config, device, placement.world_size

@@ -100,7 +100,7 @@ def test_only_blocks_that_are_not_kept_are_read(folder: str) -> None:
 def test_a_split_without_drawings_is_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "cat.npz", train=[stroke3_of([[(1, 2)]])])
     manifest = build_shards(str(tmp_path / "cat.npz"), str(tmp_path / "out"))
-    with pytest.raises(DataError, match="the valid split of .*out holds no drawing"):
+    with pytest.raises(DataError, match=r"the valid split of .*out holds no drawing"):
         ShardReader(str(tmp_path / "out"), manifest, "valid", 1)
 
 
@@ -115,7 +115,7 @@ def test_a_flipped_bit_is_found_and_placed(damaged: tuple[Path, Manifest], block
     described = manifest.splits["train"].shards[0]
     content = bytearray(shard.read_bytes())
     start = described.block_offsets[block]
-    for place in range(start + 300, start + described.block_sizes[block] // 2, 1009):
+    for place in range(start + 300, start + 700, 97):  # among the offsets
         content[place] ^= 4
         shard.write_bytes(content)
         with pytest.raises(DataError, match=f"^block {block} of shard {shard} .*is damaged"):
@@ -125,27 +125,28 @@ def test_a_flipped_bit_is_found_and_placed(damaged: tuple[Path, Manifest], block
     read_all(shard, manifest)
 
 
-def flip_every_bit(content: bytes, first: int, last: int) -> None:
-    """Each flipped bit is told, or is one that no drawing depends on."""
-    original = unpack_block(content, "it")
-    for place, bit in itertools.product(range(first, last), range(8)):
-        flipped = bytearray(content)
-        flipped[place] ^= 1 << bit
-        try:
-            expect_equal(unpack_block(bytes(flipped), "it"), original)
-        except DataError as error:
-            assert str(error).startswith("it is damaged")  # noqa: PT017 (most flips raise, some need not)
+def expect_told_or_harmless(content: bytes, place: int, bit: int) -> None:
+    """A flipped bit is told, or is one that no drawing depends on."""
+    flipped = bytearray(content)
+    flipped[place] ^= 1 << bit
+    try:
+        found = unpack_block(bytes(flipped), "it")
+    except DataError:
+        return
+    expect_equal(found, unpack_block(content, "it"))
 
 
 def test_no_flipped_bit_of_a_block_changes_a_drawing() -> None:
     content = pack_block(make_drawings(2), {"cat": 0, "dog": 1})
-    flip_every_bit(content, 0, content.index(b"PK\1\2"))
+    for place in range(content.index(b"PK\1\2")):
+        expect_told_or_harmless(content, place, place % 8)
 
 
-@pytest.mark.xfail(strict=True, reason="zipfile's NotImplementedError and RuntimeError are not turned into a DataError")
+@pytest.mark.xfail(strict=True, reason="NotImplementedError and RuntimeError of zipfile do not become a DataError")
 def test_no_flipped_bit_of_a_blocks_directory_escapes() -> None:
     content = pack_block(make_drawings(2), {"cat": 0, "dog": 1})
-    flip_every_bit(content, content.index(b"PK\1\2"), len(content))
+    for place, bit in itertools.product(range(content.index(b"PK\1\2"), len(content)), range(8)):
+        expect_told_or_harmless(content, place, bit)
 
 
 def test_a_missing_shard_is_told(damaged: tuple[Path, Manifest]) -> None:
@@ -155,13 +156,16 @@ def test_a_missing_shard_is_told(damaged: tuple[Path, Manifest]) -> None:
         read_all(shard, manifest)
 
 
-@pytest.mark.parametrize("share", [0, 0.4, 0.9])
-def test_a_truncated_shard_is_told(damaged: tuple[Path, Manifest], share: float) -> None:
+@pytest.mark.parametrize("block", [0, 1, 2])
+def test_a_truncated_shard_is_told(damaged: tuple[Path, Manifest], block: int) -> None:
     shard, manifest = damaged
+    described = manifest.splits["train"].shards[0]
+    start, size = described.block_offsets[block], described.block_sizes[block]
     content = shard.read_bytes()
-    shard.write_bytes(content[: int(len(content) * share)])
-    with pytest.raises(DataError, match=f"^block . of shard {shard} .*is damaged"):
-        read_all(shard, manifest)
+    for length in (start, start + 1, start + size // 2, start + size - 1):
+        shard.write_bytes(content[:length])
+        with pytest.raises(DataError, match=f"^block {block} of shard {shard} .*is damaged"):
+            read_all(shard, manifest)
 
 
 def test_a_shard_of_another_build_is_told(damaged: tuple[Path, Manifest], folder: str) -> None:

@@ -4,7 +4,7 @@ manifest.py says what a checkpoint is and which of a run's are whole; store.py w
 """
 
 from sgloc.train.checkpoint.manifest import CheckpointManifest, find_checkpoint, newest_checkpoint, read_checkpoint
-from sgloc.train.checkpoint.store import load_tensors, save_checkpoint
+from sgloc.train.checkpoint.store import load_tensors, refuse_other_tensors, save_checkpoint
 
 __all__ = [
     "CheckpointManifest",
@@ -12,5 +12,6 @@ __all__ = [
     "load_tensors",
     "newest_checkpoint",
     "read_checkpoint",
+    "refuse_other_tensors",
     "save_checkpoint",
 ]

@@ -11,7 +11,7 @@ import json
 import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_origin, get_type_hints
 
 import fsspec.core
 
@@ -89,7 +89,7 @@ def read_checkpoint(folder: str, *, verify: bool = True) -> CheckpointManifest:
         fields = json.loads(file_system.cat_file(path))
     except FileNotFoundError as error:
         raise CheckpointError(f"{folder} is not a complete checkpoint: it has no {FILE_NAME}") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise CheckpointError(f"{path} cannot be read ({error})") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise CheckpointError(
@@ -102,11 +102,21 @@ def read_checkpoint(folder: str, *, verify: bool = True) -> CheckpointManifest:
     try:
         fields["files"] = {name: (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
         manifest = CheckpointManifest(**fields)
+        _check_types(manifest)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointError(f"{path} is malformed ({error})") from error
     if verify:
         _verify(file_system, root, manifest)
     return manifest
+
+
+def _check_types(manifest: CheckpointManifest) -> None:
+    """Raise TypeError if a field holds what it cannot: the manifest has no checksum of its own."""
+    for name, hint in get_type_hints(CheckpointManifest).items():
+        value, expected = getattr(manifest, name), get_origin(hint) or hint
+        # JSON may spell a whole number for a float.
+        if not isinstance(value, (int, float) if expected is float else expected) or isinstance(value, bool):
+            raise TypeError(f"{name} is {value!r:.50}")
 
 
 def _verify(file_system: Any, root: str, manifest: CheckpointManifest) -> None:
@@ -157,7 +167,7 @@ def find_checkpoint(path: str, say: Callable[[str], None]) -> str:
     if not steps:
         raise CheckpointError(f"{path} holds no complete checkpoint; give a run's folder or one of its {FOLDER}/step-*")
     newest = newest_checkpoint(path, say)
-    best_step = read_checkpoint(newest, verify=False).state["best_step"] if newest else None
+    best_step = read_checkpoint(newest, verify=False).state.get("best_step") if newest else None
     candidates = [step_folder(path, best_step)] if best_step in steps else []
     good = _first_good(candidates, say) or newest
     if good is None:

@@ -1,7 +1,9 @@
 """Writing and reading a checkpoint's tensors with torch.distributed.checkpoint, through fsspec."""
 
+import contextlib
 import dataclasses
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import fsspec.core
@@ -11,6 +13,7 @@ import torch.distributed.checkpoint as dcp
 from torch import Tensor
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
+from torch.distributed.checkpoint.api import CheckpointException
 from torch.distributed.checkpoint.filesystem import _StorageInfo
 
 from sgloc import dist as sgloc_dist
@@ -32,26 +35,55 @@ def save_checkpoint(
         tensors: by name, equal on all ranks; each rank writes its share of them.
         keep: how many of the newest complete checkpoints stay.
         best_step: of the checkpoint that stays besides; None when there is none.
+
+    Raises:
+        CheckpointError: on every rank, if it cannot be written.
     """
     final = step_folder(run_dir, manifest.step)
     file_system, final_root = fsspec.core.url_to_fs(final)
     temporary_root = f"{final_root}.tmp"
-    if dist.get_rank() == 0:
-        for leftover in (temporary_root, final_root):
-            _remove(file_system, leftover)
-        file_system.makedirs(temporary_root)
-    dist.barrier()
-    dcp.save(tensors, storage_writer=FsspecWriter(f"{final}.tmp"))
-    written = sgloc_dist.gather_to_rank_0(_own_files(file_system, temporary_root))
-    if dist.get_rank() == 0:
+
+    def clear() -> None:
+        with _writing(final):
+            for leftover in (temporary_root, final_root):
+                _remove(file_system, leftover)
+            file_system.makedirs(temporary_root)
+
+    def commit() -> None:
         files = {name: digest for part in written for name, digest in part.items()}
         text = dataclasses.replace(manifest, files=files).to_json()
-        file_system.pipe_file(f"{temporary_root}/{FILE_NAME}", text.encode())
-        file_system.mv(temporary_root, final_root, recursive=True)
-        for step in checkpoint_steps(run_dir)[keep:]:
-            if step != best_step:
-                _remove(file_system, fsspec.core.url_to_fs(step_folder(run_dir, step))[1])
-    dist.barrier()
+        with _writing(final):
+            file_system.pipe_file(f"{temporary_root}/{FILE_NAME}", text.encode())
+            file_system.mv(temporary_root, final_root, recursive=True)
+            for step in checkpoint_steps(run_dir)[keep:]:
+                if step != best_step:
+                    _remove(file_system, fsspec.core.url_to_fs(step_folder(run_dir, step))[1])
+
+    sgloc_dist.on_rank_0(clear)
+    with _writing(final):
+        dcp.save(tensors, storage_writer=FsspecWriter(f"{final}.tmp"))
+        own_files = _own_files(file_system, temporary_root)
+    written = sgloc_dist.gather_to_rank_0(own_files)
+    sgloc_dist.on_rank_0(commit)
+
+
+@contextlib.contextmanager
+def _writing(folder: str) -> Iterator[None]:
+    """Turn what goes wrong with a disk or a store into a CheckpointError."""
+    try:
+        yield
+    except OSError as error:
+        raise CheckpointError(f"{folder} cannot be written ({error}); give a folder that can be used") from error
+    except CheckpointException as error:
+        raise _of_all_ranks(f"{folder} cannot be written", error) from error
+
+
+def _of_all_ranks(what: str, error: CheckpointException) -> CheckpointError:
+    """What torch raises on all ranks together, with the first of their errors; rank 0 tells it."""
+    cause, _ = next(iter(error.failures.values()))
+    result = CheckpointError(f"{what} ({cause}); give a folder that can be used")
+    result.told = dist.is_initialized() and dist.get_rank() != 0
+    return result
 
 
 def _own_files(file_system: Any, root: str) -> dict[str, tuple[int, str]]:
@@ -101,20 +133,24 @@ class _SafeReader(FsspecReader):
 
     def read_metadata(self, *args: Any, **kwargs: Any) -> dcp_metadata.Metadata:
         """See `FileSystemReader.read_metadata`."""
+        path = f"{self.folder}/{_METADATA}"
         try:
-            with fsspec.open(f"{self.folder}/{_METADATA}", "rb") as stream:
+            with fsspec.open(path, "rb") as stream:
                 layout = RestrictedUnpickler(stream, _layout_names()).load()
         except DataError as error:
-            raise CheckpointError(f"{self.folder}/{_METADATA} is not a checkpoint's layout: {error}") from error
+            raise CheckpointError(f"{path} is not a checkpoint's layout: {error}") from error
         except Exception as error:  # A damaged pickle raises whatever it happens to run into.
-            raise CheckpointError(f"{self.folder}/{_METADATA} cannot be read ({error})") from error
-        if not isinstance(layout, dcp_metadata.Metadata) or not isinstance(layout.storage_data, dict):
-            raise CheckpointError(f"{self.folder}/{_METADATA} is not a checkpoint's layout")
+            raise CheckpointError(f"{path} cannot be read ({error})") from error
+        # A pickle need not have called what would have set these.
+        parts = (getattr(layout, name, None) for name in ("state_dict_metadata", "storage_data"))
+        if not isinstance(layout, dcp_metadata.Metadata) or not all(isinstance(part, dict) for part in parts):
+            raise CheckpointError(f"{path} is not a checkpoint's layout")
         for place in layout.storage_data.values():
-            if place.relative_path not in self.file_names or place.transform_descriptors:
+            if not isinstance(place, _StorageInfo) or place.transform_descriptors:
+                raise CheckpointError(f"{path} is not a checkpoint's layout")
+            if place.relative_path not in self.file_names:
                 raise CheckpointError(
-                    f"{self.folder}/{_METADATA} refers to {place.relative_path!r}, "
-                    "which is not a file of the checkpoint"
+                    f"{path} refers to {place.relative_path!r}, which is not a file of the checkpoint"
                 )
         if layout.storage_meta is None:
             layout.storage_meta = dcp_metadata.StorageMeta()
@@ -122,19 +158,13 @@ class _SafeReader(FsspecReader):
         return layout
 
 
-def load_tensors(folder: str, manifest: CheckpointManifest, tensors: dict[str, Tensor]) -> None:
-    """Read tensors from a checkpoint into those given; with a process group, all ranks must call it.
-
-    Args:
-        folder: the checkpoint's.
-        manifest: its manifest.
-        tensors: which to read, by name, and where to. The checkpoint may hold more.
+def refuse_other_tensors(folder: str, manifest: CheckpointManifest, tensors: dict[str, Tensor]) -> None:
+    """Refuse a checkpoint that does not hold these tensors.
 
     Raises:
-        CheckpointError: if one is missing in the checkpoint or of another shape there: it is of another model.
+        CheckpointError: naming the first that is missing, or of another shape.
     """
-    reader = _SafeReader(folder, set(manifest.files))
-    stored = reader.read_metadata().state_dict_metadata
+    stored = _SafeReader(folder, set(manifest.files)).read_metadata().state_dict_metadata
     for name, tensor in tensors.items():
         entry = stored.get(name)
         if not isinstance(entry, dcp_metadata.TensorStorageMetadata):
@@ -143,7 +173,24 @@ def load_tensors(folder: str, manifest: CheckpointManifest, tensors: dict[str, T
             raise CheckpointError(
                 f"{folder} is of another model: its {name} is {list(entry.size)}, not {list(tensor.shape)}"
             )
+
+
+def load_tensors(folder: str, manifest: CheckpointManifest, tensors: dict[str, Tensor]) -> None:
+    """Read tensors from a checkpoint into those given; with a process group, all ranks must call it.
+
+    Args:
+        folder: the checkpoint's.
+        manifest: its manifest.
+        tensors: which to read, by name, and where to, as `refuse_other_tensors` let pass. The checkpoint may hold more.
+
+    Raises:
+        CheckpointError: if they cannot be read.
+    """
+    reader = _SafeReader(folder, set(manifest.files))
     with warnings.catch_warnings():
         # Loading in one process without a group is what `sgloc generate` wants.
         warnings.filterwarnings("ignore", message="torch.distributed is disabled")
-        dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+        try:
+            dcp.load(tensors, storage_reader=reader, no_dist=not dist.is_initialized())
+        except CheckpointException as error:
+            raise _of_all_ranks(f"{folder} cannot be read", error) from error

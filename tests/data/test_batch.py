@@ -1,0 +1,170 @@
+"""From packed sketches to the model's input, against METHOD 1, 2, 3 and 8 as the oracle does them, sketch by sketch."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, Preparation, gather
+from sgloc.data.block import pack_block, unpack_block
+from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.sketch import transform
+from sgloc.sketch.drawing import Drawing
+from sgloc.sketch.ragged import SketchBatch
+from tests.drawings import Strokes, sketches_with_offsets, stroke3_of, stroke3s_of
+from tests.oracle import layout
+
+CPU = torch.device("cpu")
+EVERYTHING = Preparation(
+    scale=40.0, seed=5, disturb_scale=0.3, max_node_points=5, augment_scale=0.1, drop_probability=0.3
+)
+# Sketches long enough that every kind of noise shows.
+SOME: list[Strokes] = [
+    [[(3, 4)] * 40, [(-5, 1)] * 30, [(2, 2)]],
+    [[(1, -9)] * 60, [(7, 0)] * 8],
+    [[(0, 5)] * 9, [(-30, 3)], [(4, -4)] * 50],
+]
+
+preparations = st.builds(
+    Preparation,
+    scale=st.floats(1, 100),
+    seed=st.integers(0, 2**64 - 1),
+    disturb_scale=st.sampled_from([0.0, 0.1, 0.3]),
+    max_node_points=st.sampled_from([None, 1, 3, 5]),
+    augment_scale=st.sampled_from([0.0, 0.1]),
+    drop_probability=st.sampled_from([0.0, 0.1, 0.9]),
+)
+
+
+def pack(sketches: list[Strokes], key_ids: list[int], epochs: list[int]) -> PackedBatch:
+    drawings = [
+        Drawing("cat", key_id, True, stroke3_of(strokes)) for strokes, key_id in zip(sketches, key_ids, strict=True)
+    ]
+    block = unpack_block(pack_block(drawings, {"cat": 0}), "a block")
+    return gather([block] * len(drawings), list(range(len(drawings))), np.array(epochs, dtype=np.int64))
+
+
+def prepare(preparation: Preparation, key_ids: list[int], epoch: int) -> SketchBatch:
+    return preparation(pack([SOME[key_id % 3] for key_id in key_ids], key_ids, [epoch] * len(key_ids)), CPU)
+
+
+def equal(one: SketchBatch, other: SketchBatch) -> bool:
+    return all(torch.equal(getattr(one, field.name), getattr(other, field.name)) for field in dataclasses.fields(one))
+
+
+def split_rows(table: Tensor, offsets: Tensor) -> list[Tensor]:
+    return list(table.split(offsets.diff().tolist()))
+
+
+@dataclasses.dataclass
+class Noise:
+    """The random numbers of the sketches of a batch, as probes of `sgloc.sketch.transform` show them."""
+
+    dropped: list[list[bool]]
+    factors: list[tuple[float, float]]
+    moves: list[list[list[float]]]
+
+    @classmethod
+    def of(cls, sketches: list[Strokes], key: Tensor, preparation: Preparation) -> "Noise":
+        lengths = torch.tensor([len(stroke) for strokes in sketches for stroke in strokes])
+        strokes = offsets_from_lengths(torch.tensor([len(strokes) for strokes in sketches]))
+        points = offsets_from_lengths(lengths)[strokes]
+        places = torch.arange(int(points[-1]), dtype=torch.float64)[:, None].repeat(1, 2)
+        # Of each run of a kept point and the dropped ones behind it, the last place.
+        last, _ = transform.drop_points(places, lengths, strokes, key, preparation.drop_probability)
+        dropped = torch.ones(len(places), dtype=torch.bool)
+        dropped[torch.cat([torch.zeros(1), last[:-1, 0] + 1]).long()] = False
+        scaled = transform.random_scale(torch.ones_like(places), points, key, preparation.augment_scale)
+        # All at (1, 0): with the origin, the box's larger side is 1.
+        probe = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(len(places), 1)
+        moved = (transform.disturb(probe, lengths, strokes, key, 1.0) - probe)[offsets_from_lengths(lengths)[:-1]]
+        return cls(
+            [part.tolist() for part in split_rows(dropped, points)],
+            [(float(x), float(y)) for x, y in scaled[points[:-1]]],
+            [part.tolist() for part in split_rows(moved, strokes)],
+        )
+
+
+@given(sketches_with_offsets(1500), preparations, st.data())
+def test_preparation_is_the_method(sketches: list[Strokes], preparation: Preparation, data: st.DataObject) -> None:
+    number = len(sketches)
+    key_ids = data.draw(st.lists(st.integers(0, 2**64 - 1), min_size=number, max_size=number), "key_ids")
+    epochs = data.draw(st.lists(st.integers(-1, 2**40), min_size=number, max_size=number), "epochs")
+    batch = preparation(pack(sketches, key_ids, epochs), CPU)
+    noise = Noise.of(sketches, batch.random_key, preparation)
+    assert len(batch) == number
+    assert batch.points.dtype == batch.targets.dtype == torch.float32
+    node_lengths = split_rows(batch.node_offsets.diff(), batch.sketch_node_offsets)
+    for index, strokes in enumerate(sketches):
+        rows = layout.normalise(stroke3_of(strokes), preparation.scale)
+        expected = layout.stroke5(layout.augment(rows, noise.factors[index], noise.dropped[index]))[:-1]
+        lifts = np.flatnonzero(expected[:, 3]) + 1
+        moved = layout.disturb(
+            np.split(expected[:, :2], lifts[:-1]), np.array(noise.moves[index]), preparation.disturb_scale
+        )
+        here = slice(int(batch.sketch_point_offsets[index]), int(batch.sketch_point_offsets[index + 1]))
+        near = 2e-6 * (1 + np.abs(expected).max())
+        np.testing.assert_allclose(batch.targets[here], expected[:, :2], rtol=0, atol=near)
+        np.testing.assert_allclose(batch.points[here], np.concatenate(moved), rtol=0, atol=4 * near)
+        assert batch.pen_lift[here].tolist() == expected[:, 3].astype(bool).tolist()
+        stroke_lengths = np.diff(lifts, prepend=0).tolist()
+        assert node_lengths[index].tolist() == layout.split_nodes(stroke_lengths, preparation.max_node_points)
+
+
+def test_without_noise_inputs_are_the_targets() -> None:
+    batch = Preparation(scale=2.0, seed=0)(pack([[[(2, 4), (1, 1)], [(-6, 0)]]], [9], [0]), CPU)
+    assert batch.points.tolist() == batch.targets.tolist() == [[1.0, 2.0], [1.5, 2.5], [-1.5, 2.5]]
+    assert batch.pen_lift.tolist() == [False, True, True]
+    assert batch.node_offsets.tolist() == [0, 2, 3]
+
+
+@given(st.permutations(range(6)), st.integers(1, 6), st.integers(-1, 5))
+def test_noise_does_not_depend_on_neighbours(key_ids: list[int], number: int, epoch: int) -> None:
+    batch = prepare(EVERYTHING, key_ids[:number], epoch)
+    for index, key_id in enumerate(key_ids[:number]):
+        assert equal(batch.part(index, index + 1), prepare(EVERYTHING, [key_id], epoch))
+
+
+@pytest.mark.parametrize(
+    "only",
+    [
+        Preparation(scale=40.0, seed=5, disturb_scale=0.3),
+        Preparation(scale=40.0, seed=5, augment_scale=0.3),
+        Preparation(scale=40.0, seed=5, drop_probability=0.3),
+    ],
+)
+def test_noise_depends_on_seed_epoch_and_key(only: Preparation) -> None:
+    batch = prepare(only, [0], 1)
+    assert equal(batch, prepare(only, [0], 1))
+    # 3 is the same drawing under another key_id.
+    others = [prepare(only, [0], 2), prepare(only, [3], 1), prepare(dataclasses.replace(only, seed=6), [0], 1)]
+    others += [prepare(only, [0], FIXED_NOISE_EPOCH), prepare(Preparation(scale=40.0, seed=5), [0], 1)]
+    assert not any(torch.equal(batch.points, other.points) for other in others)
+
+
+def test_dropping_points_leaves_the_disturbance_alone() -> None:
+    # Noise for one purpose is not shifted by whether there is noise for another.
+    disturbing = Preparation(scale=40.0, seed=5, disturb_scale=0.3)
+    disturbed = prepare(disturbing, [0, 1, 2], 4)
+    thinned = prepare(dataclasses.replace(disturbing, drop_probability=0.3), [0, 1, 2], 4)
+    assert len(thinned.points) < len(disturbed.points)
+    moves, moves_of_thinned = (
+        (batch.points - batch.targets)[batch.node_offsets[:-1]] for batch in (disturbed, thinned)
+    )
+    torch.testing.assert_close(moves_of_thinned, moves)
+
+
+def test_gather_takes_sketches_from_different_blocks() -> None:
+    drawings = [Drawing("cat", key_id, True, stroke3_of(SOME[key_id % 3])) for key_id in range(6)]
+    blocks = [unpack_block(pack_block(drawings[start : start + 3], {"cat": 4}), "a block") for start in (0, 3)]
+    batch = gather([blocks[1], blocks[0], blocks[1]], [2, 0, 0], np.array([7, 8, 9]))
+    assert batch.key_id.tolist() == [5, 0, 3]
+    assert batch.epoch.tolist() == [7, 8, 9]
+    assert batch.category.tolist() == [4, 4, 4]
+    for found, key_id in zip(stroke3s_of(batch), [5, 0, 3], strict=True):
+        np.testing.assert_array_equal(found, drawings[key_id].stroke3)
+    assert (len(batch), batch.num_points) == (3, sum(len(drawings[key_id].stroke3) for key_id in (5, 0, 3)))

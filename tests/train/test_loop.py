@@ -1,0 +1,129 @@
+"""The training loop in one process: what it logs, when it validates, saves and stops."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
+from sgloc.errors import ConfigError, DataError, TrainingError
+from sgloc.train import session
+from sgloc.train.checkpoint.manifest import checkpoint_steps, find_checkpoint
+from sgloc.train.loop import train
+from sgloc.train.schedule import learning_rate
+
+MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
+
+
+def make_config(shards: str, run_dir: Path, **options: Any) -> Config:
+    every = {"log_every": 1, "validate_every": 4, "checkpoint_every": 100, "num_steps": 8, "global_batch": 16}
+    training = TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options})
+    return Config(model=MODEL, data=DataConfig(path=shards, disturb_scale=0.1), train=training)
+
+
+def records(run_dir: Path, event: str) -> list[dict[str, Any]]:
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == event]
+
+
+def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> None:
+    config = make_config(sample_shards, tmp_path, log_every=2, precision="bfloat16")
+    train(config, "auto")
+    lines = records(tmp_path, "train")
+    assert [line["step"] for line in lines] == [2, 4, 6, 8]
+    for line in lines:
+        assert line["loss"] == pytest.approx(line["mixture"] + line["pen"])
+        assert line["gradient_norm"] > 0
+        assert line["learning_rate"] == learning_rate(config.optimizer, line["step"] - 1)
+        assert line["sketches_per_second"] > 0
+        assert line["points_per_second"] > line["sketches_per_second"]
+        assert 0 <= line["data_wait_share"] <= 1
+        assert line["peak_memory_mib"] > 10
+    assert [line["step"] for line in records(tmp_path, "validation")] == [4, 8]
+    # An untrained model is far from drawing anything; a few steps change that.
+    assert lines[-1]["loss"] < lines[0]["loss"]
+
+
+def test_losses_in_a_window_are_averaged(sample_shards: str, tmp_path: Path) -> None:
+    train(make_config(sample_shards, tmp_path / "each"), "auto")
+    train(make_config(sample_shards, tmp_path / "pairs", log_every=2), "auto")
+    each = [line["loss"] for line in records(tmp_path / "each", "train")]
+    pairs = [line["loss"] for line in records(tmp_path / "pairs", "train")]
+    assert pairs == pytest.approx([(a + b) / 2 for a, b in zip(each[::2], each[1::2], strict=True)])
+
+
+def test_a_stop_inside_a_window_does_not_show(sample_shards: str, tmp_path: Path) -> None:
+    train(make_config(sample_shards, tmp_path / "whole", log_every=4), "auto")
+    train(make_config(sample_shards, tmp_path / "parts", log_every=4, num_steps=3), "auto")
+    train(make_config(sample_shards, tmp_path / "parts", log_every=4), "auto")
+    whole, parts = ([line["loss"] for line in records(tmp_path / name, "train")] for name in ("whole", "parts"))
+    assert parts == whole
+
+
+def test_schedule_is_the_published_one() -> None:
+    config = OptimizerConfig()
+    assert learning_rate(config, 0) == 1e-3
+    assert learning_rate(config, 100_000) == pytest.approx((1e-3 - 1e-5) * 0.99999**100_000 + 1e-5)
+    assert learning_rate(config, 10_000_000) == pytest.approx(1e-5)
+
+
+def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = iter([5.0, 3.0, 4.0, 3.5, 3.0, 9.9])
+
+    def validate(*_: object) -> dict[str, float]:
+        return {"loss": next(losses)}
+
+    monkeypatch.setattr(session.Validation, "__call__", validate)
+    config = make_config(
+        sample_shards, tmp_path, num_steps=100, validate_every=1, patience=3, keep_checkpoints=1, checkpoint_every=1
+    )
+    train(config, "auto")
+    # The third validation in a row without a new best is at step 5; an equal loss is no new best.
+    assert [line["step"] for line in records(tmp_path, "validation")] == [1, 2, 3, 4, 5]
+    assert checkpoint_steps(str(tmp_path)) == [5, 2]
+    assert find_checkpoint(str(tmp_path), print).endswith("step-00000002")
+    before = (tmp_path / "metrics.jsonl").read_text()
+    train(config, "auto")
+    assert (tmp_path / "metrics.jsonl").read_text() == before
+
+
+def test_validation_is_the_same_every_time_and_changes_nothing(sample_shards: str, tmp_path: Path) -> None:
+    config = make_config(sample_shards, tmp_path)
+    with session.open_session(config, "auto") as run:
+        weights = {name: value.clone() for name, value in run.engine.tensors().items()}
+        first = run.validation(run.engine.model, run.device, False)
+        assert first == run.validation(run.engine.model, run.device, False)
+        assert run.engine.model.training
+        assert all(torch.equal(value, weights[name]) for name, value in run.engine.tensors().items())
+        assert first["loss"] == pytest.approx(first["mixture"] + first["pen"])
+
+
+def test_the_resolved_configuration_and_the_versions_stand_beside_the_run(sample_shards: str, tmp_path: Path) -> None:
+    config = make_config(sample_shards, tmp_path, num_steps=1)
+    train(config, "auto")
+    assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == dataclasses.asdict(config)
+    assert json.loads((tmp_path / "versions.json").read_text())["torch"] == torch.__version__
+
+
+def test_no_validation_drawing_no_path_and_too_many_processes_are_refused(sample_shards: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="data.path"):
+        train(make_config("", tmp_path), "auto")
+    manifest = json.loads(Path(sample_shards, "manifest.json").read_text())
+    manifest["splits"]["valid"] = {**manifest["splits"]["valid"], "num_sketches": 0, "shards": []}
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty/manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(DataError, match="no validation drawing"):
+        train(make_config(str(tmp_path / "empty"), tmp_path), "auto")
+
+
+def test_a_loss_that_is_not_finite_stops_the_run(sample_shards: str, tmp_path: Path) -> None:
+    config = make_config(sample_shards, tmp_path)
+    config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=1e30, min_learning_rate=1e30))
+    with pytest.raises(TrainingError, match=r"the loss of step \d+ is (nan|inf)"):
+        train(config, "auto")
