@@ -5,6 +5,7 @@ What a command needs is imported when it runs, so that `sgloc --help` and a mist
 
 import difflib
 import functools
+import itertools
 import os
 import re
 import sys
@@ -183,6 +184,16 @@ def _shard(words: list[str]) -> None:
     )
 
 
+def _config_first(words: list[str]) -> list[str]:
+    """Bring --config to the front: the parser lets what comes later win, and options are to override the file's."""
+    first: list[str] = []
+    rest: list[str] = []
+    for previous, word in itertools.pairwise(["", *words]):
+        is_config = word.startswith("--config=") or "--config" in (word, previous)
+        (first if is_config else rest).append(word)
+    return first + rest
+
+
 def _train(words: list[str]) -> None:
     """Train SketchGloc, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
 
@@ -201,7 +212,7 @@ def _train(words: list[str]) -> None:
         type=str,
         help="auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from",
     )
-    options = _parse(parser, words, "data.path", "train.run_dir", "resume")
+    options = _parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
     try:
         values = parser.instantiate(options)
     except ConfigError as error:

@@ -91,11 +91,8 @@ class DataConfig:
     """x and y are scaled by factors from 1 - this to 1 + this, in training."""
     drop_probability: float = 0.1
     """Probability that an inner point of a stroke is dropped, in training."""
-    num_streams: int = 64
-    """Canonical streams that are interleaved. It shapes the order of the drawings; more streams mix better, and let
-    more ranks read 1/W of the bytes each."""
-    shuffle_window: int = 4096
-    """Drawings of one stream that are shuffled together."""
+    shuffle_buffer: int = 262_144
+    """Drawings that are shuffled together. More mix better and need more memory: over all ranks, 200 bytes each."""
     prefetch: int = 2
     """Batches that are read ahead of the training step."""
     validation_limit: int = 0
@@ -107,7 +104,7 @@ class DataConfig:
         _require(
             0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
         )
-        for name in ("num_streams", "shuffle_window", "prefetch"):
+        for name in ("shuffle_buffer", "prefetch"):
             _require(getattr(self, name) >= 1, f"data.{name}", "at least 1", getattr(self, name))
         _require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
 

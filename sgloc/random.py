@@ -100,8 +100,8 @@ def keep_mask(key: Tensor, width: int, keep: float) -> Tensor:
     Returns:
         float32 [n, width].
     """
-    threshold = round(keep * 65536)
+    threshold = max(1, round(keep * 65536))
     counter = torch.arange((width + 3) // 4, device=key.device)
     # Sixteen bits decide one element, so one 64-bit word serves four.
     lanes = bits(key[:, None], counter).view(torch.int16)[:, :width]
-    return (lanes < threshold - 32768).to(torch.float32) * (65536 / threshold)
+    return (lanes <= threshold - 32769).to(torch.float32) * (65536 / threshold)

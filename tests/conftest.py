@@ -1,8 +1,13 @@
 """What holds for all tests."""
 
+from pathlib import Path
+
 import hypothesis
 import pytest
 import torch
+
+from sgloc.data.shards import build_shards
+from tests.drawings import make_drawings, write_npz
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("sgloc", deadline=None)
@@ -13,3 +18,14 @@ hypothesis.settings.load_profile("sgloc")
 def _one_thread() -> None:
     # Small tensors gain nothing from more, and tests share the machine.
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shards of cat and alarm clock, of 12 + 2 + 6 drawings each; nothing may be changed."""
+    folder: Path = tmp_path_factory.mktemp("tiny")
+    for seed, category in enumerate(("cat", "alarm clock")):
+        rows = [drawing.stroke3 for drawing in make_drawings(20, seed=seed, points=5)]
+        write_npz(folder / f"{category}.npz", train=rows[:12], valid=rows[12:14], test=rows[14:])
+    build_shards(str(folder), str(folder / "shards"))
+    return str(folder / "shards")

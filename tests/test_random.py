@@ -84,10 +84,12 @@ def test_fold_takes_numbers_as_it_takes_tensors(key: int, part: int) -> None:
     assert random.fold(key, signed_tensor(part)[None]).tolist() == [int(expected)]
 
 
-def test_folded_keys_are_all_different_and_know_their_order() -> None:
-    parts = torch.arange(-500, 500)
-    table = random.fold(random.fold(7, parts)[:, None], parts)
-    assert len(set(table.flatten().tolist())) == 1000 * 1000
+def test_folded_keys_are_all_different() -> None:
+    # Neither the sum of key and part nor their sequence may lead to the same key.
+    parts = torch.arange(-300, 300)
+    of_numbers = random.fold(parts[:, None], parts)
+    of_folded = random.fold(random.fold(7, parts)[:, None], parts)
+    assert len({*of_numbers.flatten().tolist(), *of_folded.flatten().tolist()}) == 2 * 600 * 600
 
 
 def test_uniform_moments_and_range() -> None:
@@ -136,7 +138,6 @@ def test_keep_mask_keeps_exactly_the_stated_share(count: int) -> None:
     assert float(mask.max()) == pytest.approx(65536 / count, rel=1e-7)
 
 
-@pytest.mark.xfail(strict=True, reason="keep 1 makes a threshold of 32768, which wraps in int16: everything is dropped")
 def test_keep_mask_of_one_keeps_everything() -> None:
     mask = random.keep_mask(torch.arange(3), 10, 1.0)
     torch.testing.assert_close(mask, torch.ones(3, 10))

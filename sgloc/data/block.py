@@ -15,6 +15,13 @@ from sgloc.sketch.drawing import Drawing
 
 IntArray = npt.NDArray[np.int64]
 
+# What numpy and zipfile raise for damaged files. RuntimeError: a flipped bit says that a member is encrypted;
+# NotImplementedError, a kind of it: or compressed by a method that zipfile does not know.
+_DAMAGE = (
+    *(ValueError, KeyError, OSError, EOFError, IndexError, TypeError, RuntimeError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+
 
 @dataclass(frozen=True)
 class Block:
@@ -87,6 +94,6 @@ def unpack_block(content: bytes, where: str) -> Block:
         whole = point_starts[-1] == len(block.offsets) and stroke_starts[-1] == len(block.stroke_lengths)
         if not (whole and len(per_sketch) == 1 and block.offsets.shape[1:] == (2,) and block.offsets.dtype == np.int16):
             raise ValueError("the arrays do not fit together")
-    except (ValueError, KeyError, OSError, EOFError, IndexError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+    except _DAMAGE as error:
         raise DataError(f"{where} is damaged ({error}); build the shards again") from error
     return block

@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -104,14 +105,42 @@ class Manifest:
 
 
 def _parse(fields: dict[str, Any]) -> Manifest:
-    splits = {
-        name: Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
-        for name, split in fields["splits"].items()
-    }  # fmt: skip
-    manifest = Manifest(**{**fields, "splits": splits, "sources": [Source(**source) for source in fields["sources"]]})
-    if not (manifest.scale > 0 and set(manifest.splits) == set(SPLITS) and manifest.sketches_per_block >= 1):
-        raise ValueError("scale, splits or sketches_per_block are not what they can be")
+    splits = {}
+    for name, split in fields["splits"].items():
+        splits[name] = Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
+    sources = [Source(**source) for source in fields["sources"]]
+    manifest = Manifest(**{**fields, "splits": splits, "sources": sources})
+    _check(manifest)
     return manifest
+
+
+def _check(manifest: Manifest) -> None:
+    """Raise ValueError unless the fields that reading relies on are what they must be and fit together."""
+    _require(0 < manifest.scale < math.inf, "scale is not a positive number")
+    _require(all(isinstance(name, str) for name in manifest.categories), "categories are not names")
+    _require(
+        _is_count(manifest.sketches_per_block) and manifest.sketches_per_block > 0, "sketches_per_block is no count"
+    )
+    _require(_is_count(manifest.longest_points), "longest_points is no count")
+    _require(set(manifest.splits) == set(SPLITS), f"the splits are not {', '.join(SPLITS)}")
+    for name, split in manifest.splits.items():
+        for shard in split.shards:
+            _require(_is_count(shard.num_sketches), f"num_sketches of a {name} shard is no count")
+            num_blocks = -(-shard.num_sketches // manifest.sketches_per_block)
+            for numbers in (shard.block_offsets, shard.block_sizes):
+                _require(len(numbers) == num_blocks and all(map(_is_count, numbers)), f"{shard.path} has other blocks")
+            _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is not in the folder")
+        total = sum(shard.num_sketches for shard in split.shards)
+        _require(split.num_sketches == total, f"the {name} shards do not add up to {split.num_sketches} drawings")
+
+
+def _require(condition: bool, otherwise: str) -> None:
+    if not condition:
+        raise ValueError(otherwise)
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def manifest_path(folder: str) -> str:

@@ -66,7 +66,8 @@ class Order:
     def for_rank(self, start: int, stop: int, rank: int, world_size: int) -> tuple[IntArray, IntArray]:
         """One rank's share of positions start to stop, which are one global batch.
 
-        The positions are sorted by stream and cut into equal parts, so that a rank reads from about 1/W of the streams.
+        The positions are sorted by stream and cut into equal parts. When a global batch is as large as there are
+        streams, it takes one sketch of each, and a rank reads the same 1/W of the streams all the time.
 
         Returns:
             Sketch and epoch of each of its positions.

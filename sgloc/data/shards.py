@@ -4,8 +4,9 @@ import difflib
 import hashlib
 import json
 import math
+import re
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import IO, Any
 
 import fsspec.core
@@ -13,7 +14,7 @@ import numpy as np
 import webdataset
 
 from sgloc.data.block import pack_block
-from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, Source, Split, load_manifest
+from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, Source, Split
 from sgloc.data.quickdraw import find_sources, read_drawings
 from sgloc.errors import ConfigError, DataError
 from sgloc.sketch.drawing import Drawing, Reject
@@ -25,6 +26,7 @@ QUICKDRAW_LICENCE = (
 SKETCHES_PER_BLOCK = 256
 REJECTS_NAME = "rejects.ndjson"
 _TAR_RECORD = 512
+_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}\.tar")
 # METHOD 8: of 75,000 drawings of a category 2,500 validate and 2,500 test.
 _SPLIT_PARTS = 30
 
@@ -130,38 +132,39 @@ class _OffsetMoments:
         return math.sqrt(self.count * self.sum_of_squares - self.sum**2) / self.count
 
 
-def _wanted_files(files: list[str], categories: Sequence[str] | None) -> list[str]:
+def _wanted_files(files: list[str], categories: set[str] | None) -> list[str]:
     """The files named after the wanted categories when each has one; else all, since a file may hold any word."""
     if categories is None:
         return files
-    by_stem = {_stem(path): path for path in files}
-    return [by_stem[name] for name in sorted(categories)] if all(name in by_stem for name in categories) else files
+    named = [path for path in files if _stem(path) in categories]
+    return named if categories <= {_stem(path) for path in named} else files
 
 
 def _stem(path: str) -> str:
-    return path.rsplit("/", 1)[-1].split(".")[0]
+    return _name(path).split(".")[0]
 
 
-def _refuse_unknown_categories(wanted: Sequence[str], seen: set[str], files: list[str]) -> None:
-    known = seen | {_stem(path) for path in files}
-    for name in wanted:
-        if name not in seen:
-            near = difflib.get_close_matches(name, known - {name}, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise DataError(f"no drawing of category {name!r} is in the source{hint}")
+def _refuse_unknown_categories(wanted: Iterable[str], taken: Iterable[str], known: set[str]) -> None:
+    for name in sorted(set(wanted) - set(taken)):
+        near = difflib.get_close_matches(name, known - {name}, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"no drawing of category {name!r} is in the source{hint}")
 
 
 def _refuse_or_clear(file_system: Any, root: str, folder: str, overwrite: bool) -> None:
-    if not file_system.exists(f"{root}/{FILE_NAME}"):
+    """Make room: for a finished build's successor only when asked, for an unfinished one's always."""
+    if not file_system.exists(root):
         return
-    if not overwrite:
+    names = {_name(path) for path in file_system.ls(root, detail=False)}
+    finished = FILE_NAME in names
+    if finished and not overwrite:
         raise DataError(f"{folder} already holds shards; give another --out, or --overwrite to build them again")
-    old = load_manifest(folder)
+    shards = sorted(filter(_SHARD_NAME.fullmatch, names))
+    if shards and not (finished or REJECTS_NAME in names):
+        raise DataError(f"{folder} holds {shards[0]}, which `sgloc shard` did not write; give another --out")
     # The manifest goes first: without it the folder is not complete, whatever happens next.
-    file_system.rm(f"{root}/{FILE_NAME}")
-    for shard in (shard for split in old.splits.values() for shard in split.shards):
-        if file_system.exists(path := f"{root}/{shard.path}"):
-            file_system.rm(path)
+    for name in [FILE_NAME] * finished + shards:
+        file_system.rm(f"{root}/{name}")
 
 
 def build_shards(
@@ -196,18 +199,19 @@ def build_shards(
     if sketches_per_shard < 1:
         raise ConfigError(f"sketches_per_shard must be at least 1, not {sketches_per_shard}")
     files = find_sources(source)
-    chosen = _wanted_files(files, categories)
+    wanted = None if categories is None else set(categories)
+    chosen = _wanted_files(files, wanted)
     file_system, root = fsspec.core.url_to_fs(folder)
     try:
         _refuse_or_clear(file_system, root, folder, overwrite)
         file_system.makedirs(root, exist_ok=True)
-        build = _Build(file_system, root, sketches_per_shard, None if categories is None else set(categories))
+        build = _Build(file_system, root, sketches_per_shard, wanted)
         with file_system.open(f"{root}/{REJECTS_NAME}", "wb") as rejects:
             for number, path in enumerate(chosen):
                 for _ in build.read(path, rejects):
                     progress(number, len(chosen), build.num_accepted, build.rejected.total())
         progress(len(chosen), len(chosen), build.num_accepted, build.rejected.total())
-        _refuse_unknown_categories(categories or [], set(build.category_numbers), files)
+        _refuse_unknown_categories(wanted or (), build.category_numbers, build.seen | {_stem(path) for path in files})
         manifest = build.finish(licence)
         with file_system.open(f"{root}/{FILE_NAME}", "wb") as stream:
             stream.write(manifest.to_json().encode())
@@ -222,6 +226,7 @@ class _Build:
     def __init__(self, file_system: Any, root: str, sketches_per_shard: int, wanted: set[str] | None) -> None:
         self.category_numbers: dict[str, int] = {}
         self.wanted = wanted
+        self.seen: set[str] = set()
         arguments = (sketches_per_shard, self.category_numbers)
         self.writers = {split: _SplitWriter(file_system, root, split, *arguments) for split in SPLITS}
         self.moments = _OffsetMoments()
@@ -245,6 +250,7 @@ class _Build:
             elif self.wanted is None or drawing.category in self.wanted:
                 self._take(drawing)
             else:
+                self.seen.add(drawing.category)
                 self.num_skipped += 1
             yield
         self.sources.append(

@@ -2,7 +2,7 @@
 2)."""
 
 import collections
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 
 import fsspec.core
@@ -88,8 +88,8 @@ def training_batches(
     world_size: int,
     start: int,
     prefetch: int,
-) -> Iterator[PackedBatch]:
-    """One rank's shares of the global batches, without end.
+) -> Generator[PackedBatch, None, None]:
+    """One rank's shares of the global batches, without end; closing it ends the thread that reads ahead.
 
     Global batch b is positions b * global_batch to (b + 1) * global_batch of the order, at any world size. Nothing here
     counts what was consumed: the
@@ -118,7 +118,9 @@ def training_batches(
     return _read_ahead(read, start, global_batch, prefetch)
 
 
-def _read_ahead(read: Callable[[int], PackedBatch], start: int, stride: int, prefetch: int) -> Iterator[PackedBatch]:
+def _read_ahead(
+    read: Callable[[int], PackedBatch], start: int, stride: int, prefetch: int
+) -> Generator[PackedBatch, None, None]:
     executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sgloc-read-ahead")
     try:
         pending: collections.deque[Future[PackedBatch]] = collections.deque()

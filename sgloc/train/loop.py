@@ -32,9 +32,9 @@ def train(config: Config, resume: str) -> None:
 
 
 def _train(config: Config, resume: str) -> None:
-    with open_session(config, resume) as session:
+    with open_session(config, resume) as session, contextlib.closing(session.batches()) as batches:
         state, every = session.state, config.train
-        batches, meter, stop = session.batches(), _Meter(session), False
+        meter, stop = _Meter(session), False
         while not (stop or session.is_finished):
             with meter.waiting():
                 packed = next(batches)

@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -77,11 +77,13 @@ class Session:
             patience and self.state.num_bad_validations >= patience
         )
 
-    def batches(self) -> Iterator[PackedBatch]:
+    def batches(self) -> Generator[PackedBatch, None, None]:
         """This rank's batches from where the run stands."""
         data, size = self.config.data, self.config.train.global_batch
         sizes = [shard.num_sketches for shard in self.manifest.splits["train"].shards]
-        order = Order(sizes, self.config.train.seed, data.num_streams, data.shuffle_window)
+        # With as many streams as drawings in a batch, each batch takes one of each, and each rank keeps to its own.
+        window = -(-data.shuffle_buffer // size)
+        order = Order(sizes, self.config.train.seed, num_streams=size, window=window)
         return training_batches(
             data.path,
             self.manifest,

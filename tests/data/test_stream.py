@@ -5,6 +5,7 @@ import gc
 import itertools
 import queue
 import threading
+import time
 from collections import Counter
 from collections.abc import Generator
 from contextlib import closing
@@ -142,7 +143,6 @@ def test_no_flipped_bit_of_a_block_changes_a_drawing() -> None:
         expect_told_or_harmless(content, place, place % 8)
 
 
-@pytest.mark.xfail(strict=True, reason="NotImplementedError and RuntimeError of zipfile do not become a DataError")
 def test_no_flipped_bit_of_a_blocks_directory_escapes() -> None:
     content = pack_block(make_drawings(2), {"cat": 0, "dog": 1})
     for place, bit in itertools.product(range(content.index(b"PK\1\2"), len(content)), range(8)):
@@ -224,6 +224,28 @@ def test_forgetting_ends_the_reading_thread(folder: str) -> None:
         break
     gc.collect()
     expect_no_reading_thread()
+
+
+def test_closing_waits_for_nothing_and_reads_no_more(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: queue.SimpleQueue[int] = queue.SimpleQueue()
+    go_on = threading.Event()
+    real_read = ShardReader.read
+
+    def read(self: ShardReader, sketches: IntArray, epoch: IntArray) -> PackedBatch:
+        begun.put(len(sketches))
+        if begun.qsize() > 1:
+            go_on.wait(timeout=10)
+        return real_read(self, sketches, epoch)
+
+    monkeypatch.setattr(ShardReader, "read", read)
+    batches = batches_of(folder, 0, prefetch=5)
+    next(batches)
+    while begun.qsize() < 2:
+        time.sleep(0.001)
+    batches.close()
+    go_on.set()
+    expect_no_reading_thread()
+    assert begun.qsize() == 2
 
 
 def test_batches_are_read_ahead(folder: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,6 @@ def start(
         "model.hyper_embedding_size": 4,
         "data.path": shards,
         "data.disturb_scale": 0.1,
-        "data.num_streams": 8,
         "train.run_dir": run_dir,
         "train.global_batch": 32,
         "train.log_every": 1,

@@ -15,6 +15,7 @@ from sgloc.train import session
 from sgloc.train.checkpoint.manifest import checkpoint_steps, find_checkpoint
 from sgloc.train.loop import train
 from sgloc.train.schedule import learning_rate
+from sgloc.train.validate import Validation
 
 MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
 
@@ -79,7 +80,7 @@ def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(
     def validate(*_: object) -> dict[str, float]:
         return {"loss": next(losses)}
 
-    monkeypatch.setattr(session.Validation, "__call__", validate)
+    monkeypatch.setattr(Validation, "__call__", validate)
     config = make_config(
         sample_shards, tmp_path, num_steps=100, validate_every=1, patience=3, keep_checkpoints=1, checkpoint_every=1
     )
@@ -112,7 +113,7 @@ def test_the_resolved_configuration_and_the_versions_stand_beside_the_run(sample
 
 
 def test_no_validation_drawing_no_path_and_too_many_processes_are_refused(sample_shards: str, tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="data.path"):
+    with pytest.raises(ConfigError, match=r"data\.path"):
         train(make_config("", tmp_path), "auto")
     manifest = json.loads(Path(sample_shards, "manifest.json").read_text())
     manifest["splits"]["valid"] = {**manifest["splits"]["valid"], "num_sketches": 0, "shards": []}

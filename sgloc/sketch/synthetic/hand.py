@@ -23,13 +23,13 @@ WOBBLE = 0.006
 # A wave shorter than this is a tremor rather than a quick hand's swing.
 SHORTEST_WAVE = 0.5
 # Shares of strokes.
-REVERSED = 0.25
-LIFTED = 0.12
+REVERSED = 0.06
+LIFTED = 0.05
 # Larger than this share of the drawing's side, a stroke may be drawn in two.
 LIFTED_LENGTH = 0.8
 # How many places a part may typically come too early or too late.
-ORDER_SPREAD = 1.0
-ORDER_FREE = 0.1
+ORDER_SPREAD = 0.5
+ORDER_FREE = 0.04
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class Hand:
     def loop(self, frame: Frame) -> Curve:
         """Draw a frame's ellipse from somewhere near the top, lopsided, its end missing or passing its beginning."""
         generator, sloppiness = self.generator, self.sloppiness
-        start = -90 + generator.normal(0, 40)
+        start = -90 + generator.normal(0, 15)
         sweep = 360 + np.clip(generator.normal(4, 14 * sloppiness), -35, 35)
         angles = np.linspace(start, start + sweep, 33)
         two, three = np.clip(generator.normal(0, 0.035 * sloppiness, 2), -0.1, 0.1)
@@ -110,7 +110,7 @@ class Hand:
         strokes: list[Curve] = []
         for part in self._ordered(planned):
             shift = self.generator.normal(0, PART_SHIFT * self.sloppiness * size, 2)
-            for curve in part if self.maybe(0.7) else part[::-1]:
+            for curve in part if self.maybe(0.9) else part[::-1]:
                 strokes += self._lifted(self._drawn(curve + shift, size), size)
         return self._posed(strokes)
 

@@ -1,0 +1,116 @@
+"""Tiny models and checkpoints for tests, and ways to spoil them."""
+
+import contextlib
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
+from sgloc.data.manifest import Manifest, load_manifest
+from sgloc.dist import process_group, resolve_placement
+from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.train.checkpoint import CheckpointManifest, save_checkpoint
+from sgloc.train.state import TrainState
+
+# Not a test's business: a hash of the options, which only people look at.
+NO_HASH = "0" * 64
+
+
+@contextlib.contextmanager
+def single_process() -> Iterator[None]:
+    """The process group of a plain start."""
+    with process_group(resolve_placement({}), torch.device("cpu")):
+        yield
+
+
+def model_config(cell: CellName = "lstm") -> ModelConfig:
+    """A model of some thousand weights."""
+    encoder, decoder = EncoderConfig("lstm", 4), DecoderConfig(cell, 8, num_mixtures=3)
+    return ModelConfig(encoder, decoder, latent_size=5, hyper_size=4, hyper_embedding_size=3)
+
+
+def make_model(cell: CellName = "lstm", seed: int = 0) -> SketchGloc:
+    """An untrained model in evaluation mode, with weights so large that it draws something else for every sketch."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = SketchGloc(model_config(cell)).eval()
+        with torch.no_grad():
+            for name, parameter in model.decoder.named_parameters():
+                parameter.add_(torch.randn_like(parameter) * (2.0 if name.startswith("output") else 1.5))
+            model.decoder.output.bias[:3] = 0
+    return model
+
+
+def make_manifest(shards: Manifest | None = None, **changes: Any) -> CheckpointManifest:
+    """A checkpoint's manifest that no file belongs to yet."""
+    fields = {
+        "step": 1,
+        "world_size": 1,
+        "global_batch": 4,
+        "config": dataclasses.asdict(Config(model=model_config())),
+        "config_hash": NO_HASH,
+        "data_identity": shards.identity if shards else NO_HASH,
+        "scale": shards.scale if shards else 20.0,
+        "longest_points": shards.longest_points if shards else 9,
+        "state": dataclasses.asdict(TrainState()),
+        "versions": {"sgloc": "0"},
+        "files": {},
+    }
+    return CheckpointManifest(**{**fields, **changes})
+
+
+def save_steps(run_dir: Path, steps: list[int], *, keep: int = 99, best_step: int | None = None) -> dict[str, Tensor]:
+    """Save a small checkpoint at each of the steps; returns the tensors that all of them hold."""
+    tensors = {"model.weight": torch.arange(6.0).view(2, 3), "model.bias": torch.tensor([0.5, -0.5])}
+    for step in steps:
+        state = dataclasses.asdict(TrainState(step=step, best_step=best_step))
+        save_checkpoint(str(run_dir), make_manifest(step=step, state=state), tensors, keep=keep, best_step=best_step)
+    return tensors
+
+
+def save_model(run_dir: Path, shards: str, model: SketchGloc, **changes: Any) -> Path:
+    """Save a model as a run's checkpoint of step 1; returns the checkpoint's folder."""
+    config = dataclasses.asdict(Config(model=model.config))
+    manifest = make_manifest(load_manifest(shards), config=config, **changes)
+    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
+    with single_process():
+        save_checkpoint(str(run_dir), manifest, tensors, keep=1, best_step=None)
+    return step_path(run_dir, manifest.step)
+
+
+def step_path(run_dir: Path, step: int) -> Path:
+    """Where a step's checkpoint stands."""
+    return run_dir / "checkpoints" / f"step-{step:08d}"
+
+
+def flip_bit(path: Path, bit: int) -> None:
+    """Flip one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[bit // 8] ^= 1 << bit % 8
+    path.write_bytes(content)
+
+
+def truncate(path: Path) -> None:
+    """Cut a file in half."""
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
+    """Change the fields of the manifest in a folder."""
+    path = folder / "manifest.json"
+    fields = json.loads(path.read_text())
+    change(fields)
+    path.write_text(json.dumps(fields))
+
+
+def replace_file(folder: Path, name: str, content: bytes) -> None:
+    """Replace a checkpoint's file, and make its manifest tell that file's size and checksum."""
+    (folder / name).write_bytes(content)
+    digest = [len(content), hashlib.sha256(content).hexdigest()]
+    change_manifest(folder, lambda fields: fields["files"].update({name: digest}))
