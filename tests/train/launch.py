@@ -15,12 +15,13 @@ TIMEOUT = 150
 
 
 def start(
-    run_dir: Path, shards: str, num_processes: int, *options: str, log: Path | None = None
+    run_dir: Path, shards: str, num_processes: int, *options: str, log: Path | None = None, max_restarts: int = 0
 ) -> "subprocess.Popen[bytes]":
     """Start a tiny training under torchrun, in a process group of its own."""
     command = [sys.executable, "-m"]
     if num_processes > 1:
-        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+        command += ["--max-restarts", str(max_restarts), "-m"]
     tiny = {
         "model.encoder.hidden_size": 8,
         "model.decoder.hidden_size": 12,

@@ -154,6 +154,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "names '../step-00000001/__0_0.distcp', which is not a file of its folder": lambda folder: change_manifest(
         folder, lambda fields: fields["files"].update({f"../step-00000001/{TENSOR_FILE}": [1, ""]})
     ),
+    "names '/etc/hostname', which is not a file of its folder": lambda folder: change_manifest(
+        folder, lambda fields: fields["files"].update({"/etc/hostname": [1, ""]})
+    ),
+    r"names '\.\.', which is not a file of its folder": lambda folder: change_manifest(
+        folder, lambda fields: fields["files"].update({"..": [1, ""]})
+    ),
 }
 
 

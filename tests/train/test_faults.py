@@ -113,3 +113,17 @@ def test_resume_at_another_world_size(tmp_path: Path, sample_shards: str, unbrok
     assert lines[:12] == unbroken[:12]
     for mine, theirs in zip(lines, unbroken, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def test_torchrun_restarts_a_run_whose_rank_was_killed(
+    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]
+) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    process = start(run_dir, sample_shards, 2, *STEPS, log=log, max_restarts=1)
+    try:
+        assert wait_until(lambda: len(records(run_dir)) >= 6, process), log.read_text()
+        os.kill(max(workers(process)), signal.SIGKILL)
+        assert process.wait(120) == 0, log.read_text()
+    finally:
+        kill(process)
+    assert losses(records(run_dir)) == unbroken
