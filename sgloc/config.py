@@ -195,6 +195,7 @@ class TrainConfig:
             "keep_checkpoints",
         ):
             _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        _require(0 <= self.seed < 2**63, "train.seed", "at least 0 and below 2**63", self.seed)
         _require(self.patience >= 0, "train.patience", "at least 0", self.patience)
         _require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
 

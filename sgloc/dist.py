@@ -47,7 +47,7 @@ def resolve_placement(environment: Mapping[str, str]) -> Placement:
     if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
         launcher: Literal["torchrun", "srun"] = "torchrun"
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-    elif "SLURM_STEP_ID" in environment and environment.get("SLURM_NTASKS", "1") != "1":
+    elif "SLURM_STEP_ID" in environment and environment.get("SLURM_NTASKS") != "1":
         # Only srun sets a step; a batch script has the other variables too, and is one process.
         names, launcher = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"), "srun"
     else:
@@ -60,7 +60,7 @@ def resolve_placement(environment: Mapping[str, str]) -> Placement:
                 "start with torchrun or srun, or unset the others"
             )
         values[name] = environment[name]
-        if name != "MASTER_ADDR" and not values[name].isdigit():
+        if name != "MASTER_ADDR" and not values[name].isdecimal():
             raise ConfigError(f"{name} must be a number, not {values[name]!r}; start with torchrun or srun")
     rank, local_rank, world_size = (int(values[name]) for name in names)
     if rank >= world_size:

@@ -45,7 +45,7 @@ class JSONLines:
     def _read(self) -> list[str]:
         if not self.file_system.exists(self.path):
             return []
-        return self.file_system.cat_file(self.path).decode().splitlines()  # type: ignore[no-any-return]
+        return self.file_system.cat_file(self.path).decode(errors="replace").splitlines()  # type: ignore[no-any-return]
 
     def _rewrite(self) -> None:
         """Replace the file in one move, so that a kill leaves the old or the new one."""

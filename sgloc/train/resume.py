@@ -40,7 +40,8 @@ def checkpoint_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) 
                 f"none of the {len(steps)} checkpoints in {run_dir} is whole; "
                 "restore one, or give another --train.run_dir"
             )
-        if resume != "auto" and _is_older_of(resume, newest):
+        if resume != "auto" and _is_other_of(resume, newest):
+            read_checkpoint(resume)
             raise CheckpointError(
                 f"{run_dir} has a newer checkpoint than {resume}; "
                 "to branch off from there, give another --train.run_dir"
@@ -60,7 +61,7 @@ def checkpoint_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) 
     return newest
 
 
-def _is_older_of(path: str, newest: str) -> bool:
+def _is_other_of(path: str, newest: str) -> bool:
     """Whether a path is another checkpoint of the same run."""
     root: str = fsspec.core.url_to_fs(path)[1]
     newest_root: str = fsspec.core.url_to_fs(newest)[1]

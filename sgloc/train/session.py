@@ -24,7 +24,7 @@ from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.stream import ShardReader, training_batches
-from sgloc.errors import ConfigError, DataError, TrainingError
+from sgloc.errors import CheckpointError, ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import LossSums, SketchGloc
 from sgloc.train.checkpoint import (
     CheckpointManifest,
@@ -212,13 +212,17 @@ def _restore(engine: Engine, folder: str, config: Config, manifest: Manifest) ->
     checkpoint = read_checkpoint(folder, verify=False)
     tensors = engine.tensors()
 
-    def check() -> None:
+    def check() -> TrainState:
         refuse_other_run(folder, checkpoint, config, manifest)
         refuse_other_tensors(folder, checkpoint, tensors)
+        try:
+            return TrainState(**{**checkpoint.state, "window": LossWindow(**checkpoint.state["window"])})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error
 
-    dist.on_rank_0(check)
+    state = dist.on_rank_0(check)
     load_tensors(folder, checkpoint, tensors)
-    return TrainState(**{**checkpoint.state, "window": LossWindow(**checkpoint.state["window"])})
+    return state
 
 
 def _write_config(config: Config) -> None:
