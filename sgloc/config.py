@@ -91,8 +91,6 @@ class DataConfig:
     """x and y are scaled by factors from 1 - this to 1 + this, in training."""
     drop_probability: float = 0.1
     """Probability that an inner point of a stroke is dropped, in training."""
-    shuffle_buffer: int = 262_144
-    """Drawings that are shuffled together. More mix better and need more memory: over all ranks, 200 bytes each."""
     prefetch: int = 2
     """Batches that are read ahead of the training step."""
     validation_limit: int = 0
@@ -104,8 +102,7 @@ class DataConfig:
         _require(
             0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
         )
-        for name in ("shuffle_buffer", "prefetch"):
-            _require(getattr(self, name) >= 1, f"data.{name}", "at least 1", getattr(self, name))
+        _require(self.prefetch >= 1, "data.prefetch", "at least 1", self.prefetch)
         _require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
 
 

@@ -108,7 +108,8 @@ def training_batches(
     Raises:
         DataError: if a shard is missing or damaged.
     """
-    # A rank works on 1/W of the streams, and in each on one window, which touches one block more than fits in it.
+    # A rank works on 1/W of the streams, and in each on one window, which touches one block more than fits in it. It
+    # shares those at both ends of its part, and keeps as much again for the way from one window to the next.
     streams = -(-order.num_streams // world_size) + 2
     reader = ShardReader(folder, manifest, "train", 2 * streams * (order.window // manifest.sketches_per_block + 2))
 

@@ -81,9 +81,7 @@ class Session:
         """This rank's batches from where the run stands."""
         data, size = self.config.data, self.config.train.global_batch
         sizes = [shard.num_sketches for shard in self.manifest.splits["train"].shards]
-        # With as many streams as drawings in a batch, each batch takes one of each, and each rank keeps to its own.
-        window = -(-data.shuffle_buffer // size)
-        order = Order(sizes, self.config.train.seed, num_streams=size, window=window)
+        order = Order(sizes, self.config.train.seed)
         return training_batches(
             data.path,
             self.manifest,

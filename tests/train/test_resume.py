@@ -119,7 +119,6 @@ OTHERS = {
     "model.encoder.cell": "hyper",
     "model.max_node_points": 5,
     "data.disturb_scale": 0.3,
-    "data.shuffle_buffer": 3,
     "loss.kl_weight": 0.5,
     "optimizer.learning_rate": 0.5,
     "train.seed": 7,
