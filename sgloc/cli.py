@@ -16,6 +16,7 @@ import jsonargparse
 
 from sgloc import __version__
 from sgloc.errors import ConfigError, SglocError
+from sgloc.orphan import die_with_parent
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -200,6 +201,8 @@ def _train(words: list[str]) -> None:
     Options override the file's. Every option is listed below with its default, unit and meaning; --print_config prints
     them all as YAML.
     """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from sgloc.config import Config
 
@@ -268,7 +271,7 @@ def _generate(words: list[str]) -> None:
         max_points=options.max_points,
         seed=options.seed,
         batch_size=options.batch_size,
-        rows=tuple(options.rows.split(",")),
+        rows=tuple(name.strip() for name in options.rows.split(",")),
     )
     device = select_device(options.device, resolve_placement({}))
     say = functools.partial(print, file=sys.stderr)

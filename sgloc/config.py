@@ -182,9 +182,10 @@ class TrainConfig:
     """Newest checkpoints that are kept, besides the best."""
 
     def __post_init__(self) -> None:
+        # Batch norm over one drawing would make every code the same.
+        _require(self.global_batch >= 2, "train.global_batch", "at least 2", self.global_batch)
         for name in (
             "num_steps",
-            "global_batch",
             "accumulation",
             "log_every",
             "validate_every",
@@ -224,7 +225,6 @@ _FREE_OPTIONS = frozenset(
     {
         "data.path",
         "data.prefetch",
-        "data.validation_limit",
         "train.run_dir",
         "train.num_steps",
         "train.accumulation",

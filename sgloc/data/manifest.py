@@ -160,7 +160,7 @@ def load_manifest(folder: str) -> Manifest:
             fields = json.loads(stream.read())
     except FileNotFoundError as error:
         raise DataError(f"{path} does not exist; give a folder that `sgloc shard` wrote") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a manifest ({error}); build the shards again") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise DataError(f"{path} is not a manifest of {FORMAT}; give a folder that `sgloc shard` wrote")

@@ -10,8 +10,8 @@ An epoch's order is a pure function of the seed, the epoch and the sizes of the 
 The streams are visited in bit-reversed order, 0, C/2, C/4, 3C/4 ...: however large a global batch is, it takes about
 as many sketches from any one part of the streams as from any other of its size. So each rank can have its own part.
 
-The whole state of the data side is one integer, the number of sketches consumed: epoch and position are its quotient and
-remainder by N.
+The whole state of the data side is one integer, the number of sketches consumed: epoch and position are its quotient
+and remainder by N.
 """
 
 import collections

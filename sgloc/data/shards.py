@@ -200,6 +200,8 @@ def build_shards(
         raise ConfigError(f"sketches_per_shard must be at least 1, not {sketches_per_shard}")
     files = find_sources(source)
     wanted = None if categories is None else set(categories)
+    if wanted is not None and not wanted:
+        raise DataError("no category was given; name at least one, or leave the option out to take all")
     chosen = _wanted_files(files, wanted)
     file_system, root = fsspec.core.url_to_fs(folder)
     try:

@@ -75,6 +75,13 @@ class ShardReader:
         except OSError as error:
             raise DataError(f"shard {path} cannot be read ({error}); restore it or build the shards again") from error
         self.num_bytes_read += len(content)
+        if len(content) == shard.num_bytes != size:
+            # A server that knows no ranges sends the whole file.
+            content = content[start : start + size]
+        if len(content) != size:
+            raise DataError(
+                f"shard {path} gave {len(content)} bytes where {size} were asked for; restore it or build again"
+            )
         return unpack_block(content, f"block {block_number} of shard {path} (bytes {start} to {start + size})")
 
 

@@ -37,6 +37,7 @@ _RANGES = {
 }
 # A category is whatever the data says, and must not decide where a file goes.
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w]+")
+_OWN_SVG = re.compile(r"\d{5}-[\w-]*\.svg")
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,10 @@ def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[lis
 def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     file_system, root = fsspec.core.url_to_fs(folder)
     file_system.makedirs(f"{root}/svg", exist_ok=True)
+    for path in file_system.ls(f"{root}/svg", detail=False):
+        # Of an earlier call, which may have drawn more.
+        if _OWN_SVG.fullmatch(path.rsplit("/", 1)[-1]):
+            file_system.rm(path)
     records = (
         {"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)} for one in drawn
     )
@@ -191,7 +196,7 @@ def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     file_system.pipe_file(f"{root}/redrawn.ndjson", text.encode())
     base = folder.rstrip("/")
     for index, one in enumerate(drawn):
-        write_svg(one.redrawn, f"{base}/svg/{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)}.svg")
+        write_svg(one.redrawn, f"{base}/svg/{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg")
     shown = [row for row in options.rows if row != "disturbed" or options.disturb_scale > 0]
     gallery = [GalleryRow(row, [getattr(one, row) for one in drawn]) for row in shown]
     write_gallery(gallery, f"{base}/gallery.png", captions=[one.category for one in drawn])

@@ -109,7 +109,10 @@ class SketchGloc(nn.Module):
             terms = [_recomputed(self.reconstruction, part, y) for part, y in zip(parts, codes, strict=True)]
             mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
-        return LossSums(mixture, pen, divergence, mixture + pen + self.loss.kl_weight * divergence)
+        total = mixture + pen
+        if self.loss.kl_weight > 0:
+            total = total + self.loss.kl_weight * divergence
+        return LossSums(mixture, pen, divergence, total)
 
     def reconstruction(self, sketches: SketchBatch, y: Tensor) -> tuple[Tensor, Tensor]:
         """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7).

@@ -72,9 +72,11 @@ class DDPEngine:
             sketch_point_offsets=torch.tensor([0, 2]),
             random_key=torch.tensor([0]),
         )
-        # In evaluation mode batch norm's running statistics stay as they are.
+        # In evaluation mode batch norm's running statistics stay as they are. There the code's variance shows in the
+        # divergence alone, and DDP waits for every weight's gradient.
         self.model.eval()
-        self.replica(toy.to(device=self.device)).total.backward()
+        losses: LossSums = self.replica(toy.to(device=self.device))
+        (losses.total + losses.divergence).backward()
         self.model.train()
         self.optimizer.zero_grad()
 

@@ -41,7 +41,7 @@ def _train(config: Config, resume: str) -> None:
             rate = learning_rate(config.optimizer, state.step)
             losses, gradient_norm = session.engine.train_step(session.prepare(packed, session.device), rate)
             state.step += 1
-            stop = session.account(losses)
+            stop = session.account(losses, gradient_norm)
             meter.count(packed.num_points)
             if state.step % every.log_every == 0:
                 session.log_training(gradient_norm, rate, meter.read())

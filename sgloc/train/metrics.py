@@ -106,7 +106,12 @@ class WeightsAndBiases:
 
         os.environ.setdefault("WANDB_SILENT", "true")
         self.run = wandb.init(
-            project=config.log.wandb_project, mode=config.log.wandb, id=run_id, resume="allow", config=resolved
+            project=config.log.wandb_project,
+            mode=config.log.wandb,
+            dir=config.train.run_dir if "://" not in config.train.run_dir else None,
+            id=run_id,
+            resume="allow",
+            config=resolved,
         )
         self.run_id: str = self.run.id
         # Our own step is the axis: W&B's must never go back, and a resumed run does.

@@ -34,6 +34,7 @@ from sgloc.train.checkpoint import (
     save_checkpoint,
 )
 from sgloc.train.engine import DDPEngine, Engine
+from sgloc.train.lock import only_writer
 from sgloc.train.metrics import JSONLines, Logger, Record, Terminal, WeightsAndBiases
 from sgloc.train.resume import checkpoint_to_resume, refuse_other_run
 from sgloc.train.signals import StopFlag
@@ -93,20 +94,20 @@ class Session:
             prefetch=data.prefetch,
         )
 
-    def account(self, losses: LossSums) -> bool:
+    def account(self, losses: LossSums, gradient_norm: Tensor) -> bool:
         """Add a step's losses of all ranks to the window, and agree on whether to stop: some rank was asked to.
 
         Raises:
-            TrainingError: if the loss is not finite.
+            TrainingError: if the loss or the gradient's norm, which is the same on all ranks, is not finite.
         """
         numbers = [*(float(term) for term in losses), float(self.stop.requested)]
         mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
-        if not np.isfinite(total):
+        if not np.isfinite(total + float(gradient_norm)):
             error = TrainingError(
-                f"the loss of step {self.state.step} is {total}; "
+                f"the loss of step {self.state.step} is {total}, its gradient's norm {float(gradient_norm)}; "
                 "lower optimizer.learning_rate and start again, in another --train.run_dir"
             )
-            # All ranks see the same sum and come here together.
+            # All ranks see the same numbers and come here together.
             error.told = self.placement.rank != 0
             raise error
         window = self.state.window
@@ -282,6 +283,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         stack.enter_context(stop.listening())
         console = Terminal(config.train.num_steps).console
         manifest = dist.on_rank_0(lambda: _load_data(config, placement))
+        dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
         folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
         engine = DDPEngine(
             build_model(config, manifest.longest_points).to(device), config, device, placement.world_size

@@ -15,6 +15,9 @@ class StopFlag:
         self.requested = False
 
     def _set(self, number: int, frame: FrameType | None) -> None:
+        if self.requested and number == signal.SIGINT:
+            # A second Ctrl-C: somebody does not want to wait for the step to end.
+            raise KeyboardInterrupt
         self.requested = True
 
     @contextlib.contextmanager

@@ -102,3 +102,11 @@ def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """Process ids of the ranks that a torchrun started."""
     for task in Path(f"/proc/{process.pid}/task").iterdir():
         yield from (int(child) for child in (task / "children").read_text().split())
+
+
+def is_running(pid: int) -> bool:
+    """Whether a process is there and not a zombie."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False

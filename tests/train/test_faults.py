@@ -3,12 +3,13 @@ contracts 3 and 4)."""
 
 import os
 import signal
+import time
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.train.launch import kill, losses, records, run, start, wait_until, workers
+from tests.train.launch import is_running, kill, losses, records, run, start, wait_until, workers
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
@@ -127,3 +128,36 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(
     finally:
         kill(process)
     assert losses(records(run_dir)) == unbroken
+
+
+def test_a_killed_torchrun_takes_its_ranks_along(tmp_path: Path, sample_shards: str) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    process = start(run_dir, sample_shards, 2, "--train.num_steps", "100000", log=log)
+    try:
+        assert wait_until(lambda: len(records(run_dir)) >= 2, process), log.read_text()
+        ranks = list(workers(process))
+        assert len(ranks) == 2
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        end = time.monotonic() + 10
+        while any(is_running(rank) for rank in ranks):
+            assert time.monotonic() < end, "a rank goes on without its torchrun"
+            time.sleep(0.05)
+    finally:
+        kill(process)
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, sample_shards: str) -> None:
+    run_dir, first_log, second_log = tmp_path / "run", tmp_path / "first", tmp_path / "second"
+    first = start(run_dir, sample_shards, 1, "--train.num_steps", "100000", log=first_log)
+    try:
+        assert wait_until(lambda: len(records(run_dir)) >= 2, first), first_log.read_text()
+        second = start(run_dir, sample_shards, 1, "--train.num_steps", "100000", log=second_log)
+        try:
+            assert second.wait(60) == 2
+        finally:
+            kill(second)
+        assert "another run is writing to" in second_log.read_text()
+        assert first.poll() is None
+    finally:
+        kill(first)

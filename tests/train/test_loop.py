@@ -126,5 +126,5 @@ def test_no_validation_drawing_no_path_and_too_many_processes_are_refused(sample
 def test_a_loss_that_is_not_finite_stops_the_run(sample_shards: str, tmp_path: Path) -> None:
     config = make_config(sample_shards, tmp_path)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=1e30, min_learning_rate=1e30))
-    with pytest.raises(TrainingError, match=r"the loss of step \d+ is (nan|inf)"):
+    with pytest.raises(TrainingError, match=r"the loss of step \d+ is .*(nan|inf)"):
         train(config, "auto")

@@ -115,6 +115,7 @@ def changed(config: Config, name: str, value: Any) -> Config:
 
 
 OTHERS = {
+    "data.validation_limit": 7,
     "model.latent_size": 6,
     "model.encoder.cell": "hyper",
     "model.max_node_points": 5,
@@ -128,7 +129,6 @@ OTHERS = {
 FREE = {
     "data.path": "elsewhere",
     "data.prefetch": 7,
-    "data.validation_limit": 7,
     "train.run_dir": "elsewhere",
     "train.num_steps": 7,
     "train.accumulation": 7,

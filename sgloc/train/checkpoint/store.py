@@ -10,6 +10,7 @@ import fsspec.core
 import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from fsspec.implementations.local import LocalFileSystem
 from torch import Tensor
 from torch.distributed.checkpoint import metadata as dcp_metadata
 from torch.distributed.checkpoint._fsspec_filesystem import FsspecReader, FsspecWriter
@@ -45,7 +46,10 @@ def save_checkpoint(
 
     def clear() -> None:
         with _writing(final):
-            for leftover in (temporary_root, final_root):
+            folder = final_root.rsplit("/", 1)[0]
+            # Of saves that a kill cut short; no other run writes here.
+            unfinished = file_system.glob(f"{folder}/step-*.tmp") if file_system.exists(folder) else []
+            for leftover in (*unfinished, final_root):
                 _remove(file_system, leftover)
             file_system.makedirs(temporary_root)
 
@@ -54,7 +58,7 @@ def save_checkpoint(
         text = dataclasses.replace(manifest, files=files).to_json()
         with _writing(final):
             file_system.pipe_file(f"{temporary_root}/{FILE_NAME}", text.encode())
-            file_system.mv(temporary_root, final_root, recursive=True)
+            _move(file_system, temporary_root, final_root)
             for step in checkpoint_steps(run_dir)[keep:]:
                 if step != best_step:
                     _remove(file_system, fsspec.core.url_to_fs(step_folder(run_dir, step))[1])
@@ -84,6 +88,17 @@ def _of_all_ranks(what: str, error: CheckpointException) -> CheckpointError:
     result = CheckpointError(f"{what} ({cause}); give a folder that can be used")
     result.told = dist.is_initialized() and dist.get_rank() != 0
     return result
+
+
+def _move(file_system: Any, source: str, target: str) -> None:
+    """Give a finished checkpoint its name: in one rename or, where a store has none, file by file, manifest last."""
+    if isinstance(file_system, LocalFileSystem):
+        file_system.mv(source, target)
+        return
+    names = (path.rsplit("/", 1)[-1] for path in file_system.ls(source, detail=False))
+    for name in sorted(names, key=FILE_NAME.__eq__):
+        file_system.mv(f"{source}/{name}", f"{target}/{name}")
+    _remove(file_system, source)
 
 
 def _own_files(file_system: Any, root: str) -> dict[str, tuple[int, str]]:
