@@ -80,7 +80,8 @@ class ShardReader:
             content = content[start : start + size]
         if len(content) != size:
             raise DataError(
-                f"shard {path} gave {len(content)} bytes where {size} were asked for; restore it or build again"
+                f"block {block_number} of shard {path} is damaged (it gave {len(content)} bytes of {size}); "
+                "restore it or build the shards again"
             )
         return unpack_block(content, f"block {block_number} of shard {path} (bytes {start} to {start + size})")
 

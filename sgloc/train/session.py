@@ -283,8 +283,10 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         stack.enter_context(stop.listening())
         console = Terminal(config.train.num_steps).console
         manifest = dist.on_rank_0(lambda: _load_data(config, placement))
+        # Asked twice: before the folder is touched, and for good once nobody else can write to it.
+        dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
         dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
-        folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
+        folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, lambda _: None))
         engine = DDPEngine(
             build_model(config, manifest.longest_points).to(device), config, device, placement.world_size
         )
