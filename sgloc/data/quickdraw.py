@@ -55,6 +55,14 @@ def find_sources(source: str | Sequence[str]) -> list[str]:
     return sorted({path for item in items for path in _expand(item)})
 
 
+def category_of_file(path: str) -> str:
+    """What a file is named after: its name without its ending, or QuickDraw's ".full.npz"; in a URL, unquoted."""
+    name = posixpath.basename(path)
+    for ending in (*ENDINGS, ".full"):
+        name = name.removesuffix(ending)
+    return urllib.parse.unquote(name) if "://" in path else name
+
+
 def read_drawings(path: str) -> Iterator[Drawing | Reject]:
     """Read a file of either form; see `read_simplified` and `read_npz`.
 
@@ -95,8 +103,8 @@ def read_simplified(path: str) -> Iterator[Drawing | Reject]:
 def read_npz(path: str) -> Iterator[Drawing | Reject]:
     """Read a sketch-rnn npz file: stroke-3 object arrays named train, valid and test (METHOD 1).
 
-    The file's name without its ending (".npz", or QuickDraw's ".full.npz") is the category; ``key_id`` is the first 8
-    bytes, big endian, of the BLAKE2b digest of "category/split/index".
+    The file is named after the category (`category_of_file`); ``key_id`` is the first 8 bytes, big endian, of the
+    BLAKE2b digest of "category/split/index".
 
     Args:
         path: a local path or any fsspec URL.
@@ -109,9 +117,7 @@ def read_npz(path: str) -> Iterator[Drawing | Reject]:
         DataError: if the file is missing, unreadable, empty, damaged, not a zip archive, not named after a category,
             lacks a split, holds anything but number arrays, or unpacks to more than it can hold.
     """
-    category = posixpath.basename(path).removesuffix(".npz").removesuffix(".full")
-    if "://" in path:
-        category = urllib.parse.unquote(category)
+    category = category_of_file(path)
     if not category or not category.isprintable():
         raise DataError(f"{path!r} is not named after a category; rename it to what its drawings show")
     for split, arrays in _load_splits(path):

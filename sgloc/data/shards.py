@@ -15,7 +15,7 @@ import webdataset
 
 from sgloc.data.block import pack_block
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, Source, Split
-from sgloc.data.quickdraw import find_sources, read_drawings
+from sgloc.data.quickdraw import category_of_file, find_sources, read_drawings
 from sgloc.errors import ConfigError, DataError
 from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.transform import MOST_OFFSET
@@ -136,12 +136,11 @@ def _wanted_files(files: list[str], categories: set[str] | None) -> list[str]:
     """The files named after the wanted categories when each has one; else all, since a file may hold any word."""
     if categories is None:
         return files
-    named = [path for path in files if _stem(path) in categories]
-    return named if categories <= {_stem(path) for path in named} else files
-
-
-def _stem(path: str) -> str:
-    return _name(path).split(".")[0]
+    known = {category_of_file(path) for path in files}
+    if all(path.endswith(".npz") for path in files):
+        # Nothing but their names says what they hold, so a category that is not among them need not be looked for.
+        _refuse_unknown_categories(categories, known, known)
+    return [path for path in files if category_of_file(path) in categories] if categories <= known else files
 
 
 def _refuse_unknown_categories(wanted: Iterable[str], taken: Iterable[str], known: set[str]) -> None:
@@ -213,7 +212,8 @@ def build_shards(
                 for _ in build.read(path, rejects):
                     progress(number, len(chosen), build.num_accepted, build.rejected.total())
         progress(len(chosen), len(chosen), build.num_accepted, build.rejected.total())
-        _refuse_unknown_categories(wanted or (), build.category_numbers, build.seen | {_stem(path) for path in files})
+        known = build.seen | {category_of_file(path) for path in files}
+        _refuse_unknown_categories(wanted or (), build.category_numbers, known)
         manifest = build.finish(licence)
         with file_system.open(f"{root}/{FILE_NAME}", "wb") as stream:
             stream.write(manifest.to_json().encode())

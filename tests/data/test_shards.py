@@ -185,6 +185,18 @@ def test_an_unknown_category_names_the_nearest_file(tmp_path: Path) -> None:
     expect_unknown(tmp_path, "zzzzzz", "'zzzzzz' is in the source$")
 
 
+def test_a_mistyped_category_of_npz_files_costs_nothing(tmp_path: Path) -> None:
+    for name in ("cat", "dog.full"):
+        write_npz(tmp_path / f"{name}.npz", train=[stroke3_of([[(0, 0), (9, 9)]])], valid=[], test=[])
+    out = tmp_path / "out"
+    build_shards(str(tmp_path), str(out), categories=["dog"])
+    before = folder_bytes(out)
+    with pytest.raises(DataError, match=r"no drawing of category 'gog' .* did you mean 'dog'"):
+        build_shards(str(tmp_path), str(out), categories=["cat", "gog"], overwrite=True)
+    assert folder_bytes(out) == before
+    assert load_manifest(str(out)).categories == ["dog"]
+
+
 def test_an_unknown_category_names_the_nearest_word(tmp_path: Path) -> None:
     write_ndjson(tmp_path / "all.ndjson", make_drawings(60, ["cat", "dog"]))
     expect_unknown(tmp_path, "gog", "no drawing of category 'gog' .* did you mean 'dog'")
