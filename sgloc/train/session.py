@@ -292,7 +292,6 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         )
         stack.callback(engine.close)
         state = _restore(engine, folder, config, manifest) if folder else TrainState()
-        state.num_starts += 1
         fixed = Preparation(
             scale=manifest.scale,
             seed=config.train.seed,

@@ -26,7 +26,6 @@ class TrainState:
         best_step: the step it was seen at; None before the first validation.
         num_bad_validations: validations since then.
         seconds: time spent training, over all restarts.
-        num_starts: how often the run was started.
         wandb_id: of the Weights & Biases run; None when there is none.
         window: losses since the last line of metrics.
     """
@@ -36,6 +35,5 @@ class TrainState:
     best_step: int | None = None
     num_bad_validations: int = 0
     seconds: float = 0.0
-    num_starts: int = 0
     wandb_id: str | None = None
     window: LossWindow = field(default_factory=LossWindow)
