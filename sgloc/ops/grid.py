@@ -1,16 +1,25 @@
 """Nine graphs from a 3x3 grid around every node (METHOD 4), for ragged batches.
 
+Each operation is a custom operator of torch, `torch.ops.sgloc.<name>`: vectorised PyTorch on any device, and Triton on
+CUDA where it is installed.
+
 Shapes: P points, S nodes and B sketches in the batch, M the most nodes in a sketch, D the width of an embedding.
 """
 
 import functools
+import importlib.util
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.library import CustomOpDef
 
-from sgloc.ops.ragged import padded_index
+from sgloc.ops import vectorised
+from sgloc.ops.ragged import group_index, segment_sum
 
-NUM_CELLS = 9
+NUM_CELLS = vectorised.NUM_CELLS
 
 
 def node_boxes(points: Tensor, node_offsets: Tensor) -> Tensor:
@@ -21,30 +30,15 @@ def node_boxes(points: Tensor, node_offsets: Tensor) -> Tensor:
         node_offsets: int64 [S+1], where each node's points begin; no node is empty.
 
     Returns:
-        [S, 4] of the points' type: (x0, x1, y0, y1).
+        [S, 4] of the points' type: (x0, x1, y0, y1). Differentiable with respect to the points: the points that attain
+        a bound share its gradient evenly.
+
+    Raises:
+        ValueError: if a tensor has another shape, type or device than stated.
     """
-    lengths = node_offsets.diff()
-    low = torch.segment_reduce(points, "min", lengths=lengths, axis=0)
-    high = torch.segment_reduce(points, "max", lengths=lengths, axis=0)
-    return torch.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], dim=1)
-
-
-def _perimeter(a: int, b: int, c: int, d: int) -> int:
-    """The bits 3u+v of the cells (u, v) on the perimeter of columns a..b and rows c..d."""
-    cells = ((u, v) for u in range(a, b + 1) for v in range(c, d + 1) if u in (a, b) or v in (c, d))
-    return sum(1 << (3 * u + v) for u, v in cells)
-
-
-@functools.cache
-def _perimeter_table(device: torch.device) -> Tensor:
-    digits = range(3)
-    table = [_perimeter(a, b, c, d) for a in digits for b in digits for c in digits for d in digits]
-    return torch.tensor(table, dtype=torch.int16, device=device)
-
-
-def _grid_cell(low: Tensor, high: Tensor, value: Tensor) -> Tensor:
-    """0 where value < low, 2 where value > high, else 1: the column or row of METHOD 4."""
-    return (value >= low).to(torch.int32) + (value > high).to(torch.int32)
+    _check_rows("points", points, 2)
+    _check_offsets("node_offsets", node_offsets, points)
+    return _node_boxes(points, node_offsets)  # type: ignore[no-any-return]
 
 
 def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
@@ -55,23 +49,35 @@ def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
         sketch_offsets: int64 [B+1], where each sketch's nodes begin.
 
     Returns:
-        int16 [B, M, M]: bit 3u+v of [b, i, j] is the relation of j to i in column u and row v; 0 in padding.
+        int16 [B, M, M]: bit 3u+v of [b, i, j] is the relation of j to i in column u and row v; 0 in padding. It has no
+        gradient.
+
+    Raises:
+        ValueError: if a tensor has another shape, type or device than stated.
     """
-    index, most = padded_index(sketch_offsets)
-    num_sketches = len(sketch_offsets) - 1
-    padded = boxes.new_zeros(num_sketches * most, 4).index_copy(0, index, boxes).view(num_sketches, most, 4)
-    x0, x1, y0, y1 = padded[:, :, None].unbind(-1)
-    other_x0, other_x1, other_y0, other_y1 = padded[:, None, :].unbind(-1)
-    code = _grid_cell(x0, x1, other_x0)
-    code = code * 3 + _grid_cell(x0, x1, other_x1)
-    code = code * 3 + _grid_cell(y0, y1, other_y0)
-    code = code * 3 + _grid_cell(y0, y1, other_y1)
-    real = (
-        torch.zeros(num_sketches * most, dtype=torch.bool, device=boxes.device)
-        .index_fill(0, index, True)
-        .view(num_sketches, most)
-    )
-    return _perimeter_table(boxes.device)[code] * (real[:, :, None] & real[:, None, :])
+    _check_rows("boxes", boxes, 4)
+    _check_offsets("sketch_offsets", sketch_offsets, boxes)
+    return _grid_adjacency(boxes, sketch_offsets)  # type: ignore[no-any-return]
+
+
+def node_adjacency(points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor) -> Tensor:
+    """`grid_adjacency` of the `node_boxes` of points, in one kernel on CUDA (METHOD 4).
+
+    Args:
+        points: floating [P, 2], absolute (x, y).
+        node_offsets: int64 [S+1], where each node's points begin; no node is empty.
+        sketch_offsets: int64 [B+1], where each sketch's nodes begin.
+
+    Returns:
+        int16 [B, M, M], as `grid_adjacency` does.
+
+    Raises:
+        ValueError: if a tensor has another shape, type or device than stated.
+    """
+    _check_rows("points", points, 2)
+    _check_offsets("node_offsets", node_offsets, points)
+    _check_offsets("sketch_offsets", sketch_offsets, points)
+    return _node_adjacency(points, node_offsets, sketch_offsets)  # type: ignore[no-any-return]
 
 
 def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
@@ -83,16 +89,132 @@ def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor
         sketch_offsets: int64 [B+1].
 
     Returns:
-        [9, S, D] of the embeddings' type; differentiable with respect to the embeddings.
+        [9, S, D] of the embeddings' type, summed in float32 or wider; differentiable with respect to the embeddings,
+        any number of times.
+
+    Raises:
+        ValueError: if a tensor has another shape, type or device than stated.
     """
-    index, most = padded_index(sketch_offsets)
-    num_sketches, width = len(sketch_offsets) - 1, embeddings.shape[1]
-    padded = (
-        embeddings.new_zeros(num_sketches * most, width)
-        .index_copy(0, index, embeddings)
-        .view(num_sketches, most, width)
-    )
-    shift = torch.arange(NUM_CELLS, dtype=torch.int16, device=adjacency.device)[:, None, None]
-    relation = (adjacency[:, None] >> shift & 1).to(embeddings.dtype)  # [B, 9, M, M]
-    sums = relation.flatten(1, 2) @ padded  # [B, 9 M, D]
-    return sums.view(num_sketches, NUM_CELLS, most, width).transpose(0, 1).flatten(1, 2)[:, index]
+    _check_rows("embeddings", embeddings, None)
+    _check_offsets("sketch_offsets", sketch_offsets, embeddings)
+    num_sketches = sketch_offsets.shape[0] - 1
+    shape = adjacency.shape
+    if adjacency.dtype != torch.int16 or len(shape) != 3 or shape[0] != num_sketches or shape[1] != shape[2]:
+        raise ValueError(
+            f"adjacency must be int16 [{num_sketches}, M, M] for {num_sketches} sketches, as grid_adjacency makes it, "
+            f"not {_describe(adjacency)}"
+        )
+    _check_device("adjacency", adjacency, embeddings)
+    return _grid_aggregate(adjacency, embeddings, sketch_offsets)  # type: ignore[no-any-return]
+
+
+def _describe(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def _check_rows(name: str, rows: Tensor, width: int | None) -> None:
+    if not rows.is_floating_point() or rows.ndim != 2 or (width is not None and rows.shape[1] != width):
+        raise ValueError(f"{name} must be floating [rows, {width or 'columns'}], not {_describe(rows)}")
+
+
+def _check_offsets(name: str, offsets: Tensor, rows: Tensor) -> None:
+    # Here and elsewhere not len(), which would fix the size in a traced program.
+    if offsets.dtype != torch.int64 or offsets.ndim != 1 or offsets.shape[0] == 0:
+        raise ValueError(f"{name} must be int64 [groups + 1], beginning with 0, not {_describe(offsets)}")
+    _check_device(name, offsets, rows)
+
+
+def _check_device(name: str, tensor: Tensor, other: Tensor) -> None:
+    if tensor.device != other.device:
+        raise ValueError(f"{name} must be where the other tensors are, on {other.device}, not on {tensor.device}")
+
+
+@functools.cache
+def _triton() -> ModuleType | None:
+    """The Triton implementation, imported when a CUDA tensor first needs it; None where Triton is not installed."""
+    if importlib.util.find_spec("triton") is None:
+        return None
+    return importlib.import_module("sgloc.ops.triton_launch")
+
+
+def _register(name: str) -> CustomOpDef:
+    """Register sgloc::<name> with its vectorised and its CUDA implementation."""
+    implementation: Callable[..., Tensor] = getattr(vectorised, name)
+    operator = torch.library.custom_op(f"sgloc::{name}", implementation, mutates_args=())
+
+    def on_cuda(*tensors: Tensor) -> Tensor:
+        # The kernels compute in float32.
+        if _triton() is None or any(tensor.dtype == torch.float64 for tensor in tensors):
+            return implementation(*tensors)
+        return getattr(_triton(), name)(*tensors)  # type: ignore[no-any-return]
+
+    operator.register_kernel("cuda")(on_cuda)
+    return operator
+
+
+_node_boxes = _register("node_boxes")
+_grid_adjacency = _register("grid_adjacency")
+_node_adjacency = _register("node_adjacency")
+_grid_aggregate = _register("grid_aggregate")
+_grid_aggregate_transposed = _register("grid_aggregate_transposed")
+
+
+@_node_boxes.register_fake
+def _(points: Tensor, node_offsets: Tensor) -> Tensor:
+    return points.new_empty(node_offsets.shape[0] - 1, 4)
+
+
+@_grid_adjacency.register_fake
+def _(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
+    most = torch.library.get_ctx().new_dynamic_size()
+    return boxes.new_empty(sketch_offsets.shape[0] - 1, most, most, dtype=torch.int16)
+
+
+@_node_adjacency.register_fake
+def _(points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor) -> Tensor:
+    most = torch.library.get_ctx().new_dynamic_size()
+    return points.new_empty(sketch_offsets.shape[0] - 1, most, most, dtype=torch.int16)
+
+
+@_grid_aggregate.register_fake
+def _(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
+    return embeddings.new_empty(NUM_CELLS, *embeddings.shape)
+
+
+@_grid_aggregate_transposed.register_fake
+def _(adjacency: Tensor, sums: Tensor, sketch_offsets: Tensor) -> Tensor:
+    return sums.new_empty(sums.shape[1:])
+
+
+def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs, output)
+
+
+def _node_boxes_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+    points, node_offsets, boxes = ctx.saved_tensors
+    node = group_index(node_offsets, points.shape[0])
+    attains = points.repeat_interleave(2, dim=1) == boxes[node]  # [P, 4]
+    shares = attains * (gradient / segment_sum(attains.long(), node_offsets))[node]
+    return shares.view(-1, 2, 2).sum(2), None
+
+
+_node_boxes.register_autograd(_node_boxes_backward, setup_context=_save_boxes)
+
+
+def _save_relation(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
+    adjacency, _, sketch_offsets = inputs
+    ctx.save_for_backward(adjacency, sketch_offsets)
+
+
+def _transpose(operator: CustomOpDef) -> Callable[[Any, Tensor], tuple[None, Tensor, None]]:
+    """The backward of a sum over neighbours whose transpose is `operator`."""
+
+    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
+        adjacency, sketch_offsets = ctx.saved_tensors
+        return None, operator(adjacency, gradient, sketch_offsets), None
+
+    return backward
+
+
+_grid_aggregate.register_autograd(_transpose(_grid_aggregate_transposed), setup_context=_save_relation)
+_grid_aggregate_transposed.register_autograd(_transpose(_grid_aggregate), setup_context=_save_relation)

@@ -1,7 +1,7 @@
-"""Ragged batches: flat rows with offsets, and their padded form.
+"""Ragged batches: flat rows with offsets that say whose they are.
 
-Shapes: R rows in all, B groups (sketches, nodes ...), M the most rows in a group; offsets int64 [B+1] with offsets[0] =
-    0 and offsets[B] = R.
+Shapes: R rows in all, B groups (sketches, nodes ...); offsets int64 [B+1] with offsets[0] = 0 and offsets[B] = R. To
+    give R, where it is known, spares a transfer from the device.
 """
 
 import torch
@@ -13,28 +13,19 @@ def offsets_from_lengths(lengths: Tensor) -> Tensor:
     return torch.nn.functional.pad(torch.cumsum(lengths, 0), (1, 0))
 
 
-def group_index(offsets: Tensor) -> Tensor:
+def group_index(offsets: Tensor, num_rows: int | None = None) -> Tensor:
     """The group of every row: offsets [B+1] to int64 [R]."""
-    return torch.repeat_interleave(offsets.diff())
+    return torch.repeat_interleave(offsets.diff(), output_size=num_rows)
 
 
-def local_index(offsets: Tensor) -> Tensor:
+def local_index(offsets: Tensor, num_rows: int | None = None) -> Tensor:
     """The place of every row in its group: offsets [B+1] to int64 [R]."""
-    group = group_index(offsets)
-    return torch.arange(len(group), device=offsets.device) - offsets[group]
-
-
-def padded_index(offsets: Tensor) -> tuple[Tensor, int]:
-    """Where each row stands in the padded form.
-
-    Returns:
-        int64 [R], the place in the flattened [B * M]; and M, which costs a transfer from the device.
-    """
-    most = int(offsets.diff().max()) if len(offsets) > 1 else 0
-    return group_index(offsets) * most + local_index(offsets), most
+    group = group_index(offsets, num_rows)
+    return torch.arange(group.shape[0], device=offsets.device) - offsets.index_select(0, group)
 
 
 def segment_sum(rows: Tensor, offsets: Tensor) -> Tensor:
     """Sum of each group's rows: [R, D] and offsets [B+1] to [B, D]; an empty group gives zero."""
-    result = rows.new_zeros(len(offsets) - 1, rows.shape[1])
-    return result.index_add(0, group_index(offsets), rows)
+    # Not len(), which would fix the size in a traced program.
+    result = rows.new_zeros(offsets.shape[0] - 1, rows.shape[1])
+    return result.index_add(0, group_index(offsets, rows.shape[0]), rows)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from sgloc import random
-from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths, segment_sum
+from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths
 from sgloc.random import Purpose
 
 MOST_OFFSET = 1000
@@ -30,7 +30,8 @@ def absolute_coordinates(offsets: Tensor, sketch_point_offsets: Tensor, scale: f
     # Summed as integers: exact, however long the batch.
     sums = torch.cumsum(offsets.long().clamp(-MOST_OFFSET, MOST_OFFSET), 0)
     before = torch.nn.functional.pad(sums, (0, 0, 1, 0))[sketch_point_offsets[:-1]]
-    return ((sums - before[group_index(sketch_point_offsets)]).double() / scale).float()
+    sketch = group_index(sketch_point_offsets, len(offsets))
+    return ((sums - before.index_select(0, sketch)).double() / scale).float()
 
 
 def random_scale(points: Tensor, sketch_point_offsets: Tensor, random_key: Tensor, amount: float) -> Tensor:
@@ -47,7 +48,7 @@ def random_scale(points: Tensor, sketch_point_offsets: Tensor, random_key: Tenso
     """
     axes = torch.arange(2, device=points.device)
     factors = 1 + amount * (2 * random.uniform(random.fold(random_key, Purpose.SCALE)[:, None], axes) - 1)
-    return points * factors[group_index(sketch_point_offsets)]
+    return points * factors.index_select(0, group_index(sketch_point_offsets, len(points)))
 
 
 def drop_points(
@@ -67,16 +68,24 @@ def drop_points(
         The points that stay [P', 2], and the new lengths int64 [S].
     """
     stroke_offsets = offsets_from_lengths(stroke_lengths)
-    sketch_point_offsets = stroke_offsets[sketch_stroke_offsets]
-    place = local_index(stroke_offsets)
-    inner = (place >= _FIRST_POINTS_KEPT) & (place < stroke_lengths[group_index(stroke_offsets)] - 1)
-    key = random.fold(random_key, Purpose.DROP_POINT)[group_index(sketch_point_offsets)]
-    keep = ~(inner & (random.uniform(key, local_index(sketch_point_offsets)) < probability))
+    stroke = group_index(stroke_offsets, len(points))
+    place = torch.arange(len(points), device=points.device)
+    first_inner, last = stroke_offsets[:-1] + _FIRST_POINTS_KEPT, stroke_offsets[1:] - 1
+    is_inner = (place >= first_inner.index_select(0, stroke)) & (place < last.index_select(0, stroke))
+    inner = is_inner.nonzero()[:, 0]
+    stroke = stroke.index_select(0, inner)
+    sketch = group_index(sketch_stroke_offsets, len(stroke_lengths))
+    key = random.fold(random_key, Purpose.DROP_POINT)[sketch]
+    first_of_sketch = stroke_offsets[sketch_stroke_offsets][sketch]
+    number = random.uniform(key.index_select(0, stroke), inner - first_of_sketch.index_select(0, stroke))
+    is_dropped = number < probability
+    keep = torch.ones_like(is_inner).index_fill_(0, inner[is_dropped], False)
     kept = keep.nonzero()[:, 0]
     # In absolute coordinates, taking over the offsets of the dropped points behind it moves a kept point to where the
     # last of them was.
     last_of_run = torch.cat([kept[1:], kept.new_tensor([len(points)])]) - 1
-    return points[last_of_run], segment_sum(keep.long()[:, None], stroke_offsets)[:, 0]
+    num_dropped = torch.zeros_like(stroke_lengths).index_add_(0, stroke, is_dropped.long())
+    return points.index_select(0, last_of_run), stroke_lengths - num_dropped
 
 
 def disturb(
@@ -100,12 +109,12 @@ def disturb(
     low = torch.segment_reduce(points, "min", lengths=sketch_lengths, axis=0).clamp(max=0)
     high = torch.segment_reduce(points, "max", lengths=sketch_lengths, axis=0).clamp(min=0)
     size = (high - low).amax(1)  # [B]
-    stroke = local_index(sketch_stroke_offsets)
-    sketch = group_index(sketch_stroke_offsets)
+    stroke = local_index(sketch_stroke_offsets, len(stroke_lengths))
+    sketch = group_index(sketch_stroke_offsets, len(stroke_lengths))
     key = random.fold(random.fold(random_key, Purpose.DISTURB)[sketch], stroke)
     noise = random.normal(key[:, None], torch.arange(2, device=points.device)).to(points.dtype)
     moves = noise * (size[sketch] * scale * (stroke > 0))[:, None]
-    return points + moves[group_index(stroke_offsets)]
+    return points + moves.index_select(0, group_index(stroke_offsets, len(points)))
 
 
 def split_nodes(

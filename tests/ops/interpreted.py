@@ -1,0 +1,72 @@
+"""The Triton kernels, through their launchers, in Triton's interpreter against literal loops.
+
+`test_triton.py` runs this file in a process of its own: Triton is interpreted only if TRITON_INTERPRET=1 when it is
+imported.
+"""
+
+import pytest
+import torch
+from triton import knobs
+
+from sgloc.ops import triton_launch
+from tests.ops import reference
+from tests.ops.reference import SHAPES, make_points, make_rows
+
+each_shape = pytest.mark.parametrize("num_nodes", SHAPES.values(), ids=SHAPES.keys())
+
+
+def test_this_is_the_interpreter() -> None:
+    assert knobs.runtime.interpret
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
+@each_shape
+def test_boxes_and_adjacency(num_nodes: list[int], dtype: torch.dtype) -> None:
+    points, node_offsets, sketch_offsets = make_points(num_nodes, dtype)
+    expected_boxes = reference.node_boxes(points, node_offsets)
+    boxes = triton_launch.node_boxes(points, node_offsets)
+    torch.testing.assert_close(boxes, expected_boxes.to(dtype), rtol=0, atol=0)
+    expected = reference.grid_adjacency(expected_boxes, sketch_offsets)
+    torch.testing.assert_close(triton_launch.grid_adjacency(boxes, sketch_offsets), expected, rtol=0, atol=0)
+    found = triton_launch.node_adjacency(points, node_offsets, sketch_offsets)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
+# Not bfloat16, of which the interpreter multiplies the bits as if they were integers.
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+@pytest.mark.parametrize("width", [0, 1, 150])
+@each_shape
+def test_sums_over_neighbours(num_nodes: list[int], width: int, dtype: torch.dtype) -> None:
+    points, node_offsets, sketch_offsets = make_points(num_nodes)
+    adjacency = reference.grid_adjacency(reference.node_boxes(points, node_offsets), sketch_offsets)
+    embeddings = make_rows(sum(num_nodes), width, dtype=dtype)
+    found = triton_launch.grid_aggregate(adjacency, embeddings, sketch_offsets)
+    torch.testing.assert_close(found, reference.grid_aggregate(adjacency, embeddings, sketch_offsets).to(dtype))
+    sums = make_rows(*found.shape, dtype=dtype)
+    torch.testing.assert_close(
+        triton_launch.grid_aggregate_transposed(adjacency, sums, sketch_offsets),
+        reference.grid_aggregate_transposed(adjacency, sums, sketch_offsets).to(dtype),
+    )
+
+
+def test_inputs_may_have_any_strides() -> None:
+    points, node_offsets, sketch_offsets = make_points(SHAPES["ragged"])
+
+    def strided(tensor: torch.Tensor) -> torch.Tensor:
+        return tensor.repeat_interleave(2, dim=-1)[..., ::2]
+
+    boxes = triton_launch.node_boxes(strided(points), strided(node_offsets))
+    torch.testing.assert_close(boxes, triton_launch.node_boxes(points, node_offsets), rtol=0, atol=0)
+    adjacency = reference.grid_adjacency(boxes, sketch_offsets)
+    for found in (
+        triton_launch.grid_adjacency(strided(boxes), strided(sketch_offsets)),
+        triton_launch.node_adjacency(strided(points), strided(node_offsets), strided(sketch_offsets)),
+    ):
+        torch.testing.assert_close(found, adjacency, rtol=0, atol=0)
+    embeddings = make_rows(len(boxes), 3)
+    sums = triton_launch.grid_aggregate(strided(adjacency), strided(embeddings), strided(sketch_offsets))
+    torch.testing.assert_close(sums, triton_launch.grid_aggregate(adjacency, embeddings, sketch_offsets))
+    torch.testing.assert_close(
+        triton_launch.grid_aggregate_transposed(strided(adjacency), strided(sums), strided(sketch_offsets)),
+        triton_launch.grid_aggregate_transposed(adjacency, sums, sketch_offsets),
+    )
