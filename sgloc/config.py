@@ -165,6 +165,9 @@ class TrainConfig:
     accumulation: int = 1
     """Parts in which each rank computes its share of the batch, one after the other. The result is the same; memory is
     divided, and the forward pass is computed twice."""
+    checkpoint_decoder: bool = False
+    """Keep the decoder's state only every 32 steps, and compute the rest again in the backward pass. The result is the
+    same; the decoder's memory becomes a fraction, its forward pass is computed twice."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
     float32."""
@@ -228,6 +231,7 @@ _FREE_OPTIONS = frozenset(
         "train.run_dir",
         "train.num_steps",
         "train.accumulation",
+        "train.checkpoint_decoder",
         "train.device",
         "train.log_every",
         "train.validate_every",

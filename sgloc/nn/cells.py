@@ -1,22 +1,23 @@
 """Recurrent cells: LSTM, layer-norm LSTM and HyperLSTM (METHOD 5 and 6; Ha, Dai and Le 2016).
 
-A cell splits its work in two: `project` is what depends on inputs alone, computed for all steps in one product; `step`
-    is the rest. Recurrent dropout
-masks are multiplied into the candidate tanh(j). All three cells add a forget bias of 1.
+A cell is its weights. Its work is in two parts: `project` is what depends on inputs alone, computed for all steps in
+one product; the recurrence is the rest. Recurrent dropout masks are multiplied into the candidate tanh(j). All three
+cells add a forget bias of 1.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sgloc.config import CellName
+from sgloc.nn.gates import Norm
+from sgloc.nn.hyper import HyperRecurrence
+from sgloc.nn.recurrence import LSTMRecurrence, Recurrence, Tensors, through_time
+from sgloc.nn.sequence import TimeMajor
 
 _FORGET_BIAS = 1.0
-_LAYER_NORM_EPSILON = 1e-3
 _SHIFT_STANDARD_DEVIATION = 0.01
 _INITIAL_SCALE = 0.1
-
-State = tuple[Tensor, ...]
 
 
 def _input_weight(input_size: int, num_outputs: int) -> nn.Parameter:
@@ -28,10 +29,16 @@ def _recurrent_weight(size: int) -> nn.Parameter:
     return nn.Parameter(torch.cat([nn.init.orthogonal_(torch.empty(size, size)) for _ in range(4)], dim=1))
 
 
-def _new_cell(gates: tuple[Tensor, ...], c: Tensor, mask: Tensor | None) -> Tensor:
-    i, j, f, _ = gates
-    candidate = torch.tanh(j) if mask is None else torch.tanh(j) * mask
-    return c * torch.sigmoid(f + _FORGET_BIAS) + torch.sigmoid(i) * candidate
+def _with_forget_bias(bias: Tensor) -> Tensor:
+    """Gate biases [4H], 1 added to the forget gate's; returns [4, H]."""
+    offset = torch.tensor([0, 0, _FORGET_BIAS, 0], dtype=bias.dtype, device=bias.device)
+    return bias.view(4, -1) + offset[:, None]
+
+
+def _for_product(weight: Tensor) -> Tensor:
+    """The weight in the type in which to multiply by it: its own or, under autocast, the shorter one."""
+    device = weight.device.type
+    return weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
 
 
 class Cell(nn.Module):
@@ -39,7 +46,7 @@ class Cell(nn.Module):
 
     Attributes:
         hidden_size: H, the width of the output.
-        state_sizes: widths of the parts of the state, in the order in which a flat state holds them.
+        state_sizes: widths of the state's parts, the output h first.
         mask_size: width of a step's dropout mask.
     """
 
@@ -57,30 +64,74 @@ class Cell(nn.Module):
             first: which of the cell's inputs the first column is.
 
         Returns:
-            [R, G], to be summed over the parts of the input and given to `step`.
+            [R, G], to be summed over the parts of the input.
         """
         raise NotImplementedError
 
-    def step(self, projected: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
-        """One time step of n sequences.
+    def weights(self) -> Tensors:
+        """What `recurrence` is made of, differentiable; what multiplies is in autocast's type, where there is one."""
+        raise NotImplementedError
+
+    def recurrence(self, weights: Tensors) -> Recurrence:
+        """The cell's recurrence with these weights."""
+        raise NotImplementedError
+
+    def run(
+        self,
+        projected: Tensor,
+        layout: TimeMajor,
+        state: Tensor | None,
+        masks: Tensor | None,
+        segment: int | None = None,
+    ) -> Tensor:
+        """Run the cell over sequences, differentiably, but only once.
 
         Args:
-            projected: [n, G], what `project` made of the step's inputs.
-            state: the state's parts, [n, size] each, in the order of `state_sizes`.
-            mask: [n, mask_size] recurrent dropout mask, or None.
+            projected: [R, G], the time-major rows of `project`, all parts of the input summed.
+            layout: where the rows belong.
+            state: flat [n, sum of state_sizes], each sequence's first state, in the sequences' original order; None for
+                zeros.
+            masks: [R, mask_size], recurrent dropout masks, time-major; None for no dropout.
+            segment: keep only each so manieth step's state for the backward pass, and compute the steps between again.
 
         Returns:
-            The output [n, H], and the new state.
+            [R, H], the outputs, time-major, in the weights' type: autocast's shorter types are for products alone, a
+            sum over many steps needs the digits.
         """
-        raise NotImplementedError
+        weights, sizes = self.weights(), layout.batch_sizes
+        if state is None:
+            parts = tuple(weights[-1].new_zeros(len(layout.order), size) for size in self.state_sizes)
+        else:
+            parts = self.split_state(state[layout.order].to(weights[-1].dtype))
+        has_state = state is not None
+        if segment is None:
+            return through_time(self.recurrence, weights, projected, masks, parts, sizes, has_state)[0]
+        outputs = []
+        for start in range(0, len(sizes), segment):
+            part = sizes[start : start + segment]
+            rows = slice(sum(sizes[:start]), sum(sizes[: start + segment]))
+            output, *parts = checkpoint(
+                through_time,
+                self.recurrence,
+                weights,
+                projected[rows],
+                None if masks is None else masks[rows],
+                tuple(values[: part[0]] for values in parts),
+                part,
+                has_state or start > 0,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            outputs.append(output)
+        return torch.cat(outputs)
 
-    def split_state(self, flat: Tensor) -> State:
-        """A flat state [n, sum of state_sizes] in its parts."""
+    def split_state(self, flat: Tensor) -> Tensors:
+        """A flat state [n, sum of state_sizes], as METHOD orders it, in its parts, the output h first."""
         return tuple(flat.split(self.state_sizes, dim=1))
 
 
 class LSTM(Cell):
-    """The plain LSTM; its state is (c, h)."""
+    """The plain LSTM; its flat state is (c, h)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(hidden_size, (hidden_size, hidden_size), hidden_size)
@@ -92,40 +143,38 @@ class LSTM(Cell):
         """See `Cell.project`; G = 4H."""
         return inputs @ self.weight_input[first : first + inputs.shape[1]]
 
-    def step(self, projected: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
-        """See `Cell.step`."""
-        c, h = state
-        gates = (projected + torch.addmm(self.bias, h, self.weight_hidden)).chunk(4, dim=1)
-        c = _new_cell(gates, c, mask)
-        h = torch.tanh(c) * torch.sigmoid(gates[3])
-        return h, (c, h)
+    def weights(self) -> Tensors:
+        """See `Cell.weights`."""
+        return _for_product(self.weight_hidden), _with_forget_bias(self.bias).flatten()
+
+    def recurrence(self, weights: Tensors) -> Recurrence:
+        """See `Cell.recurrence`."""
+        hidden, bias = weights
+        return LSTMRecurrence(hidden, bias, None)
+
+    def split_state(self, flat: Tensor) -> Tensors:
+        """See `Cell.split_state`."""
+        c, h = super().split_state(flat)
+        return h, c
 
 
 class _NormalizedGates(nn.Module):
-    """Layer norm of each gate's pre-activations, and of the new cell before the output tanh."""
+    """Weights of the layer norm of each gate's pre-activations, and of the new cell before the output tanh."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
-        self.hidden_size = hidden_size
         self.gate_gain = nn.Parameter(torch.ones(4 * hidden_size))
         self.gate_bias = nn.Parameter(torch.zeros(4 * hidden_size))
         self.cell_gain = nn.Parameter(torch.ones(hidden_size))
         self.cell_bias = nn.Parameter(torch.zeros(hidden_size))
 
-    def forward(self, gates: Tensor, c: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Gates [n, 4, H] and old cell [n, H] to new hidden and new cell."""
-        size = self.hidden_size
-        normed = F.layer_norm(gates, (size,), eps=_LAYER_NORM_EPSILON)
-        gate = torch.addcmul(self.gate_bias.view(4, size), normed, self.gate_gain.view(4, size)).unbind(1)
-        c = _new_cell(gate, c, mask)
-        h = torch.tanh(F.layer_norm(c, (size,), self.cell_gain, self.cell_bias, _LAYER_NORM_EPSILON)) * torch.sigmoid(
-            gate[3]
-        )
-        return h, c
+    def weights(self) -> Norm:
+        """As the recurrences want them."""
+        return Norm(self.gate_gain.view(4, -1), _with_forget_bias(self.gate_bias), self.cell_gain, self.cell_bias)
 
 
 class LayerNormLSTM(Cell):
-    """The layer-norm LSTM, without a gate bias; its state is (h, c)."""
+    """The layer-norm LSTM, without a gate bias; its flat state is (h, c)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(hidden_size, (hidden_size, hidden_size), hidden_size)
@@ -137,27 +186,28 @@ class LayerNormLSTM(Cell):
         """See `Cell.project`; G = 4H."""
         return inputs @ self.weight_input[first : first + inputs.shape[1]]
 
-    def step(self, projected: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
-        """See `Cell.step`."""
-        h, c = state
-        gates = projected + h @ self.weight_hidden
-        h, c = self.norm(gates.view(-1, 4, self.hidden_size), c, mask)
-        return h, (h, c)
+    def weights(self) -> Tensors:
+        """See `Cell.weights`."""
+        return (_for_product(self.weight_hidden), *self.norm.weights())
+
+    def recurrence(self, weights: Tensors) -> Recurrence:
+        """See `Cell.recurrence`."""
+        hidden, *norm = weights
+        return LSTMRecurrence(hidden, None, Norm(*norm))
 
 
 class HyperLSTM(Cell):
-    """The HyperLSTM; its state is (h, hyper_h, c, hyper_c).
+    """The HyperLSTM; its flat state is (h, hyper_h, c, hyper_c).
 
     A small layer-norm LSTM reads the input and the old h; its output h' scales the eight gate pre-activations (four of
-    the input, four recurrent) and
-    shifts the four recurrent ones, through embeddings of width E. Dropout masks are [n, H + A]: the main candidate's,
-    then the small one's.
+    the input, four recurrent) and shifts the four recurrent ones, through embeddings of width E. Dropout masks are
+    [n, H + A]: the main candidate's, then the small one's.
     """
 
     def __init__(self, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int) -> None:
         sizes = (hidden_size, hyper_size, hidden_size, hyper_size)
         super().__init__(hidden_size, sizes, hidden_size + hyper_size)
-        self.hyper_size, self.embedding_size, self.input_size = hyper_size, embedding_size, input_size
+        self.hyper_size, self.input_size = hyper_size, input_size
         self.weight_input = _input_weight(input_size, 4 * hidden_size)
         self.weight_hidden = _recurrent_weight(hidden_size)
         self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
@@ -171,31 +221,26 @@ class HyperLSTM(Cell):
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
         """See `Cell.project`; G = 4H of the main cell, then 4A of the small one."""
-        return torch.cat(
-            [inputs @ self.weight_input[first : first + inputs.shape[1]], self.hyper.project(inputs, first)], dim=1
-        )
+        columns = slice(first, first + inputs.shape[1])
+        return inputs @ torch.cat([self.weight_input[columns], self.hyper.weight_input[columns]], dim=1)
 
-    def step(self, projected: Tensor, state: State, mask: Tensor | None) -> tuple[Tensor, State]:
-        """See `Cell.step`."""
-        h, hyper_h, c, hyper_c = state
-        size, embedding = self.hidden_size, self.embedding_size
-        of_input, of_hyper = projected.split([4 * size, 4 * self.hyper_size], dim=1)
-        main_mask, hyper_mask = (None, None) if mask is None else mask.split([size, self.hyper_size], dim=1)
-        _, (hyper_h, hyper_c) = self.hyper.step(
-            of_hyper + self.hyper.project(h, self.input_size), (hyper_h, hyper_c), hyper_mask
+    def weights(self) -> Tensors:
+        """See `Cell.weights`."""
+        shift_bias = self.scale_down_bias.new_zeros(self.shift_down.shape[1])
+        products = (
+            torch.cat([self.weight_hidden, self.hyper.weight_input[self.input_size :]], dim=1),
+            self.hyper.weight_hidden,
+            torch.cat([self.scale_down_weight, self.shift_down], dim=1),
+            torch.cat([self.scale_down_bias, shift_bias]),
+            torch.cat([self.scale_up, self.shift_up]),
         )
-        scale = (
-            torch.addmm(self.scale_down_bias, hyper_h, self.scale_down_weight).view(-1, 8, embedding).transpose(0, 1)
-            @ self.scale_up
-        )
-        shift = (hyper_h @ self.shift_down).view(-1, 4, embedding).transpose(0, 1) @ self.shift_up
-        gates = (
-            of_input.view(-1, 4, size).transpose(0, 1) * scale[:4]
-            + (h @ self.weight_hidden).view(-1, 4, size).transpose(0, 1) * scale[4:]
-        )
-        gates = (gates + shift).transpose(0, 1) + self.bias.view(4, size)
-        h, c = self.norm(gates, c, main_mask)
-        return h, (h, hyper_h, c, hyper_c)
+        others = (self.bias.view(4, -1), *self.norm.weights(), *self.hyper.norm.weights())
+        return (*(_for_product(weight) for weight in products), *others)
+
+    def recurrence(self, weights: Tensors) -> Recurrence:
+        """See `Cell.recurrence`."""
+        hidden, hyper_hidden, down, down_bias, up, bias, *norms = weights
+        return HyperRecurrence(hidden, hyper_hidden, down, down_bias, up, bias, Norm(*norms[:4]), Norm(*norms[4:]))
 
 
 def make_cell(name: CellName, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int) -> Cell:

@@ -5,10 +5,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgloc.config import ModelConfig
-from sgloc.nn.cells import State, make_cell
+from sgloc.nn.cells import make_cell
 from sgloc.nn.encoder import linear, recurrent_masks
 from sgloc.nn.mixture import NUM_PEN_STATES
-from sgloc.nn.sequence import TimeMajor, run_cell
+from sgloc.nn.sequence import TimeMajor
 from sgloc.random import Purpose
 
 ROW_SIZE = 5
@@ -39,7 +39,9 @@ class Decoder(nn.Module):
         """Flat initial state for codes y [n, Z]: [n, sum of state sizes]."""
         return torch.tanh(self.initial_state(y))
 
-    def forward(self, y: Tensor, inputs: Tensor, layout: TimeMajor, random_key: Tensor) -> Tensor:
+    def forward(
+        self, y: Tensor, inputs: Tensor, layout: TimeMajor, random_key: Tensor, segment: int | None = None
+    ) -> Tensor:
         """Teacher forcing: raw outputs for given input rows.
 
         Args:
@@ -47,6 +49,7 @@ class Decoder(nn.Module):
             inputs: [R, 5], the row before the one to draw, time-major.
             layout: which sketch and step each row is.
             random_key: int64 [B], for recurrent dropout in training.
+            segment: see `Cell.run`.
 
         Returns:
             [R, 3 + 6 m], time-major, as `sgloc.nn.mixture.split_output` reads them.
@@ -55,11 +58,33 @@ class Decoder(nn.Module):
         if self.training and self.keep < 1:
             mask = recurrent_masks(self.cell, random_key[layout.sequence], Purpose.DECODER, layout.step, self.keep)
         projected = self.cell.project(inputs) + F.embedding(layout.sequence, self.cell.project(y, ROW_SIZE))
-        outputs = run_cell(self.cell, projected, layout, self.first_state(y), mask)
+        outputs = self.cell.run(projected, layout, self.first_state(y), mask, segment)
         return self.output(outputs)  # type: ignore[no-any-return]
 
-    def step(self, row: Tensor, projected_code: Tensor, state: State) -> tuple[Tensor, State]:
-        """One free-running step of n sketches: previous rows [n, 5], `cell.project(y, 5)` [n, G] and state, to raw
-        outputs [n, 3 + 6 m] and state."""
-        hidden, state = self.cell.step(self.cell.project(row) + projected_code, state, None)
-        return self.output(hidden), state
+
+class Stepper:
+    """Free-running drawing of n sketches in step together, n shrinking as they end.
+
+    Args:
+        decoder: in evaluation mode.
+        y: [n, Z], codes.
+    """
+
+    def __init__(self, decoder: Decoder, y: Tensor) -> None:
+        self.decoder = decoder
+        # Made ready once, not at every step.
+        self.recurrence = decoder.cell.recurrence(decoder.cell.weights())
+        self.code = decoder.cell.project(y, ROW_SIZE)
+        self.state = decoder.cell.split_state(decoder.first_state(y))
+
+    def step(self, row: Tensor) -> Tensor:
+        """One step: from the previous rows [n, 5] to raw outputs [n, 3 + 6 m]."""
+        projected = self.decoder.cell.project(row) + self.code
+        states = self.recurrence.run(projected, None, self.state, [len(row)], True)
+        self.state = tuple(part[len(row) :] for part in states[: len(self.state)])
+        return self.decoder.output(self.state[0])  # type: ignore[no-any-return]
+
+    def keep(self, sketches: Tensor) -> None:
+        """Go on with these sketches only: bool [n]."""
+        self.code = self.code[sketches]
+        self.state = tuple(part[sketches] for part in self.state)

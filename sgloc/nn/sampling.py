@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from sgloc import random
-from sgloc.nn.decoder import PEN_END, ROW_SIZE, Decoder, start_rows
+from sgloc.nn.decoder import PEN_END, ROW_SIZE, Decoder, Stepper, start_rows
 from sgloc.nn.mixture import NUM_PEN_STATES, Mixture, split_output
 from sgloc.random import Purpose
 
@@ -28,20 +28,18 @@ def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, te
         For each code stroke-5 rows [n, 5] in absolute normalised coordinates, without the end row; n may be 0.
     """
     alive = torch.arange(len(y), device=y.device)
-    state = decoder.cell.split_state(decoder.first_state(y))
-    code = decoder.cell.project(y, ROW_SIZE)
+    stepper = Stepper(decoder, y)
     row = start_rows(len(y), y)
     rows = y.new_zeros(len(y), max_points, ROW_SIZE)
     lengths = torch.zeros_like(alive)
     for step in range(max_points):
         if len(alive) == 0:
             break
-        raw, state = decoder.step(row, code, state)
-        row = _next_row(raw, random.fold(random_key[alive], step), temperature)
+        row = _next_row(stepper.step(row), random.fold(random_key[alive], step), temperature)
         goes_on = row[:, 2 + PEN_END] == 0
         # Sketches that ended leave the batch.
-        alive, row, code = alive[goes_on], row[goes_on], code[goes_on]
-        state = tuple(part[goes_on] for part in state)
+        stepper.keep(goes_on)
+        alive, row = alive[goes_on], row[goes_on]
         rows[alive, step] = row
         lengths[alive] += 1
     return [sketch[:length] for sketch, length in zip(rows, lengths.tolist(), strict=True)]

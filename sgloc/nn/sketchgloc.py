@@ -19,6 +19,8 @@ from sgloc.sketch.ragged import SketchBatch
 
 Result = TypeVar("Result")
 
+_CHECKPOINT_STEPS = 32
+
 
 class LossSums(NamedTuple):
     """Loss terms summed over the steps and the sketches of a batch; 0-dimensional, in nats.
@@ -82,7 +84,7 @@ class SketchGloc(nn.Module):
         """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""
         return self.encoder.code(self.encoder.gather(sketches), sketches.random_key)
 
-    def forward(self, sketches: SketchBatch, num_parts: int = 1) -> LossSums:
+    def forward(self, sketches: SketchBatch, num_parts: int = 1, checkpoint_decoder: bool = False) -> LossSums:
         """Loss of a batch.
 
         Args:
@@ -91,6 +93,8 @@ class SketchGloc(nn.Module):
                 computed again in the backward pass;
                 only batch norm, which needs the global batch, sees all sketches at once, so that the result does not
                 depend on the number of parts.
+            checkpoint_decoder: keep the decoder's state only now and then, and compute the rest again in the backward
+                pass.
 
         Returns:
             The loss terms.
@@ -103,10 +107,13 @@ class SketchGloc(nn.Module):
             gathered = torch.cat([_recomputed(self.encoder.gather, part) for part in parts])
         code = self.encoder.code(gathered, sketches.random_key)
         if num_parts == 1:
-            mixture, pen = self.reconstruction(sketches, code.y)
+            mixture, pen = self.reconstruction(sketches, code.y, checkpoint_decoder)
         else:
             codes = code.y.split([len(part) for part in parts])
-            terms = [_recomputed(self.reconstruction, part, y) for part, y in zip(parts, codes, strict=True)]
+            terms = [
+                _recomputed(self.reconstruction, part, y, checkpoint_decoder)
+                for part, y in zip(parts, codes, strict=True)
+            ]
             mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
         total = mixture + pen
@@ -114,8 +121,10 @@ class SketchGloc(nn.Module):
             total = total + self.loss.kl_weight * divergence
         return LossSums(mixture, pen, divergence, total)
 
-    def reconstruction(self, sketches: SketchBatch, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7).
+    def reconstruction(
+        self, sketches: SketchBatch, y: Tensor, checkpoint_decoder: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7); for checkpoint_decoder see `forward`.
 
         Returns:
             Negative log density of the points, and cross entropy of the pen, each summed over the batch.
@@ -126,7 +135,8 @@ class SketchGloc(nn.Module):
         inputs, pen, point = decoder_rows(sketches, num_rows)
         layout = TimeMajor.from_lengths(num_rows)
         row = (torch.cumsum(num_rows, 0) - num_rows)[layout.sequence] + layout.step
-        pen_logits, mixture = split_output(self.decoder(y, inputs[row], layout, sketches.random_key))
+        segment = _CHECKPOINT_STEPS if checkpoint_decoder else None
+        pen_logits, mixture = split_output(self.decoder(y, inputs[row], layout, sketches.random_key, segment))
         pen_loss = F.cross_entropy(pen_logits, pen[row], reduction="sum")
         # End rows have no point: their density is computed at the origin and left out.
         real = point[row] >= 0
@@ -134,6 +144,6 @@ class SketchGloc(nn.Module):
         return -torch.where(real, log_density, 0).sum(), pen_loss
 
 
-def _recomputed(function: Callable[..., Result], *arguments: SketchBatch | Tensor) -> Result:
+def _recomputed(function: Callable[..., Result], *arguments: SketchBatch | Tensor | bool) -> Result:
     # Dropout comes from counters, so there is no generator state to restore.
     return cast(Result, checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))

@@ -44,13 +44,13 @@ class DDPEngine:
     def __init__(self, model: SketchGloc, config: Config, device: torch.device, world_size: int) -> None:
         self.model = model
         self.config, self.device = config, device
-        self.replica = DistributedDataParallel(model, forward_sync_buffers=False)
+        self.replica = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
         self.parameters = list(model.parameters())
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, foreach=True)
+        self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, fused=True)
         for parameter in self.parameters:
             # As Adam's first step would make it: so a fresh and a resumed run hold the same names.
             moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.tensor(0.0), **moments}
+            self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
         # DDP takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
         self.loss_factor = world_size / config.train.global_batch
         self._settle_buckets()
@@ -82,9 +82,10 @@ class DDPEngine:
 
     def train_step(self, sketches: SketchBatch, learning_rate: float) -> tuple[LossSums, Tensor]:
         """See `Engine.train_step`."""
+        train = self.config.train
         self.optimizer.zero_grad()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=self.config.train.precision == "bfloat16"):
-            losses: LossSums = self.replica(sketches, self.config.train.accumulation)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+            losses: LossSums = self.replica(sketches, train.accumulation, train.checkpoint_decoder)
         (losses.total * self.loss_factor).backward()
         norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
         for group in self.optimizer.param_groups:

@@ -6,7 +6,7 @@ import torch
 
 from sgloc.config import CellName
 from sgloc.nn.cells import Cell, HyperLSTM, make_cell
-from sgloc.nn.sequence import TimeMajor, run_cell
+from sgloc.nn.sequence import TimeMajor
 from tests.oracle import cells as oracle
 
 CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]
@@ -45,7 +45,7 @@ def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName) -> No
     mask = torch.stack([masks[sequence][step] for sequence, step in place])
     # The input is projected in two parts, as the decoder does.
     projected = cell.project(rows[:, :1]) + cell.project(rows[:, 1:], first=1)
-    outputs = run_cell(cell, projected, layout, state, mask)
+    outputs = cell.run(projected, layout, state, mask)
     for index, length in enumerate(LENGTHS):
         expected, _ = oracle.run(
             name,
@@ -60,8 +60,9 @@ def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName) -> No
         np.testing.assert_array_equal(outputs[layout.last[index]].detach().numpy(), outputs[mine[-1]].detach().numpy())
 
 
+@pytest.mark.parametrize("segment", [None, 1, 2])
 @pytest.mark.parametrize("name", CELLS)
-def test_gradients_in_float64(name: CellName) -> None:
+def test_gradients_in_float64(name: CellName, segment: int | None) -> None:
     cell = random_cell(name)
     layout = TimeMajor.from_lengths(torch.tensor([2, 3, 1]))
     inputs = torch.randn(6, INPUT, dtype=torch.float64, requires_grad=True)
@@ -71,19 +72,59 @@ def test_gradients_in_float64(name: CellName) -> None:
 
     def run(rows: torch.Tensor, first: torch.Tensor, *values: torch.Tensor) -> torch.Tensor:
         replaced = dict(zip((f"cell.{key}" for key in parameters), values, strict=True))
-        outputs: torch.Tensor = torch.func.functional_call(_Run(cell, layout, mask), replaced, (rows, first))
+        outputs: torch.Tensor = torch.func.functional_call(_Run(cell, layout, mask, segment), replaced, (rows, first))
         return outputs
 
     assert torch.autograd.gradcheck(run, (inputs, state, *parameters.values()), atol=1e-6, fast_mode=True)
 
 
 class _Run(torch.nn.Module):
-    def __init__(self, cell: Cell, layout: TimeMajor, mask: torch.Tensor) -> None:
+    def __init__(self, cell: Cell, layout: TimeMajor, mask: torch.Tensor, segment: int | None) -> None:
         super().__init__()
-        self.cell, self.layout, self.mask = cell, layout, mask
+        self.cell, self.layout, self.mask, self.segment = cell, layout, mask, segment
 
     def forward(self, rows: torch.Tensor, state: torch.Tensor) -> torch.Tensor:
-        return run_cell(self.cell, self.cell.project(rows), self.layout, state, self.mask)
+        return self.cell.run(self.cell.project(rows), self.layout, state, self.mask, self.segment)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_gradients_from_zero_are_those_from_a_state_of_zeros(name: CellName) -> None:
+    cell = random_cell(name)
+    layout = TimeMajor.from_lengths(torch.tensor(LENGTHS))
+    projected = torch.randn(sum(LENGTHS), cell.project(torch.zeros(1, INPUT).double()).shape[1], dtype=torch.float64)
+    weights = torch.randn(sum(LENGTHS), HIDDEN, dtype=torch.float64)
+
+    def gradients(state: torch.Tensor | None, segment: int | None) -> list[torch.Tensor]:
+        rows = projected.clone().requires_grad_()
+        outputs = cell.run(rows, layout, state, None, segment)
+        recurrent = [value for key, value in cell.named_parameters() if key != "weight_input"]
+        return list(torch.autograd.grad((outputs * weights).sum(), [rows, *recurrent]))
+
+    zeros = torch.zeros(len(LENGTHS), sum(cell.state_sizes), dtype=torch.float64)
+    expected = gradients(zeros, None)
+    assert all(gradient.abs().max() > 0 for gradient in expected)
+    for segment in (None, 2):
+        for mine, theirs in zip(gradients(None, segment), expected, strict=True):
+            torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-14)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_autocast_multiplies_in_bfloat16_and_keeps_state_and_sums_in_float32(name: CellName) -> None:
+    cell = random_cell(name).float()
+    layout = TimeMajor.from_lengths(torch.tensor(LENGTHS))
+    inputs = torch.randn(sum(LENGTHS), INPUT)
+
+    def run(enabled: bool) -> tuple[torch.Tensor, list[torch.Tensor]]:
+        with torch.autocast("cpu", torch.bfloat16, enabled=enabled):
+            outputs = cell.run(cell.project(inputs), layout, None, None)
+        return outputs, list(torch.autograd.grad(outputs.sum(), list(cell.parameters())))
+
+    (short, short_gradients), (full, full_gradients) = run(True), run(False)
+    assert short.dtype == torch.float32
+    assert 0 < (short - full).abs().max() < 0.05
+    for mine, theirs in zip(short_gradients, full_gradients, strict=True):
+        assert mine.dtype == torch.float32
+        assert (mine - theirs).norm() <= 0.05 * theirs.norm() + 1e-6
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -94,7 +135,7 @@ def test_without_state_and_mask_is_zeros_and_ones(name: CellName) -> None:
     zeros = torch.zeros(len(LENGTHS), sum(cell.state_sizes), dtype=torch.float64)
     ones = torch.ones(sum(LENGTHS), cell.mask_size, dtype=torch.float64)
     torch.testing.assert_close(
-        run_cell(cell, projected, layout, None, None), run_cell(cell, projected, layout, zeros, ones), rtol=0, atol=0
+        cell.run(projected, layout, None, None), cell.run(projected, layout, zeros, ones), rtol=0, atol=0
     )
 
 

@@ -136,12 +136,13 @@ def test_gradients_of_the_whole_loss_in_float64(name: CellName) -> None:
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_parts_change_nothing_but_memory(name: CellName) -> None:
-    sketches = make_batch(STROKES)
+def test_parts_and_checkpoints_change_nothing_but_memory(name: CellName) -> None:
+    # Longer than the steps between checkpoints.
+    sketches = make_batch([*STROKES, [30, 20]])
     results = []
-    for num_parts in (1, 2, 3, 5):
+    for num_parts, checkpoint_decoder in ((1, False), (2, False), (3, False), (5, False), (1, True), (2, True)):
         model = make_model(name, name)
-        losses = model(sketches, num_parts)
+        losses = model(sketches, num_parts, checkpoint_decoder)
         losses.total.backward()
         results.append(
             (losses, [parameter.grad for parameter in model.parameters()], model.encoder.batch_norm.running_mean)
@@ -150,6 +151,42 @@ def test_parts_change_nothing_but_memory(name: CellName) -> None:
         torch.testing.assert_close(losses, results[0][0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(gradients, results[0][1], rtol=1e-8, atol=1e-10)
         torch.testing.assert_close(running_mean, results[0][2], rtol=1e-12, atol=1e-12)
+
+
+def test_checkpoints_save_memory() -> None:
+    model, sketches = make_model("lstm", "hyper"), make_batch([[100], [120]])
+
+    def num_saved(checkpoint_decoder: bool) -> int:
+        sizes: dict[int, int] = {}
+
+        def pack(tensor: torch.Tensor) -> torch.Tensor:
+            storage = tensor.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+            return tensor
+
+        with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+            model(sketches, checkpoint_decoder=checkpoint_decoder)
+        return sum(sizes.values())
+
+    assert num_saved(True) < 0.6 * num_saved(False)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_bfloat16_is_for_products_alone(name: CellName) -> None:
+    model, sketches = make_model(name, name).float(), make_batch(STROKES, dtype=torch.float32)
+    full = model(sketches)
+    dtypes = {}
+    for path, module in model.named_modules():
+        module.register_forward_hook(lambda _module, _inputs, result, path=path: dtypes.update({path: result}))
+    with torch.autocast("cpu", torch.bfloat16):
+        short = model(sketches)
+        code = model.encode(sketches)
+    assert {dtypes["encoder.mean"].dtype, dtypes["decoder.output"].dtype} == {torch.bfloat16}
+    assert {dtypes["encoder.batch_norm"].dtype, code.y.dtype, *(term.dtype for term in short)} == {torch.float32}
+    assert short.total != full.total
+    torch.testing.assert_close(short, full, rtol=0.1, atol=0.5)
+    short.total.backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in model.parameters())
 
 
 def test_a_sketchs_loss_does_not_depend_on_its_neighbours_in_evaluation() -> None:

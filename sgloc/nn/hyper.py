@@ -1,0 +1,283 @@
+"""The recurrence of the HyperLSTM (METHOD 6; Ha, Dai and Le 2016), forward and back through time.
+
+The twelve small projections that scale and shift the gates are two products: one from h' down to twelve embeddings side
+by side, one batched product from them up to the twelve scales and shifts. What reads the main h is one product too.
+
+Shapes: n sequences, R steps of all sequences together, time-major; H units, A units of the small LSTM, E the width of
+an embedding. The twelve are ordered: scales of the input's gates i, j, f, o, scales of the recurrence's, shifts.
+"""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from sgloc.nn import gates
+from sgloc.nn.gates import Linearized, Norm
+from sgloc.nn.recurrence import (
+    Tensors,
+    accumulate,
+    each_step,
+    previous_rows,
+    room_for_gradients,
+    room_for_states,
+    split_masks,
+    weight_gradient,
+)
+
+
+class _Tape(NamedTuple):
+    """What the steps leave for the way back, besides states.
+
+    Attributes:
+        x: [R, 4, H], the projected input of the main gates.
+        of_h: [R, 4H + 4A], what h gives to the gates of both LSTMs.
+        small_pre: [R, 4A], pre-activations of the small LSTM.
+        down: [R, 12 E], the embeddings.
+        up: [12 R H], scales and shifts: step after step [12, n, H], which a batched product writes without a copy.
+        pre: [R, 4, H], pre-activations of the main LSTM.
+    """
+
+    x: Tensor
+    of_h: Tensor
+    small_pre: Tensor
+    down: Tensor
+    up: Tensor
+    pre: Tensor
+
+    def steps(self, batch_sizes: list[int]) -> "Iterator[_Step]":
+        """The same step by step."""
+        size, hyper_size = self.pre.shape[2], self.small_pre.shape[1] // 4
+        main, small = _split_gates(self.of_h, size)
+        fields = (self.x, self.of_h, main, small, self.small_pre, self.small_pre.view(-1, 4, hyper_size), self.down)
+        rows = (field.split(batch_sizes) for field in (*fields, self.pre))
+        embeddings = _twelve(self.down).split(batch_sizes, dim=1)
+        ups = (chunk.view(12, -1, size) for chunk in self.up.split([12 * size * number for number in batch_sizes]))
+        return map(_Step, *rows, embeddings, ups)
+
+
+class _Step(NamedTuple):
+    """Views of one step's part of the tape. They are made for all steps at once: where few sequences are left a view
+    costs as much as what is computed on it.
+
+    Attributes:
+        x, of_h, small_pre, down, pre: as on the tape.
+        main_of_h, small_of_h: what h gives to the main gates [n, 4, H], and to the small ones [n, 4A].
+        small_gates: small_pre as [n, 4, A].
+        embeddings: down as [12, n, E].
+        up: [12, n, H].
+    """
+
+    x: Tensor
+    of_h: Tensor
+    main_of_h: Tensor
+    small_of_h: Tensor
+    small_pre: Tensor
+    small_gates: Tensor
+    down: Tensor
+    pre: Tensor
+    embeddings: Tensor
+    up: Tensor
+
+    def scales(self) -> Tensor:
+        """Scales of the input's gates, scales of the recurrence's, and shifts: [3, n, 4, H]."""
+        return self.up.view(3, 4, *self.up.shape[1:]).transpose(1, 2)
+
+
+class _Gradients(NamedTuple):
+    """Gradients of what the steps computed.
+
+    Attributes:
+        x: [R, 4, H], of the projected input of the main gates.
+        of_h: [R, 4H + 4A], of what h gives to the gates; the last 4A are those of the small LSTM's projected input too.
+        down: [R, 12 E], of the embeddings.
+        up: [R, 12, H], of scales and shifts; the last four are those of the main pre-activations too.
+    """
+
+    x: Tensor
+    of_h: Tensor
+    down: Tensor
+    up: Tensor
+
+    def steps(self, batch_sizes: list[int]) -> "Iterator[_StepGradients]":
+        """The same step by step."""
+        main, small = _split_gates(self.of_h, self.x.shape[2])
+        rows = (field.split(batch_sizes) for field in (self.x, self.of_h, main, small, self.down, *self.up.split(4, 1)))
+        twelve = (field.split(batch_sizes, dim=1) for field in (_twelve(self.down), self.up.transpose(0, 1)))
+        return map(_StepGradients, *rows, *twelve)
+
+
+class _StepGradients(NamedTuple):
+    """Views of one step's part of the gradients, named as in `_Step`; scale_x, scale_h and shift are parts of up."""
+
+    x: Tensor
+    of_h: Tensor
+    main_of_h: Tensor
+    small_of_h: Tensor
+    down: Tensor
+    scale_x: Tensor
+    scale_h: Tensor
+    shift: Tensor
+    embeddings: Tensor
+    up: Tensor
+
+
+def _split_gates(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
+    """Rows [R, 4H + 4A] in [R, 4, H] and [R, 4A]."""
+    return rows[:, : 4 * size].unflatten(1, (4, size)), rows[:, 4 * size :]
+
+
+def _twelve(down: Tensor) -> Tensor:
+    """Rows [R, 12 E] as [12, R, E]."""
+    return down.view(len(down), 12, -1).transpose(0, 1)
+
+
+class HyperRecurrence:
+    """The HyperLSTM; the state's parts are (h, h', c, c').
+
+    Args:
+        hidden: [H, 4H + 4A], from h to the gates of the main and the small LSTM. This and the next four are in the type
+            in which matrices are multiplied.
+        hyper_hidden: [A, 4A], from h' to the small LSTM's gates.
+        down: [A, 12 E], from h' to the embeddings.
+        down_bias: [12 E].
+        up: [12, E, H].
+        bias: [4, H], of the main gates, before layer norm.
+        norm: of the main LSTM.
+        hyper_norm: of the small one.
+    """
+
+    def __init__(
+        self,
+        hidden: Tensor,
+        hyper_hidden: Tensor,
+        down: Tensor,
+        down_bias: Tensor,
+        up: Tensor,
+        bias: Tensor,
+        norm: Norm,
+        hyper_norm: Norm,
+    ) -> None:
+        self.hidden, self.hyper_hidden, self.bias = hidden, hyper_hidden, bias
+        self.down, self.down_bias, self.up = down, down_bias, up
+        self.norm, self.hyper_norm = norm, hyper_norm
+        self.size, self.hyper_size = len(hidden), len(hyper_hidden)
+
+    def run(
+        self, projected: Tensor, masks: Tensor | None, state: Tensors, batch_sizes: list[int], has_state: bool
+    ) -> Tensors:
+        """See `Recurrence.run`."""
+        num_rows = len(projected)
+        states = room_for_states(state, num_rows)
+        x, small_x = _split_gates(projected, self.size)
+        tape = _Tape(
+            x=x,
+            of_h=self.hidden.new_empty(num_rows, self.hidden.shape[1]),
+            small_pre=small_x.to(states[0].dtype, copy=True),
+            down=self.down.new_empty(num_rows, self.down.shape[1]),
+            up=self.up.new_empty(12 * num_rows * self.size),
+            pre=states[0].new_empty(num_rows, 4, self.size),
+        )
+        all_masks = (split_masks(part, batch_sizes) for part in self._parts_of_masks(masks))
+        steps = zip(tape.steps(batch_sizes), *all_masks, each_step(states, batch_sizes), strict=True)
+        for number, (step, mask, small_mask, (old, new)) in enumerate(steps):
+            if number > 0 or has_state:
+                torch.mm(old[0].to(self.hidden.dtype), self.hidden, out=step.of_h)
+                step.small_pre.add_(step.small_of_h)
+                accumulate(step.small_pre, old[1], self.hyper_hidden)
+            else:
+                step.of_h.zero_()
+            gates.step(step.small_gates, old[3], small_mask, self.hyper_norm, new[3], new[1])
+            torch.addmm(self.down_bias, new[1].to(self.down.dtype), self.down, out=step.down)
+            torch.bmm(step.embeddings, self.up, out=step.up)
+            scale_x, scale_h, shift = step.scales()
+            torch.add(shift, self.bias, out=step.pre)
+            step.pre.addcmul_(step.x, scale_x).addcmul_(step.main_of_h, scale_h)
+            gates.step(step.pre, old[2], mask, self.norm, new[2], new[0])
+        return (*states, *tape)
+
+    def back(
+        self,
+        grad: Tensor,
+        grad_last: Tensors,
+        masks: Tensor | None,
+        saved: Tensors,
+        batch_sizes: list[int],
+        has_state: bool,
+    ) -> tuple[Tensor, Tensors, Tensors]:
+        """See `Recurrence.back`."""
+        states, tape = saved[:4], _Tape(*saved[4:])
+        first, previous = batch_sizes[0], previous_rows(batch_sizes, grad.device)
+        main, small, normed, small_normed = self._linearize(states, tape, masks, previous)
+        gradients = _Gradients(
+            x=tape.pre.new_empty(tape.x.shape),
+            of_h=torch.empty_like(tape.of_h),
+            down=torch.empty_like(tape.down),
+            up=tape.up.new_empty(len(grad), 12, self.size),
+        )
+        grad_h, *others = room_for_gradients(grad, grad_last, first)
+        rows = (fields.steps(batch_sizes) for fields in (main, small, tape, gradients))
+        views = list(zip(*rows, each_step((grad_h,), batch_sizes), strict=True))
+        for number, (main_step, small_step, step, gradient, (grad_old, grad_new)) in reversed(list(enumerate(views))):
+            state_gradients = (*grad_new, *(part[: batch_sizes[number]] for part in others))
+            self._step_back(main_step, small_step, step, gradient, state_gradients)
+            if number > 0 or has_state:
+                accumulate(grad_old[0], gradient.of_h, self.hidden.t())
+        grad_projected = torch.cat([gradients.x.flatten(1), gradients.of_h[:, 4 * self.size :]], dim=1)
+        products = self._product_gradients(states, tape, gradients, previous[0 if has_state else first :])
+        norms = (*gates.norm_gradients(main, normed), *gates.norm_gradients(small, small_normed))
+        return grad_projected, (grad_h[:first], *others), (*products, gradients.up[:, 8:].sum(0), *norms)
+
+    def _linearize(
+        self, states: Tensors, tape: _Tape, masks: Tensor | None, previous: Tensor
+    ) -> tuple[Linearized, Linearized, Tensors, Tensors]:
+        """What `gates.linearize` makes of the main and of the small LSTM: first the derivatives of both. For previous
+        see `previous_rows`."""
+        mask, small_mask = self._parts_of_masks(masks)
+        _, _, c, small_c = states
+        first = len(c) - len(previous)
+        small_gates = tape.small_pre.view(-1, 4, self.hyper_size)
+        main, normed = gates.linearize(tape.pre, c[previous], c[first:], mask, self.norm)
+        small, small_normed = gates.linearize(
+            small_gates, small_c[previous], small_c[first:], small_mask, self.hyper_norm
+        )
+        return main, small, normed, small_normed
+
+    def _step_back(
+        self, main: Linearized, small: Linearized, step: _Step, gradient: _StepGradients, state_gradients: Tensors
+    ) -> None:
+        """A step backward. The state's gradients become those of the state before, all but that of h: it takes
+        `gradient.of_h` times the transposed weight."""
+        grad_h, grad_small_h, grad_c, grad_small_c = state_gradients
+        scale_x, scale_h, _ = step.scales()
+        grad_pre = gates.step_back(main, grad_h, grad_c, self.norm)
+        torch.mul(grad_pre, scale_x, out=gradient.x)
+        torch.mul(grad_pre, scale_h, out=gradient.main_of_h)
+        torch.mul(grad_pre, step.x, out=gradient.scale_x)
+        torch.mul(grad_pre, step.main_of_h, out=gradient.scale_h)
+        gradient.shift.copy_(grad_pre)
+        gradient.embeddings.copy_(gradient.up @ self.up.transpose(1, 2))
+        accumulate(grad_small_h, gradient.down, self.down.t())
+        grad_small = gates.step_back(small, grad_small_h, grad_small_c, self.hyper_norm).flatten(1)
+        gradient.small_of_h.copy_(grad_small)
+        grad_small_h.zero_()
+        accumulate(grad_small_h, grad_small, self.hyper_hidden.t())
+
+    def _product_gradients(self, states: Tensors, tape: _Tape, gradients: _Gradients, previous: Tensor) -> Tensors:
+        """Gradients of hidden, hyper_hidden, down, down_bias and up. For previous see `previous_rows`; rows before a
+        step whose state is zero may be missing at its beginning."""
+        h, small_h = states[:2]
+        num_rows = len(gradients.of_h)
+        grad_of_h = gradients.of_h[num_rows - len(previous) :]
+        return (
+            weight_gradient(h[previous], grad_of_h, self.hidden),
+            weight_gradient(small_h[previous], grad_of_h[:, 4 * self.size :], self.hyper_hidden),
+            weight_gradient(small_h[len(h) - num_rows :], gradients.down, self.down),
+            gradients.down.sum(0),
+            _twelve(tape.down).transpose(1, 2) @ gradients.up.transpose(0, 1),
+        )
+
+    def _parts_of_masks(self, masks: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
+        """Masks [R, H + A] of the main and the small LSTM."""
+        return (None, None) if masks is None else (masks[:, : self.size], masks[:, self.size :])
