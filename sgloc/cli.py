@@ -21,6 +21,8 @@ from sgloc.orphan import die_with_parent
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+    from sgloc.config import Config
+
 # How the parser names what it does not know: on the command line, in a file's section, at a file's top.
 _UNKNOWN = re.compile(
     r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
@@ -195,18 +197,12 @@ def _config_first(words: list[str]) -> list[str]:
     return first + rest
 
 
-def _train(words: list[str]) -> None:
-    """Train SketchGloc, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
-
-    Options override the file's. Every option is listed below with its default, unit and meaning; --print_config prints
-    them all as YAML.
-    """
-    if "TORCHELASTIC_RUN_ID" in os.environ:
-        die_with_parent()
+def _config_parser(command: str) -> "ArgumentParser":
+    """A parser of all options of `sgloc train`, from a YAML file and the command line."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from sgloc.config import Config
 
-    parser = _parser("train")
+    parser = _parser(command)
     parser.add_argument("--config", action="config", help="YAML file of options")
     parser.add_class_arguments(Config)
     parser.add_argument(
@@ -215,12 +211,31 @@ def _train(words: list[str]) -> None:
         type=str,
         help="auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from",
     )
-    options = _parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    return parser
+
+
+def _instantiate(parser: "ArgumentParser", options: "Namespace") -> "Config":
+    """The configuration that was parsed."""
+    from sgloc.config import Config
+
     try:
         values = parser.instantiate(options)
     except ConfigError as error:
         _fail(parser.prog, str(error))
-    config = Config(**{name: values[name] for name in Config.__dataclass_fields__})
+    return Config(**{name: values[name] for name in Config.__dataclass_fields__})
+
+
+def _train(words: list[str]) -> None:
+    """Train SketchGloc, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
+
+    Options override the file's. Every option is listed below with its default, unit and meaning; --print_config prints
+    them all as YAML.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    parser = _config_parser("train")
+    options = _parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    config = _instantiate(parser, options)
     from sgloc.train.loop import train
 
     train(config, options.resume)
@@ -280,9 +295,61 @@ def _generate(words: list[str]) -> None:
     print(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
 
 
+def _bench(words: list[str]) -> None:
+    """Measure speed, memory and padding: `sgloc bench ops`, `stream`, `step` or `generate`."""
+    parser = _parser("bench")
+    parser.add_argument(
+        "what",
+        choices=["ops", "stream", "step", "generate"],
+        help="grid operations and preparation, reading shards, a training step, or drawing",
+    )
+    parser.add_argument(
+        "--data",
+        default=None,
+        type=str,
+        help="folder or URL of shards to measure on; default: a drawn batch as real drawings make it",
+    )
+    parser.add_argument(
+        "--config",
+        default=None,
+        type=str,
+        help="YAML file of options of `sgloc train`; default: the published sizes",
+    )
+    parser.add_argument(
+        "--batch", type=int, default=0, help="sketches in a batch; 0: 100, for ops 1024, for generate 256"
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=0, help="of each measurement; 0: 5, for ops 10, for stream and generate 3"
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    options = _parse(parser, words)
+    if options.data is not None:
+        _check_location(parser, "data", options.data)
+    config_parser = _config_parser("bench")
+    config = _instantiate(
+        config_parser, _parse(config_parser, [f"--config={options.config}"] if options.config else [])
+    )
+    from rich.console import Console
+
+    from sgloc.bench.options import BenchOptions
+    from sgloc.bench.run import bench
+    from sgloc.dist import resolve_placement, select_device
+
+    device = select_device(options.device, resolve_placement({}))
+    wanted = BenchOptions(options.what, device, data=options.data, batch=options.batch, repeats=options.repeats)
+    report = bench(wanted, config)
+    if options.json:
+        print(report.to_json(), end="")
+    else:
+        # Where there is no terminal there is no width to keep to.
+        report.print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))
+
+
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "sample": _sample,
     "shard": _shard,
     "train": _train,
     "generate": _generate,
+    "bench": _bench,
 }

@@ -125,6 +125,19 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("generate --checkpoint a --data b --out c --count 0", "count must be from 1"),
         ("generate --checkpoint a --data b --out c --rows first", "rows must be some of original, disturbed, redrawn"),
         ("generate --checkpoint a --data b --out c --temperature hot", '"temperature"'),
+        ("bench", "required: what"),
+        ("bench sample", "'ops', 'stream', 'step', 'generate'"),
+        ("bench ops --dat shards", "did you mean 'data'?"),
+        ("bench ops --batch 1", "batch must be from 2 to 1,000,000, or 0 for the default, not 1"),
+        ("bench step --batch many", '"batch"'),
+        ("bench step --repeats -1", "repeats must be from 1"),
+        ("bench stream --data sgloc-no-shards", "sgloc-no-shards/manifest.json does not exist; give a folder that"),
+        (
+            "bench step --data sgloc-no-shards --json",
+            "sgloc-no-shards/manifest.json does not exist; give a folder that",
+        ),
+        ("bench stream --data=", "data is not set; give a folder or URL"),
+        ("bench step --config sgloc-no-file.yaml", "sgloc-no-file.yaml"),
         ("train --model.latent_siz 3", "did you mean 'model.latent_size'?"),
         ("train --model.encodr.hidden_size 3", "did you mean 'model.encoder.hidden_size'?"),
         ("train --modle.encoder.hidden_size 3", "did you mean 'model.encoder.hidden_size'?"),
@@ -152,6 +165,19 @@ def test_a_wrong_command_or_option(
     monkeypatch.chdir(tmp_path)
     assert message in said(*line.split())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("train: {num_step: 3}", "did you mean 'train.num_steps'?"),
+        ("model: {latent_size: 0}", "model.latent_size must be at least 1, not 0"),
+        ("hello", "Unexpected config"),
+    ],
+)
+def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, message: str, tmp_path: Path) -> None:
+    (tmp_path / "c.yaml").write_text(text)
+    assert message in said("bench", "step", "--config", tmp_path / "c.yaml")
 
 
 @pytest.mark.parametrize(

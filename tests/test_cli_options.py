@@ -90,6 +90,6 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"], ["-h"]):
         main(words)
         overview = capsys.readouterr().out
-        assert all(f"\n  {command} " in overview for command in ("sample", "shard", "train", "generate"))
+        assert all(f"\n  {command} " in overview for command in ("sample", "shard", "train", "generate", "bench"))
     main(["--version"])
     assert capsys.readouterr().out == f"{sgloc.__version__}\n"

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from sgloc import ops, random
 from sgloc.config import ModelConfig
 from sgloc.nn.batch_norm import GlobalBatchNorm
-from sgloc.nn.cells import Cell, make_cell
+from sgloc.nn.cells import LSTM, Cell, last_outputs, make_cell
 from sgloc.nn.sequence import TimeMajor
 from sgloc.ops.ragged import group_index, local_index, segment_sum
 from sgloc.random import Purpose
@@ -55,6 +55,12 @@ class StrokeEncoder(nn.Module):
         starts, lengths = sketches.node_offsets[:-1], sketches.node_offsets.diff()
         layout = TimeMajor.from_lengths(lengths)
         ahead = starts[layout.sequence] + layout.step
+        drops = self.training and self.keep < 1
+        # On a CPU the library is faster only where nothing is to be differentiated.
+        if not drops and (ahead.is_cuda or not torch.is_grad_enabled()):
+            cells = self.forward_cell, self.backward_cell
+            if isinstance(cells[0], LSTM) and isinstance(cells[1], LSTM):
+                return torch.cat(last_outputs(cells[0], cells[1], sketches.points[ahead], layout), dim=1)
         back = starts[layout.sequence] + lengths[layout.sequence] - 1 - layout.step
         directions = (
             (self.forward_cell, ahead, Purpose.ENCODER_FORWARD),

@@ -221,9 +221,10 @@ class HyperRecurrence:
         views = list(zip(*rows, each_step((grad_h,), batch_sizes), strict=True))
         for number, (main_step, small_step, step, gradient, (grad_old, grad_new)) in reversed(list(enumerate(views))):
             state_gradients = (*grad_new, *(part[: batch_sizes[number]] for part in others))
-            self._step_back(main_step, small_step, step, gradient, state_gradients)
+            grad_small = self._step_back(main_step, small_step, step, gradient, state_gradients)
             if number > 0 or has_state:
                 accumulate(grad_old[0], gradient.of_h, self.hidden.t())
+                accumulate(state_gradients[1].zero_(), grad_small, self.hyper_hidden.t())
         grad_projected = torch.cat([gradients.x.flatten(1), gradients.of_h[:, 4 * self.size :]], dim=1)
         products = self._product_gradients(states, tape, gradients, previous[0 if has_state else first :])
         norms = (*gates.norm_gradients(main, normed), *gates.norm_gradients(small, small_normed))
@@ -246,9 +247,18 @@ class HyperRecurrence:
 
     def _step_back(
         self, main: Linearized, small: Linearized, step: _Step, gradient: _StepGradients, state_gradients: Tensors
-    ) -> None:
-        """A step backward. The state's gradients become those of the state before, all but that of h: it takes
-        `gradient.of_h` times the transposed weight."""
+    ) -> Tensor:
+        """A step backward, all but the products with the transposed weights of h and h'.
+
+        Args:
+            main, small: derivatives of the two LSTMs.
+            step: of the tape.
+            gradient: to write into.
+            state_gradients: of the new (h, h', c, c'), c and c' of which become those of the old.
+
+        Returns:
+            The gradient [n, 4A] of the small LSTM's pre-activations.
+        """
         grad_h, grad_small_h, grad_c, grad_small_c = state_gradients
         scale_x, scale_h, _ = step.scales()
         grad_pre = gates.step_back(main, grad_h, grad_c, self.norm)
@@ -261,8 +271,7 @@ class HyperRecurrence:
         accumulate(grad_small_h, gradient.down, self.down.t())
         grad_small = gates.step_back(small, grad_small_h, grad_small_c, self.hyper_norm).flatten(1)
         gradient.small_of_h.copy_(grad_small)
-        grad_small_h.zero_()
-        accumulate(grad_small_h, grad_small, self.hyper_hidden.t())
+        return grad_small
 
     def _product_gradients(self, states: Tensors, tape: _Tape, gradients: _Gradients, previous: Tensor) -> Tensors:
         """Gradients of hidden, hyper_hidden, down, down_bias and up. For previous see `previous_rows`; rows before a

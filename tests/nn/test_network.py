@@ -112,13 +112,15 @@ def oracle_loss(model: SketchGloc, sketches: SketchBatch) -> tuple[float, float,
     return mixture, pen, np.stack(codes)
 
 
+@pytest.mark.parametrize("grad", [True, False])
 @pytest.mark.parametrize("training", [True, False])
 @pytest.mark.parametrize("name", CELLS)
-def test_loss_and_codes_equal_the_oracle(name: CellName, training: bool) -> None:
+def test_loss_and_codes_equal_the_oracle(name: CellName, training: bool, grad: bool) -> None:
     model, sketches = make_model(name, name), make_batch(STROKES)
     model.train(training)
     mixture, pen, codes = oracle_loss(model, sketches)
-    losses = model(sketches)
+    with torch.set_grad_enabled(grad):
+        losses = model(sketches)
     np.testing.assert_allclose(losses.mixture.item(), mixture, rtol=1e-9)
     np.testing.assert_allclose(losses.pen.item(), pen, rtol=1e-9)
     np.testing.assert_allclose(numpy_of(model.encode(sketches).y), codes, rtol=1e-9, atol=1e-12)

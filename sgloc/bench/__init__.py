@@ -1,0 +1,1 @@
+"""Measuring what training and drawing cost: `sgloc bench`."""

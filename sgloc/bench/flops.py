@@ -1,0 +1,192 @@
+"""Floating-point operations of matrix products, counted from the shapes of a ragged batch.
+
+A product [n, a] @ [a, b] is 2 n a b operations. Counted are the products with the model's weights that have to be
+computed, and nothing else: the sums over neighbours and over a sketch's nodes, layer norm, activations, mixture density
+and Adam are no products.
+
+Shapes: B sketches, S nodes, P points, R = P + B decoder rows (a drawing's points and its end), N pairs of a graph
+    and a node that has a neighbour in it, H units, D = 2H, Z latent width, A units of the small LSTM in `hyper`, E its
+    embeddings' width, m mixture components, W the width of the decoder's state.
+
+Products of a forward pass, as rows x inputs x outputs:
+
+=========  ==============================================================================================
+strokes    for each of two directions the cell with P rows of points x 2, and P - S rows of state: a node's first step
+           begins with a state of zero, whose products are zero
+graphs     two layers of N x D x D
+latent     mean and log variance, 2 x (B x D x Z)
+decoder    first state B x Z x W; the cell with R rows x 5 of the drawing, B x Z of the code, and R rows of state
+output     R x H x (3 + 6 m)
+=========  ==============================================================================================
+
+A cell's products, for n rows of inputs of width i, and n rows of state. The small LSTM of `hyper` goes first, and from
+its new state, which is there at every step, it makes eight scales and four shifts:
+
+==========  =========================================  ==============================================================
+cell        of inputs                                  of the state
+==========  =========================================  ==============================================================
+lstm        n x i x 4H                                 n x H x 4H
+layer_norm  n x i x 4H                                 n x H x 4H
+hyper       n x i x 4H and n x i x 4A                  n x H x 4H, n x H x 4A, n x A x 4A; of each step's new small
+                                                       state n x A x 12E, then 12 n x E x H
+==========  =========================================  ==============================================================
+
+A backward pass has twice the products: for the gradient of the weight, and for that of the other factor. The second is
+not needed where the other factor depends on no weight: points and the rows of the drawing.
+"""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from sgloc import ops
+from sgloc.config import CellName, ModelConfig
+from sgloc.nn.decoder import ROW_SIZE
+from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.sketch.ragged import SketchBatch
+
+STAGES = ("strokes", "graphs", "latent", "decoder", "output")
+# The latent is computed over the whole batch and never computed again.
+_RECOMPUTED_STAGES = ("strokes", "graphs", "decoder", "output")
+_POINT_SIZE = 2
+# Eight scales and four shifts.
+_NUM_MODULATIONS = 12
+
+
+@dataclass(frozen=True)
+class Shapes:
+    """The sizes of a batch on which the number of operations depends.
+
+    Attributes:
+        num_sketches: B.
+        num_nodes: S.
+        num_points: P.
+        num_graph_rows: N, at most 9 S.
+    """
+
+    num_sketches: int
+    num_nodes: int
+    num_points: int
+    num_graph_rows: int
+
+    @classmethod
+    def of(cls, sketches: SketchBatch) -> "Shapes":
+        """The shapes of a batch. Where a node has no neighbour in a graph, there is nothing to multiply."""
+        adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, sketches.sketch_node_offsets)
+        num_nodes = len(sketches.node_offsets) - 1
+        one = sketches.points.new_ones(num_nodes, 1)
+        num_neighbours = ops.grid_aggregate(adjacency, one, sketches.sketch_node_offsets)
+        return cls(len(sketches), num_nodes, len(sketches.points), int(num_neighbours.count_nonzero()))
+
+
+@dataclass(frozen=True)
+class Product:
+    """rows x inputs x outputs; `is_constant` where the rows depend on no weight."""
+
+    rows: int
+    inputs: int
+    outputs: int
+    is_constant: bool = False
+
+    @property
+    def forward(self) -> int:
+        """Operations of the product itself."""
+        return 2 * self.rows * self.inputs * self.outputs
+
+    @property
+    def backward(self) -> int:
+        """Operations of the gradients."""
+        return self.forward if self.is_constant else 2 * self.forward
+
+
+@dataclass(frozen=True)
+class Flops:
+    """Operations of a training step by stage.
+
+    Attributes:
+        forward: of the forward pass.
+        backward: of the gradients.
+        recomputed: of what the backward pass computes again because it was not kept (`train.accumulation`).
+    """
+
+    forward: dict[str, int]
+    backward: dict[str, int]
+    recomputed: dict[str, int]
+
+    @property
+    def total(self) -> int:
+        """Of the whole step."""
+        return sum(sum(stages.values()) for stages in (self.forward, self.backward, self.recomputed))
+
+
+def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1) -> Flops:
+    """Operations of a training step (METHOD 5 to 7).
+
+    Args:
+        config: the model's shape.
+        shapes: the batch's.
+        num_parts: parts in which it is computed; with more than one, the forward pass of all but the latent is computed
+            twice.
+    """
+    products = {
+        "strokes": list(_stroke_products(config, shapes)),
+        "graphs": 2 * [Product(shapes.num_graph_rows, 2 * config.encoder.hidden_size, 2 * config.encoder.hidden_size)],
+        "latent": 2 * [Product(shapes.num_sketches, 2 * config.encoder.hidden_size, config.latent_size)],
+        "decoder": list(_decoder_products(config, shapes.num_sketches, shapes.num_points + shapes.num_sketches)),
+        "output": [_output_product(config, shapes.num_points + shapes.num_sketches)],
+    }
+    forward = {stage: sum(product.forward for product in products[stage]) for stage in STAGES}
+    return Flops(
+        forward=forward,
+        backward={stage: sum(product.backward for product in products[stage]) for stage in STAGES},
+        recomputed={stage: forward[stage] if num_parts > 1 and stage in _RECOMPUTED_STAGES else 0 for stage in STAGES},
+    )
+
+
+def drawing_flops(config: ModelConfig, num_sketches: int, num_rows: int) -> int:
+    """Operations of drawing (METHOD 9).
+
+    Args:
+        config: the model's shape.
+        num_sketches: drawings.
+        num_rows: their rows in all, end rows included.
+    """
+    products = [*_decoder_products(config, num_sketches, num_rows), _output_product(config, num_rows)]
+    return sum(product.forward for product in products)
+
+
+def _stroke_products(config: ModelConfig, shapes: Shapes) -> Iterator[Product]:
+    size, name = config.encoder.hidden_size, config.encoder.cell
+    for _direction in range(2):
+        for width in _input_widths(name, size, config):
+            yield Product(shapes.num_points, _POINT_SIZE, width, is_constant=True)
+        yield from _state_products(name, size, config, shapes.num_points, shapes.num_points - shapes.num_nodes)
+
+
+def _decoder_products(config: ModelConfig, num_sketches: int, num_rows: int) -> Iterator[Product]:
+    size, name = config.decoder.hidden_size, config.decoder.cell
+    state_size = 2 * (size + config.hyper_size) if name == "hyper" else 2 * size
+    yield Product(num_sketches, config.latent_size, state_size)
+    for width in _input_widths(name, size, config):
+        yield Product(num_rows, ROW_SIZE, width, is_constant=True)
+        yield Product(num_sketches, config.latent_size, width)
+    yield from _state_products(name, size, config, num_rows, num_rows)
+
+
+def _output_product(config: ModelConfig, num_rows: int) -> Product:
+    return Product(num_rows, config.decoder.hidden_size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
+
+
+def _input_widths(name: CellName, size: int, config: ModelConfig) -> tuple[int, ...]:
+    """Widths of the products of the cell's inputs."""
+    return (4 * size, 4 * config.hyper_size) if name == "hyper" else (4 * size,)
+
+
+def _state_products(name: CellName, size: int, config: ModelConfig, rows: int, old_rows: int) -> Iterator[Product]:
+    """What a cell makes of its state at so many rows, of which `old_rows` have one from before."""
+    yield Product(old_rows, size, 4 * size)
+    if name == "hyper":
+        hyper, embedding = config.hyper_size, config.hyper_embedding_size
+        yield Product(old_rows, size, 4 * hyper)
+        yield Product(old_rows, hyper, 4 * hyper)
+        yield Product(rows, hyper, _NUM_MODULATIONS * embedding)
+        yield Product(_NUM_MODULATIONS * rows, embedding, size)

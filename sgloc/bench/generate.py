@@ -1,0 +1,100 @@
+"""What drawing from codes costs."""
+
+from functools import partial
+
+import torch
+
+from sgloc import random
+from sgloc.bench.drawn import LONGEST_POINTS
+from sgloc.bench.flops import drawing_flops
+from sgloc.bench.options import BenchOptions, describe, first_batch
+from sgloc.bench.report import Report
+from sgloc.bench.timing import Ceiling, Clock, executed_flops
+from sgloc.config import Config
+from sgloc.nn.decoder import PEN_DOWN, PEN_END, Decoder
+from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.nn.sampling import draw
+from sgloc.train.session import build_model
+
+# Larger than anything the weights could add to a pen's logit.
+_CERTAIN = 1e6
+
+
+def bench_generate(options: BenchOptions, config: Config) -> Report:
+    """Measure drawing from random codes: greedy, with all steps forced, since the pen never ends; and sampled, with
+    drawings that end at random and are as long as real ones on average.
+
+    Args:
+        options: what to measure on; of the batch only the number of sketches and their mean length matter.
+        config: of the run whose decoder draws. Its weights are initial ones: what they are does not change the work.
+
+    Raises:
+        SglocError: if the shards cannot be used.
+    """
+    packed, _ = first_batch(options, config)
+    num_sketches, device = options.num_sketches, options.device
+    model = build_model(config, LONGEST_POINTS).to(device).eval()
+    keys = random.fold(config.train.seed, torch.arange(num_sketches)).to(device)
+    columns = torch.arange(config.model.latent_size, device=device)
+    codes = random.normal(keys[:, None], columns)
+    mean_points = min(packed.num_points / num_sketches, LONGEST_POINTS - 1.0)
+    cell = f"{config.model.decoder.cell} {config.model.decoder.hidden_size}"
+    settings = {**describe(packed, options), "steps": LONGEST_POINTS, "cell": cell}
+    report, clock = Report("generate", settings, device), Clock(device)
+    ceiling = Ceiling(clock, torch.float32, options.ceiling_size)
+    for name, end_probability, temperature in (
+        ("greedy, all steps forced", 0.0, 0.0),
+        ("sampled, real lengths", end_probability_for(mean_points), 1.0),
+    ):
+        _set_pen(model.decoder, end_probability)
+        work = partial(draw, model.decoder, codes, keys, max_points=LONGEST_POINTS, temperature=temperature)
+        # The first round is not timed: it warms up, and shows what is computed.
+        drawings, executed = executed_flops(work)
+        ceiling.measure()
+        seconds, ceilings = [], []
+        for _ in range(options.num_repeats):
+            seconds.append(clock.time(work))
+            ceiling.measure()
+            ceilings.append(ceiling.around())
+        lengths = [len(drawing) for drawing in drawings]
+        # One more row says that the drawing ends, where it does before the last step.
+        num_rows = sum(min(length + 1, LONGEST_POINTS) for length in lengths)
+        report.add(
+            name,
+            seconds,
+            num_sketches,
+            sum(lengths),
+            flops=drawing_flops(config.model, num_sketches, num_rows),
+            executed_flops=executed,
+            ceilings=ceilings,
+            extra={"mean_points": sum(lengths) / num_sketches, "longest_points": max(lengths)},
+        )
+    report.add_ceiling(ceiling)
+    return report
+
+
+def end_probability_for(mean_points: float) -> float:
+    """The probability of ending at each step with which drawings have so many points on average.
+
+    Args:
+        mean_points: above 0, below `LONGEST_POINTS`, after which a drawing ends in any case.
+    """
+    low, high = 0.0, 1.0
+    for _ in range(50):
+        end = (low + high) / 2
+        goes_on = 1 - end
+        # The sum of goes_on^t, t = 1 .. LONGEST_POINTS: the drawing has a t-th point if it went on so often.
+        mean = goes_on * (1 - goes_on**LONGEST_POINTS) / end
+        low, high = (end, high) if mean > mean_points else (low, end)
+    return (low + high) / 2
+
+
+@torch.no_grad()
+def _set_pen(decoder: Decoder, end_probability: float) -> None:
+    """Make the pen end with this probability at every step, and stay down otherwise, whatever the hidden state is."""
+    layer = decoder.output
+    layer.weight[:NUM_PEN_STATES] = 0
+    layer.bias[:NUM_PEN_STATES] = -_CERTAIN
+    layer.bias[PEN_DOWN] = torch.log(torch.tensor(1 - end_probability))
+    if end_probability > 0:
+        layer.bias[PEN_END] = torch.log(torch.tensor(end_probability))

@@ -1,0 +1,68 @@
+"""What the grid operations and the preparation of a batch cost."""
+
+import dataclasses
+from collections.abc import Callable
+
+import torch
+
+from sgloc import ops
+from sgloc.bench.options import BenchOptions, describe, first_batch, preparation
+from sgloc.bench.report import Report
+from sgloc.bench.timing import Clock
+from sgloc.config import Config
+
+# Of the preparation, where the configuration does not disturb: what the paper's reorganization does.
+_DISTURB_SCALE = 0.1
+
+
+def bench_ops(options: BenchOptions, config: Config) -> Report:
+    """Measure boxes, adjacency, aggregation (forward and backward), and the whole preparation: augmentation,
+    disturbance, boxes and adjacency.
+
+    Args:
+        options: what to measure on.
+        config: of the run whose preparation and width of embeddings are measured.
+
+    Raises:
+        SglocError: if the shards cannot be used.
+    """
+    packed, scale = first_batch(options, config)
+    prepare = preparation(config, scale)
+    if prepare.disturb_scale == 0:
+        prepare = dataclasses.replace(prepare, disturb_scale=_DISTURB_SCALE)
+    device = options.device
+    sketches = prepare(packed, device)
+    sketch_offsets = sketches.sketch_node_offsets
+    boxes = ops.node_boxes(sketches.points, sketches.node_offsets)
+    adjacency = ops.grid_adjacency(boxes, sketch_offsets)
+    dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
+    width = 2 * config.model.encoder.hidden_size
+    embeddings = torch.ones(len(boxes), width, dtype=dtype, device=device, requires_grad=True)
+    sums = ops.grid_aggregate(adjacency, embeddings, sketch_offsets)
+    gradient = torch.ones_like(sums)
+
+    def prepare_all() -> object:
+        ready = prepare(packed, device)
+        return ops.node_adjacency(ready.points, ready.node_offsets, ready.sketch_node_offsets)
+
+    measured: list[tuple[str, Callable[[], object]]] = [
+        ("boxes", lambda: ops.node_boxes(sketches.points, sketches.node_offsets)),
+        ("adjacency", lambda: ops.grid_adjacency(boxes, sketch_offsets)),
+        ("boxes and adjacency", lambda: ops.node_adjacency(sketches.points, sketches.node_offsets, sketch_offsets)),
+        ("aggregate", lambda: ops.grid_aggregate(adjacency, embeddings, sketch_offsets)),
+        ("aggregate backward", lambda: torch.autograd.grad(sums, embeddings, gradient, retain_graph=True)),
+        ("preparation", prepare_all),
+    ]
+    settings = {
+        **describe(packed, options),
+        "width": width,
+        "dtype": str(dtype).removeprefix("torch."),
+        "disturb_scale": prepare.disturb_scale,
+    }
+    report, clock = Report("ops", settings, device), Clock(device)
+    for name, function in measured:
+        function()
+        seconds = [clock.time(function) for _ in range(options.num_repeats)]
+        num_points = packed.num_points if name == "preparation" else len(sketches.points)
+        report.add(name, seconds, len(packed), num_points)
+    return report

@@ -1,0 +1,133 @@
+"""What to measure, on which batch."""
+
+from collections.abc import Generator
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+
+from sgloc.bench.drawn import draw_batch
+from sgloc.config import Config
+from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.data.manifest import Manifest, Split, load_manifest
+from sgloc.data.order import Order
+from sgloc.data.stream import training_batches
+from sgloc.errors import ConfigError, DataError
+
+What = Literal["ops", "stream", "step", "generate"]
+
+# Sketches in a batch and repeats, where none are asked for.
+_DEFAULTS: dict[What, tuple[int, int]] = {"ops": (1024, 10), "stream": (100, 3), "step": (100, 5), "generate": (256, 3)}
+_LEAST_BATCH = 2
+
+
+@dataclass(frozen=True)
+class BenchOptions:
+    """What to measure.
+
+    Attributes:
+        what: which part.
+        device: on which.
+        data: folder or URL of shards; None: a drawn batch.
+        batch: sketches in a batch; 0: as many as is usual for this part.
+        repeats: of each measurement; 0: likewise.
+        long_sketch: points of the very long sketch that one of two steps has in addition.
+        ceiling_size: of the square matrices whose product is the ceiling.
+    """
+
+    what: What
+    device: torch.device
+    data: str | None = None
+    batch: int = 0
+    repeats: int = 0
+    long_sketch: int = 1000
+    ceiling_size: int = 2048
+
+    def __post_init__(self) -> None:
+        if self.batch != 0 and not _LEAST_BATCH <= self.batch <= 10**6:
+            raise ConfigError(f"batch must be from {_LEAST_BATCH} to 1,000,000, or 0 for the default, not {self.batch}")
+        if not 0 <= self.repeats <= 10**6:
+            raise ConfigError(f"repeats must be from 1 to 1,000,000, or 0 for the default, not {self.repeats}")
+
+    @property
+    def num_sketches(self) -> int:
+        """Sketches in a batch."""
+        return self.batch or _DEFAULTS[self.what][0]
+
+    @property
+    def num_repeats(self) -> int:
+        """Repeats of each measurement."""
+        return self.repeats or _DEFAULTS[self.what][1]
+
+
+def training_split(data: str, manifest: Manifest) -> Split:
+    """The training split of shards.
+
+    Raises:
+        DataError: if it is empty.
+    """
+    split = manifest.splits["train"]
+    if split.num_sketches == 0:
+        raise DataError(f"{data} holds no training drawing; build the shards from more drawings")
+    return split
+
+
+def open_batches(data: str, manifest: Manifest, config: Config, size: int) -> Generator[PackedBatch, None, None]:
+    """The training batches of a run of one process, from its start.
+
+    Raises:
+        DataError: if there is no training drawing.
+    """
+    order = Order([shard.num_sketches for shard in training_split(data, manifest).shards], config.train.seed)
+    return training_batches(
+        data,
+        manifest,
+        order,
+        global_batch=size,
+        rank=0,
+        world_size=1,
+        start=0,
+        prefetch=config.data.prefetch,
+    )
+
+
+def first_batch(options: BenchOptions, config: Config) -> tuple[PackedBatch, float]:
+    """The batch to measure on, and the scale of its data set (METHOD 1).
+
+    Raises:
+        DataError: if the shards cannot be used.
+    """
+    if options.data is not None:
+        manifest = load_manifest(options.data)
+        with closing(open_batches(options.data, manifest, config, options.num_sketches)) as batches:
+            return next(batches), manifest.scale
+    packed = draw_batch(options.num_sketches, config.train.seed)
+    return packed, float(packed.offsets.std())
+
+
+def preparation(config: Config, scale: float) -> Preparation:
+    """How the run prepares its training batches."""
+    return Preparation(
+        scale=scale,
+        seed=config.train.seed,
+        disturb_scale=config.data.disturb_scale,
+        max_node_points=config.model.max_node_points,
+        augment_scale=config.data.augment_scale,
+        drop_probability=config.data.drop_probability,
+    )
+
+
+def describe(packed: PackedBatch, options: BenchOptions) -> dict[str, object]:
+    """Where a batch comes from, and its sizes as it stands in the shards, before any augmentation."""
+    num_points = np.add.reduceat(packed.stroke_lengths, np.cumsum(packed.num_strokes) - packed.num_strokes)
+    return {
+        "data": options.data or "drawn",
+        "sketches": len(packed),
+        "mean_points": float(num_points.mean()),
+        "longest_points": int(num_points.max()),
+        "mean_strokes": float(packed.num_strokes.mean()),
+        "most_strokes": int(packed.num_strokes.max()),
+        "repeats": options.num_repeats,
+    }

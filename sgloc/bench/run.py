@@ -1,0 +1,29 @@
+"""`sgloc bench`: choose what to measure."""
+
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
+
+from sgloc.bench.generate import bench_generate
+from sgloc.bench.ops import bench_ops
+from sgloc.bench.options import BenchOptions, What
+from sgloc.bench.report import Report
+from sgloc.bench.step import bench_step
+from sgloc.bench.stream import bench_stream
+from sgloc.config import Config
+
+_BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report]] = MappingProxyType(
+    {"ops": bench_ops, "stream": bench_stream, "step": bench_step, "generate": bench_generate}
+)
+
+
+def bench(options: BenchOptions, config: Config) -> Report:
+    """Measure.
+
+    Args:
+        options: what, and on what.
+        config: of the training run that it is to be measured for.
+
+    Raises:
+        SglocError: if the shards or the device cannot be used.
+    """
+    return _BENCHES[options.what](options, config)

@@ -1,0 +1,202 @@
+"""`sgloc bench`: what is measured, and how it is told. No time is asserted."""
+
+import dataclasses
+import io
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from rich.console import Console
+
+from sgloc.bench.generate import end_probability_for
+from sgloc.bench.options import BenchOptions, What
+from sgloc.bench.report import Report
+from sgloc.bench.run import bench
+from sgloc.bench.timing import Ceiling, Clock, Spread
+from sgloc.cli import main
+from sgloc.config import Config, DecoderConfig, EncoderConfig, LossConfig, ModelConfig, TrainConfig
+from sgloc.errors import ConfigError, DataError
+
+CPU = torch.device("cpu")
+TINY = Config(
+    model=ModelConfig(
+        encoder=EncoderConfig(hidden_size=4),
+        decoder=DecoderConfig(cell="lstm", hidden_size=6, num_mixtures=2),
+        latent_size=5,
+    )
+)
+MEASURED: dict[What, list[str]] = {
+    "ops": ["boxes", "adjacency", "boxes and adjacency", "aggregate", "aggregate backward", "preparation"],
+    "stream": ["stream", "stream and preparation"],
+    "step": ["step", "forward", "backward", "optimizer", "step with a long sketch"],
+    "generate": ["greedy, all steps forced", "sampled, real lengths"],
+}
+
+
+def run(what: What, config: Config = TINY, **options: Any) -> dict[str, dict[str, Any]]:
+    """What a small measurement reports, by name."""
+    wanted = BenchOptions(what, CPU, **{"batch": 6, "repeats": 2, "long_sketch": 200, "ceiling_size": 16, **options})
+    records = [json.loads(line) for line in bench(wanted, config).to_json().splitlines()]
+    assert {record["bench"] for record in records} == {what}
+    assert [record["name"] for record in records[:2]] == ["machine", "settings"]
+    by_name = {record["name"]: record for record in records}
+    assert len(by_name) == len(records)
+    return by_name
+
+
+def check_measurement(record: dict[str, Any]) -> None:
+    """The parts of a measurement fit together."""
+    seconds = record["seconds"]
+    assert 0 < seconds["minimum"] <= seconds["percentile_10"] <= seconds["median"] <= seconds["percentile_90"]
+    assert record["sketches_per_second"] > 0
+    assert record["points_per_second"] > record["sketches_per_second"]
+    assert record["peak_memory_mib"] > 50
+    if "flops" in record:
+        assert record["flops_per_second"] == pytest.approx(record["flops"] / seconds["median"])
+        assert record["ceiling_share"] > 0
+
+
+@pytest.mark.parametrize("from_shards", [False, True])
+@pytest.mark.parametrize("what", MEASURED)
+def test_each_part_is_measured_on_a_drawn_batch_and_on_shards(what: What, from_shards: bool, tiny_shards: str) -> None:
+    records = run(what, data=tiny_shards if from_shards else None)
+    assert [name for name in records if "seconds" in records[name]] == MEASURED[what]
+    for name in MEASURED[what]:
+        check_measurement(records[name])
+    assert re.fullmatch(r"[0-9a-f]{40}|unknown", records["machine"]["git"])
+    assert records["machine"]["torch"] == torch.__version__
+    assert records["machine"]["threads"] == torch.get_num_threads()
+    assert records["settings"]["data"] == (tiny_shards if from_shards else records["settings"]["data"])
+    assert records["settings"]["sketches"] == 6
+    assert records["settings"]["repeats"] == 2
+
+
+def test_a_step_computes_no_padding_and_says_what_it_consists_of() -> None:
+    records = run("step")
+    step, longer, flops = records["step"], records["step with a long sketch"], records["flops"]
+    assert step["padding_share"] == longer["padding_share"] == 0
+    assert step["flops"] == step["executed_flops"] == records["forward"]["flops"] + records["backward"]["flops"]
+    assert sum(flops["forward"].values()) == records["forward"]["flops"]
+    assert longer["flops"] > step["flops"]
+    assert "flops" not in records["optimizer"]
+    phases = [records[name]["seconds"]["minimum"] for name in ("forward", "backward", "optimizer")]
+    assert sum(phases) <= step["seconds"]["percentile_90"] * 1.5
+    assert records["long sketch ratio"]["points"] == 200
+    assert records["long sketch ratio"]["median"] > 0
+    # Before the first and after each of two steps, twice.
+    assert records["ceiling"]["rounds"] == 5
+    assert records["ceiling"]["flops_per_second"] >= records["ceiling"]["median_flops_per_second"] > 0
+
+
+def test_a_step_that_computes_padding_says_so() -> None:
+    padded = dataclasses.replace(TINY, loss=LossConfig(pen_loss_on_padding=True))
+    assert 0.1 < run("step", padded, repeats=1)["step"]["padding_share"] < 1
+
+
+def test_computing_in_parts_is_no_padding() -> None:
+    config = dataclasses.replace(TINY, train=TrainConfig(accumulation=2, precision="bfloat16"))
+    records = run("step", config, repeats=1)
+    assert records["step"]["padding_share"] == 0
+    assert records["flops"]["recomputed"]["decoder"] == records["flops"]["forward"]["decoder"]
+    assert records["ceiling"]["dtype"] == "bfloat16"
+
+
+def test_finished_sketches_leave_the_batch() -> None:
+    records = run("generate", batch=40)
+    forced, real = records["greedy, all steps forced"], records["sampled, real lengths"]
+    assert forced["mean_points"] == forced["longest_points"] == 163
+    assert forced["padding_share"] == real["padding_share"] == 0
+    assert 25 < real["mean_points"] < 75
+    assert real["executed_flops"] < 0.6 * forced["executed_flops"]
+
+
+@pytest.mark.parametrize("mean", [1.0, 48.0, 120.0])
+def test_the_probability_of_ending_gives_the_mean(mean: float) -> None:
+    goes_on = 1 - end_probability_for(mean)
+    assert sum(goes_on**step for step in range(1, 164)) == pytest.approx(mean)
+
+
+def test_the_batch_is_as_large_as_asked_for_or_as_is_usual() -> None:
+    assert [BenchOptions(what, CPU).num_sketches for what in MEASURED] == [1024, 100, 100, 256]
+    assert BenchOptions("step", CPU, batch=7, repeats=9).num_sketches == 7
+    assert BenchOptions("step", CPU, batch=7, repeats=9).num_repeats == 9
+
+
+def test_spread_and_clock() -> None:
+    spread = dataclasses.astuple(Spread.of([3.0, 1.0, 2.0]))
+    assert spread == pytest.approx((2.0, 1.0, 1.2, 2.8))
+    clock = Clock(CPU)
+    ceiling = Ceiling(clock, torch.float32, 8)
+    ceiling.measure()
+    assert ceiling.around() == ceiling.rounds[0] > 0
+    ceiling.rounds = [9.0, 2.0, 3.0]
+    assert ceiling.around() == 3
+    assert clock.time(lambda: None) >= 0
+
+
+def test_the_table_shows_every_measurement() -> None:
+    report = Report("step", {"data": "drawn", "sketches": 3}, CPU)
+    more: dict[str, Any] = {"flops": 512, "executed_flops": 1024, "ceilings": [2048.0, 4096.0 / 3]}
+    report.add("first", [0.5, 1.5], 300, 4000, peak_memory_mib=77.0, **more)
+    report.add("second", [2.0], 4, 40, extra={"tables": 3})
+    report.facts.append({"name": "flops", "forward": {"strokes": 2 * 10**9}})
+    measured = report.records()[2]
+    # 512 operations in half a second are half of 2048 a second; in one and a half a quarter of 4096 / 3.
+    assert measured["ceiling_share"] == pytest.approx(0.375)
+    assert measured["best_ceiling_share"] == pytest.approx(0.5)
+    text = io.StringIO()
+    report.print(Console(file=text, width=160, highlight=False, markup=False))
+    lines = [re.sub(r"[│┃]", " ", line).split() for line in text.getvalue().splitlines()]
+    first = ["first", "1,000", "600", "to", "1,400", "300", "4,000", "5.12e-07", "0.375", "0.5", "77"]
+    assert first in lines
+    assert any(line[:2] == ["second", "2,000"] for line in lines)
+    assert ["second:", "tables", "3"] in lines
+    assert ["flops:", "forward", "(strokes", "2.00G)"] in lines
+    assert lines[0][:5] == ["step", "on", "device", "cpu,", "processor"]
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> str:
+    """TINY as a file of options of `sgloc train`."""
+    (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"model": dataclasses.asdict(TINY.model), "resume": "never"}))
+    return str(tmp_path / "tiny.yaml")
+
+
+def test_the_command_prints_json_lines_and_nothing_else(
+    capsys: pytest.CaptureFixture[str], tiny_file: str, tiny_shards: str
+) -> None:
+    words = ["--config", tiny_file, "--data", tiny_shards, "--batch", "4", "--repeats", "1", "--device", "cpu"]
+    main(["bench", "step", *words, "--json"])
+    output = capsys.readouterr()
+    assert output.err == ""
+    records = {record["name"]: record for record in map(json.loads, output.out.splitlines())}
+    assert list(records)[2:7] == MEASURED["step"]
+    assert records["settings"]["cells"] == "lstm 4, lstm 6"
+    assert records["ceiling"]["size"] == 2048
+    assert records["long sketch ratio"]["points"] == 1000
+
+
+def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str], tiny_file: str) -> None:
+    main(["bench", "ops", "--config", tiny_file, "--batch", "4", "--repeats", "1", "--device", "cpu"])
+    text = capsys.readouterr().out
+    assert all(f"│ {name} " in text for name in MEASURED["ops"])
+    assert "sketches 4" in text
+
+
+@pytest.mark.parametrize("options", [{"batch": 1}, {"batch": -3}, {"repeats": -1}])
+def test_sizes_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=f"^{next(iter(options))} must be from"):
+        BenchOptions("step", CPU, **options)
+
+
+def test_shards_without_training_drawings_are_refused(tmp_path: Path, tiny_shards: str) -> None:
+    manifest = json.loads((Path(tiny_shards) / "manifest.json").read_text())
+    manifest["splits"]["train"] |= {"num_sketches": 0, "shards": []}
+    (tmp_path / "manifest.json").write_text(json.dumps(manifest))
+    for what in MEASURED:
+        with pytest.raises(DataError, match="holds no training drawing; build the shards"):
+            run(what, data=str(tmp_path))
