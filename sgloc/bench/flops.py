@@ -105,7 +105,8 @@ class Flops:
     Attributes:
         forward: of the forward pass.
         backward: of the gradients.
-        recomputed: of what the backward pass computes again because it was not kept (`train.accumulation`).
+        recomputed: of what the backward pass computes again because it was not kept (`train.accumulation` and
+            `train.checkpoint_decoder`).
     """
 
     forward: dict[str, int]
@@ -118,7 +119,7 @@ class Flops:
         return sum(sum(stages.values()) for stages in (self.forward, self.backward, self.recomputed))
 
 
-def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1) -> Flops:
+def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, checkpoint_decoder: bool = False) -> Flops:
     """Operations of a training step (METHOD 5 to 7).
 
     Args:
@@ -126,6 +127,7 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1) -> F
         shapes: the batch's.
         num_parts: parts in which it is computed; with more than one, the forward pass of all but the latent is computed
             twice.
+        checkpoint_decoder: whether the decoder's steps are computed once more in the backward pass.
     """
     products = {
         "strokes": list(_stroke_products(config, shapes)),
@@ -135,10 +137,15 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1) -> F
         "output": [_output_product(config, shapes.num_points + shapes.num_sketches)],
     }
     forward = {stage: sum(product.forward for product in products[stage]) for stage in STAGES}
+    recomputed = {stage: forward[stage] if num_parts > 1 and stage in _RECOMPUTED_STAGES else 0 for stage in STAGES}
+    if checkpoint_decoder:
+        rows = shapes.num_points + shapes.num_sketches
+        steps = _state_products(config.decoder.cell, config.decoder.hidden_size, config, rows, rows)
+        recomputed["decoder"] += sum(product.forward for product in steps)
     return Flops(
         forward=forward,
         backward={stage: sum(product.backward for product in products[stage]) for stage in STAGES},
-        recomputed={stage: forward[stage] if num_parts > 1 and stage in _RECOMPUTED_STAGES else 0 for stage in STAGES},
+        recomputed=recomputed,
     )
 
 

@@ -48,6 +48,7 @@ def bench_step(options: BenchOptions, config: Config) -> Report:
         **describe(packed, options),
         "precision": config.train.precision,
         "accumulation": config.train.accumulation,
+        "checkpoint_decoder": config.train.checkpoint_decoder,
         "cells": f"{config.model.encoder.cell} {config.model.encoder.hidden_size}, "
         f"{config.model.decoder.cell} {config.model.decoder.hidden_size}",
     }
@@ -123,7 +124,9 @@ def _measure(
             ceiling.measure()
             ceilings[number].append(ceiling.around())
     for times, rates, (name, sketches), peak in zip(seconds, ceilings, batches, peaks, strict=True):
-        flops = training_flops(config.model, Shapes.of(sketches), config.train.accumulation)
+        flops = training_flops(
+            config.model, Shapes.of(sketches), config.train.accumulation, config.train.checkpoint_decoder
+        )
         _, executed = executed_flops(partial(engine.train_step, sketches, rate))
         more: dict[str, Any] = {"ceilings": rates, "peak_memory_mib": peak}
         sizes = (len(sketches), len(sketches.points))

@@ -28,22 +28,25 @@ def tiny(encoder: CellName, decoder: CellName) -> ModelConfig:
     )
 
 
-def step_flops(config: ModelConfig, loss: LossConfig | None = None, num_parts: int = 1) -> int:
+def step_flops(
+    config: ModelConfig, loss: LossConfig | None = None, num_parts: int = 1, checkpoint_decoder: bool = False
+) -> int:
     """Operations that a forward and backward pass executes."""
     batch, model = make_batch(STROKES, dtype=torch.float32), SketchGloc(config, loss, longest=20)
-    return executed_flops(lambda: model(batch, num_parts).total.backward())[1]
+    return executed_flops(lambda: model(batch, num_parts, checkpoint_decoder).total.backward())[1]
 
 
+@pytest.mark.parametrize("checkpoint_decoder", [False, True])
 @pytest.mark.parametrize("num_parts", [1, 2])
 @pytest.mark.parametrize(("encoder", "decoder"), [(cell, cell) for cell in CELLS])
 def test_a_step_computes_what_has_to_be_computed_and_nothing_else(
-    encoder: CellName, decoder: CellName, num_parts: int
+    encoder: CellName, decoder: CellName, num_parts: int, checkpoint_decoder: bool
 ) -> None:
     config = tiny(encoder, decoder)
     shapes = Shapes.of(make_batch(STROKES))
-    needed = training_flops(config, shapes, num_parts)
-    assert step_flops(config, num_parts=num_parts) == needed.total
-    assert (sum(needed.recomputed.values()) > 0) == (num_parts > 1)
+    needed = training_flops(config, shapes, num_parts, checkpoint_decoder)
+    assert step_flops(config, None, num_parts, checkpoint_decoder) == needed.total
+    assert (sum(needed.recomputed.values()) > 0) == (num_parts > 1 or checkpoint_decoder)
 
 
 def test_padding_shows() -> None:
