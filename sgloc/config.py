@@ -168,6 +168,9 @@ class TrainConfig:
     checkpoint_decoder: bool = False
     """Keep the decoder's state only every 32 steps, and compute the rest again in the backward pass. The result is the
     same; the decoder's memory becomes a fraction, its forward pass is computed twice."""
+    compile: bool = False
+    """Run the recurrent cells by steps that torch.compile has compiled, for a few batch sizes: meant for CUDA, where a
+    step is otherwise dozens of small kernels. The result is the same; the first steps take minutes longer."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
     float32."""
@@ -232,6 +235,7 @@ _FREE_OPTIONS = frozenset(
         "train.num_steps",
         "train.accumulation",
         "train.checkpoint_decoder",
+        "train.compile",
         "train.device",
         "train.log_every",
         "train.validate_every",

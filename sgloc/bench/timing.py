@@ -5,11 +5,14 @@ import statistics
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import partial
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
+
+from sgloc.nn.product import product
 
 _PRODUCTS_IN_ROUND = 2
 
@@ -64,8 +67,8 @@ class Clock:
 
 
 class Ceiling:
-    """The rate of square matrix products of the same type on the same device, measured in rounds between the repeats,
-    so that what else the machine does slows both.
+    """The rate of square matrix products of the same type on the same device, by the faster of torch's own and the
+    model's way to multiply, measured in rounds between the repeats, so that what else the machine does slows both.
 
     Args:
         clock: of the device.
@@ -79,14 +82,17 @@ class Ceiling:
         self.product = torch.empty(size, size, dtype=dtype, device=clock.device)
         self.rounds: list[float] = []
         # Not counted: the first product sets up the library.
-        self._multiply()
+        for multiply in self._ways:
+            multiply(*self.factors, out=self.product)
 
-    def _multiply(self) -> None:
-        torch.mm(self.factors[0], self.factors[1], out=self.product)
+    @property
+    def _ways(self) -> tuple[Callable[..., torch.Tensor], ...]:
+        return torch.mm, product
 
     def measure(self) -> None:
         """Time a round of a few products; the fastest counts."""
-        seconds = min(self.clock.time(self._multiply) for _ in range(_PRODUCTS_IN_ROUND))
+        calls = [partial(multiply, *self.factors, out=self.product) for multiply in self._ways]
+        seconds = min(self.clock.time(call) for call in calls * _PRODUCTS_IN_ROUND)
         self.rounds.append(2 * self.size**3 / seconds)
 
     def around(self) -> float:
@@ -98,8 +104,12 @@ def executed_flops(function: Callable[[], Result]) -> tuple[Result, int]:
     """What a call gives, and the operations of all matrix products that torch computes in it, in backward passes
     too."""
     # Torch's own counter overlooks these.
-    in_place = dict.fromkeys((torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _in_place_flops)
-    with FlopCounterMode(display=False, custom_mapping=in_place) as counter:
+    overlooked: dict[Any, Callable[..., int]] = dict.fromkeys(
+        (torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _in_place_flops
+    )
+    if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
+        overlooked[torch.ops.mkldnn._linear_pointwise] = _linear_flops
+    with FlopCounterMode(display=False, custom_mapping=overlooked) as counter:
         result = function()
     return result, int(counter.get_total_flops())
 
@@ -107,3 +117,8 @@ def executed_flops(function: Callable[[], Result]) -> tuple[Result, int]:
 def _in_place_flops(_total: Sequence[int], rows: Sequence[int], weight: Sequence[int], **_: object) -> int:
     """Operations of total += rows @ weight, from the shapes."""
     return 2 * math.prod(rows) * weight[-1]
+
+
+def _linear_flops(rows: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
+    """Operations of rows [n, a] times the transpose of weight [b, a], from the shapes."""
+    return 2 * math.prod(rows) * weight[0]

@@ -5,13 +5,18 @@ one product; the recurrence is the rest. Recurrent dropout masks are multiplied 
 cells add a forget bias of 1.
 """
 
+from collections.abc import Callable
+from functools import partial
+
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgloc.config import CellName
+from sgloc.nn.compiled import CompiledRecurrence, CompiledSteps, Padding
 from sgloc.nn.gates import Norm
 from sgloc.nn.hyper import HyperRecurrence
+from sgloc.nn.product import multiply
 from sgloc.nn.recurrence import LSTMRecurrence, Recurrence, Tensors, through_time
 from sgloc.nn.sequence import TimeMajor
 
@@ -48,6 +53,7 @@ class Cell(nn.Module):
         hidden_size: H, the width of the output.
         state_sizes: widths of the state's parts, the output h first.
         mask_size: width of a step's dropout mask.
+        compiled_steps: to run by; None runs each operation as it comes.
     """
 
     def __init__(self, hidden_size: int, state_sizes: tuple[int, ...], mask_size: int) -> None:
@@ -55,6 +61,7 @@ class Cell(nn.Module):
         self.hidden_size = hidden_size
         self.state_sizes = state_sizes
         self.mask_size = mask_size
+        self.compiled_steps: CompiledSteps | None = None
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
         """The share of the pre-activations that inputs first to first + I give.
@@ -72,7 +79,8 @@ class Cell(nn.Module):
         """What `recurrence` is made of, differentiable; what multiplies is in autocast's type, where there is one."""
         raise NotImplementedError
 
-    def recurrence(self, weights: Tensors) -> Recurrence:
+    @staticmethod
+    def recurrence(weights: Tensors) -> Recurrence:
         """The cell's recurrence with these weights."""
         raise NotImplementedError
 
@@ -104,30 +112,59 @@ class Cell(nn.Module):
         else:
             parts = self.split_state(state[layout.order].to(weights[-1].dtype))
         has_state = state is not None
-        if segment is None:
-            return through_time(self.recurrence, weights, projected, masks, parts, sizes, has_state)[0]
-        outputs = []
-        for start in range(0, len(sizes), segment):
-            part = sizes[start : start + segment]
-            rows = slice(sum(sizes[:start]), sum(sizes[: start + segment]))
-            output, *parts = checkpoint(
-                through_time,
-                self.recurrence,
-                weights,
-                projected[rows],
-                None if masks is None else masks[rows],
-                tuple(values[: part[0]] for values in parts),
-                part,
-                has_state or start > 0,
-                use_reentrant=False,
-                preserve_rng_state=False,
-            )
-            outputs.append(output)
-        return torch.cat(outputs)
+        if self.compiled_steps is None:
+            return _in_segments(self.recurrence, weights, projected, masks, parts, sizes, has_state, segment)
+        padding = Padding.of(sizes, projected.device)
+        # Ones do no more than no masks, and would be compiled apart from them.
+        masks = parts[0].new_ones(len(projected), self.mask_size) if masks is None else masks
+        outputs = _in_segments(
+            partial(CompiledRecurrence, self.compiled_steps, self.recurrence),
+            weights,
+            padding.pad(projected),
+            padding.pad(masks),
+            tuple(map(padding.pad_state, parts)),
+            padding.batch_sizes,
+            has_state,
+            segment,
+        )
+        return outputs[padding.rows]
 
     def split_state(self, flat: Tensor) -> Tensors:
         """A flat state [n, sum of state_sizes], as METHOD orders it, in its parts, the output h first."""
         return tuple(flat.split(self.state_sizes, dim=1))
+
+
+def _in_segments(
+    make: Callable[[Tensors], Recurrence],
+    weights: Tensors,
+    projected: Tensor,
+    masks: Tensor | None,
+    parts: Tensors,
+    sizes: list[int],
+    has_state: bool,
+    segment: int | None,
+) -> Tensor:
+    """The outputs [R, H] of `through_time`; see there, and `Cell.run` for segment."""
+    if segment is None:
+        return through_time(make, weights, projected, masks, parts, sizes, has_state)[0]
+    outputs = []
+    for start in range(0, len(sizes), segment):
+        part = sizes[start : start + segment]
+        rows = slice(sum(sizes[:start]), sum(sizes[: start + segment]))
+        output, *parts = checkpoint(
+            through_time,
+            make,
+            weights,
+            projected[rows],
+            None if masks is None else masks[rows],
+            tuple(values[: part[0]] for values in parts),
+            part,
+            has_state or start > 0,
+            use_reentrant=False,
+            preserve_rng_state=False,
+        )
+        outputs.append(output)
+    return torch.cat(outputs)
 
 
 class LSTM(Cell):
@@ -141,13 +178,14 @@ class LSTM(Cell):
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
         """See `Cell.project`; G = 4H."""
-        return inputs @ self.weight_input[first : first + inputs.shape[1]]
+        return multiply(inputs, self.weight_input[first : first + inputs.shape[1]])
 
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
         return _for_product(self.weight_hidden), _with_forget_bias(self.bias).flatten()
 
-    def recurrence(self, weights: Tensors) -> Recurrence:
+    @staticmethod
+    def recurrence(weights: Tensors) -> Recurrence:
         """See `Cell.recurrence`."""
         hidden, bias = weights
         return LSTMRecurrence(hidden, bias, None)
@@ -214,13 +252,14 @@ class LayerNormLSTM(Cell):
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
         """See `Cell.project`; G = 4H."""
-        return inputs @ self.weight_input[first : first + inputs.shape[1]]
+        return multiply(inputs, self.weight_input[first : first + inputs.shape[1]])
 
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
         return (_for_product(self.weight_hidden), *self.norm.weights())
 
-    def recurrence(self, weights: Tensors) -> Recurrence:
+    @staticmethod
+    def recurrence(weights: Tensors) -> Recurrence:
         """See `Cell.recurrence`."""
         hidden, *norm = weights
         return LSTMRecurrence(hidden, None, Norm(*norm))
@@ -252,7 +291,7 @@ class HyperLSTM(Cell):
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
         """See `Cell.project`; G = 4H of the main cell, then 4A of the small one."""
         columns = slice(first, first + inputs.shape[1])
-        return inputs @ torch.cat([self.weight_input[columns], self.hyper.weight_input[columns]], dim=1)
+        return multiply(inputs, torch.cat([self.weight_input[columns], self.hyper.weight_input[columns]], dim=1))
 
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
@@ -267,7 +306,8 @@ class HyperLSTM(Cell):
         others = (self.bias.view(4, -1), *self.norm.weights(), *self.hyper.norm.weights())
         return (*(_for_product(weight) for weight in products), *others)
 
-    def recurrence(self, weights: Tensors) -> Recurrence:
+    @staticmethod
+    def recurrence(weights: Tensors) -> Recurrence:
         """See `Cell.recurrence`."""
         hidden, hyper_hidden, down, down_bias, up, bias, *norms = weights
         return HyperRecurrence(hidden, hyper_hidden, down, down_bias, up, bias, Norm(*norms[:4]), Norm(*norms[4:]))

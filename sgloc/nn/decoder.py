@@ -6,8 +6,9 @@ from torch import Tensor, nn
 
 from sgloc.config import ModelConfig
 from sgloc.nn.cells import make_cell
-from sgloc.nn.encoder import linear, recurrent_masks
+from sgloc.nn.encoder import recurrent_masks
 from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.nn.product import Linear
 from sgloc.nn.sequence import TimeMajor
 from sgloc.random import Purpose
 
@@ -32,8 +33,8 @@ class Decoder(nn.Module):
         self.cell = make_cell(
             config.decoder.cell, ROW_SIZE + config.latent_size, size, config.hyper_size, config.hyper_embedding_size
         )
-        self.initial_state = linear(config.latent_size, sum(self.cell.state_sizes))
-        self.output = linear(size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
+        self.initial_state = Linear(config.latent_size, sum(self.cell.state_sizes))
+        self.output = Linear(size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
 
     def first_state(self, y: Tensor) -> Tensor:
         """Flat initial state for codes y [n, Z]: [n, sum of state sizes]."""
@@ -57,7 +58,8 @@ class Decoder(nn.Module):
         mask = None
         if self.training and self.keep < 1:
             mask = recurrent_masks(self.cell, random_key[layout.sequence], Purpose.DECODER, layout.step, self.keep)
-        projected = self.cell.project(inputs) + F.embedding(layout.sequence, self.cell.project(y, ROW_SIZE))
+        projected = self.cell.project(inputs)
+        projected += F.embedding(layout.sequence, self.cell.project(y, ROW_SIZE))
         outputs = self.cell.run(projected, layout, self.first_state(y), mask, segment)
         return self.output(outputs)  # type: ignore[no-any-return]
 

@@ -10,18 +10,11 @@ from sgloc import ops, random
 from sgloc.config import ModelConfig
 from sgloc.nn.batch_norm import GlobalBatchNorm
 from sgloc.nn.cells import LSTM, Cell, last_outputs, make_cell
+from sgloc.nn.product import Linear, multiply
 from sgloc.nn.sequence import TimeMajor
 from sgloc.ops.ragged import group_index, local_index, segment_sum
 from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
-
-
-def linear(num_inputs: int, num_outputs: int) -> nn.Linear:
-    """A fully connected layer with weights of variance 2 / inputs and zero bias (METHOD 5.2)."""
-    layer = nn.Linear(num_inputs, num_outputs)
-    nn.init.normal_(layer.weight, std=math.sqrt(2 / num_inputs))
-    nn.init.zeros_(layer.bias)
-    return layer
 
 
 def recurrent_masks(cell: Cell, keys: Tensor, purpose: Purpose, step: Tensor, keep: float) -> Tensor:
@@ -99,7 +92,7 @@ class GridConvolution(nn.Module):
         weights = zip(self.weight1.unbind(), self.weight2.unbind(), strict=True)
         parts = h0.flatten(0, 1).index_select(0, row).split(counts)
         h2 = torch.cat(
-            [torch.relu(torch.relu(h @ w1) @ w2) for h, (w1, w2) in zip(parts, weights, strict=True)]
+            [torch.relu(multiply(torch.relu(multiply(h, w1)), w2)) for h, (w1, w2) in zip(parts, weights, strict=True)]
         )  # the real rows of [9, S, D]
         sketch = group_index(sketch_offsets)[row % len(embeddings)]
         own = segment_sum(_at_least_float32(h0.sum(0)), sketch_offsets)
@@ -128,8 +121,8 @@ class Encoder(nn.Module):
         self.strokes = StrokeEncoder(config)
         self.graph = GridConvolution(width)
         self.batch_norm = GlobalBatchNorm(width)
-        self.mean = linear(width, config.latent_size)
-        self.log_variance = linear(width, config.latent_size)
+        self.mean = Linear(width, config.latent_size)
+        self.log_variance = Linear(width, config.latent_size)
 
     def gather(self, sketches: SketchBatch) -> Tensor:
         """What each sketch's strokes and their layout amount to, before batch norm: g of METHOD 5.3, [B, D]."""

@@ -153,13 +153,11 @@ def step_back(derivatives: Linearized, grad_h: Tensor, grad_c: Tensor, norm: Nor
     return result
 
 
-def norm_gradients(derivatives: Linearized, normed: tuple[Tensor, ...]) -> Norm:
+def norm_gradients(gates: Tensor, cell: Tensor, plain: Tensor, plain_c: Tensor) -> Norm:
     """Gradients of the layer norm's weights, once all steps have gone back.
 
     Args:
-        derivatives: of all steps, after `step_back`.
-        normed: what `linearize` returned beside them.
+        gates, cell: [R, 4, H] and [R, H], the derivatives of all steps, after `step_back`.
+        plain, plain_c: [R, 4, H] and [R, H], what `linearize` returned beside them.
     """
-    gates, cell = derivatives.gates, derivatives.cell
-    plain, plain_c = normed
     return Norm((gates * plain).sum(0), gates.sum(0), (cell * plain_c).sum(0), cell.sum(0))

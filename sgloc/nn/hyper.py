@@ -15,9 +15,9 @@ from torch import Tensor
 
 from sgloc.nn import gates
 from sgloc.nn.gates import Linearized, Norm
+from sgloc.nn.product import accumulate, product
 from sgloc.nn.recurrence import (
     Tensors,
-    accumulate,
     each_step,
     previous_rows,
     room_for_gradients,
@@ -133,6 +133,14 @@ def _twelve(down: Tensor) -> Tensor:
     return down.view(len(down), 12, -1).transpose(0, 1)
 
 
+def _multiply_into(result: Tensor, first: Tensor, second: Tensor) -> None:
+    """The product of two [n, 4, H], into a part of a wider tensor: `out` with gaps, which the compiler refuses."""
+    if torch.compiler.is_compiling():
+        result.copy_(first * second)
+    else:
+        torch.mul(first, second, out=result)
+
+
 class HyperRecurrence:
     """The HyperLSTM; the state's parts are (h, h', c, c').
 
@@ -183,13 +191,13 @@ class HyperRecurrence:
         steps = zip(tape.steps(batch_sizes), *all_masks, each_step(states, batch_sizes), strict=True)
         for number, (step, mask, small_mask, (old, new)) in enumerate(steps):
             if number > 0 or has_state:
-                torch.mm(old[0].to(self.hidden.dtype), self.hidden, out=step.of_h)
+                product(old[0].to(self.hidden.dtype), self.hidden, out=step.of_h)
                 step.small_pre.add_(step.small_of_h)
                 accumulate(step.small_pre, old[1], self.hyper_hidden)
             else:
                 step.of_h.zero_()
             gates.step(step.small_gates, old[3], small_mask, self.hyper_norm, new[3], new[1])
-            torch.addmm(self.down_bias, new[1].to(self.down.dtype), self.down, out=step.down)
+            product(new[1].to(self.down.dtype), self.down, self.down_bias, out=step.down)
             torch.bmm(step.embeddings, self.up, out=step.up)
             scale_x, scale_h, shift = step.scales()
             torch.add(shift, self.bias, out=step.pre)
@@ -205,7 +213,7 @@ class HyperRecurrence:
         saved: Tensors,
         batch_sizes: list[int],
         has_state: bool,
-    ) -> tuple[Tensor, Tensors, Tensors]:
+    ) -> tuple[Tensors, Tensors]:
         """See `Recurrence.back`."""
         states, tape = saved[:4], _Tape(*saved[4:])
         first, previous = batch_sizes[0], previous_rows(batch_sizes, grad.device)
@@ -225,10 +233,19 @@ class HyperRecurrence:
             if number > 0 or has_state:
                 accumulate(grad_old[0], gradient.of_h, self.hidden.t())
                 accumulate(state_gradients[1].zero_(), grad_small, self.hyper_hidden.t())
+        of_norms = (main.gates, main.cell, *normed, small.gates, small.cell, *small_normed)
+        return (grad_h[:first], *others), (*gradients, *of_norms)
+
+    def gradients(
+        self, saved: Tensors, of_steps: Tensors, batch_sizes: list[int], has_state: bool
+    ) -> tuple[Tensor, Tensors]:
+        """See `Recurrence.gradients`."""
+        tape, gradients, of_norms = _Tape(*saved[4:]), _Gradients(*of_steps[:4]), of_steps[4:]
+        previous = previous_rows(batch_sizes, gradients.x.device)[0 if has_state else batch_sizes[0] :]
         grad_projected = torch.cat([gradients.x.flatten(1), gradients.of_h[:, 4 * self.size :]], dim=1)
-        products = self._product_gradients(states, tape, gradients, previous[0 if has_state else first :])
-        norms = (*gates.norm_gradients(main, normed), *gates.norm_gradients(small, small_normed))
-        return grad_projected, (grad_h[:first], *others), (*products, gradients.up[:, 8:].sum(0), *norms)
+        products = self._product_gradients(saved[:4], tape, gradients, previous)
+        norms = (*gates.norm_gradients(*of_norms[:4]), *gates.norm_gradients(*of_norms[4:]))
+        return grad_projected, (*products, gradients.up[:, 8:].sum(0), *norms)
 
     def _linearize(
         self, states: Tensors, tape: _Tape, masks: Tensor | None, previous: Tensor
@@ -263,9 +280,9 @@ class HyperRecurrence:
         scale_x, scale_h, _ = step.scales()
         grad_pre = gates.step_back(main, grad_h, grad_c, self.norm)
         torch.mul(grad_pre, scale_x, out=gradient.x)
-        torch.mul(grad_pre, scale_h, out=gradient.main_of_h)
-        torch.mul(grad_pre, step.x, out=gradient.scale_x)
-        torch.mul(grad_pre, step.main_of_h, out=gradient.scale_h)
+        _multiply_into(gradient.main_of_h, grad_pre, scale_h)
+        _multiply_into(gradient.scale_x, grad_pre, step.x)
+        _multiply_into(gradient.scale_h, grad_pre, step.main_of_h)
         gradient.shift.copy_(grad_pre)
         gradient.embeddings.copy_(gradient.up @ self.up.transpose(1, 2))
         accumulate(grad_small_h, gradient.down, self.down.t())

@@ -17,6 +17,7 @@ from torch.autograd.function import once_differentiable
 
 from sgloc.nn import gates
 from sgloc.nn.gates import Norm
+from sgloc.nn.product import accumulate, product
 
 Tensors = tuple[Tensor, ...]
 
@@ -49,7 +50,7 @@ class Recurrence(Protocol):
         saved: Tensors,
         batch_sizes: list[int],
         has_state: bool,
-    ) -> tuple[Tensor, Tensors, Tensors]:
+    ) -> tuple[Tensors, Tensors]:
         """Back through all steps.
 
         Args:
@@ -59,22 +60,29 @@ class Recurrence(Protocol):
             saved: what `run` returned.
 
         Returns:
-            Gradients of `projected`, of the first state's parts, and of the weights that the recurrence was made of.
+            Gradients of the first state's parts; and what `gradients` asks for, in which step follows on step.
+        """
+        ...
+
+    def gradients(
+        self, saved: Tensors, of_steps: Tensors, batch_sizes: list[int], has_state: bool
+    ) -> tuple[Tensor, Tensors]:
+        """What is left to do for all steps at once, when they have gone back.
+
+        Args:
+            saved: what `run` returned.
+            of_steps: what `back` returned last.
+            batch_sizes, has_state: as given to `run`.
+
+        Returns:
+            Gradients of `projected`, and of the weights that the recurrence was made of.
         """
         ...
 
 
-def accumulate(total: Tensor, rows: Tensor, weight: Tensor) -> None:
-    """Add rows [n, A] @ weight [A, B] to total [n, B], whose type may be wider than the weight's."""
-    if weight.dtype == total.dtype:
-        total.addmm_(rows, weight)
-    else:
-        total += rows.to(weight.dtype) @ weight
-
-
 def weight_gradient(rows: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of weight [A, B], from all steps' inputs [R, A] and output gradients [R, B]."""
-    return rows.to(weight.dtype).t() @ grad.to(weight.dtype)
+    return product(rows.to(weight.dtype).t(), grad.to(weight.dtype))
 
 
 def room_for_states(state: Tensors, num_rows: int) -> Tensors:
@@ -104,6 +112,9 @@ def previous_rows(batch_sizes: list[int], device: torch.device) -> Tensor:
         batch_sizes: how many sequences have a step t; the first is n.
         device: for the result.
     """
+    if len(batch_sizes) == 1:
+        # So simple that the compiler can follow: a compiled step is a run of one step.
+        return torch.arange(batch_sizes[0], device=device)
     sizes = torch.tensor(batch_sizes)
     before = torch.cat([sizes[:1], sizes[:-1]])
     result = torch.arange(int(sizes.sum())) + torch.repeat_interleave(sizes[0] - before, sizes)
@@ -164,9 +175,9 @@ class LSTMRecurrence:
         saved: Tensors,
         batch_sizes: list[int],
         has_state: bool,
-    ) -> tuple[Tensor, Tensors, Tensors]:
+    ) -> tuple[Tensors, Tensors]:
         """See `Recurrence.back`."""
-        h, c, pre = saved
+        _, c, pre = saved
         first, previous = batch_sizes[0], previous_rows(batch_sizes, grad.device)
         derivatives, normed = gates.linearize(pre.view(-1, 4, self.size), c[previous], c[first:], masks, self.norm)
         grad_h, grad_c = room_for_gradients(grad, grad_last, first)
@@ -179,10 +190,19 @@ class LSTMRecurrence:
             grads.append(grad_step)
         # Without layer norm the gradients stand where the derivatives stood.
         grad_pre = derivatives.gates.flatten(1) if self.norm is None else torch.cat(grads[::-1])
-        skipped = 0 if has_state else first
-        grad_hidden = weight_gradient(h[previous[skipped:]], grad_pre[skipped:], self.hidden)
-        others = (grad_pre.sum(0),) if self.norm is None else gates.norm_gradients(derivatives, normed)
-        return grad_pre, (grad_h[:first], grad_c), (grad_hidden, *others)
+        of_norm = () if self.norm is None else (derivatives.gates, derivatives.cell, *normed)
+        return (grad_h[:first], grad_c), (grad_pre, *of_norm)
+
+    def gradients(
+        self, saved: Tensors, of_steps: Tensors, batch_sizes: list[int], has_state: bool
+    ) -> tuple[Tensor, Tensors]:
+        """See `Recurrence.gradients`."""
+        grad_pre, *of_norm = of_steps
+        skipped = 0 if has_state else batch_sizes[0]
+        previous = previous_rows(batch_sizes, grad_pre.device)[skipped:]
+        grad_hidden = weight_gradient(saved[0][previous], grad_pre[skipped:], self.hidden)
+        others = (grad_pre.sum(0),) if self.norm is None else gates.norm_gradients(*of_norm)
+        return grad_pre, (grad_hidden, *others)
 
 
 class _ThroughTime(torch.autograd.Function):
@@ -211,9 +231,9 @@ class _ThroughTime(torch.autograd.Function):
         masks, *tensors = ctx.saved_tensors
         weights, saved = tuple(tensors[: ctx.num_weights]), tuple(tensors[ctx.num_weights :])
         with torch.autocast(grad.device.type, enabled=False):
-            grad_projected, grad_state, grad_weights = ctx.make(weights).back(
-                grad, grad_last, masks, saved, ctx.batch_sizes, ctx.has_state
-            )
+            recurrence = ctx.make(weights)
+            grad_state, of_steps = recurrence.back(grad, grad_last, masks, saved, ctx.batch_sizes, ctx.has_state)
+            grad_projected, grad_weights = recurrence.gradients(saved, of_steps, ctx.batch_sizes, ctx.has_state)
         return None, None, None, None, grad_projected, None, *grad_weights, *grad_state
 
 

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sgloc.config import LossConfig, ModelConfig
+from sgloc.nn.cells import Cell
+from sgloc.nn.compiled import CompiledSteps
 from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
 from sgloc.nn.encoder import Code, Encoder
 from sgloc.nn.mixture import split_output
@@ -79,6 +81,17 @@ class SketchGloc(nn.Module):
         self.longest = longest
         self.encoder = Encoder(config)
         self.decoder = Decoder(config)
+
+    def compile_steps(self, backend: str | Callable[..., object] = "inductor") -> None:
+        """From now on run the cells by steps that torch.compile has compiled; weights and results stay the same.
+
+        Args:
+            backend: of torch.compile.
+        """
+        steps = CompiledSteps(backend)
+        for module in self.modules():
+            if isinstance(module, Cell):
+                module.compiled_steps = steps
 
     def encode(self, sketches: SketchBatch) -> Code:
         """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""

@@ -4,7 +4,7 @@ import gc
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from sgloc.config import Config
@@ -44,7 +44,9 @@ class DDPEngine:
     def __init__(self, model: SketchGloc, config: Config, device: torch.device, world_size: int) -> None:
         self.model = model
         self.config, self.device = config, device
-        self.replica = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+        if config.train.compile:
+            model.compile_steps()
+        self.replica: nn.Module = model
         self.parameters = list(model.parameters())
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, fused=True)
         for parameter in self.parameters:
@@ -53,7 +55,9 @@ class DDPEngine:
             self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
         # DDP takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
         self.loss_factor = world_size / config.train.global_batch
-        self._settle_buckets()
+        if world_size > 1:
+            self.replica = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            self._settle_buckets()
 
     def _settle_buckets(self) -> None:
         """One backward pass on a toy batch, whose gradients are thrown away.
