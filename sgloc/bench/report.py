@@ -106,6 +106,7 @@ class Report:
                 "rounds": len(ceiling.rounds),
                 "flops_per_second": max(ceiling.rounds),
                 "median_flops_per_second": statistics.median(ceiling.rounds),
+                "torch_mm_flops_per_second": max(ceiling.rounds_of_torch),
             }
         )
 

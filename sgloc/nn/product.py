@@ -4,6 +4,7 @@ torch multiplies float32 matrices on a CPU through MKL, which on AMD's processor
 and reads the weight once for each of a few rows. oneDNN, which torch has too, does neither (docs/PERFORMANCE.md).
 """
 
+import functools
 import math
 from typing import Any
 
@@ -12,16 +13,20 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+@functools.cache
+def _has_onednn() -> bool:
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
+
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
-    # A compiler chooses for itself.
     return (
-        not torch.compiler.is_compiling()
-        and rows.dtype == torch.float32
-        and rows.device.type == "cpu"
-        and torch.backends.mkldnn.is_available()
-        and hasattr(torch.ops.mkldnn, "_linear_pointwise")
         # One row alone is as fast by MKL, and with less ado.
-        and len(rows) > 1
+        rows.shape[0] > 1
+        and rows.dtype == torch.float32
+        and rows.is_cpu
+        # A compiler chooses for itself.
+        and not torch.compiler.is_compiling()
+        and _has_onednn()
         and rows.numel() > 0
         and weight.numel() > 0
     )

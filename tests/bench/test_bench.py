@@ -90,6 +90,7 @@ def test_a_step_computes_no_padding_and_says_what_it_consists_of() -> None:
     # Before the first and after each of two steps, twice.
     assert records["ceiling"]["rounds"] == 5
     assert records["ceiling"]["flops_per_second"] >= records["ceiling"]["median_flops_per_second"] > 0
+    assert records["ceiling"]["flops_per_second"] >= records["ceiling"]["torch_mm_flops_per_second"] > 0
 
 
 def test_a_step_that_computes_padding_says_so() -> None:
