@@ -236,10 +236,12 @@ def _train(words: list[str]) -> None:
     parser = _config_parser("train")
     options = _parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
     config = _instantiate(parser, options)
+    from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
     from sgloc.train.loop import train
 
-    keep_freed_memory()
+    if select_device(config.train.device, resolve_placement(os.environ)).type == "cpu":
+        keep_freed_memory()
     train(config, options.resume)
 
 
@@ -292,7 +294,8 @@ def _generate(words: list[str]) -> None:
         rows=tuple(name.strip() for name in options.rows.split(",")),
     )
     device = select_device(options.device, resolve_placement({}))
-    keep_freed_memory()
+    if device.type == "cpu":
+        keep_freed_memory()
     say = functools.partial(print, file=sys.stderr)
     drawn = generate(options.checkpoint, options.data, options.out, wanted, device=device, say=say)
     out = options.out.rstrip("/")
@@ -341,8 +344,9 @@ def _bench(words: list[str]) -> None:
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
 
-    keep_freed_memory()
     device = select_device(options.device, resolve_placement({}))
+    if device.type == "cpu":
+        keep_freed_memory()
     wanted = BenchOptions(options.what, device, data=options.data, batch=options.batch, repeats=options.repeats)
     report = bench(wanted, config)
     if options.json:
