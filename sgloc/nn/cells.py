@@ -17,7 +17,7 @@ from sgloc.nn.compiled import CompiledRecurrence, CompiledSteps, Padding
 from sgloc.nn.gates import Norm
 from sgloc.nn.hyper import HyperRecurrence
 from sgloc.nn.product import multiply
-from sgloc.nn.recurrence import LSTMRecurrence, Recurrence, Tensors, through_time
+from sgloc.nn.recurrence import LSTMRecurrence, Recurrence, StepwiseRecurrence, Tensors, through_time
 from sgloc.nn.sequence import TimeMajor
 
 _FORGET_BIAS = 1.0
@@ -80,7 +80,7 @@ class Cell(nn.Module):
         raise NotImplementedError
 
     @staticmethod
-    def recurrence(weights: Tensors) -> Recurrence:
+    def recurrence(weights: Tensors) -> StepwiseRecurrence:
         """The cell's recurrence with these weights."""
         raise NotImplementedError
 
@@ -185,7 +185,7 @@ class LSTM(Cell):
         return _for_product(self.weight_hidden), _with_forget_bias(self.bias).flatten()
 
     @staticmethod
-    def recurrence(weights: Tensors) -> Recurrence:
+    def recurrence(weights: Tensors) -> StepwiseRecurrence:
         """See `Cell.recurrence`."""
         hidden, bias = weights
         return LSTMRecurrence(hidden, bias, None)
@@ -259,7 +259,7 @@ class LayerNormLSTM(Cell):
         return (_for_product(self.weight_hidden), *self.norm.weights())
 
     @staticmethod
-    def recurrence(weights: Tensors) -> Recurrence:
+    def recurrence(weights: Tensors) -> StepwiseRecurrence:
         """See `Cell.recurrence`."""
         hidden, *norm = weights
         return LSTMRecurrence(hidden, None, Norm(*norm))
@@ -307,7 +307,7 @@ class HyperLSTM(Cell):
         return (*(_for_product(weight) for weight in products), *others)
 
     @staticmethod
-    def recurrence(weights: Tensors) -> Recurrence:
+    def recurrence(weights: Tensors) -> StepwiseRecurrence:
         """See `Cell.recurrence`."""
         hidden, hyper_hidden, down, down_bias, up, bias, *norms = weights
         return HyperRecurrence(hidden, hyper_hidden, down, down_bias, up, bias, Norm(*norms[:4]), Norm(*norms[4:]))

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgloc.nn.recurrence import Recurrence, Tensors
+from sgloc.nn.recurrence import StepwiseRecurrence, Tensors
 
 # Batch sizes up to a hundred million have fewer values.
 _MOST_GRAPHS = 64
@@ -58,7 +58,7 @@ class Padding:
 
     def pad_state(self, part: Tensor) -> Tensor:
         """A part of the first state [n, size] with zeros below."""
-        return torch.cat([part, part.new_zeros(self.batch_sizes[0] - len(part), part.shape[1])])
+        return _with_zeros(part, self.batch_sizes[0])
 
 
 class CompiledSteps:
@@ -86,7 +86,7 @@ class CompiledRecurrence:
         weights: for `make`.
     """
 
-    def __init__(self, steps: CompiledSteps, make: Callable[[Tensors], Recurrence], weights: Tensors) -> None:
+    def __init__(self, steps: CompiledSteps, make: Callable[[Tensors], StepwiseRecurrence], weights: Tensors) -> None:
         self.steps, self.make = steps, make
         # In training and evaluation alike: what would need a gradient is compiled apart from what does not.
         self.weights = tuple(weight.detach() for weight in weights)
@@ -127,7 +127,7 @@ class CompiledRecurrence:
                 self.make,
                 self.weights,
                 grads[number],
-                tuple(torch.cat([part, part.new_zeros(size - len(part), part.shape[1])]) for part in grad_state),
+                tuple(_with_zeros(part, size) for part in grad_state),
                 step_masks[number],
                 tuple(part[number][:size] for part in states),
                 tuple(part[number + 1] for part in states),
@@ -143,24 +143,29 @@ class CompiledRecurrence:
         return self.make(self.weights).gradients(saved, of_steps, batch_sizes, has_state)
 
 
+def _with_zeros(part: Tensor, num_rows: int) -> Tensor:
+    """Rows [n, size], and zeros below them: [num_rows, size]; always anew, for a graph is made of a tensor's strides
+    too."""
+    return torch.cat([part, part.new_zeros(num_rows - len(part), part.shape[1])])
+
+
 def _join(steps: list[Tensors]) -> Tensors:
     """What the steps gave, step after step, part by part."""
     return tuple(torch.cat(parts) for parts in zip(*steps, strict=True))
 
 
-# The two functions are compiled, once for each batch size: their tensors become inputs and outputs of a graph.
+# Of these two a graph is made for each batch size.
 
 
 def _step(
-    make: Callable[[Tensors], Recurrence], weights: Tensors, inputs: Tensor, mask: Tensor, old: Tensors
+    make: Callable[[Tensors], StepwiseRecurrence], weights: Tensors, inputs: Tensor, mask: Tensor, old: Tensors
 ) -> tuple[Tensors, Tensors]:
-    """One step forward: the new state, and what `Recurrence.run` returns besides."""
-    saved = make(weights).run(inputs, mask, old, [len(inputs)], True)
-    return tuple(part[len(inputs) :] for part in saved[: len(old)]), saved[len(old) :]
+    """See `StepwiseRecurrence.step`."""
+    return make(weights).step(inputs, mask, old)
 
 
 def _step_back(
-    make: Callable[[Tensors], Recurrence],
+    make: Callable[[Tensors], StepwiseRecurrence],
     weights: Tensors,
     grad: Tensor,
     grad_last: Tensors,
@@ -169,6 +174,5 @@ def _step_back(
     new: Tensors,
     tape: Tensors,
 ) -> tuple[Tensors, Tensors]:
-    """One step backward: as `Recurrence.back`, with the state before and after it."""
-    states = (torch.cat(parts) for parts in zip(old, new, strict=True))
-    return make(weights).back(grad, grad_last, mask, (*states, *tape), [len(grad)], True)
+    """See `StepwiseRecurrence.step_back`."""
+    return make(weights).step_back(grad, grad_last, mask, old, new, tape)

@@ -82,8 +82,7 @@ class Stepper:
     def step(self, row: Tensor) -> Tensor:
         """One step: from the previous rows [n, 5] to raw outputs [n, 3 + 6 m]."""
         projected = self.decoder.cell.project(row) + self.code
-        states = self.recurrence.run(projected, None, self.state, [len(row)], True)
-        self.state = tuple(part[len(row) :] for part in states[: len(self.state)])
+        self.state, _ = self.recurrence.step(projected, None, self.state)
         return self.decoder.output(self.state[0])  # type: ignore[no-any-return]
 
     def keep(self, sketches: Tensor) -> None:

@@ -34,10 +34,11 @@ class Norm(NamedTuple):
     cell_bias: Tensor
 
 
-def _activate(gates: Tensor) -> tuple[Tensor, ...]:
-    """Squash the gates [n, 4, H] in place; returns them one by one."""
-    i, j, f, o = gates.unbind(1)
-    return i.sigmoid_(), j.tanh_(), f.sigmoid_(), o.sigmoid_()
+def _normed_gates(normed: Tensor, norm: Norm) -> tuple[Tensor, ...]:
+    """The gates [n, H] one by one, of pre-activations [n, 4, H] after layer norm, before gain and bias."""
+    i, j, f, o = torch.addcmul(norm.bias, normed, norm.gain).unbind(1)
+    # Not in place: a compiler would write down what is squashed, before and after.
+    return i.sigmoid(), j.tanh(), f.sigmoid(), o.sigmoid()
 
 
 def step(pre: Tensor, c: Tensor, mask: Tensor | None, norm: Norm | None, new_c: Tensor, new_h: Tensor) -> None:
@@ -52,11 +53,14 @@ def step(pre: Tensor, c: Tensor, mask: Tensor | None, norm: Norm | None, new_c: 
         new_c: [n, H], to write the new cell into.
         new_h: [n, H], to write the output into.
     """
-    gates, size = pre, pre.shape[2:]
-    if norm is not None:
-        normed = F.layer_norm(pre, size, eps=_EPSILON)
-        gates = torch.addcmul(norm.bias, normed, norm.gain)
-    i, j, f, o = _activate(gates)
+    size = pre.shape[2:]
+    if norm is None:
+        i, j, f, o = pre.unbind(1)
+        for gate in (i, f, o):
+            gate.sigmoid_()
+        j.tanh_()
+    else:
+        i, j, f, o = _normed_gates(F.layer_norm(pre, size, eps=_EPSILON), norm)
     torch.mul(f, c, out=new_c).addcmul_(i, j if mask is None else j * mask)
     normed_c = new_c if norm is None else F.layer_norm(new_c, size, norm.cell_gain, norm.cell_bias, _EPSILON)
     torch.mul(torch.tanh(normed_c), o, out=new_h)
@@ -100,17 +104,17 @@ def linearize(
     Returns:
         The derivatives; and with layer norm the gates [R, 4, H] and cells [R, H] after it, before gain and bias.
     """
-    gates, size, normed_c = pre, pre.shape[2:], new_c
+    size, normed_c = pre.shape[2:], new_c
     normalized: tuple[Tensor, ...] = ()
     normed: tuple[Tensor, ...] = ()
-    if norm is not None:
+    if norm is None:
+        i, j, f, o = pre.unbind(1)
+    else:
         plain, mean, rstd = torch.native_layer_norm(pre, size, None, None, _EPSILON)
-        gates = torch.addcmul(norm.bias, plain, norm.gain)
-        _activate(gates)
+        i, j, f, o = _normed_gates(plain, norm)
         plain_c, mean_c, rstd_c = torch.native_layer_norm(new_c, size, None, None, _EPSILON)
         normed_c = torch.addcmul(norm.cell_bias, plain_c, norm.cell_gain)
         normalized, normed = (pre, mean, rstd, new_c, mean_c, rstd_c), (plain, plain_c)
-    i, j, f, o = gates.unbind(1)
     squashed = torch.tanh(normed_c)
     candidate, into_candidate = (j, i) if mask is None else (j * mask, i * mask)
     slopes = [

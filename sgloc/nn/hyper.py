@@ -176,34 +176,57 @@ class HyperRecurrence:
         self, projected: Tensor, masks: Tensor | None, state: Tensors, batch_sizes: list[int], has_state: bool
     ) -> Tensors:
         """See `Recurrence.run`."""
-        num_rows = len(projected)
-        states = room_for_states(state, num_rows)
-        x, small_x = _split_gates(projected, self.size)
-        tape = _Tape(
-            x=x,
-            of_h=self.hidden.new_empty(num_rows, self.hidden.shape[1]),
-            small_pre=small_x.to(states[0].dtype, copy=True),
-            down=self.down.new_empty(num_rows, self.down.shape[1]),
-            up=self.up.new_empty(12 * num_rows * self.size),
-            pre=states[0].new_empty(num_rows, 4, self.size),
-        )
+        states, tape = room_for_states(state, len(projected)), self._tape(projected)
         all_masks = (split_masks(part, batch_sizes) for part in self._parts_of_masks(masks))
         steps = zip(tape.steps(batch_sizes), *all_masks, each_step(states, batch_sizes), strict=True)
         for number, (step, mask, small_mask, (old, new)) in enumerate(steps):
-            if number > 0 or has_state:
-                product(old[0].to(self.hidden.dtype), self.hidden, out=step.of_h)
-                step.small_pre.add_(step.small_of_h)
-                accumulate(step.small_pre, old[1], self.hyper_hidden)
-            else:
-                step.of_h.zero_()
-            gates.step(step.small_gates, old[3], small_mask, self.hyper_norm, new[3], new[1])
-            product(new[1].to(self.down.dtype), self.down, self.down_bias, out=step.down)
-            torch.bmm(step.embeddings, self.up, out=step.up)
-            scale_x, scale_h, shift = step.scales()
-            torch.add(shift, self.bias, out=step.pre)
-            step.pre.addcmul_(step.x, scale_x).addcmul_(step.main_of_h, scale_h)
-            gates.step(step.pre, old[2], mask, self.norm, new[2], new[0])
+            self._step(step, mask, small_mask, old, new, number > 0 or has_state)
         return (*states, *tape)
+
+    def step(self, projected: Tensor, mask: Tensor | None, state: Tensors) -> tuple[Tensors, Tensors]:
+        """See `StepwiseRecurrence.step`."""
+        new, tape = tuple(torch.empty_like(part) for part in state), self._tape(projected)
+        (step,) = tape.steps([len(projected)])
+        self._step(step, *self._parts_of_masks(mask), state, new, True)
+        return new, tuple(tape)
+
+    def _tape(self, projected: Tensor) -> _Tape:
+        """Room for what the steps leave, and what does not depend on the state."""
+        num_rows = len(projected)
+        x, small_x = _split_gates(projected, self.size)
+        return _Tape(
+            x=x,
+            of_h=self.hidden.new_empty(num_rows, self.hidden.shape[1]),
+            small_pre=small_x.to(self.bias.dtype, copy=True),
+            down=self.down.new_empty(num_rows, self.down.shape[1]),
+            up=self.up.new_empty(12 * num_rows * self.size),
+            pre=self.bias.new_empty(num_rows, 4, self.size),
+        )
+
+    def _step(
+        self, step: _Step, mask: Tensor | None, small_mask: Tensor | None, old: Tensors, new: Tensors, has_old: bool
+    ) -> None:
+        """A step forward, from the old state and into the new one.
+
+        Args:
+            step: of the tape, to write into.
+            mask, small_mask: [n, H] and [n, A], of the main and the small LSTM, or None.
+            old, new: parts of the state, [n, size] each.
+            has_old: False promises that the old state is zero.
+        """
+        if has_old:
+            product(old[0].to(self.hidden.dtype), self.hidden, out=step.of_h)
+            step.small_pre.add_(step.small_of_h)
+            accumulate(step.small_pre, old[1], self.hyper_hidden)
+        else:
+            step.of_h.zero_()
+        gates.step(step.small_gates, old[3], small_mask, self.hyper_norm, new[3], new[1])
+        product(new[1].to(self.down.dtype), self.down, self.down_bias, out=step.down)
+        torch.bmm(step.embeddings, self.up, out=step.up)
+        scale_x, scale_h, shift = step.scales()
+        torch.add(shift, self.bias, out=step.pre)
+        step.pre.addcmul_(step.x, scale_x).addcmul_(step.main_of_h, scale_h)
+        gates.step(step.pre, old[2], mask, self.norm, new[2], new[0])
 
     def back(
         self,
@@ -215,15 +238,11 @@ class HyperRecurrence:
         has_state: bool,
     ) -> tuple[Tensors, Tensors]:
         """See `Recurrence.back`."""
-        states, tape = saved[:4], _Tape(*saved[4:])
+        tape, cells = _Tape(*saved[4:]), saved[2:4]
         first, previous = batch_sizes[0], previous_rows(batch_sizes, grad.device)
-        main, small, normed, small_normed = self._linearize(states, tape, masks, previous)
-        gradients = _Gradients(
-            x=tape.pre.new_empty(tape.x.shape),
-            of_h=torch.empty_like(tape.of_h),
-            down=torch.empty_like(tape.down),
-            up=tape.up.new_empty(len(grad), 12, self.size),
-        )
+        old, new = (tuple(c[rows] for c in cells) for rows in (previous, slice(first, None)))
+        main, small, normed = self._linearize(tape, masks, old, new)
+        gradients = self._room_for_gradients(tape)
         grad_h, *others = room_for_gradients(grad, grad_last, first)
         rows = (fields.steps(batch_sizes) for fields in (main, small, tape, gradients))
         views = list(zip(*rows, each_step((grad_h,), batch_sizes), strict=True))
@@ -233,8 +252,22 @@ class HyperRecurrence:
             if number > 0 or has_state:
                 accumulate(grad_old[0], gradient.of_h, self.hidden.t())
                 accumulate(state_gradients[1].zero_(), grad_small, self.hyper_hidden.t())
-        of_norms = (main.gates, main.cell, *normed, small.gates, small.cell, *small_normed)
-        return (grad_h[:first], *others), (*gradients, *of_norms)
+        return (grad_h[:first], *others), (*gradients, main.gates, main.cell, small.gates, small.cell, *normed)
+
+    def step_back(
+        self, grad: Tensor, grad_last: Tensors, mask: Tensor | None, old: Tensors, new: Tensors, tape: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """See `StepwiseRecurrence.step_back`."""
+        tape_of_step = _Tape(*tape)
+        main, small, normed = self._linearize(tape_of_step, mask, old[2:], new[2:])
+        gradients = self._room_for_gradients(tape_of_step)
+        (step,), (gradient,) = tape_of_step.steps([len(grad)]), gradients.steps([len(grad)])
+        state_gradients = (grad + grad_last[0], *(part.clone() for part in grad_last[1:]))
+        self._step_back(main, small, step, gradient, state_gradients)
+        grad_h = product(gradient.of_h, self.hidden.t()).to(grad.dtype)
+        grad_small_h = product(gradient.small_of_h, self.hyper_hidden.t()).to(grad.dtype)
+        of_step = (*gradients, main.gates, main.cell, small.gates, small.cell, *normed)
+        return (grad_h, grad_small_h, *state_gradients[2:]), of_step
 
     def gradients(
         self, saved: Tensors, of_steps: Tensors, batch_sizes: list[int], has_state: bool
@@ -244,23 +277,34 @@ class HyperRecurrence:
         previous = previous_rows(batch_sizes, gradients.x.device)[0 if has_state else batch_sizes[0] :]
         grad_projected = torch.cat([gradients.x.flatten(1), gradients.of_h[:, 4 * self.size :]], dim=1)
         products = self._product_gradients(saved[:4], tape, gradients, previous)
-        norms = (*gates.norm_gradients(*of_norms[:4]), *gates.norm_gradients(*of_norms[4:]))
+        main, small, normed, small_normed = (of_norms[first : first + 2] for first in range(0, 8, 2))
+        norms = (*gates.norm_gradients(*main, *normed), *gates.norm_gradients(*small, *small_normed))
         return grad_projected, (*products, gradients.up[:, 8:].sum(0), *norms)
 
     def _linearize(
-        self, states: Tensors, tape: _Tape, masks: Tensor | None, previous: Tensor
-    ) -> tuple[Linearized, Linearized, Tensors, Tensors]:
-        """What `gates.linearize` makes of the main and of the small LSTM: first the derivatives of both. For previous
-        see `previous_rows`."""
+        self, tape: _Tape, masks: Tensor | None, old: Tensors, new: Tensors
+    ) -> tuple[Linearized, Linearized, Tensors]:
+        """What `gates.linearize` makes of the main and of the small LSTM: the derivatives of both, then the rest.
+
+        Args:
+            tape: of some or all steps.
+            masks: [R, H + A] or None.
+            old, new: c [R, H] and c' [R, A], before and after each step.
+        """
         mask, small_mask = self._parts_of_masks(masks)
-        _, _, c, small_c = states
-        first = len(c) - len(previous)
         small_gates = tape.small_pre.view(-1, 4, self.hyper_size)
-        main, normed = gates.linearize(tape.pre, c[previous], c[first:], mask, self.norm)
-        small, small_normed = gates.linearize(
-            small_gates, small_c[previous], small_c[first:], small_mask, self.hyper_norm
+        main, normed = gates.linearize(tape.pre, old[0], new[0], mask, self.norm)
+        small, small_normed = gates.linearize(small_gates, old[1], new[1], small_mask, self.hyper_norm)
+        return main, small, (*normed, *small_normed)
+
+    def _room_for_gradients(self, tape: _Tape) -> _Gradients:
+        """Of what is on the tape of some or all steps, to write into."""
+        return _Gradients(
+            x=tape.pre.new_empty(tape.x.shape),
+            of_h=torch.empty_like(tape.of_h),
+            down=torch.empty_like(tape.down),
+            up=tape.up.new_empty(len(tape.x), 12, self.size),
         )
-        return main, small, normed, small_normed
 
     def _step_back(
         self, main: Linearized, small: Linearized, step: _Step, gradient: _StepGradients, state_gradients: Tensors

@@ -80,6 +80,40 @@ class Recurrence(Protocol):
         ...
 
 
+class StepwiseRecurrence(Recurrence, Protocol):
+    """A recurrence that can take a step alone, as a function: what is given is not written to."""
+
+    def step(self, projected: Tensor, mask: Tensor | None, state: Tensors) -> tuple[Tensors, Tensors]:
+        """One step.
+
+        Args:
+            projected: [n, G].
+            mask: [n, mask size] or None.
+            state: parts of the old state, [n, size] each.
+
+        Returns:
+            The new state, and this step's part of what else `run` returns.
+        """
+        ...
+
+    def step_back(
+        self, grad: Tensor, grad_last: Tensors, mask: Tensor | None, old: Tensors, new: Tensors, tape: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """Back through one step.
+
+        Args:
+            grad: [n, H], gradient of the output.
+            grad_last: [n, size] each, gradient of the new state as far as it does not come by way of this output.
+            mask: as given to `step`.
+            old, new: the state before and after it.
+            tape: what else `step` returned.
+
+        Returns:
+            What `back` does, of this step.
+        """
+        ...
+
+
 def weight_gradient(rows: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of weight [A, B], from all steps' inputs [R, A] and output gradients [R, B]."""
     return product(rows.to(weight.dtype).t(), grad.to(weight.dtype))
@@ -112,9 +146,6 @@ def previous_rows(batch_sizes: list[int], device: torch.device) -> Tensor:
         batch_sizes: how many sequences have a step t; the first is n.
         device: for the result.
     """
-    if len(batch_sizes) == 1:
-        # So simple that the compiler can follow: a compiled step is a run of one step.
-        return torch.arange(batch_sizes[0], device=device)
     sizes = torch.tensor(batch_sizes)
     before = torch.cat([sizes[:1], sizes[:-1]])
     result = torch.arange(int(sizes.sum())) + torch.repeat_interleave(sizes[0] - before, sizes)
@@ -157,7 +188,7 @@ class LSTMRecurrence:
     ) -> Tensors:
         """See `Recurrence.run`."""
         states = room_for_states(state, len(projected))
-        pre = projected.to(states[0].dtype, copy=True) if self.bias is None else projected + self.bias
+        pre = self._pre(projected, states[0].dtype)
         steps = zip(
             pre.split(batch_sizes), split_masks(masks, batch_sizes), each_step(states, batch_sizes), strict=True
         )
@@ -166,6 +197,18 @@ class LSTMRecurrence:
                 accumulate(step_pre, h, self.hidden)
             gates.step(step_pre.view(-1, 4, self.size), c, mask, self.norm, new_c, new_h)
         return (*states, pre)
+
+    def step(self, projected: Tensor, mask: Tensor | None, state: Tensors) -> tuple[Tensors, Tensors]:
+        """See `StepwiseRecurrence.step`."""
+        h, c = state
+        pre, new_h, new_c = self._pre(projected, c.dtype), torch.empty_like(h), torch.empty_like(c)
+        accumulate(pre, h, self.hidden)
+        gates.step(pre.view(-1, 4, self.size), c, mask, self.norm, new_c, new_h)
+        return (new_h, new_c), (pre,)
+
+    def _pre(self, projected: Tensor, dtype: torch.dtype) -> Tensor:
+        """Pre-activations of the gates, as far as they do not depend on h, to write into."""
+        return projected.to(dtype, copy=True) if self.bias is None else projected + self.bias
 
     def back(
         self,
@@ -192,6 +235,16 @@ class LSTMRecurrence:
         grad_pre = derivatives.gates.flatten(1) if self.norm is None else torch.cat(grads[::-1])
         of_norm = () if self.norm is None else (derivatives.gates, derivatives.cell, *normed)
         return (grad_h[:first], grad_c), (grad_pre, *of_norm)
+
+    def step_back(
+        self, grad: Tensor, grad_last: Tensors, mask: Tensor | None, old: Tensors, new: Tensors, tape: Tensors
+    ) -> tuple[Tensors, Tensors]:
+        """See `StepwiseRecurrence.step_back`."""
+        derivatives, normed = gates.linearize(tape[0].view(-1, 4, self.size), old[1], new[1], mask, self.norm)
+        grad_c = grad_last[1].clone()
+        grad_pre = gates.step_back(derivatives, grad + grad_last[0], grad_c, self.norm).flatten(1)
+        of_norm = () if self.norm is None else (derivatives.gates, derivatives.cell, *normed)
+        return (product(grad_pre.to(self.hidden.dtype), self.hidden.t()).to(grad.dtype), grad_c), (grad_pre, *of_norm)
 
     def gradients(
         self, saved: Tensors, of_steps: Tensors, batch_sizes: list[int], has_state: bool
