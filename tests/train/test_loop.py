@@ -8,9 +8,11 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from torch._dynamo.testing import CompileCounter
 
 from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
 from sgloc.errors import ConfigError, DataError, TrainingError
+from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train import session
 from sgloc.train.checkpoint.manifest import checkpoint_steps, find_checkpoint
 from sgloc.train.loop import train
@@ -63,6 +65,22 @@ def test_a_stop_inside_a_window_does_not_show(sample_shards: str, tmp_path: Path
     train(make_config(sample_shards, tmp_path / "parts", log_every=4), "auto")
     whole, parts = ([line["loss"] for line in records(tmp_path / name, "train")] for name in ("whole", "parts"))
     assert parts == whole
+
+
+@pytest.mark.parametrize("option", ["compile", "checkpoint_decoder"])
+def test_how_it_is_computed_does_not_change_the_losses(
+    sample_shards: str, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counter, compile_steps = CompileCounter(), SketchGloc.compile_steps
+    # Graphs are captured, but run as they are: making machine code of each takes half a minute.
+    monkeypatch.setattr(SketchGloc, "compile_steps", lambda model: compile_steps(model, counter))
+    train(make_config(sample_shards, tmp_path / "plain", num_steps=3), "auto")
+    train(make_config(sample_shards, tmp_path / option, num_steps=2, **{option: True}), "auto")
+    # The option may be given up, and taken again, at any resume.
+    train(make_config(sample_shards, tmp_path / option, num_steps=3), "auto")
+    plain, other = ([line["loss"] for line in records(tmp_path / name, "train")] for name in ("plain", option))
+    assert other == pytest.approx(plain, rel=1e-5)
+    assert (counter.frame_count > 0) == (option == "compile")
 
 
 def test_schedule_is_the_published_one() -> None:
