@@ -3,18 +3,34 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test format clean
+.PHONY: quickstart test system-packages format clean
 
 # The main job on the built-in synthetic sample: about ten minutes on two cores, installing included.
 quickstart: $(VENV)/installed
 	$(BIN)/python -m launch.quickstart
 
 # Formatting, types, and every test.
-test: $(VENV)/installed-dev
+test: $(VENV)/installed-dev system-packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q
+
+# What the tests start for themselves, a web server and Slurm, from Debian or Ubuntu where one is root or becomes root
+# without a password. The services are of no use to the tests and are not left running.
+SYSTEM_PACKAGES := nginx slurmctld slurmd slurm-client munge
+SYSTEM_PROGRAMS := nginx slurmctld slurmd sbatch munged
+SYSTEM_SERVICES := nginx slurmctld slurmd munge
+
+system-packages:
+	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; missing=; \
+	for program in $(SYSTEM_PROGRAMS); do command -v "$$program" >/dev/null || missing="$$missing $$program"; done; \
+	if [ -z "$$missing" ]; then exit 0; fi; \
+	if [ "$$(id -u)" != 0 ]; then sudo="sudo -n"; fi; \
+	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null && $$sudo apt-get update -qq && $$sudo env \
+		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES); \
+	then if [ -d /run/systemd/system ]; then $$sudo systemctl disable --now --quiet $(SYSTEM_SERVICES); fi; \
+	else echo "not installed, and cannot be:$$missing; the tests that need it are skipped"; fi
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

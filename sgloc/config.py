@@ -93,6 +93,19 @@ class DataConfig:
     """Probability that an inner point of a stroke is dropped, in training."""
     prefetch: int = 2
     """Batches that are read ahead of the training step."""
+    read_threads: int = 0
+    """Blocks of shards that are fetched at the same time; 0: one from a local folder, eight from elsewhere."""
+    read_attempts: int = 6
+    """How often a read that fails for a reason that may pass is tried before its shard counts as bad."""
+    read_timeout: float = 60.0
+    """Seconds that a server may give nothing before a read counts as failed."""
+    bad_shards: Literal["stop", "skip"] = "stop"
+    """What to do about a training or validation shard that stays unreadable or damaged: stop, or skip it on all
+    ranks."""
+    cache: str = ""
+    """Local folder in which the processes of a node keep what they read of remote shards; empty: nothing is kept."""
+    cache_gigabytes: float = 50.0
+    """Most that the cache may hold, in 10^9 bytes."""
     validation_limit: int = 0
     """Validate on this many drawings, spread evenly over the validation split; 0: on all."""
 
@@ -103,6 +116,10 @@ class DataConfig:
             0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
         )
         _require(self.prefetch >= 1, "data.prefetch", "at least 1", self.prefetch)
+        _require(self.read_threads >= 0, "data.read_threads", "at least 0", self.read_threads)
+        _require(self.read_attempts >= 1, "data.read_attempts", "at least 1", self.read_attempts)
+        _require(self.read_timeout > 0, "data.read_timeout", "above 0", self.read_timeout)
+        _require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
         _require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
 
 
@@ -231,6 +248,12 @@ _FREE_OPTIONS = frozenset(
     {
         "data.path",
         "data.prefetch",
+        "data.read_threads",
+        "data.read_attempts",
+        "data.read_timeout",
+        "data.bad_shards",
+        "data.cache",
+        "data.cache_gigabytes",
         "train.run_dir",
         "train.num_steps",
         "train.accumulation",

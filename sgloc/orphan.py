@@ -1,4 +1,4 @@
-"""A rank does not outlive its torchrun."""
+"""A rank does not outlive its torchrun, nor a worker the command that started it."""
 
 import ctypes
 import os
@@ -21,4 +21,4 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     # It may have died before the kernel was asked.
     if os.getppid() != parent or parent == 1:
-        sys.exit("torchrun is gone")
+        sys.exit("the process that started this one is gone")

@@ -8,11 +8,16 @@ device and in every version.
 
 import enum
 import math
+from typing import TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 _MASK = (1 << 64) - 1
+
+Integers = TypeVar("Integers", Tensor, npt.NDArray[np.int64])
 
 
 class Purpose(enum.IntEnum):
@@ -43,11 +48,11 @@ _MULTIPLIER_1 = _signed(0xBF58476D1CE4E5B9)
 _MULTIPLIER_2 = _signed(0x94D049BB133111EB)
 
 
-def _xor_shift(x: Tensor, bits: int) -> Tensor:
+def _xor_shift(x: Integers, bits: int) -> Integers:
     return x ^ ((x >> bits) & ((1 << (64 - bits)) - 1))
 
 
-def _mix(x: Tensor) -> Tensor:
+def _mix(x: Integers) -> Integers:
     x = _xor_shift(x, 30) * _MULTIPLIER_1
     x = _xor_shift(x, 27) * _MULTIPLIER_2
     return _xor_shift(x, 31)
@@ -72,6 +77,14 @@ def bits(key: Tensor, counter: Tensor) -> Tensor:
     """64 random bits for each (key, counter); both int64 of shapes that broadcast. Returns int64 of the broadcast
     shape."""
     return _mix(key + (counter + 1) * _GOLDEN)
+
+
+def permutation(key: Tensor, size: int) -> npt.NDArray[np.int64]:
+    """The counters below `size` in the sequence of their bits under one key: a permutation, int64 [size]."""
+    # In numpy, where a thousand small numbers are shuffled in a fifth of the time.
+    counter = np.arange(1, size + 1, dtype=np.int64)
+    mixed: npt.NDArray[np.int64] = _mix(int(key) + counter * _GOLDEN)
+    return np.argsort(mixed, kind="stable")
 
 
 def uniform(key: Tensor, counter: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What the terminal shows while something long runs."""
 
 import contextlib
+import time
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -8,21 +9,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 
 @contextlib.contextmanager
-def shard_progress() -> Iterator[Callable[[int, int, int, int], None]]:
-    """A bar of files done, with the drawings taken and rejected; give what it yields to `build_shards`."""
+def shard_progress() -> Iterator[tuple[Callable[[int, int, int, int], None], Callable[[str], None]]]:
+    """A bar of parts built, with the drawings read and rejected, and sentences above it; give what it yields to
+    `build_shards` as progress and told."""
     columns = (
         SpinnerColumn(),
         BarColumn(),
         MofNCompleteColumn(),
-        TextColumn("files"),
+        TextColumn("parts"),
         TextColumn("{task.description}"),
         TimeElapsedColumn(),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("", total=None)
+        first: tuple[float, int] | None = None
 
-        def show(done: int, total: int, accepted: int, rejected: int) -> None:
-            bar.update(task, completed=done, total=total, description=f"{accepted:,} drawings, {rejected:,} rejected")
+        def show(num_built: int, num_parts: int, num_read: int, num_rejected: int) -> None:
+            nonlocal first
+            # What an earlier start has read says nothing of the speed of this one.
+            started, already_read = first = first or (time.monotonic(), num_read)
+            rate = (num_read - already_read) / max(time.monotonic() - started, 1e-3)
+            said = f"{num_read:,} drawings, {num_rejected:,} rejected, {rate:,.0f} drawings/s"
+            bar.update(task, completed=num_built, total=num_parts, description=said)
 
-        yield show
+        def say(sentence: str) -> None:
+            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+
+        yield show, say

@@ -6,8 +6,11 @@ import hypothesis
 import pytest
 import torch
 
-from sgloc.data.shards import build_shards
+from sgloc.data.build.run import build_shards
 from tests.drawings import make_drawings, write_npz
+
+# Fixtures of real servers, for whatever test asks for them.
+from tests.servers import faulty, nginx, s3, s3_endpoint  # noqa: F401
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("sgloc", deadline=None)

@@ -1,6 +1,8 @@
 """Drawings for tests, and the files that hold them."""
 
 import json
+import struct
+import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 
 from sgloc.data.batch import PackedBatch
 from sgloc.sketch.drawing import Drawing, Int16Array, polylines_to_stroke3, stroke3_to_polylines
+from tests.pickles import pickle_of_python2, to_npy
 
 Strokes = list[list[tuple[int, int]]]
 
@@ -72,3 +75,33 @@ def stroke3s_of(packed: PackedBatch) -> list[Int16Array]:
         result.append(rows)
         stroke, point = stroke + num_strokes, point + len(rows)
     return result
+
+
+def write_binary(path: Path, drawings: Iterable[Drawing], *, country: bytes = b"US", timestamp: int = 1) -> None:
+    """Write drawings within 0..255 as one of QuickDraw's binary files."""
+    with path.open("wb") as stream:
+        for drawing in drawings:
+            polylines = stroke3_to_polylines(drawing.stroke3)
+            stream.write(struct.pack("<Q2sbIH", drawing.key_id, country, drawing.recognized, timestamp, len(polylines)))
+            for line in polylines:
+                stream.write(struct.pack("<H", len(line)) + line.T.astype(np.uint8).tobytes())
+
+
+def write_raw_ndjson(path: Path, drawings: Iterable[Drawing], *, scale: float, shift: tuple[float, float]) -> None:
+    """Write drawings as a raw ndjson file on a canvas `scale` times as large and moved by `shift`."""
+    with path.open("w") as stream:
+        for drawing in drawings:
+            strokes = [
+                [*(line * scale + shift).T.tolist(), list(range(0, 16 * len(line), 16))]
+                for line in stroke3_to_polylines(drawing.stroke3)
+            ]
+            fields = {"word": drawing.category, "key_id": str(drawing.key_id), "recognized": drawing.recognized}
+            stream.write(json.dumps({**fields, "drawing": strokes}) + "\n")
+
+
+def write_npz_of_python2(path: Path, **splits: Sequence[Int16Array]) -> None:
+    """Write stroke-3 arrays as Python 2 wrote the published sketch-rnn files; a split that is not given is empty."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for split in ("train", "valid", "test"):
+            given = splits.get(split, [])
+            archive.writestr(f"{split}.npy", to_npy(pickle_of_python2(given), len(given)))

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 
 import sgloc
 from sgloc.cli import main
 from sgloc.config import Config
 
+COMMANDS = ("sample", "shard", "shards", "train", "generate", "bench")
 FILE = "{data: {path: there}, model: {latent_size: 5, encoder: {hidden_size: 4}}, train: {num_steps: 2}}"
 Configured = Callable[..., tuple[Config, str]]
 
@@ -90,6 +92,19 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
     for words in ([], ["--help"], ["-h"]):
         main(words)
         overview = capsys.readouterr().out
-        assert all(f"\n  {command} " in overview for command in ("sample", "shard", "train", "generate", "bench"))
+        assert all(f"\n  {command} " in overview for command in COMMANDS)
     main(["--version"])
     assert capsys.readouterr().out == f"{sgloc.__version__}\n"
+
+
+def test_dashes_in_names_of_options_are_as_good_as_underscores(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--data.path", "a-b", "--train.run-dir=c-d", "--train.global-batch", "7", "--print-config"])
+    options = yaml.safe_load(capsys.readouterr().out)
+    assert (options["data"]["path"], options["train"]["run_dir"]) == ("a-b", "c-d")
+    assert options["train"]["global_batch"] == 7
+    with pytest.raises(SystemExit):
+        main(["shard", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--recognised-only"])
+    assert "did you mean 'recognized_only'?" in capsys.readouterr().err

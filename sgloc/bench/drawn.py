@@ -84,9 +84,9 @@ def _pack(num_points: IntArray, num_strokes: IntArray, generator: np.random.Gene
     num_sketches = len(num_points)
     return PackedBatch(
         offsets=offsets.astype(np.int16),
-        stroke_lengths=stroke_lengths,
-        num_strokes=num_strokes,
-        category=np.zeros(num_sketches, dtype=np.int64),
+        stroke_lengths=stroke_lengths.astype(np.int32),
+        num_strokes=num_strokes.astype(np.int32),
+        category=np.zeros(num_sketches, dtype=np.int32),
         key_id=generator.integers(2**63, size=num_sketches).astype(np.uint64),
         epoch=np.zeros(num_sketches, dtype=np.int64),
     )

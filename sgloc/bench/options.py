@@ -13,14 +13,25 @@ from sgloc.config import Config
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import Manifest, Split, load_manifest
 from sgloc.data.order import Order
-from sgloc.data.stream import training_batches
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
 
-What = Literal["ops", "stream", "step", "generate"]
+What = Literal["ops", "stream", "step", "generate", "order", "scale"]
 
-# Sketches in a batch and repeats, where none are asked for.
-_DEFAULTS: dict[What, tuple[int, int]] = {"ops": (1024, 10), "stream": (100, 3), "step": (100, 5), "generate": (256, 3)}
+# Sketches in a batch (for order: of a rank) and repeats, where none are asked for.
+_DEFAULTS: dict[What, tuple[int, int]] = {
+    "ops": (1024, 10),
+    "stream": (100, 3),
+    "step": (100, 5),
+    "generate": (256, 3),
+    "order": (64, 1),
+    "scale": (1024, 1),
+}
+WORLD_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _LEAST_BATCH = 2
+# Where the smallest of QuickDraw's categories still has some.
+_LEAST_SKETCHES = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,12 @@ class BenchOptions:
         repeats: of each measurement; 0: likewise.
         long_sketch: points of the very long sketch that one of two steps has in addition.
         ceiling_size: of the square matrices whose product is the ceiling.
+        sketches: in the made-up QuickDraw that an order is simulated on or that is built and streamed.
+        world_sizes: numbers of ranks that are simulated.
+        plot: image file to write.
+        folder: to build in.
+        num_workers: processes that build.
+        remote: URL of the same shards on a server, to be streamed from as well.
     """
 
     what: What
@@ -44,12 +61,22 @@ class BenchOptions:
     repeats: int = 0
     long_sketch: int = 1000
     ceiling_size: int = 2048
+    sketches: int = 50_000_000
+    world_sizes: tuple[int, ...] = WORLD_SIZES
+    plot: str | None = None
+    folder: str | None = None
+    num_workers: int = 1
+    remote: str | None = None
 
     def __post_init__(self) -> None:
         if self.batch != 0 and not _LEAST_BATCH <= self.batch <= 10**6:
             raise ConfigError(f"batch must be from {_LEAST_BATCH} to 1,000,000, or 0 for the default, not {self.batch}")
         if not 0 <= self.repeats <= 10**6:
             raise ConfigError(f"repeats must be from 1 to 1,000,000, or 0 for the default, not {self.repeats}")
+        if not _LEAST_SKETCHES <= self.sketches < 2**31:
+            raise ConfigError(f"sketches must be from {_LEAST_SKETCHES} to {2**31 - 1}, not {self.sketches}")
+        if not self.world_sizes or min(self.world_sizes) < 1:
+            raise ConfigError(f"world_sizes must be at least one number from 1 on, not {self.world_sizes}")
 
     @property
     def num_sketches(self) -> int:
@@ -80,16 +107,14 @@ def open_batches(data: str, manifest: Manifest, config: Config, size: int) -> Ge
     Raises:
         DataError: if there is no training drawing.
     """
-    order = Order([shard.num_sketches for shard in training_split(data, manifest).shards], config.train.seed)
+    sizes = [shard.num_sketches for shard in training_split(data, manifest).shards]
+    order = Order(sizes, manifest.sketches_per_block, config.train.seed)
     return training_batches(
-        data,
-        manifest,
+        ShardReader(data, manifest, "train"),
         order,
-        global_batch=size,
-        rank=0,
-        world_size=1,
-        start=0,
+        Share(size),
         prefetch=config.data.prefetch,
+        num_threads=config.data.read_threads,
     )
 
 

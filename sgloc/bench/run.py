@@ -6,17 +6,27 @@ from types import MappingProxyType
 from sgloc.bench.generate import bench_generate
 from sgloc.bench.ops import bench_ops
 from sgloc.bench.options import BenchOptions, What
+from sgloc.bench.order import bench_order
 from sgloc.bench.report import Report
+from sgloc.bench.scale import bench_scale
 from sgloc.bench.step import bench_step
 from sgloc.bench.stream import bench_stream
+from sgloc.bench.tables import TableReport
 from sgloc.config import Config
 
-_BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report]] = MappingProxyType(
-    {"ops": bench_ops, "stream": bench_stream, "step": bench_step, "generate": bench_generate}
+_BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report | TableReport]] = MappingProxyType(
+    {
+        "ops": bench_ops,
+        "stream": bench_stream,
+        "step": bench_step,
+        "generate": bench_generate,
+        "order": bench_order,
+        "scale": bench_scale,
+    }
 )
 
 
-def bench(options: BenchOptions, config: Config) -> Report:
+def bench(options: BenchOptions, config: Config) -> Report | TableReport:
     """Measure.
 
     Args:

@@ -1,13 +1,15 @@
 """Batches: sketches as the shards hold them, and what becomes of them on the device (METHOD 1, 2, 3 and 8)."""
 
-from dataclasses import dataclass
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sgloc import random
-from sgloc.data.block import Block, IntArray
+from sgloc.data.block import IntArray
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch import transform
 from sgloc.sketch.ragged import SketchBatch
@@ -22,17 +24,17 @@ class PackedBatch:
 
     Attributes:
         offsets: int16 [P, 2], (dx, dy) from the previous point, each sketch's first from the origin.
-        stroke_lengths: int64 [S], points of each stroke.
-        num_strokes: int64 [B], strokes of each sketch.
-        category: int64 [B], numbers into the manifest's list.
+        stroke_lengths: int32 [S], points of each stroke.
+        num_strokes: int32 [B], strokes of each sketch.
+        category: int32 [B], numbers into the manifest's list.
         key_id: uint64 [B].
         epoch: int64 [B], in which each sketch is visited.
     """
 
     offsets: npt.NDArray[np.int16]
-    stroke_lengths: IntArray
-    num_strokes: IntArray
-    category: IntArray
+    stroke_lengths: npt.NDArray[np.int32]
+    num_strokes: npt.NDArray[np.int32]
+    category: npt.NDArray[np.int32]
     key_id: npt.NDArray[np.uint64]
     epoch: IntArray
 
@@ -44,28 +46,63 @@ class PackedBatch:
         """Points in the batch."""
         return len(self.offsets)
 
+    @functools.cached_property
+    def stroke_starts(self) -> IntArray:
+        """int64 [B+1], where each sketch's strokes begin."""
+        return _starts(self.num_strokes)
 
-def gather(blocks: list[Block], places: list[int], epoch: IntArray) -> PackedBatch:
-    """Collect sketches from blocks.
+    @functools.cached_property
+    def point_starts(self) -> IntArray:
+        """int64 [B+1], where each sketch's points begin."""
+        return _starts(self.stroke_lengths)[self.stroke_starts]
 
-    Args:
-        blocks: each sketch's block.
-        places: each sketch's place in its block.
-        epoch: int64 [B].
-    """
-    pairs = list(zip(blocks, places, strict=True))
-    points = [slice(block.point_starts[place], block.point_starts[place + 1]) for block, place in pairs]
-    strokes = [slice(block.stroke_starts[place], block.stroke_starts[place + 1]) for block, place in pairs]
-    return PackedBatch(
-        offsets=np.concatenate([block.offsets[where] for block, where in zip(blocks, points, strict=True)]),
-        stroke_lengths=np.concatenate(
-            [block.stroke_lengths[where] for block, where in zip(blocks, strokes, strict=True)]
-        ).astype(np.int64),
-        num_strokes=np.array([where.stop - where.start for where in strokes], dtype=np.int64),
-        category=np.array([block.category[place] for block, place in pairs], dtype=np.int64),
-        key_id=np.array([block.key_id[place] for block, place in pairs], dtype=np.uint64),
-        epoch=epoch,
-    )
+    def part(self, start: int, stop: int) -> "PackedBatch":
+        """Sketches start to stop, without copying."""
+        return PackedBatch(
+            offsets=self.offsets[self.point_starts[start] : self.point_starts[stop]],
+            stroke_lengths=self.stroke_lengths[self.stroke_starts[start] : self.stroke_starts[stop]],
+            num_strokes=self.num_strokes[start:stop],
+            category=self.category[start:stop],
+            key_id=self.key_id[start:stop],
+            epoch=self.epoch[start:stop],
+        )
+
+    def take(self, chosen: IntArray) -> "PackedBatch":
+        """The sketches of these numbers, int64 [n], in that sequence."""
+        points = _ranges(self.point_starts, chosen)
+        # A point is moved as one number of 32 bits.
+        offsets = np.ascontiguousarray(self.offsets).view(np.int32).ravel()[points]
+        return PackedBatch(
+            offsets=offsets.view(np.int16).reshape(-1, 2),
+            stroke_lengths=self.stroke_lengths[_ranges(self.stroke_starts, chosen)],
+            num_strokes=self.num_strokes[chosen],
+            category=self.category[chosen],
+            key_id=self.key_id[chosen],
+            epoch=self.epoch[chosen],
+        )
+
+
+def concatenate(parts: Sequence[PackedBatch]) -> PackedBatch:
+    """The sketches of at least one batch after another."""
+    arrays = {
+        field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PackedBatch)
+    }
+    return PackedBatch(**arrays)
+
+
+def _starts(lengths: npt.NDArray[np.int32]) -> IntArray:
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return starts
+
+
+def _ranges(starts: IntArray, chosen: IntArray) -> IntArray:
+    """All indices of the chosen ragged rows, row after row."""
+    begins = starts[chosen]
+    lengths = starts[chosen + 1] - begins
+    ends = np.cumsum(lengths)
+    indices: IntArray = np.arange(ends[-1] if len(ends) else 0) + np.repeat(begins - (ends - lengths), lengths)
+    return indices
 
 
 @dataclass(frozen=True)
@@ -94,8 +131,8 @@ class Preparation:
         def on_device(array: npt.NDArray[np.generic]) -> torch.Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)
 
-        stroke_lengths = on_device(packed.stroke_lengths)
-        stroke_offsets = offsets_from_lengths(on_device(packed.num_strokes))
+        stroke_lengths = on_device(packed.stroke_lengths).long()
+        stroke_offsets = offsets_from_lengths(on_device(packed.num_strokes).long())
         point_offsets = offsets_from_lengths(stroke_lengths)[stroke_offsets]
         random_key = random.fold(
             random.fold(random.fold(self.seed, 0).to(device), on_device(packed.epoch)),

@@ -1,6 +1,9 @@
-"""A block: some hundreds of sketches packed into one npz, the unit in which shards are read."""
+"""A block: about a thousand sketches packed into one npz, the unit in which shards are read and sketches shuffled."""
 
 import io
+import math
+import re
+import struct
 import zipfile
 import zlib
 from collections.abc import Sequence
@@ -15,11 +18,26 @@ from sgloc.sketch.drawing import Drawing
 
 IntArray = npt.NDArray[np.int64]
 
+COMPRESSIONS = ("none", "zstd")
+# Of a whole block, far above what any real one needs: what is packed must not unpack to all of the memory.
+MAX_BLOCK_BYTES = 2**30
+_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
+_ZSTD_LEVEL = 9
+
+# A member's header in a zip archive, at whose end stand the lengths of the name and the extra field that follow.
+_ZIP_HEADER = 30
+_ZIP_LENGTHS = struct.Struct("<HH")
+# Numbers and text, one or two dimensions: nothing that is pickled.
+_NPY_HEADER = re.compile(
+    rb"\x93NUMPY\x01\x00..\{'descr': '([<|][biuU]\d+)', 'fortran_order': False, 'shape': \((\d+),(?: (\d+))?\), \} *\n",
+    re.DOTALL,
+)
+
 # What numpy and zipfile raise for damaged files. RuntimeError: a flipped bit says that a member is encrypted;
 # NotImplementedError, a kind of it: or compressed by a method that zipfile does not know.
 _DAMAGE = (
     *(ValueError, KeyError, OSError, EOFError, IndexError, TypeError, RuntimeError),
-    *(zipfile.BadZipFile, zlib.error),
+    *(zipfile.BadZipFile, zlib.error, struct.error),
 )
 
 
@@ -31,7 +49,8 @@ class Block:
         offsets: int16 [P, 2], (dx, dy) from the previous point, each sketch's first from the origin.
         stroke_lengths: integer [S], points of each stroke, at least 1.
         num_strokes: integer [n], strokes of each sketch, at least 1.
-        category: integer [n], numbers into the manifest's list.
+        words: str [c], the categories that occur.
+        category: integer [n], numbers into `words`.
         key_id: uint64 [n].
         recognized: bool [n].
         stroke_starts, point_starts: int64 [n+1], where each sketch's strokes and points begin.
@@ -40,6 +59,7 @@ class Block:
     offsets: npt.NDArray[np.int16]
     stroke_lengths: npt.NDArray[Any]
     num_strokes: npt.NDArray[Any]
+    words: npt.NDArray[np.str_]
     category: npt.NDArray[Any]
     key_id: npt.NDArray[np.uint64]
     recognized: npt.NDArray[np.bool_]
@@ -50,50 +70,124 @@ class Block:
         return len(self.num_strokes)
 
 
+_STORED = ("offsets", "stroke_lengths", "num_strokes", "words", "category", "key_id", "recognized")
+
+
 def _smallest(values: Sequence[int] | IntArray) -> npt.NDArray[Any]:
-    """Counts in 16 bits, or 32 where a count does not fit."""
+    """Counts in 8 bits, or 16 or 32 where a count does not fit."""
     array = np.asarray(values, dtype=np.int64)
-    return array.astype(np.uint16 if array.max() <= np.iinfo(np.uint16).max else np.uint32)
+    return array.astype(np.min_scalar_type(int(array.max())))
 
 
-def pack_block(drawings: Sequence[Drawing], category_numbers: dict[str, int]) -> bytes:
-    """Pack at least one drawing into an uncompressed npz; the same drawings give the same bytes."""
+def pack_block(drawings: Sequence[Drawing], compression: str = "none") -> bytes:
+    """Pack at least one drawing; the same drawings give the same bytes.
+
+    Args:
+        drawings: to be packed.
+        compression: "none": an uncompressed npz; "zstd": the same as one Zstandard frame.
+    """
     rows = np.concatenate([drawing.stroke3 for drawing in drawings])
     stroke_ends = np.flatnonzero(rows[:, 2])
+    sketch_ends = np.cumsum([len(drawing.stroke3) for drawing in drawings])
+    strokes_before = np.searchsorted(stroke_ends, sketch_ends)
+    words, category = np.unique([drawing.category for drawing in drawings], return_inverse=True)
     stream = io.BytesIO()
     np.savez(
         stream,
         offsets=np.ascontiguousarray(rows[:, :2]),
         stroke_lengths=_smallest(np.diff(stroke_ends, prepend=-1)),
-        num_strokes=_smallest([int(drawing.stroke3[:, 2].sum()) for drawing in drawings]),
-        category=_smallest([category_numbers[drawing.category] for drawing in drawings]),
+        num_strokes=_smallest(np.diff(strokes_before, prepend=0)),
+        words=words,
+        category=_smallest(category),
         key_id=np.array([drawing.key_id for drawing in drawings], dtype=np.uint64),
         recognized=np.array([drawing.recognized for drawing in drawings], dtype=np.bool_),
     )
-    return stream.getvalue()
+    content = stream.getvalue()
+    if compression == "zstd":
+        import zstandard
+
+        content = zstandard.ZstdCompressor(level=_ZSTD_LEVEL).compress(content)
+    return content
+
+
+def _decompress(content: bytes, where: str) -> bytes:
+    try:
+        import zstandard
+    except ImportError as error:
+        raise DataError(f"{where} is compressed, which takes the package zstandard; pip install zstandard") from error
+    try:
+        size = zstandard.get_frame_parameters(content).content_size
+        if size > MAX_BLOCK_BYTES:
+            raise ValueError(f"it claims {size} bytes")
+        return zstandard.ZstdDecompressor().decompress(content)
+    except (zstandard.ZstdError, ValueError) as error:
+        raise DataError(f"{where} is damaged ({error}); build the shards again") from error
 
 
 def unpack_block(content: bytes, where: str) -> Block:
     """Read a block.
 
     Args:
-        content: the npz.
+        content: the npz, or a Zstandard frame of it.
         where: what to call it in an error.
 
     Raises:
         DataError: if it is damaged (the npz carries a checksum of every array) or its arrays do not fit together.
     """
-    names = ("offsets", "stroke_lengths", "num_strokes", "category", "key_id", "recognized")
+    if content.startswith(_ZSTD_MAGIC):
+        content = _decompress(content, where)
     try:
-        with np.load(io.BytesIO(content), allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in names}
+        arrays = _read_arrays(content)
         stroke_starts = np.concatenate([[0], np.cumsum(arrays["num_strokes"], dtype=np.int64)])
         point_starts = np.concatenate([[0], np.cumsum(arrays["stroke_lengths"], dtype=np.int64)])[stroke_starts]
         block = Block(**arrays, stroke_starts=stroke_starts, point_starts=point_starts)
-        per_sketch = {len(block.category), len(block.key_id), len(block.recognized), len(block)}
-        whole = point_starts[-1] == len(block.offsets) and stroke_starts[-1] == len(block.stroke_lengths)
-        if not (whole and len(per_sketch) == 1 and block.offsets.shape[1:] == (2,) and block.offsets.dtype == np.int16):
-            raise ValueError("the arrays do not fit together")
+        _check(block)
     except _DAMAGE as error:
         raise DataError(f"{where} is damaged ({error}); build the shards again") from error
     return block
+
+
+def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
+    """The arrays of an npz as `pack_block` writes it, as views: `numpy.load` takes three times as long and copies."""
+    view, arrays = memoryview(content), {}
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        for name in _STORED:
+            member = archive.getinfo(f"{name}.npy")
+            if member.compress_type != zipfile.ZIP_STORED:
+                raise ValueError(f"{name} is compressed")
+            lengths = _ZIP_LENGTHS.unpack_from(content, member.header_offset + _ZIP_HEADER - _ZIP_LENGTHS.size)
+            start = member.header_offset + _ZIP_HEADER + sum(lengths)
+            array = view[start : start + member.file_size]
+            if zlib.crc32(array) != member.CRC:
+                raise ValueError(f"the checksum of {name} is another")
+            arrays[name] = _read_array(array)
+    return arrays
+
+
+def _read_array(content: memoryview) -> npt.NDArray[Any]:
+    header = _NPY_HEADER.match(content)
+    if header is None:
+        raise ValueError("an array has a header that is not numpy's")
+    code, *shape = (group.decode() for group in header.groups() if group is not None)
+    sizes = tuple(map(int, shape))
+    array: npt.NDArray[Any] = np.frombuffer(content, code, math.prod(sizes), header.end())
+    return array.reshape(sizes)
+
+
+def _check(block: Block) -> None:
+    """Raise ValueError unless the arrays fit together."""
+    per_sketch = {len(block.category), len(block.key_id), len(block.recognized), len(block)}
+    counts = (block.stroke_lengths, block.num_strokes, block.category)
+    fits = (
+        len(per_sketch) == 1
+        and len(block) > 0
+        and all(array.dtype.kind == "u" and array.ndim == 1 for array in counts)
+        and block.point_starts[-1] == len(block.offsets)
+        and block.stroke_starts[-1] == len(block.stroke_lengths)
+        and block.offsets.shape[1:] == (2,)
+        and block.offsets.dtype == np.int16
+        and block.words.dtype.kind == "U"
+        and block.category.max() < len(block.words)
+    )
+    if not fits:
+        raise ValueError("the arrays do not fit together")

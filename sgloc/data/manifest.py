@@ -4,15 +4,16 @@ import dataclasses
 import hashlib
 import json
 import math
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-import fsspec
-
+from sgloc.data.remote import Retries, is_transient, of_this_process, open_file_system, retrying
 from sgloc.errors import DataError
 
 FORMAT = "sgloc-shards"
-VERSION = 1
+VERSION = 2
 FILE_NAME = "manifest.json"
 SPLITS = ("train", "valid", "test")
 
@@ -26,8 +27,9 @@ class Shard:
         num_sketches: sketches in it.
         num_bytes: its size.
         sha256: its checksum, in hexadecimal.
-        block_offsets: where in the file each block's npz begins, in bytes.
-        block_sizes: how long each block's npz is, in bytes.
+        block_offsets: where in the file each block begins, in bytes.
+        block_sizes: how long each block is, in bytes.
+        block_checksums: the CRC-32 of each block's bytes.
     """
 
     path: str
@@ -36,23 +38,44 @@ class Shard:
     sha256: str
     block_offsets: list[int]
     block_sizes: list[int]
+    block_checksums: list[int]
 
 
 @dataclass(frozen=True)
 class Split:
-    """The shards of train, valid or test, with what they hold in all."""
+    """The shards of train, valid or test, with what they hold in all.
 
-    num_sketches: int
-    num_strokes: int
-    num_points: int
-    sketches_per_category: dict[str, int]
-    shards: list[Shard]
+    Attributes:
+        categories: sketches of each category that occurs.
+        points: sketches of each number of points that occurs.
+        strokes: sketches of each number of strokes that occurs.
+        shards: its tar files.
+    """
+
+    categories: dict[str, int] = field(default_factory=dict)
+    points: dict[int, int] = field(default_factory=dict)
+    strokes: dict[int, int] = field(default_factory=dict)
+    shards: list[Shard] = field(default_factory=list)
+
+    @property
+    def num_sketches(self) -> int:
+        """Sketches in all its shards."""
+        return sum(self.points.values())
+
+    @property
+    def num_points(self) -> int:
+        """Points in all its shards."""
+        return sum(length * count for length, count in self.points.items())
+
+    @property
+    def num_strokes(self) -> int:
+        """Strokes in all its shards."""
+        return sum(length * count for length, count in self.strokes.items())
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that the shards were made of: its name without folders; its drawings taken, rejected, and passed over as
-    of a category not asked for."""
+    """A file that the shards were made of: its name without folders; its drawings taken, rejected and skipped."""
 
     name: str
     num_accepted: int
@@ -61,18 +84,34 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Of all dx and dy of the training split, each clipped to +-1000 (METHOD 1): how many, their sum, and the sum of
+    their squares; exact, so that builds can be joined."""
+
+    count: int = 0
+    sum: int = 0
+    sum_of_squares: int = 0
+
+    @property
+    def standard_deviation(self) -> float:
+        """0 where there is nothing."""
+        return math.sqrt(self.count * self.sum_of_squares - self.sum**2) / self.count if self.count else 0.0
+
+
+@dataclass(frozen=True)
 class Manifest:
-    """A whole folder of shards.
+    """A whole folder of shards, or a part of one.
 
     Attributes:
-        categories: names; a block's category numbers index this list.
+        categories: names, sorted; a sketch's category number indexes this list.
         scale: standard deviation of all clipped dx and dy of the training split (METHOD 1), in the source's units.
+        moments: what it is computed from.
         longest_points: points of the drawing with the most.
         longest_strokes: strokes of the drawing with the most.
         sketches_per_block: sketches in every block of a shard but its last.
         splits: train, valid and test.
         num_read: drawings read; those in the splits, the rejected and the skipped add up to it.
-        num_skipped: drawings of categories that were not asked for.
+        skipped: drawings that were sound but not wanted, by reason.
         rejected: drawings rejected, by reason; rejects.ndjson tells them one by one.
         sources: what was read, in order.
         licence: of the drawings, with the attribution that it asks for.
@@ -82,21 +121,31 @@ class Manifest:
 
     categories: list[str]
     scale: float
+    moments: Moments
     longest_points: int
     longest_strokes: int
     sketches_per_block: int
     splits: dict[str, Split]
     num_read: int
-    num_skipped: int
+    skipped: dict[str, int]
     rejected: dict[str, int]
     sources: list[Source]
     licence: str
     format: str = FORMAT
     version: int = VERSION
 
+    @property
+    def num_accepted(self) -> int:
+        """Drawings in the splits."""
+        return sum(split.num_sketches for split in self.splits.values())
+
     def to_json(self) -> str:
-        """The file's text; equal manifests give equal text."""
-        return json.dumps(dataclasses.asdict(self), indent=1, ensure_ascii=False) + "\n"
+        """The file's text, a shard a line; equal manifests give equal text."""
+        fields = dataclasses.asdict(self)
+        for split in fields["splits"].values():
+            for name in ("points", "strokes"):
+                split[name] = {str(length): count for length, count in split[name].items()}
+        return _text(fields) + "\n"
 
     @property
     def identity(self) -> str:
@@ -104,19 +153,123 @@ class Manifest:
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
+def _text(value: Any) -> str:
+    """JSON in which a shard, or whatever else is no deeper nested, stands on one line."""
+    if not isinstance(value, dict | list) or _depth(value) < 3:
+        return json.dumps(value, ensure_ascii=False)
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(map(_text, value)) + "\n]"
+    return "{\n" + ",\n".join(f"{json.dumps(name)}: {_text(entry)}" for name, entry in value.items()) + "\n}"
+
+
+def _depth(value: Any) -> int:
+    if not isinstance(value, dict | list):
+        return 0
+    return 1 + max(map(_depth, value.values() if isinstance(value, dict) else value), default=0)
+
+
+def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
+    """The manifest of all the shards of several builds, in the order given; their paths stay.
+
+    Raises:
+        DataError: if there is none, they differ in licence or in the size of blocks, or two shards have one path.
+    """
+    if not manifests:
+        raise DataError("there is nothing to join; give at least one manifest")
+    for what in ("licence", "sketches_per_block"):
+        found = sorted({str(getattr(manifest, what)) for manifest in manifests})
+        if len(found) > 1:
+            raise DataError(f"builds of different {what} cannot be joined: {' and '.join(found)}; build one anew")
+    moments = [manifest.moments for manifest in manifests]
+    total = Moments(
+        sum(part.count for part in moments),
+        sum(part.sum for part in moments),
+        sum(part.sum_of_squares for part in moments),
+    )
+    splits = {name: _join_splits([manifest.splits[name] for manifest in manifests]) for name in SPLITS}
+    paths = Counter(shard.path for split in splits.values() for shard in split.shards)
+    for path, count in paths.items():
+        if count > 1:
+            raise DataError(f"{count} of the builds hold a shard {path}; give each a folder or a name of its own")
+    return Manifest(
+        categories=sorted(set().union(*(manifest.categories for manifest in manifests))),
+        scale=total.standard_deviation,
+        moments=total,
+        longest_points=max(manifest.longest_points for manifest in manifests),
+        longest_strokes=max(manifest.longest_strokes for manifest in manifests),
+        sketches_per_block=manifests[0].sketches_per_block,
+        splits=splits,
+        num_read=sum(manifest.num_read for manifest in manifests),
+        skipped=_add(manifest.skipped for manifest in manifests),
+        rejected=_add(manifest.rejected for manifest in manifests),
+        sources=[source for manifest in manifests for source in manifest.sources],
+        licence=manifests[0].licence,
+    )
+
+
+def _join_splits(splits: Sequence[Split]) -> Split:
+    return Split(
+        categories=_add(split.categories for split in splits),
+        points=_add(split.points for split in splits),
+        strokes=_add(split.strokes for split in splits),
+        shards=[shard for split in splits for shard in split.shards],
+    )
+
+
+def _add(counts: Iterable[dict[Any, int]]) -> dict[Any, int]:
+    """Counts added up, in the order of what is counted."""
+    total: Counter[Any] = Counter()
+    for some in counts:
+        total.update(some)
+    return {key: total[key] for key in sorted(total)}
+
+
+def parse_manifest(content: bytes, path: str) -> Manifest:
+    """Read a manifest, or a part's.
+
+    Args:
+        content: the file.
+        path: what to call it in an error.
+
+    Raises:
+        DataError: if it is malformed, or of another format version.
+    """
+    try:
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DataError(f"{path} cannot be read as a manifest ({error}); build the shards again") from error
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise DataError(f"{path} is not a manifest of {FORMAT}; give a folder that `sgloc shard` wrote")
+    if fields.get("version") != VERSION:
+        raise DataError(
+            f"{path} is of format version {fields.get('version')}, this program reads version {VERSION}; "
+            "build the shards again"
+        )
+    try:
+        manifest = _parse(fields)
+        _check(manifest)
+    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+        raise DataError(f"{path} is malformed ({error}); build the shards again") from error
+    return manifest
+
+
 def _parse(fields: dict[str, Any]) -> Manifest:
     splits = {}
     for name, split in fields["splits"].items():
-        splits[name] = Split(**{**split, "shards": [Shard(**shard) for shard in split["shards"]]})
+        splits[name] = Split(
+            categories=split["categories"],
+            points={int(length): count for length, count in split["points"].items()},
+            strokes={int(length): count for length, count in split["strokes"].items()},
+            shards=[Shard(**shard) for shard in split["shards"]],
+        )
     sources = [Source(**source) for source in fields["sources"]]
-    manifest = Manifest(**{**fields, "splits": splits, "sources": sources})
-    _check(manifest)
-    return manifest
+    return Manifest(**{**fields, "moments": Moments(**fields["moments"]), "splits": splits, "sources": sources})
 
 
 def _check(manifest: Manifest) -> None:
     """Raise ValueError unless the fields that reading relies on are what they must be and fit together."""
-    _require(0 < manifest.scale < math.inf, "scale is not a positive number")
+    _require(0 <= manifest.scale < math.inf, "scale is not a number")
+    _require(math.isclose(manifest.scale, manifest.moments.standard_deviation), "scale is not that of the moments")
     _require(all(isinstance(name, str) for name in manifest.categories), "categories are not names")
     _require(
         _is_count(manifest.sketches_per_block) and manifest.sketches_per_block > 0, "sketches_per_block is no count"
@@ -124,14 +277,20 @@ def _check(manifest: Manifest) -> None:
     _require(_is_count(manifest.longest_points), "longest_points is no count")
     _require(set(manifest.splits) == set(SPLITS), f"the splits are not {', '.join(SPLITS)}")
     for name, split in manifest.splits.items():
+        _require(set(split.categories) <= set(manifest.categories), f"{name} has categories that are not listed")
+        _require(all(map(_is_count, [*split.points, *split.points.values()])), f"points of {name} are no counts")
         for shard in split.shards:
-            _require(_is_count(shard.num_sketches), f"num_sketches of a {name} shard is no count")
-            num_blocks = -(-shard.num_sketches // manifest.sketches_per_block)
-            for numbers in (shard.block_offsets, shard.block_sizes):
-                _require(len(numbers) == num_blocks and all(map(_is_count, numbers)), f"{shard.path} has other blocks")
-            _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is not in the folder")
+            _check_shard(shard, manifest.sketches_per_block)
         total = sum(shard.num_sketches for shard in split.shards)
         _require(split.num_sketches == total, f"the {name} shards do not add up to {split.num_sketches} drawings")
+
+
+def _check_shard(shard: Shard, sketches_per_block: int) -> None:
+    _require(_is_count(shard.num_sketches), f"num_sketches of {shard.path} is no count")
+    num_blocks = -(-shard.num_sketches // sketches_per_block)
+    for numbers in (shard.block_offsets, shard.block_sizes, shard.block_checksums):
+        _require(len(numbers) == num_blocks and all(map(_is_count, numbers)), f"{shard.path} has other blocks")
+    _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is not in the folder")
 
 
 def _require(condition: bool, otherwise: str) -> None:
@@ -148,28 +307,30 @@ def manifest_path(folder: str) -> str:
     return f"{folder.rstrip('/')}/{FILE_NAME}"
 
 
-def load_manifest(folder: str) -> Manifest:
+def load_manifest(folder: str, retries: Retries | None = None) -> Manifest:
     """Read the manifest of a folder or URL of shards.
+
+    Args:
+        folder: where the shards are.
+        retries: what is tried again, how often and after how long.
 
     Raises:
         DataError: if there is none, it is malformed, or it is of another format version.
     """
-    path = manifest_path(folder)
-    try:
-        with fsspec.open(path, "rb") as stream:
-            fields = json.loads(stream.read())
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; give a folder that `sgloc shard` wrote") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise DataError(f"{path} cannot be read as a manifest ({error}); build the shards again") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise DataError(f"{path} is not a manifest of {FORMAT}; give a folder that `sgloc shard` wrote")
-    if fields.get("version") != VERSION:
-        raise DataError(
-            f"{path} is of format version {fields.get('version')}, this program reads version {VERSION}; "
-            "build the shards again"
-        )
-    try:
-        return _parse(fields)
-    except (TypeError, KeyError, ValueError, AttributeError) as error:
-        raise DataError(f"{path} is malformed ({error}); build the shards again") from error
+    path, retries = manifest_path(folder), retries or Retries()
+    file_system, root = open_file_system(path, retries.timeout)
+
+    def read() -> bytes:
+        try:
+            content: bytes = of_this_process(file_system).cat_file(root)
+        except FileNotFoundError as error:
+            if is_transient(error):
+                raise
+            raise DataError(f"{path} does not exist; give a folder that `sgloc shard` wrote") from error
+        return content
+
+    content = retrying(read, path, retries, lambda _: None)
+    manifest = parse_manifest(content, path)
+    if manifest.scale == 0:
+        raise DataError(f"{path} is malformed (scale is 0); build the shards again")
+    return manifest

@@ -1,10 +1,10 @@
 """Which sketch stands where: the order of an endless sequence of epochs, as arithmetic (DESIGN contract 1).
 
-An epoch's order is a pure function of the seed, the epoch and the sizes of the shards:
+An epoch's order is a pure function of the seed, the epoch and the manifest:
 
-1. the shards are permuted and laid end to end;
-2. that row of N sketches is shuffled inside windows;
-3. it is cut into C canonical streams of equal length (to within one sketch);
+1. the shards are permuted and laid end to end, a row of blocks;
+2. each block's sketches are shuffled: a block is the window of the shuffle;
+3. that row of N sketches is cut into C canonical streams of equal length (to within one sketch);
 4. the streams are interleaved: position p of the epoch is sketch p // C of stream number reverse(p % C).
 
 The streams are visited in bit-reversed order, 0, C/2, C/4, 3C/4 ...: however large a global batch is, it takes about
@@ -15,19 +15,40 @@ and remainder by N.
 """
 
 import collections
-from collections.abc import Sequence
+import functools
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from sgloc import random
+from sgloc.errors import DataError
 from sgloc.random import Purpose
 
 IntArray = npt.NDArray[np.int64]
 
-NUM_STREAMS = 512
-WINDOW = 2048
+NUM_STREAMS = 1024
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where n sketches of the sequence are found.
+
+    Attributes:
+        epoch: int64 [n], in which each is visited.
+        block: int64 [n], counted through all shards as the manifest lists them.
+        visit: int64 [n], how many sketches of its block are visited before it in that epoch.
+        stream: int64 [n].
+    """
+
+    epoch: IntArray
+    block: IntArray
+    visit: IntArray
+    stream: IntArray
+
+    def __len__(self) -> int:
+        return len(self.epoch)
 
 
 class Order:
@@ -35,97 +56,135 @@ class Order:
 
     Args:
         shard_sizes: sketches in each shard, as the manifest lists them.
+        sketches_per_block: in every block of a shard but its last.
         seed: of the run.
         num_streams: C, canonical streams, a power of two. A run's is fixed; tests vary it.
-        window: sketches of the row that are shuffled together. A run's is fixed; tests vary it.
+        skipped_shards: shards that cannot be read. Their sketches are left out of the global batches, and the batch's
+            other sketches, from the first on, are taken twice in their stead.
 
     Raises:
         ValueError: if there is no sketch, or num_streams is not a power of two.
     """
 
     def __init__(
-        self, shard_sizes: Sequence[int], seed: int, num_streams: int = NUM_STREAMS, window: int = WINDOW
+        self,
+        shard_sizes: Sequence[int],
+        sketches_per_block: int,
+        seed: int,
+        num_streams: int = NUM_STREAMS,
+        skipped_shards: Collection[int] = (),
     ) -> None:
-        self.shard_sizes = np.array(shard_sizes, dtype=np.int64)
-        self.num_sketches = int(self.shard_sizes.sum())
+        self.num_sketches = sum(shard_sizes)
         if self.num_sketches == 0:
             raise ValueError("there is no sketch to put in order")
         if num_streams < 1 or num_streams & (num_streams - 1):
             raise ValueError(f"num_streams must be a power of two, not {num_streams}")
-        self.seed, self.num_streams, self.window = seed, num_streams, window
+        self.seed, self.num_streams = seed, num_streams
+        sizes = np.array(shard_sizes, dtype=np.int64)
+        blocks_in_shard = -(-sizes // sketches_per_block)
+        self.num_shards, self.num_blocks = len(sizes), int(blocks_in_shard.sum())
+        self.shard_of_block = np.repeat(np.arange(len(sizes)), blocks_in_shard)
+        self.first_block = np.cumsum(blocks_in_shard) - blocks_in_shard
+        before = (np.arange(self.num_blocks) - self.first_block[self.shard_of_block]) * sketches_per_block
+        self.block_sizes: IntArray = np.minimum(sketches_per_block, sizes[self.shard_of_block] - before)
+        self.block_starts = np.cumsum(self.block_sizes) - self.block_sizes
+        self._is_skipped = np.isin(np.arange(self.num_shards), list(skipped_shards))[self.shard_of_block]
         self._stream_at = _bit_reversed(num_streams)
-        # Every stream is in one window at a time, and neighbours often in the same.
-        self._windows: collections.OrderedDict[tuple[int, int], IntArray] = collections.OrderedDict()
-        self._shards: collections.OrderedDict[int, tuple[IntArray, IntArray]] = collections.OrderedDict()
-
-    def locate(self, start: int, stop: int) -> tuple[IntArray, IntArray, IntArray]:
-        """What stands at positions start to stop of the endless sequence.
-
-        Returns:
-            For each position its sketch (a number below N, counted through the shards as listed), its epoch and its
-            stream; int64 [stop - start] each.
-        """
-        epoch, position = np.divmod(np.arange(start, stop, dtype=np.int64), self.num_sketches)
-        place, slot = np.divmod(position, self.num_streams)
-        stream = self._stream_at[slot]
         # The streams at the first N % C slots are one sketch longer, as the interleaving wants it.
-        lengths = np.empty(self.num_streams, dtype=np.int64)
-        quotient, remainder = divmod(self.num_sketches, self.num_streams)
-        lengths[self._stream_at] = quotient + (np.arange(self.num_streams) < remainder)
-        row = (np.cumsum(lengths) - lengths)[stream] + place
-        sketch = np.empty_like(row)
+        quotient, remainder = divmod(self.num_sketches, num_streams)
+        lengths = np.empty(num_streams, dtype=np.int64)
+        lengths[self._stream_at] = quotient + (np.arange(num_streams) < remainder)
+        self._stream_starts = np.cumsum(lengths) - lengths
+        self._epoch_key = functools.lru_cache(maxsize=4)(
+            lambda epoch: random.fold(random.fold(seed, Purpose.WINDOW_ORDER), epoch)
+        )
+        self._rows: collections.OrderedDict[int, tuple[IntArray, IntArray]] = collections.OrderedDict()
+
+    def locate(self, positions: IntArray) -> Places:
+        """Where the sketches at positions of the endless sequence, int64 [n], are found."""
+        epoch, position = np.divmod(positions, self.num_sketches)
+        depth, slot = np.divmod(position, self.num_streams)
+        stream = self._stream_at[slot]
+        row = self._stream_starts[stream] + depth
+        block, visit = np.empty_like(row), np.empty_like(row)
         for this in np.unique(epoch):
             here = epoch == this
-            sketch[here] = self._sketches(int(this), row[here])
-        return sketch, epoch, stream
+            blocks, ends = self._row(int(this))
+            number = np.searchsorted(ends, row[here], side="right")
+            block[here] = blocks[number]
+            visit[here] = row[here] - (ends[number] - self.block_sizes[blocks[number]])
+        return Places(epoch, block, visit, stream)
 
-    def for_rank(self, start: int, stop: int, rank: int, world_size: int) -> tuple[IntArray, IntArray]:
-        """One rank's share of positions start to stop, which are one global batch.
+    def share(self, start: int, num_batches: int, global_batch: int, rank: int, world_size: int) -> Places:
+        """One rank's shares of consecutive global batches, one after another and all of one size.
 
-        The positions are sorted by stream and cut into equal parts, so that a rank reads from about 1/W of the streams.
+        A batch's positions are sorted by stream and cut into equal parts, so that a rank reads from about 1/W of the
+        streams.
 
-        Returns:
-            Sketch and epoch of each of its positions.
+        Args:
+            start: position of the first batch's first sketch.
+            num_batches: how many.
+            global_batch: positions in each.
+            rank: whose share.
+            world_size: number of ranks.
+
+        Raises:
+            DataError: if nothing of a batch can be read.
         """
-        sketch, epoch, stream = self.locate(start, stop)
-        by_stream = np.argsort(stream, kind="stable")
-        mine = by_stream[len(stream) * rank // world_size : len(stream) * (rank + 1) // world_size]
-        return sketch[mine], epoch[mine]
+        positions = (start + np.arange(num_batches * global_batch, dtype=np.int64)).reshape(num_batches, global_batch)
+        if self._is_skipped.any():
+            positions = self._without_skipped(positions)
+        # Small numbers are sorted by their digits, in time proportional to how many there are.
+        streams = self._stream_at.astype(np.uint16)[positions % self.num_sketches % self.num_streams]
+        mine = slice(global_batch * rank // world_size, global_batch * (rank + 1) // world_size)
+        by_stream = np.argsort(streams, axis=1, kind="stable")[:, mine]
+        return self.locate(np.take_along_axis(positions, by_stream, axis=1).ravel())
 
-    def _sketches(self, epoch: int, row: IntArray) -> IntArray:
-        """The sketches that stand at places of an epoch's row, int64 [n]."""
-        number, place = np.divmod(row, self.window)
-        shuffled = np.empty_like(row)
-        for this in np.unique(number):
-            here = number == this
-            shuffled[here] = this * self.window + self._window_order(epoch, int(this))[place[here]]
-        ends, shift = self._shard_order(epoch)
-        return shuffled + shift[np.searchsorted(ends, shuffled, side="right")]
+    def count_skipped(self, start: int, stop: int) -> int:
+        """How many of the positions start to stop cannot be read."""
+        return int(self._is_skipped[self.locate(np.arange(start, stop)).block].sum())
 
-    def _window_order(self, epoch: int, number: int) -> IntArray:
-        """A permutation of a window's places."""
-        key = (epoch, number)
-        if key not in self._windows:
-            size = min(self.window, self.num_sketches - number * self.window)
-            seed = random.fold(random.fold(random.fold(self.seed, Purpose.WINDOW_ORDER), epoch), number)
-            self._windows[key] = torch.argsort(random.bits(seed, torch.arange(size)), stable=True).numpy()
-            if len(self._windows) > 2 * self.num_streams:
-                self._windows.popitem(last=False)
-        self._windows.move_to_end(key)
-        return self._windows[key]
+    def visits(self, epoch: int, block: int) -> IntArray:
+        """A block's sketches in the sequence in which an epoch visits them: a permutation, int64 [n]."""
+        key = random.fold(self._epoch_key(epoch), block)
+        return random.permutation(key, int(self.block_sizes[block]))
 
-    def _shard_order(self, epoch: int) -> tuple[IntArray, IntArray]:
-        """Where each shard of an epoch's row ends, and what to add to a place in it to get a sketch's number."""
-        if epoch not in self._shards:
-            seed = random.fold(random.fold(self.seed, Purpose.SHARD_ORDER), epoch)
-            shards = torch.argsort(random.bits(seed, torch.arange(len(self.shard_sizes))), stable=True).numpy()
-            sizes = self.shard_sizes[shards]
-            ends = np.cumsum(sizes)
-            self._shards[epoch] = ends, (np.cumsum(self.shard_sizes) - self.shard_sizes)[shards] - (ends - sizes)
+    def sketches(self, places: Places) -> IntArray:
+        """The numbers of sketches, int64 [n], counted through all shards as the manifest lists them."""
+        numbers = np.empty_like(places.visit)
+        keys, which = np.unique(places.epoch * self.num_blocks + places.block, return_inverse=True)
+        for number, key in enumerate(keys.tolist()):
+            here = which == number
+            epoch, block = divmod(key, self.num_blocks)
+            numbers[here] = self.block_starts[block] + self.visits(epoch, block)[places.visit[here]]
+        return numbers
+
+    def _without_skipped(self, positions: IntArray) -> IntArray:
+        skipped = self._is_skipped[self.locate(positions.ravel()).block].reshape(positions.shape)
+        replaced = positions.copy()
+        for batch in np.flatnonzero(skipped.any(axis=1)):
+            sound = positions[batch, ~skipped[batch]]
+            if len(sound) == 0:
+                raise DataError(
+                    f"no sketch of positions {positions[batch, 0]} to {positions[batch, -1]} can be read: "
+                    "too many shards are bad; restore them or build the shards again"
+                )
+            replaced[batch, skipped[batch]] = np.resize(sound, int(skipped[batch].sum()))
+        return replaced
+
+    def _row(self, epoch: int) -> tuple[IntArray, IntArray]:
+        """An epoch's blocks in their row, and where in it each ends, in sketches."""
+        if epoch not in self._rows:
+            key = random.fold(random.fold(self.seed, Purpose.SHARD_ORDER), epoch)
+            shards = random.permutation(key, self.num_shards)
+            place = np.empty_like(shards)
+            place[shards] = np.arange(len(shards))
+            blocks = np.argsort(place[self.shard_of_block], kind="stable")
+            self._rows[epoch] = blocks, np.cumsum(self.block_sizes[blocks])
             # A batch may straddle two epochs.
-            if len(self._shards) > 2:
-                self._shards.popitem(last=False)
-        return self._shards[epoch]
+            if len(self._rows) > 2:
+                self._rows.popitem(last=False)
+        return self._rows[epoch]
 
 
 def _bit_reversed(size: int) -> IntArray:

@@ -1,146 +1,186 @@
-"""Reading sketches from shards, at any place, in the run's order, ahead of the training step (DESIGN contracts 1 and
-2)."""
+"""Sketches from shards, in the run's order, ahead of the training step (DESIGN contracts 1 and 2).
+
+One thread assembles batches, some thousand sketches at a time: what can be done for all of them at once by numpy costs
+no time a sketch. It knows which blocks it will need, since the order is arithmetic, and has other threads fetch them
+before it does.
+"""
 
 import collections
-from collections.abc import Callable, Generator, Iterator
+import dataclasses
+from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
-import fsspec.core
 import numpy as np
 
-from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, gather
-from sgloc.data.block import Block, IntArray, unpack_block
-from sgloc.data.manifest import Manifest
-from sgloc.data.order import Order
-from sgloc.errors import DataError
+from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, concatenate
+from sgloc.data.block import IntArray
+from sgloc.data.order import Order, Places
+from sgloc.data.reader import ShardReader
+
+# Sketches of a rank that are assembled together, and positions of all ranks that are looked at for it.
+_SPAN_SKETCHES = 32768
+_SPAN_POSITIONS = 2**20
+# Spans whose blocks are asked for before they are needed.
+_SPANS_AHEAD = 2
+_REMOTE_THREADS = 8
+# A block is forgotten after as many rounds through the streams without a visit: no stream of this rank is in it any
+# more. One on the border between two ranks is not visited in every round.
+_ROUNDS_KEPT = 64
 
 
-class ShardReader:
-    """Random access to the sketches of one split.
+@dataclass(frozen=True)
+class Share:
+    """Which part of the endless sequence of global batches a process reads.
 
-    Only the blocks that hold the wanted sketches are read, and the most recently used are kept.
-
-    Args:
-        folder: folder or URL of the shards.
-        manifest: its manifest.
-        split: "train", "valid" or "test".
-        num_kept_blocks: blocks that are kept in memory.
-
-    Raises:
-        DataError: if the split is empty.
-    """
-
-    def __init__(self, folder: str, manifest: Manifest, split: str, num_kept_blocks: int) -> None:
-        self.manifest, self.split = manifest, split
-        self.shards = manifest.splits[split].shards
-        self.num_sketches = manifest.splits[split].num_sketches
-        if self.num_sketches == 0:
-            raise DataError(f"the {split} split of {folder} holds no drawing; build the shards from more drawings")
-        self._shard_starts = np.cumsum([0] + [shard.num_sketches for shard in self.shards])
-        self._file_system, self._root = fsspec.core.url_to_fs(folder)
-        self._num_kept_blocks = num_kept_blocks
-        self._blocks: collections.OrderedDict[tuple[int, int], Block] = collections.OrderedDict()
-        self.num_bytes_read = 0
-
-    def read(self, sketches: IntArray, epoch: IntArray) -> PackedBatch:
-        """Read sketches.
-
-        Args:
-            sketches: int64 [B], numbers in the split, counted through the shards as the manifest lists them; B >= 1.
-            epoch: int64 [B], in which each is visited.
-
-        Raises:
-            DataError: if a shard is missing or damaged.
-        """
-        shard = np.searchsorted(self._shard_starts, sketches, side="right") - 1
-        block, place = np.divmod(sketches - self._shard_starts[shard], self.manifest.sketches_per_block)
-        blocks = [self._block(*key) for key in zip(shard.tolist(), block.tolist(), strict=True)]
-        return gather(blocks, place.tolist(), epoch)
-
-    def _block(self, shard_number: int, block_number: int) -> Block:
-        key = (shard_number, block_number)
-        if key not in self._blocks:
-            self._blocks[key] = self._fetch(*key)
-            if len(self._blocks) > self._num_kept_blocks:
-                self._blocks.popitem(last=False)
-        self._blocks.move_to_end(key)
-        return self._blocks[key]
-
-    def _fetch(self, shard_number: int, block_number: int) -> Block:
-        shard = self.shards[shard_number]
-        start, size = shard.block_offsets[block_number], shard.block_sizes[block_number]
-        path = f"{self._root}/{shard.path}"
-        try:
-            content = self._file_system.cat_file(path, start=start, end=start + size)
-        except OSError as error:
-            raise DataError(f"shard {path} cannot be read ({error}); restore it or build the shards again") from error
-        self.num_bytes_read += len(content)
-        if len(content) == shard.num_bytes != size:
-            # A server that knows no ranges sends the whole file.
-            content = content[start : start + size]
-        if len(content) != size:
-            raise DataError(
-                f"block {block_number} of shard {path} is damaged (it gave {len(content)} bytes of {size}); "
-                "restore it or build the shards again"
-            )
-        return unpack_block(content, f"block {block_number} of shard {path} (bytes {start} to {start + size})")
-
-
-def training_batches(
-    folder: str,
-    manifest: Manifest,
-    order: Order,
-    *,
-    global_batch: int,
-    rank: int,
-    world_size: int,
-    start: int,
-    prefetch: int,
-) -> Generator[PackedBatch, None, None]:
-    """One rank's shares of the global batches, without end; closing it ends the thread that reads ahead.
-
-    Global batch b is positions b * global_batch to (b + 1) * global_batch of the order, at any world size. Nothing here
-    counts what was consumed: the
-    trainer does, and that integer is the whole state.
-
-    Args:
-        folder: folder or URL of the shards.
-        manifest: its manifest.
-        order: of the training split.
+    Attributes:
         global_batch: sketches in a step over all ranks, at least one a rank.
         rank: this process.
         world_size: number of processes.
         start: position at which to start, a multiple of global_batch.
-        prefetch: batches read ahead by a background thread.
+    """
+
+    global_batch: int
+    rank: int = 0
+    world_size: int = 1
+    start: int = 0
+
+    @property
+    def size(self) -> int:
+        """Sketches of a batch that are this rank's."""
+        ends = [self.global_batch * rank // self.world_size for rank in (self.rank, self.rank + 1)]
+        return ends[1] - ends[0]
+
+    def after(self, num_positions: int) -> "Share":
+        """The same, beginning as many positions later."""
+        return dataclasses.replace(self, start=self.start + num_positions)
+
+
+def training_batches(
+    reader: ShardReader, order: Order, share: Share, *, prefetch: int, num_threads: int
+) -> Generator[PackedBatch, None, None]:
+    """One rank's shares of the global batches, without end; closing it ends the threads that read ahead.
+
+    Global batch b is positions b * global_batch to (b + 1) * global_batch of the order, at any world size. Nothing here
+    counts what was consumed: the trainer does, and that integer is the whole state.
+
+    Args:
+        reader: of the training split.
+        order: of the training split.
+        share: what this rank reads, and from where.
+        prefetch: batches assembled ahead, at least; by then their blocks are fetched.
+        num_threads: blocks fetched at the same time; 0: one from a local folder, more from elsewhere.
 
     Raises:
-        DataError: if a shard is missing or damaged.
+        BadShardError: if a shard stays unreadable or damaged.
     """
-    # A rank works on 1/W of the streams, and in each on one window, which touches one block more than fits in it. It
-    # shares those at both ends of its part, and keeps as much again for the way from one window to the next.
-    streams = -(-order.num_streams // world_size) + 2
-    reader = ShardReader(folder, manifest, "train", 2 * streams * (order.window // manifest.sketches_per_block + 2))
-
-    def read(position: int) -> PackedBatch:
-        return reader.read(*order.for_rank(position, position + global_batch, rank, world_size))
-
-    return _read_ahead(read, start, global_batch, prefetch)
-
-
-def _read_ahead(
-    read: Callable[[int], PackedBatch], start: int, stride: int, prefetch: int
-) -> Generator[PackedBatch, None, None]:
-    executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sgloc-read-ahead")
+    # Local reads wait for nothing, and decoding blocks in several threads is slower than in one.
+    num_threads = num_threads or (1 if reader.is_local else _REMOTE_THREADS)
+    fetchers = ThreadPoolExecutor(num_threads, thread_name_prefix="sgloc-fetch")
+    assembler = ThreadPoolExecutor(1, thread_name_prefix="sgloc-read-ahead")
     try:
-        pending: collections.deque[Future[PackedBatch]] = collections.deque()
-        position = start
+        spans = _Spans(order, share, _Windows(reader, order, fetchers))
+        pending: collections.deque[Future[list[PackedBatch]]] = collections.deque([assembler.submit(spans.assemble)])
         while True:
-            while len(pending) <= prefetch:
-                pending.append(executor.submit(read, position))
-                position += stride
-            yield pending.popleft().result()
+            batches = pending.popleft().result()
+            # The first spans are short, so that training need not wait for blocks that it needs later.
+            num_ahead = max(1, -(-prefetch // len(batches)))
+            while len(pending) < num_ahead:
+                pending.append(assembler.submit(spans.assemble))
+            yield from batches
     finally:
-        executor.shutdown(wait=False, cancel_futures=True)
+        for executor in (assembler, fetchers):
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Windows:
+    """The blocks that the streams are in, each with its sketches in the sequence of their visits; they are fetched
+    before they are needed and forgotten when they are done with."""
+
+    def __init__(self, reader: ShardReader, order: Order, fetchers: ThreadPoolExecutor) -> None:
+        self.reader, self.order, self.fetchers = reader, order, fetchers
+        self._windows: dict[tuple[int, int], Future[PackedBatch]] = {}
+        self._last_use: dict[tuple[int, int], int] = {}
+
+    def ask_for(self, keys: list[tuple[int, int]], position: int) -> None:
+        """Begin to fetch windows, given as epoch and block, that are needed up to a position of the sequence."""
+        for key in keys:
+            if key not in self._windows:
+                self._windows[key] = self.fetchers.submit(self._fetch, *key)
+            self._last_use[key] = position
+
+    def get(self, key: tuple[int, int]) -> PackedBatch:
+        """A window that was asked for."""
+        return self._windows[key].result()
+
+    def forget(self, position: int) -> None:
+        """Forget what was last needed so long before a position that no stream is in it."""
+        oldest = position - _ROUNDS_KEPT * self.order.num_streams
+        for key in [key for key, last_use in self._last_use.items() if last_use < oldest]:
+            del self._windows[key], self._last_use[key]
+
+    def _fetch(self, epoch: int, block: int) -> PackedBatch:
+        return self.reader.fetch(block, epoch).take(self.order.visits(epoch, block))
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What a span of batches consists of.
+
+    Attributes:
+        stop: position at which it ends.
+        places: of all its sketches of this rank, batch after batch.
+        keys: epoch and block of the windows that it needs.
+        which: int64 [n], each sketch's window among them.
+    """
+
+    stop: int
+    places: Places
+    keys: list[tuple[int, int]]
+    which: IntArray
+
+
+class _Spans:
+    """Spans of batches, one after another, used by one thread."""
+
+    def __init__(self, order: Order, share: Share, windows: _Windows) -> None:
+        self.order, self.share, self.windows = order, share, windows
+        self._most = max(1, min(_SPAN_SKETCHES // share.size, _SPAN_POSITIONS // share.global_batch))
+        self._planned: collections.deque[_Plan] = collections.deque()
+        self._position, self._num_batches = share.start, 1
+
+    def assemble(self) -> list[PackedBatch]:
+        """The next span's batches."""
+        while len(self._planned) <= _SPANS_AHEAD:
+            self._planned.append(self._plan())
+        plan = self._planned.popleft()
+        batch = self._gather(plan)
+        self.windows.forget(plan.stop)
+        size = self.share.size
+        return [batch.part(start, start + size) for start in range(0, len(batch), size)]
+
+    def _plan(self) -> _Plan:
+        share, start = self.share, self._position
+        places = self.order.share(start, self._num_batches, share.global_batch, share.rank, share.world_size)
+        self._position += self._num_batches * share.global_batch
+        self._num_batches = min(2 * self._num_batches, self._most)
+        numbers, which = np.unique(places.epoch * self.order.num_blocks + places.block, return_inverse=True)
+        keys = [divmod(number, self.order.num_blocks) for number in numbers.tolist()]
+        self.windows.ask_for(keys, self._position)
+        return _Plan(self._position, places, keys, which)
+
+    def _gather(self, plan: _Plan) -> PackedBatch:
+        """Copy out of each window the run of its visits that the span touches, and put them in sequence."""
+        visit = plan.places.visit
+        by_window = np.argsort(plan.which, kind="stable")
+        bounds = np.searchsorted(plan.which[by_window], np.arange(len(plan.keys)))
+        firsts = np.minimum.reduceat(visit[by_window], bounds)
+        stops = np.maximum.reduceat(visit[by_window], bounds) + 1
+        runs = zip(plan.keys, firsts.tolist(), stops.tolist(), strict=True)
+        parts = concatenate([self.windows.get(key).part(first, stop) for key, first, stop in runs])
+        lengths = stops - firsts
+        begins = np.cumsum(lengths) - lengths
+        return parts.take(begins[plan.which] + visit - firsts[plan.which])
 
 
 def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Iterator[PackedBatch]:

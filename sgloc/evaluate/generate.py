@@ -15,7 +15,8 @@ from torch import Tensor
 
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import load_manifest
-from sgloc.data.stream import ShardReader, fixed_batches
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
 from sgloc.evaluate.load import load_model
 from sgloc.nn.decoder import PEN_LIFT
@@ -119,7 +120,7 @@ def generate(
     """
     model, trained = load_model(checkpoint, device, say)
     manifest = load_manifest(data)
-    reader = ShardReader(data, manifest, options.split, num_kept_blocks=8)
+    reader = ShardReader(data, manifest, options.split)
     count = min(options.count, reader.num_sketches)
     chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
     prepare = Preparation(

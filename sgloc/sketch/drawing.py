@@ -36,7 +36,7 @@ class Reject:
 
     Attributes:
         source: the file it stands in.
-        place: where in the file: a line number (from 1), or a split and an index (from 0).
+        place: where in the file: a line number (from 1), a split and an index (from 0), or "record 17 at byte 2048".
         reason: one of a small number of fixed words, by which rejects are counted.
         detail: what was found.
     """

@@ -32,19 +32,19 @@ def train(config: Config, resume: str) -> None:
 
 
 def _train(config: Config, resume: str) -> None:
-    with open_session(config, resume) as session, contextlib.closing(session.batches()) as batches:
+    with open_session(config, resume) as session, contextlib.closing(session.feed()) as feed:
         state, every = session.state, config.train
         meter, stop = _Meter(session), False
         while not (stop or session.is_finished):
             with meter.waiting():
-                packed = next(batches)
+                packed = feed.next()
             rate = learning_rate(config.optimizer, state.step)
             losses, gradient_norm = session.engine.train_step(session.prepare(packed, session.device), rate)
             state.step += 1
             stop = session.account(losses, gradient_norm)
             meter.count(packed.num_points)
             if state.step % every.log_every == 0:
-                session.log_training(gradient_norm, rate, meter.read())
+                session.log_training(gradient_norm, rate, {**meter.read(), **feed.counts()})
             last = state.step == every.num_steps
             improved = (last or state.step % every.validate_every == 0) and session.validate()
             if stop or improved or session.is_finished or state.step % every.checkpoint_every == 0:

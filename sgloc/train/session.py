@@ -7,7 +7,7 @@ import json
 import os
 import platform
 import subprocess
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,10 +20,10 @@ from torch import Tensor
 import sgloc
 from sgloc import dist
 from sgloc.config import Config, identity
-from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.data.batch import Preparation
 from sgloc.data.manifest import Manifest, load_manifest
-from sgloc.data.order import Order
-from sgloc.data.stream import ShardReader, training_batches
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import Share
 from sgloc.errors import CheckpointError, ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import LossSums, SketchGloc
 from sgloc.train.checkpoint import (
@@ -34,6 +34,7 @@ from sgloc.train.checkpoint import (
     save_checkpoint,
 )
 from sgloc.train.engine import DDPEngine, Engine
+from sgloc.train.feed import Feed, read_options
 from sgloc.train.lock import only_writer
 from sgloc.train.metrics import JSONLines, Logger, Record, Terminal, WeightsAndBiases
 from sgloc.train.resume import checkpoint_to_resume, refuse_other_run
@@ -78,21 +79,11 @@ class Session:
             patience and self.state.num_bad_validations >= patience
         )
 
-    def batches(self) -> Generator[PackedBatch, None, None]:
+    def feed(self) -> Feed:
         """This rank's batches from where the run stands."""
-        data, size = self.config.data, self.config.train.global_batch
-        sizes = [shard.num_sketches for shard in self.manifest.splits["train"].shards]
-        order = Order(sizes, self.config.train.seed)
-        return training_batches(
-            data.path,
-            self.manifest,
-            order,
-            global_batch=size,
-            rank=self.placement.rank,
-            world_size=self.placement.world_size,
-            start=self.state.step * size,
-            prefetch=data.prefetch,
-        )
+        size = self.config.train.global_batch
+        share = Share(size, self.placement.rank, self.placement.world_size, self.state.step * size)
+        return Feed(self.config.data, self.manifest, self.state, share, self.config.train.seed, self.device)
 
     def account(self, losses: LossSums, gradient_norm: Tensor) -> bool:
         """Add a step's losses of all ranks to the window, and agree on whether to stop: some rank was asked to.
@@ -322,9 +313,10 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
 
 
 def _validation(config: Config, manifest: Manifest, prepare: Preparation, placement: dist.Placement) -> Validation:
-    reader = ShardReader(config.data.path, manifest, "valid", num_kept_blocks=8)
+    reader = ShardReader(config.data.path, manifest, "valid", options=read_options(config.data, placement.rank))
     batch_size = -(-config.train.global_batch // (placement.world_size * config.train.accumulation))
-    return Validation(reader, prepare, config.data.validation_limit, batch_size, placement.rank, placement.world_size)
+    where = (placement.rank, placement.world_size, config.data.bad_shards)
+    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where)
 
 
 def _greeting(session: Session, folder: str | None) -> str:

@@ -28,6 +28,8 @@ class TrainState:
         seconds: time spent training, over all restarts.
         wandb_id: of the Weights & Biases run; None when there is none.
         window: losses since the last line of metrics.
+        skipped_shards: training shards that stayed bad and are skipped, by their paths.
+        num_skipped_sketches: positions of the order that were skipped for it.
     """
 
     step: int = 0
@@ -37,3 +39,5 @@ class TrainState:
     seconds: float = 0.0
     wandb_id: str | None = None
     window: LossWindow = field(default_factory=LossWindow)
+    skipped_shards: list[str] = field(default_factory=list)
+    num_skipped_sketches: int = 0

@@ -1,12 +1,17 @@
 """Validation with fixed noise (METHOD 3, 5.5 and 7)."""
 
+import sys
+
 import numpy as np
 import torch
 
 from sgloc import dist
 from sgloc.data.batch import Preparation
-from sgloc.data.stream import ShardReader, fixed_batches
+from sgloc.data.reader import BadShardError, ShardReader
+from sgloc.data.stream import fixed_batches
+from sgloc.errors import DataError
 from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.train.feed import agree_on_bad_shard
 
 
 class Validation:
@@ -19,28 +24,64 @@ class Validation:
         limit: validate on this many, spread evenly over the split; 0: on all.
         batch_size: sketches computed together on a rank.
         rank, world_size: of this process; the ranks share the work.
+        bad_shards: "stop" where a shard stays bad, or "skip" its sketches on all ranks.
     """
 
     def __init__(
-        self, reader: ShardReader, prepare: Preparation, limit: int, batch_size: int, rank: int, world_size: int
+        self,
+        reader: ShardReader,
+        prepare: Preparation,
+        limit: int,
+        batch_size: int,
+        rank: int,
+        world_size: int,
+        bad_shards: str,
     ) -> None:
         count = min(limit or reader.num_sketches, reader.num_sketches)
-        chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
-        self.num_sketches = count
-        self.mine = chosen[count * rank // world_size : count * (rank + 1) // world_size]
+        self.chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
         self.reader, self.prepare, self.batch_size = reader, prepare, batch_size
+        self.rank, self.world_size, self.bad_shards = rank, world_size, bad_shards
 
     @torch.no_grad()
     def __call__(self, model: SketchGloc, device: torch.device, autocast: bool) -> dict[str, float]:
-        """Mean loss terms a sketch in nats, the same on all ranks. All ranks must call it."""
+        """Mean loss terms a sketch in nats, the same on all ranks. All ranks must call it.
+
+        Raises:
+            DataError: if a shard stays bad and is not to be skipped, or nothing is left.
+        """
         was_training = model.training
         model.eval()
-        sums = [0.0, 0.0, 0.0, 0.0]
-        for packed in fixed_batches(self.reader, self.mine, batch_size=self.batch_size):
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                losses = model(self.prepare(packed, device))
-            sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
+        while True:
+            sums, error = [0.0, 0.0, 0.0, 0.0], None
+            try:
+                sums = self._sums(model, device, autocast)
+            except BadShardError as bad:
+                error = bad
+            shard = agree_on_bad_shard(error, self.bad_shards, device)
+            if shard is None:
+                break
+            self._skip(shard)
         model.train(was_training)
         names = ("mixture", "pen", "divergence", "loss")
         totals = dist.sum_over_ranks(sums, device)
-        return {name: total / self.num_sketches for name, total in zip(names, totals, strict=True)}
+        return {name: total / len(self.chosen) for name, total in zip(names, totals, strict=True)}
+
+    def _sums(self, model: SketchGloc, device: torch.device, autocast: bool) -> list[float]:
+        """Loss terms of this rank's sketches, added up."""
+        count = len(self.chosen)
+        mine = self.chosen[count * self.rank // self.world_size : count * (self.rank + 1) // self.world_size]
+        sums = [0.0, 0.0, 0.0, 0.0]
+        for packed in fixed_batches(self.reader, mine, batch_size=self.batch_size):
+            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                losses = model(self.prepare(packed, device))
+            sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
+        return sums
+
+    def _skip(self, shard: int) -> None:
+        """Leave out a shard's sketches, on every rank."""
+        self.chosen = self.chosen[self.reader.shard_of(self.chosen) != shard]
+        path = self.reader.shards[shard].path
+        if len(self.chosen) == 0:
+            raise DataError(f"no validation sketch is left without shard {path}; restore it or build the shards again")
+        if self.rank == 0:
+            print(f"shard {path} stays bad: validation goes on without it on all ranks", file=sys.stderr, flush=True)

@@ -31,7 +31,7 @@ TINY = Config(
 )
 MEASURED: dict[What, list[str]] = {
     "ops": ["boxes", "adjacency", "boxes and adjacency", "aggregate", "aggregate backward", "preparation"],
-    "stream": ["stream", "stream and preparation"],
+    "stream": ["stream", "stream and preparation", "webdataset, a sketch a member"],
     "step": ["step", "forward", "backward", "optimizer", "step with a long sketch"],
     "generate": ["greedy, all steps forced", "sampled, real lengths"],
 }
@@ -60,6 +60,8 @@ def check_measurement(record: dict[str, Any]) -> None:
         assert record["ceiling_share"] > 0
 
 
+# webdataset leaves it to the garbage collector to close its tars.
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("from_shards", [False, True])
 @pytest.mark.parametrize("what", MEASURED)
 def test_each_part_is_measured_on_a_drawn_batch_and_on_shards(what: What, from_shards: bool, tiny_shards: str) -> None:
@@ -196,7 +198,7 @@ def test_sizes_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 
 def test_shards_without_training_drawings_are_refused(tmp_path: Path, tiny_shards: str) -> None:
     manifest = json.loads((Path(tiny_shards) / "manifest.json").read_text())
-    manifest["splits"]["train"] |= {"num_sketches": 0, "shards": []}
+    manifest["splits"]["train"] |= {"points": {}, "shards": []}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     for what in MEASURED:
         with pytest.raises(DataError, match="holds no training drawing; build the shards"):

@@ -9,11 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, Preparation, gather
-from sgloc.data.block import pack_block, unpack_block
+from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, Preparation, concatenate
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch import transform
-from sgloc.sketch.drawing import Drawing
 from sgloc.sketch.ragged import SketchBatch
 from tests.drawings import Strokes, sketches_with_offsets, stroke3_of, stroke3s_of
 from tests.oracle import layout
@@ -41,11 +39,15 @@ preparations = st.builds(
 
 
 def pack(sketches: list[Strokes], key_ids: list[int], epochs: list[int]) -> PackedBatch:
-    drawings = [
-        Drawing("cat", key_id, True, stroke3_of(strokes)) for strokes, key_id in zip(sketches, key_ids, strict=True)
-    ]
-    block = unpack_block(pack_block(drawings, {"cat": 0}), "a block")
-    return gather([block] * len(drawings), list(range(len(drawings))), np.array(epochs, dtype=np.int64))
+    rows = [stroke3_of(strokes) for strokes in sketches]
+    return PackedBatch(
+        offsets=np.concatenate(rows)[:, :2],
+        stroke_lengths=np.array([len(stroke) for strokes in sketches for stroke in strokes], dtype=np.int32),
+        num_strokes=np.array([len(strokes) for strokes in sketches], dtype=np.int32),
+        category=np.array([key_id % 7 for key_id in key_ids], dtype=np.int32),
+        key_id=np.array(key_ids, dtype=np.uint64),
+        epoch=np.array(epochs, dtype=np.int64),
+    )
 
 
 def prepare(preparation: Preparation, key_ids: list[int], epoch: int) -> SketchBatch:
@@ -158,13 +160,39 @@ def test_dropping_points_leaves_the_disturbance_alone() -> None:
     torch.testing.assert_close(moves_of_thinned, moves)
 
 
-def test_gather_takes_sketches_from_different_blocks() -> None:
-    drawings = [Drawing("cat", key_id, True, stroke3_of(SOME[key_id % 3])) for key_id in range(6)]
-    blocks = [unpack_block(pack_block(drawings[start : start + 3], {"cat": 4}), "a block") for start in (0, 3)]
-    batch = gather([blocks[1], blocks[0], blocks[1]], [2, 0, 0], np.array([7, 8, 9]))
-    assert batch.key_id.tolist() == [5, 0, 3]
-    assert batch.epoch.tolist() == [7, 8, 9]
-    assert batch.category.tolist() == [4, 4, 4]
-    for found, key_id in zip(stroke3s_of(batch), [5, 0, 3], strict=True):
-        np.testing.assert_array_equal(found, drawings[key_id].stroke3)
-    assert (len(batch), batch.num_points) == (3, sum(len(drawings[key_id].stroke3) for key_id in (5, 0, 3)))
+batches_of_sketches = sketches_with_offsets(300).map(
+    lambda sketches: pack(sketches, list(range(len(sketches))), list(range(len(sketches))))
+)
+
+
+def expect_sketches(batch: PackedBatch, of: PackedBatch, numbers: list[int]) -> None:
+    """The batch is these sketches of another, and all that is said of them."""
+    rows = stroke3s_of(of)
+    for found, number in zip(stroke3s_of(batch), numbers, strict=True):
+        np.testing.assert_array_equal(found, rows[number])
+    for name in ("num_strokes", "category", "key_id", "epoch"):
+        assert getattr(batch, name).tolist() == getattr(of, name)[numbers].tolist()
+    assert (len(batch), batch.num_points) == (len(numbers), sum(len(rows[number]) for number in numbers))
+
+
+@given(batches_of_sketches, st.data())
+def test_take_copies_sketches_in_any_sequence(batch: PackedBatch, data: st.DataObject) -> None:
+    numbers = data.draw(st.lists(st.integers(0, len(batch) - 1), max_size=9))
+    expect_sketches(batch.take(np.array(numbers, dtype=np.int64)), batch, numbers)
+
+
+@given(batches_of_sketches, st.data())
+def test_a_part_is_some_sketches_without_a_copy(batch: PackedBatch, data: st.DataObject) -> None:
+    start = data.draw(st.integers(0, len(batch)))
+    stop = data.draw(st.integers(start, len(batch)))
+    part = batch.part(start, stop)
+    expect_sketches(part, batch, list(range(start, stop)))
+    # A part of a part counts from its own start.
+    expect_sketches(part.part(0, stop - start), batch, list(range(start, stop)))
+    assert part.offsets.base is not None
+
+
+@given(batches_of_sketches, st.data())
+def test_parts_put_together_are_the_whole(batch: PackedBatch, data: st.DataObject) -> None:
+    cut = data.draw(st.integers(0, len(batch)))
+    expect_sketches(concatenate([batch.part(0, cut), batch.part(cut, len(batch))]), batch, list(range(len(batch))))

@@ -1,17 +1,21 @@
 """What a manifest is taken for: nothing but a whole one of this format and version."""
 
+import dataclasses
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sgloc.data.manifest import Manifest, load_manifest, manifest_path
-from sgloc.data.shards import build_shards
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.build.run import build_shards
+from sgloc.data.manifest import Manifest, join_manifests, load_manifest, manifest_path, parse_manifest
 from sgloc.errors import DataError
 from tests.drawings import make_drawings, write_ndjson
 
+SMALL = BuildOptions(sketches_per_shard=256, sketches_per_block=128)
 Change = Callable[[dict[str, Any]], Any]
 
 
@@ -19,7 +23,7 @@ Change = Callable[[dict[str, Any]], Any]
 def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
     folder = tmp_path_factory.mktemp("shards")
     write_ndjson(folder / "cat.ndjson", make_drawings(600, ["cat"]))
-    return build_shards(str(folder / "cat.ndjson"), str(folder / "out"), sketches_per_shard=256)
+    return build_shards(str(folder / "cat.ndjson"), str(folder / "out"), SMALL)
 
 
 def refuse(folder: Path, text: str | bytes, message: str) -> None:
@@ -73,10 +77,10 @@ def test_what_is_not_a_manifest_is_refused(tmp_path: Path, content: str) -> None
     refuse(tmp_path, content, "is not a manifest of sgloc-shards")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_version_is_refused(tmp_path: Path, manifest: Manifest, version: object) -> None:
     fields = {**json.loads(manifest.to_json()), "version": version}
-    refuse(tmp_path, json.dumps(fields), f"is of format version {version}, this program reads version 1")
+    refuse(tmp_path, json.dumps(fields), f"is of format version {version}, this program reads version 2")
 
 
 @pytest.mark.parametrize(
@@ -85,7 +89,11 @@ def test_another_version_is_refused(tmp_path: Path, manifest: Manifest, version:
         lambda fields: fields.pop("scale"),
         lambda fields: fields.pop("splits"),
         lambda fields: fields["splits"].pop("valid"),
-        lambda fields: fields["splits"]["train"].pop("num_sketches"),
+        lambda fields: fields["splits"]["train"].pop("points"),
+        lambda fields: fields["splits"]["train"].update(points={"many": 3}),
+        lambda fields: fields["splits"]["train"].update(points=[3]),
+        lambda fields: fields.pop("moments"),
+        lambda fields: fields["moments"].update(count="3"),
         lambda fields: fields["splits"]["train"]["shards"][0].pop("block_offsets"),
         lambda fields: fields["splits"]["train"]["shards"].append(3),
         lambda fields: fields["splits"].update(more=fields["splits"]["train"]),
@@ -112,7 +120,13 @@ def test_a_malformed_manifest_is_refused(tmp_path: Path, manifest: Manifest, cha
         lambda fields: fields["splits"]["train"]["shards"][0].update(num_sketches=999),
         lambda fields: fields["splits"]["train"]["shards"][0].update(block_offsets=[]),
         lambda fields: fields["splits"]["train"]["shards"][0].update(block_sizes=[None]),
-        lambda fields: fields["splits"]["train"].update(num_sketches=10**6),
+        lambda fields: fields["splits"]["train"]["shards"][0].update(block_checksums=[1]),
+        lambda fields: fields["splits"]["train"]["shards"][0].update(path="../train-00000-00000.tar"),
+        lambda fields: fields["splits"]["train"]["points"].update({"4": 10**6}),
+        lambda fields: fields["splits"]["train"]["points"].update({"4": -1}),
+        lambda fields: fields["splits"]["train"]["categories"].update(dog=1),
+        lambda fields: fields["moments"].update(sum=0),
+        lambda fields: fields.update(scale=fields["scale"] * 1.001),
         lambda fields: fields.update(sketches_per_block=1.5),
         lambda fields: fields.update(scale=float("inf")),
         lambda fields: fields.update(categories=None),
@@ -122,3 +136,46 @@ def test_a_manifest_that_does_not_fit_together_is_refused(tmp_path: Path, manife
     fields = json.loads(manifest.to_json())
     change(fields)
     refuse(tmp_path, json.dumps(fields), "is malformed")
+
+
+def test_a_shard_stands_on_a_line(manifest: Manifest) -> None:
+    lines = [line for line in manifest.to_json().splitlines() if '"path"' in line]
+    assert len(lines) == sum(len(split.shards) for split in manifest.splits.values())
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
+    """Builds of cats, of dogs, and of both at once, whose shards have names of their own."""
+    folder = tmp_path_factory.mktemp("parts")
+    cats, dogs = make_drawings(300, ["cat"]), make_drawings(400, ["dog"], seed=1, first_key_id=1000, points=9)
+    manifests = []
+    for name, drawings in (("a", cats), ("b", dogs), ("c", cats + dogs)):
+        write_ndjson(folder / f"{name}.ndjson", drawings)
+        manifest = build_shards(str(folder / f"{name}.ndjson"), str(folder / name), SMALL)
+        text = re.sub(r'"path": "', f'"path": "{name}-', manifest.to_json())
+        manifests.append(parse_manifest(text.encode(), name))
+    return manifests
+
+
+def test_joined_builds_are_as_one_build_of_all(parts: list[Manifest]) -> None:
+    joined, whole = join_manifests(parts[:2]), parts[2]
+    for name in ("categories", "scale", "moments", "longest_points", "longest_strokes", "num_read", "rejected"):
+        assert getattr(joined, name) == getattr(whole, name), name
+    for split in whole.splits:
+        for name in ("categories", "points", "strokes", "num_sketches", "num_points", "num_strokes"):
+            assert getattr(joined.splits[split], name) == getattr(whole.splits[split], name), name
+        paths = [shard.path for manifest in parts[:2] for shard in manifest.splits[split].shards]
+        assert [shard.path for shard in joined.splits[split].shards] == paths
+    assert [source.name for source in joined.sources] == ["a.ndjson", "b.ndjson"]
+    assert parse_manifest(joined.to_json().encode(), "it") == joined
+
+
+def test_what_cannot_be_joined_is_told(parts: list[Manifest]) -> None:
+    with pytest.raises(DataError, match="2 of the builds hold a shard a-"):
+        join_manifests([parts[0], parts[0]])
+    with pytest.raises(DataError, match=r"different licence cannot be joined: .*MIT"):
+        join_manifests([parts[0], dataclasses.replace(parts[1], licence="MIT")])
+    with pytest.raises(DataError, match="different sketches_per_block cannot be joined: 128 and 64"):
+        join_manifests([parts[0], dataclasses.replace(parts[1], sketches_per_block=64)])
+    with pytest.raises(DataError, match="nothing to join"):
+        join_manifests([])

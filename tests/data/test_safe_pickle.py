@@ -20,61 +20,22 @@ from hypothesis.extra import numpy as hnp
 
 from sgloc.data.safe_pickle import RestrictedUnpickler, load_object_array
 from sgloc.errors import DataError
+from tests.pickles import (
+    BUILD,
+    STOP,
+    object_array,
+    pickle_of_python2,
+    pickled_array_of_python2,
+    text_of_python2,
+    to_npy,
+    to_pickle,
+)
 
 Arrays = list[npt.NDArray[Any]]
-FALSE, TRUE, NONE, BUILD, REDUCE, STOP = b"\x89", b"\x88", b"N", b"b", b"R", b"."
-
-
-def to_npy(pickled: bytes, length: int) -> bytes:
-    stream = io.BytesIO()
-    np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": (length,)})
-    return stream.getvalue() + pickled
-
-
-def object_array(items: list[Any]) -> npt.NDArray[Any]:
-    array = np.empty(len(items), dtype=object)
-    for index, item in enumerate(items):
-        array[index] = item
-    return array
-
-
-def to_pickle(items: list[Any], protocol: int) -> bytes:
-    return pickle.dumps(object_array(items), protocol=protocol)
 
 
 def load(pickled: bytes, length: int = 1) -> Arrays:
     return load_object_array(io.BytesIO(to_npy(pickled, length)), "train of cat.npz")
-
-
-def integer(value: int) -> bytes:
-    return b"J" + struct.pack("<i", value)
-
-
-def text_of_python2(value: bytes) -> bytes:
-    return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
-
-
-def pickled_array_of_python2(shape: tuple[int, ...], code: bytes, order: bytes, data: bytes) -> bytes:
-    """One array as cPickle of Python 2 wrote it with protocol 2, less its memo."""
-    minus_one = integer(-1)
-    return b"".join(
-        [
-            b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n",
-            integer(0) + b"\x85" + text_of_python2(b"b") + b"\x87" + REDUCE,
-            b"(" + integer(1) + b"(" + b"".join(map(integer, shape)) + b"t",
-            b"cnumpy\ndtype\n" + text_of_python2(code) + integer(0) + integer(1) + b"\x87" + REDUCE,
-            b"(" + integer(3) + text_of_python2(order) + NONE * 3 + minus_one * 2 + integer(0) + b"t" + BUILD,
-            FALSE + data + b"t" + BUILD,
-        ]
-    )
-
-
-def pickle_of_python2(arrays: Arrays) -> bytes:
-    items = [
-        pickled_array_of_python2(array.shape, b"i2", b"<", text_of_python2(array.astype("<i2").tobytes()))
-        for array in arrays
-    ]
-    return b"\x80\x02" + pickled_array_of_python2((len(arrays),), b"O8", b"|", b"](" + b"".join(items) + b"e") + STOP
 
 
 def assert_same(found: Arrays, expected: Arrays) -> None:

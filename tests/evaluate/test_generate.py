@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sgloc import random
 from sgloc.config import CellName
+from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
-from sgloc.data.quickdraw import read_simplified
-from sgloc.data.shards import build_shards
-from sgloc.data.stream import ShardReader
+from sgloc.data.quickdraw.reader import read_drawings
+from sgloc.data.reader import ShardReader
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.evaluate.generate import Drawn, GenerateOptions, generate, to_simplified
 from sgloc.nn.decoder import PEN_DOWN, PEN_END, PEN_LIFT, Decoder
@@ -58,7 +58,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 def test_the_files_are_what_they_claim_to_be(tmp_path: Path, checkpoint: str, tiny_shards: str) -> None:
     drawn = run(checkpoint, tiny_shards, tmp_path, temperature=0.5, disturb_scale=0.1, seed=1)
     assert len(drawn) == 12
-    lines = list(read_simplified(str(tmp_path / "redrawn.ndjson")))
+    lines = list(read_drawings(str(tmp_path / "redrawn.ndjson")))
     svgs = sorted((tmp_path / "svg").iterdir())
     assert len(lines) == len(svgs) == len(drawn)
     num_empty = 0

@@ -134,7 +134,7 @@ def test_no_validation_drawing_no_path_and_too_many_processes_are_refused(sample
     with pytest.raises(ConfigError, match=r"data\.path"):
         train(make_config("", tmp_path), "auto")
     manifest = json.loads(Path(sample_shards, "manifest.json").read_text())
-    manifest["splits"]["valid"] = {**manifest["splits"]["valid"], "num_sketches": 0, "shards": []}
+    manifest["splits"]["valid"] = {**manifest["splits"]["valid"], "points": {}, "shards": []}
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty/manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(DataError, match="no validation drawing"):

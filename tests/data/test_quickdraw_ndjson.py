@@ -1,9 +1,7 @@
-"""What the readers of QuickDraw drawings take, reject and refuse."""
+"""What the reader of ndjson files takes, rejects and refuses: lines of either form, and simplified drawings."""
 
 import gzip
 import json
-import random
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +11,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sgloc.data.quickdraw import MAX_LINE_BYTES, find_sources, read_drawings, read_simplified
+from sgloc.data.quickdraw.ndjson import MAX_LINE_BYTES
+from sgloc.data.quickdraw.reader import read_drawings
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3, stroke3_to_polylines
 
-REAL = Path(__file__).parents[2].parent / "shared/data/quickdraw-simplified"
 STROKES = [[[0, 10, 10], [0, 0, 255]], [[7], [9]]]
 STROKE3 = [[0, 0, 0], [10, 0, 0], [0, 255, 1], [-3, -246, 1]]
 
@@ -93,7 +91,8 @@ def test_simplified_round_trip(tmp_path: Path, drawings: list[tuple[str, int, bo
         ({"key_id": "\u0663"}, "bad_key_id", "\u0663"),
         ({"word": 3}, "bad_word", "3"),
         ({"word": ""}, "bad_word", "''"),
-        ({"word": "\ud800"}, "bad_word", "ud800"),
+        ({"word": "a" * 129}, "bad_word", "aaa"),
+        ({"word": "\ud800"}, "malformed_json", "surrogate"),
         ({"word": "a\nb"}, "bad_word", "a"),
         ({"recognized": "yes"}, "bad_recognized", "yes"),
         ({"drawing": {}}, "wrong_shape", "{}"),
@@ -104,16 +103,19 @@ def test_simplified_round_trip(tmp_path: Path, drawings: list[tuple[str, int, bo
         ({"drawing": ["xy"]}, "wrong_shape", "stroke 0 is 'xy'"),
         ({"drawing": [["x", "y"]]}, "wrong_shape", "stroke 0"),
         ({"drawing": [[[1], [1]], [[1], [1], [0]]]}, "wrong_shape", "stroke 1"),
-        ({"drawing": [[[1], [1]], [[1, 2], [1]]]}, "unequal_lengths", "stroke 1 has 2 xs and 1 ys"),
+        ({"drawing": [[[1], [1]], [[1, 2], [1]]]}, "unequal_lengths", "stroke 1 have 2 and 1 entries"),
+        ({"drawing": [[]]}, "wrong_shape", "stroke 0 is []"),
         ({"drawing": [[[], []]]}, "empty_stroke", "stroke 0"),
         ({"drawing": [[[1.0], [1]]]}, "not_integer", "1.0"),
         ({"drawing": [[[1], [True]]]}, "not_integer", "True"),
         ({"drawing": [[["1"], [1]]]}, "not_integer", "'1'"),
         ({"drawing": [[[[1]], [1]]]}, "not_integer", "[1]"),
-        ({"drawing": [[[float("nan")], [1]]]}, "not_integer", "nan"),
+        ({"drawing": [[[float("nan")], [1]]]}, "malformed_json", "column"),
         ({"drawing": [[[256], [1]]]}, "out_of_range", "1 to 256"),
         ({"drawing": [[[3], [-1]]]}, "out_of_range", "-1 to 3"),
-        ({"drawing": [[[10**30], [1]]]}, "out_of_range", "1 to 1000"),
+        ({"drawing": [[[10**30], [1]]]}, "not_integer", "1e+30"),
+        ({"drawing": [[[2**63], [1]]]}, "out_of_range", "1 to 9223372036854775808"),
+        ({"drawing": [[list(range(256)) * 40] * 2]}, "too_many_points", "10240 points"),
     ],
 )
 def test_rejects_a_record(tmp_path: Path, changes: dict[str, Any], reason: str, detail: str) -> None:
@@ -132,11 +134,12 @@ def test_rejects_a_record(tmp_path: Path, changes: dict[str, Any], reason: str, 
         (b"\n", "blank_line", "white space"),
         (b" \t\r\n", "blank_line", "white space"),
         (b"  ", "blank_line", "white space"),
-        (b"<html>", "malformed_json", "column 1"),
         (b'{"word": ', "malformed_json", "column"),
         (b"[1, 2]\n", "malformed_json", "[1, 2]"),
-        (b"[" * 100_000, "malformed_json", "recursion"),
-        (b"9" * 5000, "malformed_json", "4300 digits"),
+        (b"[" * 100_000, "malformed_json", "depth"),
+        (b"1e400", "malformed_json", "infinity"),
+        (b"[" * 1000 + b"]" * 1000, "malformed_json", "not an object"),
+        (b"9" * 5000, "malformed_json", "infinity"),
         (b'"\xe9"\n', "not_utf8", "0xe9"),
         (b"\xef\xbb\xbf" + line(), "malformed_json", "BOM"),
         (b'{"word": "cat", "drawing": []}', "missing_field", "key_id"),
@@ -189,16 +192,13 @@ def test_reads_gzip(tmp_path: Path) -> None:
     [
         ("cat.ndjson", b"", "is empty"),
         ("cat.ndjson.gz", gzip.compress(b""), "is empty"),
+        ("cat.ndjson", b"<html>404</html>", "is not an ndjson file: it starts with '<'; is it an error page"),
+        ("cat.ndjson", b"\xef\xbb\xbf\r\n <?xml version='1.0'?>", "is it an error page"),
+        ("cat.ndjson.gz", gzip.compress(b"<html>404</html>"), "is it an error page"),
+        ("cat.ndjson.gz", gzip.compress(bytes(2**27)), r"unpacks to \d+ bytes from \d+, which no file of drawings"),
         ("cat.ndjson.gz", line(), r"cannot be read \(BadGzipFile"),
         ("cat.ndjson.gz", gzip.compress(line() * 50)[:-9], r"cannot be read \(EOFError"),
-        ("cat.npz", b"", "is empty"),
-        (
-            "cat.npz",
-            b"<html>404</html>",
-            "is not an npz file: it does not start with the zip magic bytes; is it an error",
-        ),
-        ("cat.npz", b"PK\x03\x04" + bytes(100), r"cannot be read \(BadZipFile"),
-        ("cat.txt", line(), r"cat.txt does not end in .ndjson, .ndjson.gz or .npz"),
+        ("cat.txt", line(), r"cat.txt does not end in .ndjson, .ndjson.gz, .npz, .bin or .bin.gz"),
     ],
 )
 def test_refuses_a_file(tmp_path: Path, name: str, data: bytes, fault: str) -> None:
@@ -208,7 +208,7 @@ def test_refuses_a_file(tmp_path: Path, name: str, data: bytes, fault: str) -> N
     assert "DataError" not in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["cat.ndjson", "cat.ndjson.gz", "cat.npz"])
+@pytest.mark.parametrize("name", ["cat.ndjson", "cat.ndjson.gz", "cat.npz", "cat.bin", "cat.bin.gz"])
 def test_refuses_what_is_no_readable_file(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match=f"{name} does not exist"):
         list(read_drawings(str(tmp_path / name)))
@@ -219,87 +219,64 @@ def test_refuses_what_is_no_readable_file(tmp_path: Path, name: str) -> None:
         list(read_drawings(f"nowhere://{name}"))
 
 
-def test_mutated_ndjson_loses_nothing(tmp_path: Path, mutate: Callable[[bytes, random.Random], bytes]) -> None:
-    generator = random.Random(0)
-    original = line() + line(word="dog") + b"\n" + line(drawing=STROKES[:1])
-    num_accepted = num_rejected = 0
-    for _ in range(500):
-        data = mutate(original, generator)
-        outcomes = read_bytes(tmp_path, data)
-        assert len(outcomes) == data.count(b"\n") + (not data.endswith(b"\n"))
-        num_accepted += sum(isinstance(outcome, Drawing) for outcome in outcomes)
-        num_rejected += sum(isinstance(outcome, Reject) for outcome in outcomes)
-    assert num_accepted > 400
-    assert num_rejected > 1000
+def test_takes_the_wanted_word_only(tmp_path: Path) -> None:
+    (tmp_path / "cat.ndjson").write_bytes(line() + line(word="dog") + line(word=3) + line())
+    one, other, odd, last = read_drawings(str(tmp_path / "cat.ndjson"), word="cat")
+    assert isinstance(one, Drawing)
+    assert isinstance(last, Drawing)
+    assert isinstance(other, Reject)
+    assert (other.place, other.reason, other.detail) == ("2", "wrong_word", "'dog', where 'cat' is wanted")
+    assert isinstance(odd, Reject)
+    assert odd.reason == "bad_word"
 
 
-def test_finds_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    names = ["b.ndjson", "a.ndjson.gz", "c [1].npz"]
-    for name in [*names, "notes.txt", "d.bin"]:
-        (tmp_path / name).touch()
-    (tmp_path / "below").mkdir()
-    (tmp_path / "below" / "e.npz").touch()
-    a, b, c = (str(tmp_path / name) for name in sorted(names))
-    assert find_sources(str(tmp_path)) == [a, b, c]
-    assert find_sources(c) == [c]
-    (tmp_path / "brackets [1]").mkdir()
-    (tmp_path / "brackets [1]" / "f.npz").touch()
-    assert find_sources(str(tmp_path / "brackets [1]")) == [str(tmp_path / "brackets [1]" / "f.npz")]
-    assert find_sources([c, str(tmp_path), b]) == [a, b, c]
-    assert find_sources(str(tmp_path / "*.ndjson*")) == [a, b]
-    assert find_sources(str(tmp_path / "**" / "*.npz")) == [
-        str(tmp_path / "below" / "e.npz"),
-        str(tmp_path / "brackets [1]" / "f.npz"),
-        c,
+def test_most_points_are_still_taken(tmp_path: Path) -> None:
+    data = line(drawing=[[[0] * 4, [1] * 4], [[2], [3]]])
+    (tmp_path / "cat.ndjson").write_bytes(data)
+    (taken,) = read_drawings(str(tmp_path / "cat.ndjson"), max_points=5)
+    assert isinstance(taken, Drawing)
+    (rejected,) = read_drawings(str(tmp_path / "cat.ndjson"), max_points=4)
+    assert isinstance(rejected, Reject)
+    assert (rejected.reason, rejected.detail) == ("too_many_points", "5 points, where 4 are taken")
+
+
+def test_of_a_key_given_twice_the_last_holds(tmp_path: Path) -> None:
+    (drawing,) = drawings_of(read_bytes(tmp_path, line()[:-2] + b', "word": "dog"}\n'))
+    assert drawing.category == "dog"
+
+
+def test_order_is_kept_over_many_drawings_and_rejects(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    expected: list[int | None] = [
+        None if generator.random() < 0.3 else int(number) for number in generator.integers(0, 2**60, 9000)
     ]
-    assert find_sources(f"file://{tmp_path}/b.ndjson") == [b]
-    monkeypatch.chdir(tmp_path)
-    assert find_sources(["b.ndjson", str(tmp_path / "b.ndjson")]) == [b]
+    data = b"".join(
+        line(key_id=key_id, drawing=[[[index % 256, 3], [index // 256, 4]]]) if key_id is not None else b"\n"
+        for index, key_id in enumerate(expected)
+    )
+    found = read_bytes(tmp_path, data)
+    assert [None if isinstance(outcome, Reject) else outcome.key_id for outcome in found] == expected
+    for index, outcome in enumerate(found):
+        if isinstance(outcome, Drawing):
+            assert outcome.stroke3.tolist() == [
+                [index % 256, index // 256, 0],
+                [3 - index % 256, 4 - index // 256, 1],
+            ]
+        else:
+            assert outcome.place == str(index + 1)
 
 
-def test_finds_and_reads_urls(tmp_path: Path) -> None:
+def test_drawings_do_not_share_what_may_be_changed(tmp_path: Path) -> None:
+    one, other = drawings_of(read_bytes(tmp_path, line() * 2))
+    one.stroke3[:] = 7
+    assert other.stroke3.tolist() == STROKE3
+
+
+def test_reads_from_any_file_system() -> None:
     memory = fsspec.filesystem("memory")
-    entries = np.empty(1, dtype=object)
-    entries[0] = np.array(STROKE3, dtype=np.int16)
-    np.savez(tmp_path / "dog.npz", train=entries, valid=entries, test=entries)
     try:
-        memory.pipe({"/quickdraw/cat.ndjson": line() * 2, "/quickdraw/dog.npz": (tmp_path / "dog.npz").read_bytes()})
-        assert find_sources("memory://quickdraw") == ["memory:///quickdraw/cat.ndjson", "memory:///quickdraw/dog.npz"]
-        assert find_sources("memory://quickdraw/*.npz") == ["memory:///quickdraw/dog.npz"]
-        assert find_sources("memory://quickdraw/cat.ndjson") == ["memory://quickdraw/cat.ndjson"]
-        found = [
-            drawing for url in find_sources("memory://quickdraw") for drawing in drawings_of([*read_drawings(url)])
-        ]
-        assert [drawing.category for drawing in found] == ["cat", "cat", "dog", "dog", "dog"]
+        memory.pipe({"/quickdraw/cat.ndjson": line() * 2, "/quickdraw/cat.ndjson.gz": gzip.compress(line())})
+        assert len(drawings_of([*read_drawings("memory://quickdraw/cat.ndjson")])) == 2
+        assert len(drawings_of([*read_drawings("memory://quickdraw/cat.ndjson.gz")])) == 1
     finally:
         memory.rm("/quickdraw", recursive=True)
-
-
-@pytest.mark.parametrize(
-    ("source", "fault"),
-    [
-        (lambda folder: [], "no source of drawings was given"),
-        (lambda folder: "", "no source of drawings was given"),
-        (lambda folder: str(folder / "cat.npz"), "cat.npz does not exist"),
-        (lambda folder: str(folder / "nowhere"), "nowhere does not exist"),
-        (lambda folder: str(folder / "notes.txt"), r"notes.txt does not end in .ndjson, .ndjson.gz or .npz"),
-        (lambda folder: str(folder), r"has no file that ends in .ndjson, .ndjson.gz or .npz"),
-        (lambda folder: [str(folder / "*")], r"\* has no match that ends in .ndjson, .ndjson.gz or .npz"),
-        (lambda folder: "nowhere://cat.npz", "cannot be read .*Protocol not known"),
-    ],
-)
-def test_finds_nothing(tmp_path: Path, source: Callable[[Path], Any], fault: str) -> None:
-    (tmp_path / "notes.txt").touch()
-    with pytest.raises(DataError, match=fault):
-        find_sources(source(tmp_path))
-
-
-@pytest.mark.skipif(not REAL.is_dir(), reason=f"the real drawings are not at {REAL}")
-def test_reads_every_real_drawing() -> None:
-    num_lines = num_accepted = 0
-    for path in find_sources(str(REAL)):
-        num_lines += Path(path).read_bytes().count(b"\n")
-        found = drawings_of(list(read_simplified(path)))
-        num_accepted += len(found)
-        assert {drawing.category for drawing in found} == {Path(path).stem}
-    assert num_accepted == num_lines == 32_430

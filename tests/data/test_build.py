@@ -12,43 +12,16 @@ import pytest
 import webdataset
 from hypothesis import HealthCheck, given, settings
 
-from sgloc.data.manifest import Manifest, load_manifest
-from sgloc.data.shards import SKETCHES_PER_BLOCK, build_shards, split_by_key
-from sgloc.data.stream import ShardReader
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.build.run import build_shards
+from sgloc.data.build.splits import split_by_key
+from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Int16Array
-from tests.drawings import (
-    Strokes,
-    make_drawings,
-    sketches_with_offsets,
-    stroke3_of,
-    stroke3s_of,
-    write_ndjson,
-    write_npz,
-)
+from sgloc.sketch.drawing import Int16Array
+from tests.builds import folder_bytes, read_back, told
+from tests.drawings import Strokes, make_drawings, sketches_with_offsets, stroke3_of, write_ndjson, write_npz
 
 fresh_folders = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
-
-Sketch = tuple[str, int, list[list[int]]]
-
-
-def read_back(folder: str, manifest: Manifest, split: str) -> list[Sketch]:
-    """Category, key_id and stroke-3 of every drawing of a split, in the order of the shards."""
-    numbers = np.arange(manifest.splits[split].num_sketches)
-    if len(numbers) == 0:
-        return []
-    packed = ShardReader(folder, manifest, split, num_kept_blocks=1).read(numbers, np.zeros_like(numbers))
-    categories = [manifest.categories[number] for number in packed.category.tolist()]
-    strokes = [rows.tolist() for rows in stroke3s_of(packed)]
-    return list(zip(categories, packed.key_id.tolist(), strokes, strict=True))
-
-
-def told(drawings: list[Drawing]) -> list[Sketch]:
-    return [(drawing.category, drawing.key_id, drawing.stroke3.tolist()) for drawing in drawings]
-
-
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}
 
 
 @given(sketches_with_offsets(2**15 - 1))
@@ -65,33 +38,36 @@ def test_npz_round_trip(tmp_path: Path, sketches: list[Strokes]) -> None:
         assert {name for name, _, _ in found} <= {"cat"}
 
 
-@pytest.mark.parametrize("sketches_per_shard", [1, 600, 10**6])
+@pytest.mark.parametrize("sketches_per_shard", [1, 512, 600, 10**6])
 def test_ndjson_round_trip_over_many_blocks(tmp_path: Path, sketches_per_shard: int) -> None:
     drawings = make_drawings(1500, ["cat", "The Great Wall of China", "dog"], first_key_id=2**64 - 1500)
     write_ndjson(tmp_path / "all.ndjson", drawings)
     out = str(tmp_path / "out")
-    manifest = build_shards(str(tmp_path / "all.ndjson"), out, sketches_per_shard=sketches_per_shard)
+    options = BuildOptions(sketches_per_shard=sketches_per_shard, sketches_per_block=256)
+    manifest = build_shards(str(tmp_path / "all.ndjson"), out, options)
     for name, split in manifest.splits.items():
         expected = [drawing for drawing in drawings if split_by_key(drawing.key_id) == name]
         assert read_back(out, manifest, name) == told(expected)
         assert split.num_sketches == len(expected) == sum(shard.num_sketches for shard in split.shards)
         assert split.num_points == sum(len(drawing.stroke3) for drawing in expected)
         assert split.num_strokes == 2 * len(expected)
-        assert split.sketches_per_category == Counter(drawing.category for drawing in expected)
+        assert split.categories == Counter(drawing.category for drawing in expected)
         for shard in split.shards:
-            assert shard.num_sketches <= max(sketches_per_shard, SKETCHES_PER_BLOCK)
+            assert shard.num_sketches <= sketches_per_shard
+            if shard != split.shards[-1]:
+                assert shard.num_sketches == {1: 1, 512: 512, 600: 512}[sketches_per_shard]
             assert shard.num_bytes == (tmp_path / "out" / shard.path).stat().st_size
     assert (manifest.longest_points, manifest.longest_strokes) == (4, 2)
-    assert set(manifest.categories) == {"cat", "The Great Wall of China", "dog"}
+    assert manifest.categories == ["The Great Wall of China", "cat", "dog"]
 
 
 def test_uneven_drawings_are_counted(tmp_path: Path) -> None:
-    long_one = np.random.default_rng(0).integers(-999, 1000, (70000, 3)).astype(np.int16)
-    long_one[:, 2] = np.arange(1, 70001) == 70000
+    long_one = np.random.default_rng(0).integers(-999, 1000, (10000, 3)).astype(np.int16)
+    long_one[:, 2] = np.arange(1, 10001) == 10000
     many_strokes = stroke3_of([[(1, 1)]] * 300)
     write_npz(tmp_path / "cat.npz", train=[many_strokes, stroke3_of([[(3, 4)]])], test=[long_one])
     manifest = build_shards(str(tmp_path / "cat.npz"), str(tmp_path / "out"))
-    assert (manifest.longest_points, manifest.longest_strokes) == (70000, 300)
+    assert (manifest.longest_points, manifest.longest_strokes) == (10000, 300)
     ((_, _, rows),) = read_back(str(tmp_path / "out"), manifest, "test")
     assert rows == long_one.tolist()
 
@@ -122,14 +98,14 @@ def test_nothing_vanishes(tmp_path: Path) -> None:
         stream.write('{"word": "dög"}\nnot json\n\n')
     rows = stroke3_of([[(1, 2), (3, 4)]])
     write_npz(tmp_path / "cat.npz", train=[rows, rows[:0], rows], valid=[rows[:1]])
-    manifest = build_shards(str(tmp_path), str(tmp_path / "out"), categories=["cat", "dog"])
+    manifest = build_shards(str(tmp_path), str(tmp_path / "out"), BuildOptions(categories=["cat", "dog"]))
 
     assert manifest.num_read == 90 + 3 + 4
-    assert manifest.num_skipped == 30
+    assert manifest.skipped == {"other_category": 30}
     expected = {"blank_line": 1, "empty_drawing": 1, "malformed_json": 1, "missing_field": 1, "open_last_stroke": 1}
     assert manifest.rejected == expected
     accepted = sum(split.num_sketches for split in manifest.splits.values())
-    assert accepted + sum(manifest.rejected.values()) + manifest.num_skipped == manifest.num_read
+    assert accepted + sum(manifest.rejected.values()) + 30 == manifest.num_read
     told_sources = [
         (source.name, source.num_accepted, source.num_rejected, source.num_skipped) for source in manifest.sources
     ]
@@ -148,9 +124,9 @@ def test_nothing_vanishes(tmp_path: Path) -> None:
 
 
 def test_only_wanted_categories_are_taken(tmp_path: Path) -> None:
-    for name in ("cat", "dog", "pig"):
-        write_ndjson(tmp_path / f"{name}.ndjson", make_drawings(100, [name]))
-    manifest = build_shards(str(tmp_path), str(tmp_path / "out"), categories=["pig", "cat"])
+    for number, name in enumerate(("cat", "dog", "pig")):
+        write_ndjson(tmp_path / f"{name}.ndjson", make_drawings(100, [name], first_key_id=100 * number))
+    manifest = build_shards(str(tmp_path), str(tmp_path / "out"), BuildOptions(categories=["pig", "cat"]))
     assert sorted(manifest.categories) == ["cat", "pig"]
     assert [source.name for source in manifest.sources] == ["cat.ndjson", "pig.ndjson"]
     assert manifest.num_read == 200
@@ -159,7 +135,8 @@ def test_only_wanted_categories_are_taken(tmp_path: Path) -> None:
 
 def test_a_category_given_twice_is_taken_once(tmp_path: Path) -> None:
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(100, ["cat"]))
-    assert build_shards(str(tmp_path), str(tmp_path / "out"), categories=["cat", "cat"]).num_read == 100
+    manifest = build_shards(str(tmp_path), str(tmp_path / "out"), BuildOptions(categories=["cat", "cat"]))
+    assert manifest.num_read == 100
 
 
 def test_all_files_of_a_wanted_category_are_taken(tmp_path: Path) -> None:
@@ -167,13 +144,14 @@ def test_all_files_of_a_wanted_category_are_taken(tmp_path: Path) -> None:
     for number, folder in enumerate(folders):
         folder.mkdir()
         write_ndjson(folder / "cat.ndjson", make_drawings(100, ["cat"], first_key_id=100 * number))
-    manifest = build_shards([str(folder) for folder in folders], str(tmp_path / "out"), categories=["cat"])
+    options = BuildOptions(categories=["cat"])
+    manifest = build_shards([str(folder) for folder in folders], str(tmp_path / "out"), options)
     assert manifest.num_read == 200
 
 
 def expect_unknown(folder: Path, wanted: str, message: str) -> None:
     with pytest.raises(DataError, match=message):
-        build_shards(str(folder), str(folder / "out"), categories=["cat", wanted])
+        build_shards(str(folder), str(folder / "out"), BuildOptions(categories=["cat", wanted]))
     with pytest.raises(DataError, match=r"manifest\.json does not exist"):
         load_manifest(str(folder / "out"))
 
@@ -189,10 +167,10 @@ def test_a_mistyped_category_of_npz_files_costs_nothing(tmp_path: Path) -> None:
     for name in ("cat", "dog.full"):
         write_npz(tmp_path / f"{name}.npz", train=[stroke3_of([[(0, 0), (9, 9)]])], valid=[], test=[])
     out = tmp_path / "out"
-    build_shards(str(tmp_path), str(out), categories=["dog"])
+    build_shards(str(tmp_path), str(out), BuildOptions(categories=["dog"]))
     before = folder_bytes(out)
     with pytest.raises(DataError, match=r"no drawing of category 'gog' .* did you mean 'dog'"):
-        build_shards(str(tmp_path), str(out), categories=["cat", "gog"], overwrite=True)
+        build_shards(str(tmp_path), str(out), BuildOptions(categories=["cat", "gog"]), overwrite=True)
     assert folder_bytes(out) == before
     assert load_manifest(str(out)).categories == ["dog"]
 
@@ -205,7 +183,7 @@ def test_an_unknown_category_names_the_nearest_word(tmp_path: Path) -> None:
 def test_overwriting_needs_to_be_asked_for(tmp_path: Path) -> None:
     out = tmp_path / "out"
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(1500, ["cat"]))
-    build_shards(str(tmp_path / "cat.ndjson"), str(out), sketches_per_shard=256)
+    build_shards(str(tmp_path / "cat.ndjson"), str(out), BuildOptions(sketches_per_shard=256))
     before = folder_bytes(out)
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(100, ["cat"]))
     with pytest.raises(DataError, match=f"{out} already holds shards.*--overwrite"):
@@ -231,7 +209,7 @@ def test_overwriting_removes_nothing_outside_the_folder(tmp_path: Path) -> None:
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(100, ["cat"]))
     build_shards(str(tmp_path / "cat.ndjson"), str(tmp_path / "out"))
     path = tmp_path / "out" / "manifest.json"
-    path.write_text(path.read_text().replace("train-00000.tar", "../precious.txt"))
+    path.write_text(path.read_text().replace("train-00000-00000.tar", "../precious.txt"))
     (tmp_path / "precious.txt").write_text("keep me")
     with contextlib.suppress(DataError):
         build_shards(str(tmp_path / "cat.ndjson"), str(tmp_path / "out"), overwrite=True)
@@ -239,20 +217,21 @@ def test_overwriting_removes_nothing_outside_the_folder(tmp_path: Path) -> None:
 
 
 def test_a_killed_build_is_not_mistaken_for_a_whole_one(tmp_path: Path) -> None:
-    write_ndjson(tmp_path / "cat.ndjson", make_drawings(1500, ["cat"]))
+    write_ndjson(tmp_path / "cat.ndjson", make_drawings(3000, ["cat"]))
     out = str(tmp_path / "out")
+    options = BuildOptions(sketches_per_shard=256)
 
-    def kill(_files_done: int, _num_files: int, num_taken: int, _num_rejected: int) -> None:
-        if num_taken == 1000:
+    def kill(_num_built: int, _num_parts: int, num_read: int, _num_rejected: int) -> None:
+        if num_read > 2000:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_shards(str(tmp_path / "cat.ndjson"), out, sketches_per_shard=256, progress=kill)
+        build_shards(str(tmp_path / "cat.ndjson"), out, options, progress=kill)
     assert list((tmp_path / "out").glob("train-*.tar"))
     with pytest.raises(DataError, match=r"out/manifest\.json does not exist.*sgloc shard"):
         load_manifest(out)
     # Nothing is in the way of building it again.
-    manifest = build_shards(str(tmp_path / "cat.ndjson"), out, sketches_per_shard=256)
+    manifest = build_shards(str(tmp_path / "cat.ndjson"), out, options)
     assert len(read_back(out, manifest, "train")) == manifest.splits["train"].num_sketches
 
 
@@ -303,15 +282,16 @@ def test_a_folder_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         build_shards(str(tmp_path / "cat.ndjson"), str(tmp_path / "file" / "out"))
 
 
-def test_progress_tells_files_and_drawings(tmp_path: Path) -> None:
+def test_progress_tells_parts_and_drawings(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         write_ndjson(tmp_path / f"{name}.ndjson", make_drawings(50, [name]))
     with (tmp_path / "dog.ndjson").open("a") as stream:
         stream.write("{}\n")
     calls: list[tuple[int, ...]] = []
-    build_shards(str(tmp_path), str(tmp_path / "out"), progress=lambda *call: calls.append(call))
-    assert calls[0] == (0, 2, 1, 0)
-    assert calls[-1] == (2, 2, 100, 1)
+    options = BuildOptions(source_bytes_per_part=1)
+    build_shards(str(tmp_path), str(tmp_path / "out"), options, progress=lambda *call: calls.append(call))
+    assert calls[:2] == [(0, 2, 0, 0), (0, 2, 50, 0)]
+    assert calls[-1] == (2, 2, 101, 1)
     assert calls == sorted(calls)
 
 
@@ -320,7 +300,8 @@ def test_progress_tells_files_and_drawings(tmp_path: Path) -> None:
 def test_webdataset_reads_the_shards(tmp_path: Path) -> None:
     drawings = make_drawings(600)
     write_ndjson(tmp_path / "all.ndjson", drawings)
-    manifest = build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "out"))
+    options = BuildOptions(sketches_per_block=256)
+    manifest = build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "out"), options)
     (shard,) = manifest.splits["train"].shards
     blocks = list(webdataset.WebDataset(str(tmp_path / "out" / shard.path), shardshuffle=False).decode())
     assert [block["__key__"] for block in blocks] == ["000000", "000001", "000002"]
@@ -338,10 +319,10 @@ def test_webdataset_reads_the_shards(tmp_path: Path) -> None:
 
 def test_shards_can_stand_behind_a_url(tmp_path: Path) -> None:
     write_ndjson(tmp_path / "all.ndjson", make_drawings(700))
-    url = f"memory://{tmp_path.name}/shards"
+    url, options = f"memory://{tmp_path.name}/shards", BuildOptions(sketches_per_shard=256)
     try:
-        manifest = build_shards(str(tmp_path / "all.ndjson"), url, sketches_per_shard=256)
-        assert manifest == build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "out"), sketches_per_shard=256)
+        manifest = build_shards(str(tmp_path / "all.ndjson"), url, options)
+        assert manifest == build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "out"), options)
         assert load_manifest(url) == manifest
         for split in manifest.splits:
             assert read_back(url, manifest, split) == read_back(str(tmp_path / "out"), manifest, split)
@@ -350,6 +331,6 @@ def test_shards_can_stand_behind_a_url(tmp_path: Path) -> None:
         write_ndjson(tmp_path / "all.ndjson", make_drawings(100))
         build_shards(str(tmp_path / "all.ndjson"), url, overwrite=True)
         left = fsspec.filesystem("memory").glob(f"/{tmp_path.name}/shards/train-*.tar")
-        assert [path.rsplit("/", 1)[-1] for path in left] == ["train-00000.tar"]
+        assert [path.rsplit("/", 1)[-1] for path in left] == ["train-00000-00000.tar"]
     finally:
         fsspec.filesystem("memory").rm(f"/{tmp_path.name}", recursive=True)

@@ -1,0 +1,203 @@
+"""What the order of an epoch means for the ranks that read it, and how well it shuffles: simulated, nothing is read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from sgloc.bench.options import BenchOptions, training_split
+from sgloc.bench.quickdraw import category_sizes, draw_block_bytes
+from sgloc.bench.report import Record
+from sgloc.bench.tables import Table, TableReport
+from sgloc.config import Config
+from sgloc.data.block import IntArray
+from sgloc.data.manifest import load_manifest
+from sgloc.data.order import Order
+from sgloc.errors import ConfigError
+
+_SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024
+# Positions that are looked at together.
+_CHUNK = 2**20
+# Global batches in which neighbours are looked for, and batches whose shards and categories are counted.
+_BATCHES_WITH_NEIGHBOURS = (100, 6400)
+_MIXED_BATCHES = (100, 1024)
+_BALANCE_HEADINGS = {
+    "world_size": ("ranks", ",d"),
+    "least_sketches": ("sketches, least", ",d"),
+    "most_sketches": ("most", ",d"),
+    "least_bytes": ("bytes x ranks, least", ".3f"),
+    "most_bytes": ("most", ".3f"),
+    "all_bytes": ("all ranks", ".3f"),
+    "most_read_for_used": ("read for each used, most", ".3f"),
+}
+_SHUFFLE_HEADINGS = {"what": ("", "s"), "here": ("here", ".4g"), "perfect": ("perfect shuffle", ".4g")}
+
+
+@dataclass(frozen=True)
+class _Shards:
+    """What the order is simulated on.
+
+    Attributes:
+        sizes: sketches of each shard.
+        sketches_per_block: in every block of a shard but its last.
+        block_bytes: int64 [b], of each block, counted through the shards.
+        categories: int64 [s], of each shard; None: not known.
+    """
+
+    sizes: list[int]
+    sketches_per_block: int
+    block_bytes: IntArray
+    categories: IntArray | None
+
+
+def bench_order(options: BenchOptions, config: Config) -> TableReport:
+    """Simulate the first epoch at several numbers of ranks.
+
+    Args:
+        options: of which shards, and where to plot. A batch is the sketches of a rank in a step.
+        config: of the run whose seed is taken.
+
+    Raises:
+        DataError: if the shards cannot be used.
+        ConfigError: if there are too many sketches, or no folder to plot into.
+    """
+    if options.plot is not None and not Path(options.plot).parent.is_dir():
+        raise ConfigError(f"plot is {options.plot}, whose folder does not exist; make it, or give another file")
+    shards = _made_up(options.sketches, config.train.seed) if options.data is None else _of_manifest(options.data)
+    order = Order(shards.sizes, shards.sketches_per_block, config.train.seed)
+    if order.num_sketches >= 2**31:
+        raise ConfigError(f"{options.data} holds {order.num_sketches} drawings, more than can be simulated")
+    balance = [_balance(order, shards.block_bytes, size, options.num_sketches) for size in options.world_sizes]
+    positions = _positions(order)
+    shuffle = [*_neighbours(positions), *_mixture(order, shards.categories)]
+    if options.plot is not None:
+        from sgloc.bench.order_plot import plot_order
+
+        Path(options.plot).write_bytes(plot_order(balance, positions))
+    settings = {
+        "data": options.data or "made up",
+        "sketches": order.num_sketches,
+        "shards": order.num_shards,
+        "blocks": order.num_blocks,
+        "streams": order.num_streams,
+        "sketches_of_a_rank_in_a_step": options.num_sketches,
+        "seed": config.train.seed,
+    }
+    tables = [
+        Table("balance of one epoch", _BALANCE_HEADINGS, balance),
+        Table("quality of the shuffle", _SHUFFLE_HEADINGS, shuffle),
+    ]
+    return TableReport("order", settings, tables)
+
+
+def _made_up(num_sketches: int, seed: int) -> _Shards:
+    """Shards of QuickDraw's uneven categories, whose drawings are of uneven length."""
+    sizes: list[int] = []
+    categories: list[int] = []
+    for category, size in enumerate(category_sizes(num_sketches).tolist()):
+        full, rest = divmod(size, _SKETCHES_PER_SHARD)
+        of_category = [_SKETCHES_PER_SHARD] * full + [rest] * (rest > 0)
+        sizes += of_category
+        categories += [category] * len(of_category)
+    of_shard = np.array(categories, dtype=np.int64)
+    order = Order(sizes, _SKETCHES_PER_BLOCK, seed)
+    block_bytes = draw_block_bytes(order.block_sizes, of_shard[order.shard_of_block], seed)
+    return _Shards(sizes, _SKETCHES_PER_BLOCK, block_bytes, of_shard)
+
+
+def _of_manifest(data: str) -> _Shards:
+    manifest = load_manifest(data)
+    shards = training_split(data, manifest).shards
+    block_bytes = np.array([size for shard in shards for size in shard.block_sizes], dtype=np.int64)
+    return _Shards([shard.num_sketches for shard in shards], manifest.sketches_per_block, block_bytes, None)
+
+
+def _balance(order: Order, block_bytes: IntArray, world_size: int, sketches_of_rank: int) -> Record:
+    """What the ranks take and read in the first epoch. A rank reads each block that it takes a sketch of once."""
+    global_batch = world_size * sketches_of_rank
+    rank_of = np.repeat(np.arange(world_size), sketches_of_rank)
+    bytes_of_sketch = block_bytes / order.block_sizes
+    is_read = np.zeros((world_size, order.num_blocks), dtype=np.bool_)
+    taken, used = np.zeros(world_size, dtype=np.int64), np.zeros(world_size)
+    num_batches = -(-order.num_sketches // global_batch)
+    at_once = max(1, _CHUNK // global_batch)
+    for first in range(0, num_batches, at_once):
+        # One rank's share of one is all of the batch, sorted as the ranks' shares are cut out of it.
+        places = order.share(first * global_batch, min(at_once, num_batches - first), global_batch, 0, 1)
+        # The last batch reaches into the second epoch.
+        here = places.epoch == 0
+        rank, block = np.resize(rank_of, len(places))[here], places.block[here]
+        is_read[rank, block] = True
+        taken += np.bincount(rank, minlength=world_size)
+        used += np.bincount(rank, weights=bytes_of_sketch[block], minlength=world_size)
+    read = is_read @ block_bytes
+    total = int(block_bytes.sum())
+    return {
+        "world_size": world_size,
+        "least_sketches": int(taken.min()),
+        "most_sketches": int(taken.max()),
+        "least_bytes": float(read.min()) / total * world_size,
+        "most_bytes": float(read.max()) / total * world_size,
+        "all_bytes": float(read.sum()) / total,
+        "most_read_for_used": float((read[used > 0] / used[used > 0]).max()),
+    }
+
+
+def _positions(order: Order) -> npt.NDArray[np.int32]:
+    """Where each sketch, as the shards have them one after another, is visited in the first epoch: int32 [N]."""
+    positions = np.empty(order.num_sketches, dtype=np.int32)
+    for start in range(0, order.num_sketches, _CHUNK):
+        these = np.arange(start, min(start + _CHUNK, order.num_sketches))
+        places = order.locate(these)
+        positions[order.block_starts[places.block] + places.visit] = these
+    # So far each block's are in the sequence of its visits.
+    for block, (start, size) in enumerate(zip(order.block_starts.tolist(), order.block_sizes.tolist(), strict=True)):
+        in_block = positions[start : start + size]
+        in_block[order.visits(0, block)] = in_block.copy()
+    return positions
+
+
+def _neighbours(positions: npt.NDArray[np.int32]) -> list[Record]:
+    """How far neighbours are apart, and how often in one batch, beside what a perfect shuffle would give."""
+    total = len(positions)
+    apart = np.abs(np.diff(positions))
+    record = [
+        {
+            "what": f"distance of neighbours, {name}, share of the epoch",
+            "here": float(np.quantile(apart, share)) / total,
+            # The distance d of two uniform numbers is below x in 2 x - x ** 2 of all cases.
+            "perfect": 1 - (1 - share) ** 0.5,
+        }
+        for name, share in (("10 %", 0.1), ("median", 0.5), ("90 %", 0.9))
+    ]
+    for size in _BATCHES_WITH_NEIGHBOURS:
+        batch = positions // size
+        together = np.count_nonzero(batch[1:] == batch[:-1])
+        name = f"neighbours in one global batch of {size:,}"
+        record.append({"what": name, "here": float(together / (total - 1)), "perfect": (size - 1) / (total - 1)})
+    return record
+
+
+def _mixture(order: Order, categories: IntArray | None) -> list[Record]:
+    """How many shards and categories a batch is made of on average, in all whole batches of the first epoch."""
+    shard_sizes = np.bincount(order.shard_of_block, weights=order.block_sizes)
+    kinds = {"shards": (np.arange(order.num_shards), shard_sizes)}
+    if categories is not None:
+        kinds["categories"] = (categories, np.bincount(categories, weights=shard_sizes))
+    records = []
+    for size in _MIXED_BATCHES:
+        num_batches = order.num_sketches // size
+        counts = dict.fromkeys(kinds, 0)
+        at_once = max(1, _CHUNK // size)
+        for first in range(0, num_batches, at_once):
+            stop = min(first + at_once, num_batches)
+            shard = order.shard_of_block[order.locate(np.arange(first * size, stop * size)).block]
+            for name, (kind_of_shard, _) in kinds.items():
+                ordered = np.sort(kind_of_shard[shard].astype(np.int32).reshape(-1, size), axis=1)
+                counts[name] += len(ordered) + int(np.count_nonzero(np.diff(ordered, axis=1)))
+        for name, (_, sizes) in kinds.items():
+            perfect = float((1 - (1 - sizes / order.num_sketches) ** size).sum())
+            here = float(counts[name] / num_batches) if num_batches > 0 else None
+            records.append({"what": f"{name} in a batch of {size:,}", "here": here, "perfect": perfect})
+    return records

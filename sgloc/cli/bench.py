@@ -1,0 +1,102 @@
+"""`sgloc bench`."""
+
+import sys
+
+from sgloc.cli.parsing import check_location, new_parser, parse
+from sgloc.cli.train import config_parser, instantiate
+from sgloc.errors import ConfigError
+
+
+def bench(words: list[str]) -> None:
+    """Measure speed, memory, padding, order: `sgloc bench ops`, `stream`, `step`, `generate`, `order` or `scale`."""
+    parser = new_parser("bench", bench)
+    parser.add_argument(
+        "what",
+        choices=["ops", "stream", "step", "generate", "order", "scale"],
+        help="grid operations and preparation, reading shards, a training step, drawing, the order of an epoch at many "
+        "numbers of ranks (simulated), or building and streaming as many drawings as QuickDraw has",
+    )
+    parser.add_argument(
+        "--data",
+        default=None,
+        type=str,
+        help="folder or URL of shards to measure on, not for scale; default: a drawn batch as real drawings make it, "
+        "for order made-up shards",
+    )
+    parser.add_argument(
+        "--config",
+        default=None,
+        type=str,
+        help="YAML file of options of `sgloc train`; default: the published sizes",
+    )
+    parser.add_argument(
+        "--batch",
+        type=int,
+        default=0,
+        help="sketches in a batch, for order of a rank; 0: 100, for ops and scale 1024, for generate 256, for order 64",
+    )
+    parser.add_argument(
+        "--repeats", type=int, default=0, help="of each measurement; 0: 5, for ops 10, for stream and generate 3"
+    )
+    parser.add_argument(
+        "--sketches", type=int, default=50_000_000, help="for order and scale: sketches in the made-up QuickDraw"
+    )
+    parser.add_argument(
+        "--world_sizes",
+        default=None,
+        type=str,
+        help="for order: numbers of ranks to simulate, comma-separated; default: 15 of them from 1 to 512",
+    )
+    parser.add_argument("--plot", default=None, type=str, help="for order: PNG file to plot to")
+    parser.add_argument("--folder", default=None, type=str, help="for scale: local folder to build in")
+    parser.add_argument("--workers", type=int, default=1, help="for scale: processes that build; 0: one a core")
+    parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    parser.add_argument(
+        "--remote", default=None, type=str, help="for stream: URL of the same shards on a server, to measure as well"
+    )
+    options = parse(parser, words)
+    if options.data is not None:
+        check_location(parser, "data", options.data)
+    training = config_parser("bench", bench)
+    config = instantiate(training, parse(training, [f"--config={options.config}"] if options.config else []))
+    from rich.console import Console
+
+    from sgloc.bench import run
+    from sgloc.bench.options import WORLD_SIZES, BenchOptions
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.memory import keep_freed_memory
+
+    device = select_device(options.device, resolve_placement({}))
+    if device.type == "cpu":
+        keep_freed_memory()
+    wanted = BenchOptions(
+        options.what,
+        device,
+        data=options.data,
+        batch=options.batch,
+        repeats=options.repeats,
+        sketches=options.sketches,
+        world_sizes=WORLD_SIZES if options.world_sizes is None else _numbers(options.world_sizes),
+        plot=options.plot,
+        folder=options.folder,
+        num_workers=options.workers,
+    )
+    report = run.bench(wanted, config)
+    if options.json:
+        print(report.to_json(), end="")
+    else:
+        # Where there is no terminal there is no width to keep to.
+        report.print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))
+
+
+def _numbers(text: str) -> tuple[int, ...]:
+    """The numbers of a comma-separated list.
+
+    Raises:
+        ConfigError: if it is none.
+    """
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError as error:
+        raise ConfigError(f"world_sizes is {text!r}; give whole numbers, separated by commas") from error

@@ -1,0 +1,64 @@
+"""`sgloc generate`."""
+
+import functools
+import sys
+
+from sgloc.cli.parsing import new_parser, parse
+
+
+def generate(words: list[str]) -> None:
+    """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery."""
+    parser = new_parser("generate", generate)
+    parser.add_argument(
+        "--checkpoint", required=True, help="a checkpoint, or a run's folder, of which the best is taken"
+    )
+    parser.add_argument("--data", required=True, help="folder or URL of shards")
+    parser.add_argument("--out", required=True, help="folder or URL to write to")
+    parser.add_argument(
+        "--task",
+        choices=["synthesis", "reorganization"],
+        default="synthesis",
+        help="redraw the sketches, or first move their strokes",
+    )
+    parser.add_argument(
+        "--disturb",
+        type=float,
+        default=0.1,
+        help="how far reorganization moves strokes, in sketch sizes (r of METHOD 3)",
+    )
+    parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="which sketches")
+    parser.add_argument("--count", type=int, default=64, help="sketches, spread evenly over the split")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy; above: sample, 0.24 as published")
+    parser.add_argument(
+        "--max_points",
+        type=int,
+        default=0,
+        help="most points of a drawing; 0: as many as the longest drawing of the training data has",
+    )
+    parser.add_argument("--batch_size", type=int, default=256, help="sketches decoded together")
+    parser.add_argument("--rows", default="original,disturbed,redrawn", help="rows of the gallery, comma-separated")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the disturbance and of sampling")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    options = parse(parser, words, "checkpoint", "data", "out")
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.evaluate.generate import GenerateOptions
+    from sgloc.evaluate.generate import generate as redraw
+    from sgloc.memory import keep_freed_memory
+
+    wanted = GenerateOptions(
+        split=options.split,
+        count=options.count,
+        disturb_scale=options.disturb if options.task == "reorganization" else 0.0,
+        temperature=options.temperature,
+        max_points=options.max_points,
+        seed=options.seed,
+        batch_size=options.batch_size,
+        rows=tuple(name.strip() for name in options.rows.split(",")),
+    )
+    device = select_device(options.device, resolve_placement({}))
+    if device.type == "cpu":
+        keep_freed_memory()
+    say = functools.partial(print, file=sys.stderr)
+    drawn = redraw(options.checkpoint, options.data, options.out, wanted, device=device, say=say)
+    out = options.out.rstrip("/")
+    print(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")

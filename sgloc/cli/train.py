@@ -1,0 +1,75 @@
+"""`sgloc train`, and the options that `sgloc bench` shares with it."""
+
+import itertools
+import os
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import jsonargparse
+
+from sgloc.cli.parsing import fail, new_parser, parse
+from sgloc.errors import ConfigError
+from sgloc.orphan import die_with_parent
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+    from sgloc.config import Config
+
+
+def _config_first(words: list[str]) -> list[str]:
+    """Bring --config to the front: the parser lets what comes later win, and options are to override the file's."""
+    first: list[str] = []
+    rest: list[str] = []
+    for previous, word in itertools.pairwise(["", *words]):
+        is_config = word.startswith("--config=") or "--config" in (word, previous)
+        (first if is_config else rest).append(word)
+    return first + rest
+
+
+def config_parser(command: str, function: Callable[[list[str]], None]) -> "ArgumentParser":
+    """A parser of all options of `sgloc train`, from a YAML file and the command line, for a command."""
+    jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+    from sgloc.config import Config
+
+    parser = new_parser(command, function)
+    parser.add_argument("--config", action="config", help="YAML file of options")
+    parser.add_class_arguments(Config)
+    parser.add_argument(
+        "--resume",
+        default="auto",
+        type=str,
+        help="auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from",
+    )
+    return parser
+
+
+def instantiate(parser: "ArgumentParser", options: "Namespace") -> "Config":
+    """The configuration that was parsed."""
+    from sgloc.config import Config
+
+    try:
+        values = parser.instantiate(options)
+    except ConfigError as error:
+        fail(parser.prog, str(error))
+    return Config(**{name: values[name] for name in Config.__dataclass_fields__})
+
+
+def train(words: list[str]) -> None:
+    """Train SketchGloc, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
+
+    Options override the file's. Every option is listed below with its default, unit and meaning; --print_config prints
+    them all as YAML.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    parser = config_parser("train", train)
+    options = parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    config = instantiate(parser, options)
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.memory import keep_freed_memory
+    from sgloc.train import loop
+
+    if select_device(config.train.device, resolve_placement(os.environ)).type == "cpu":
+        keep_freed_memory()
+    loop.train(config, options.resume)

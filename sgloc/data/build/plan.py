@@ -1,0 +1,158 @@
+"""What a build will do: which source files make which part."""
+
+import dataclasses
+import difflib
+import importlib.util
+import itertools
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from fsspec.implementations.local import LocalFileSystem
+
+from sgloc.data.block import COMPRESSIONS
+from sgloc.data.manifest import FORMAT, VERSION
+from sgloc.data.quickdraw.sources import QUICKDRAW_URL, SourceFile, find_sources
+from sgloc.data.remote import Retries, open_file_system, retrying
+from sgloc.errors import ConfigError, DataError
+
+QUICKDRAW_LICENCE = (
+    "CC BY 4.0; The Quick, Draw! Dataset by Google, https://github.com/googlecreativelab/quickdraw-dataset"
+)
+# Files of these forms hold drawings of nothing but what they are named after.
+_NAMED_FORMS = (".npz", ".bin", ".bin.gz")
+
+
+@dataclass(frozen=True)
+class BuildOptions:
+    """All that the bytes of shards depend on besides the drawings.
+
+    Attributes:
+        categories: take only drawings of these; None takes all.
+        per_category: most drawings of a category, where the source does not split them itself; 0 takes all.
+        recognized_only: take only drawings that QuickDraw's game recognised.
+        compression: of blocks, "none" or "zstd".
+        sketches_per_shard: most sketches in a shard; rounded down to whole blocks.
+        sketches_per_block: sketches packed together; no more than a shard may have.
+        source_bytes_per_part: files are put together to a part until they have as many bytes.
+        licence: of the drawings, with attribution; copied into the manifest.
+
+    Raises:
+        ConfigError: if a value cannot be.
+        DataError: if categories are given, but none.
+    """
+
+    categories: Sequence[str] | None = None
+    per_category: int = 75_000
+    recognized_only: bool = False
+    compression: str = "none"
+    sketches_per_shard: int = 16_384
+    sketches_per_block: int = 1024
+    source_bytes_per_part: int = 2**24
+    licence: str = QUICKDRAW_LICENCE
+
+    def __post_init__(self) -> None:
+        for name in ("sketches_per_shard", "sketches_per_block", "source_bytes_per_part"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
+        if self.per_category < 0:
+            raise ConfigError(f"per_category must be 0, for all, or more, not {self.per_category}")
+        if self.compression not in COMPRESSIONS:
+            raise ConfigError(f"compression must be {' or '.join(COMPRESSIONS)}, not {self.compression!r}")
+        if self.compression == "zstd" and importlib.util.find_spec("zstandard") is None:
+            raise ConfigError("compression zstd takes the package zstandard; pip install zstandard")
+        if self.categories is not None and not self.categories:
+            raise DataError("no category was given; name at least one, or leave the option out to take all")
+
+    @property
+    def block_size(self) -> int:
+        """Sketches in every block of a shard but its last."""
+        return min(self.sketches_per_block, self.sketches_per_shard)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A build, before a drawing is read.
+
+    Attributes:
+        options: what is taken of the drawings, and how it is packed.
+        parts: the files of each part.
+        num_bytes: their sizes, where known.
+        file_categories: what all files are named after, those included that are not needed.
+    """
+
+    options: BuildOptions
+    parts: list[list[SourceFile]]
+    num_bytes: list[list[int | None]]
+    file_categories: list[str]
+
+    def to_json(self) -> str:
+        """Equal plans give equal text."""
+        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, ensure_ascii=False) + "\n"
+
+
+def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str = QUICKDRAW_URL) -> Plan:
+    """Find the source files and group them into parts: all that are named after one category into the same.
+
+    Args:
+        source: as `find_sources` takes it.
+        options: of the build.
+        mirror: likewise.
+
+    Raises:
+        DataError: if a source does not exist, or a category cannot be in the files.
+    """
+    files = find_sources(source, options.categories, mirror=mirror)
+    if options.categories is not None:
+        options = dataclasses.replace(options, categories=sorted(set(options.categories)))
+    chosen = _wanted_files(files, options.categories)
+    parts: list[list[SourceFile]] = [[]]
+    num_bytes: list[list[int | None]] = [[]]
+    for _, group in itertools.groupby(chosen, key=lambda file: file.category):
+        # Of unknown size, a file is taken to be large.
+        if sum(options.source_bytes_per_part if size is None else size for size in num_bytes[-1]) >= (
+            options.source_bytes_per_part
+        ):
+            parts.append([])
+            num_bytes.append([])
+        for file in group:
+            parts[-1].append(file)
+            num_bytes[-1].append(_num_bytes(file))
+    return Plan(options, parts, num_bytes, sorted({file.category for file in files}))
+
+
+def _num_bytes(file: SourceFile) -> int | None:
+    """The size of a file; None where its server does not say, or for the public data set would be asked too often."""
+    if file.word is not None:
+        return None
+    retries = Retries()
+    file_system, path = open_file_system(file.location, retries.timeout)
+    size = retrying(lambda: file_system.size(path), file.location, retries, lambda _: None)
+    return None if size is None else int(size)
+
+
+def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> list[SourceFile]:
+    """The files named after the wanted categories when each has one; else all, since a file may hold any word."""
+    if categories is None:
+        return files
+    known = {file.category for file in files}
+    if all(file.word is not None or file.location.endswith(_NAMED_FORMS) for file in files):
+        refuse_missing_categories(set(categories) - known, known)
+    return [file for file in files if file.category in categories] if known.issuperset(categories) else files
+
+
+def refuse_missing_categories(missing: Iterable[str], known: set[str]) -> None:
+    """Raise a DataError that names the nearest known category, if any is missing."""
+    for name in sorted(missing):
+        near = difflib.get_close_matches(name, sorted(known - {name}), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise DataError(f"no drawing of category {name!r} is in the source{hint}")
+
+
+def is_local(location: str) -> bool:
+    """Whether a path or URL is of this machine's files.
+
+    Raises:
+        DataError: if its protocol is unknown or needs a package that is not installed.
+    """
+    return isinstance(open_file_system(location)[0], LocalFileSystem)

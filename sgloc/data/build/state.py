@@ -1,0 +1,165 @@
+"""How far a build is, told from its folder alone: begun, its parts finished one after another, and finished."""
+
+import re
+
+from sgloc.data.build.folder import Folder
+from sgloc.data.build.part import PARTS, part_file, source_name
+from sgloc.data.build.plan import Plan, refuse_missing_categories
+from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, join_manifests, parse_manifest
+from sgloc.errors import DataError
+
+PLAN_NAME = "plan.json"
+REJECTS_NAME = "rejects.ndjson"
+# The shards of earlier versions have no part in their name.
+_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
+_PART_FILE = re.compile(r"\d{5,}\.(json|rejects|words)")
+_COPIED_BYTES = 2**20
+
+
+def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Manifest | None:
+    """Make a folder ready for a build, or for going on with it.
+
+    Returns:
+        The manifest, if nothing is left to do: a killed build had but to tidy up, or other tasks have done it all.
+
+    Raises:
+        DataError: if it holds finished shards or a build of another plan, which may be replaced only when asked for, or
+            shards that no build wrote.
+        OSError: if it cannot be written to.
+    """
+    names = set(folder.sizes())
+    finished = FILE_NAME in names
+    if not overwrite:
+        same = PLAN_NAME in names and folder.read(PLAN_NAME) == plan.to_json().encode()
+        if finished and (same or (is_task and _is_finished(folder, plan))):
+            _tidy(folder)
+            return _read_manifest(folder)
+        if finished:
+            raise DataError(
+                f"{folder.location} already holds shards; give another --out, or --overwrite to build them again"
+            )
+        if same:
+            return None
+        if PLAN_NAME in names:
+            raise DataError(
+                f"{folder.location} holds an unfinished build of other sources or with other options; give those to "
+                "go on with it, --overwrite to start anew, or another --out"
+            )
+    shards = sorted(filter(_SHARD_NAME.fullmatch, names))
+    if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
+        raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another --out")
+    # The manifest goes first: without it the folder is not complete, whatever happens next.
+    for name in [FILE_NAME] * finished + shards:
+        folder.remove(name)
+    _remove_parts(folder)
+    folder.make(PARTS)
+    folder.write(PLAN_NAME, plan.to_json().encode())
+    return None
+
+
+def _is_finished(folder: Folder, plan: Plan) -> bool:
+    """Whether the folder holds shards of the same source files."""
+    if FILE_NAME not in folder.sizes():
+        return False
+    files = [source_name(source) for part in plan.parts for source in part]
+    return [source.name for source in _read_manifest(folder).sources] == files
+
+
+def _read_manifest(folder: Folder) -> Manifest:
+    return parse_manifest(folder.read(FILE_NAME), f"{folder.location}/{FILE_NAME}")
+
+
+def finished_parts(folder: Folder, plan: Plan) -> dict[int, Manifest]:
+    """The parts that are built, their shards all there and of the right sizes."""
+    sizes = folder.sizes()
+    finished = {}
+    names = folder.sizes(PARTS)
+    for number in range(len(plan.parts)):
+        name = part_file(number, "json")
+        if name.removeprefix(f"{PARTS}/") not in names:
+            continue
+        try:
+            manifest = parse_manifest(folder.read(name), name)
+        except (DataError, FileNotFoundError):
+            continue
+        shards = [shard for split in manifest.splits.values() for shard in split.shards]
+        if all(sizes.get(shard.path) == shard.num_bytes for shard in shards):
+            finished[number] = manifest
+    return finished
+
+
+def finish(folder: Folder, plan: Plan) -> Manifest | int:
+    """Write the manifest when all parts are built; any number of processes may do so at once.
+
+    Returns:
+        The manifest, or how many parts are missing.
+
+    Raises:
+        DataError: if a category does not occur, or nothing is left to train on; the folder is then cleared.
+        OSError: if it cannot be written to.
+    """
+    parts = finished_parts(folder, plan)
+    try:
+        if len(parts) == len(plan.parts):
+            return _join(folder, plan, [parts[number] for number in range(len(parts))])
+    except FileNotFoundError:
+        # Another process that finishes the same build may have got further, and tidied up.
+        if not _is_finished(folder, plan):
+            raise
+    return _read_manifest(folder) if _is_finished(folder, plan) else len(plan.parts) - len(parts)
+
+
+def _join(folder: Folder, plan: Plan, parts: list[Manifest]) -> Manifest:
+    manifest = join_manifests(parts)
+    try:
+        _check(folder, plan, manifest)
+    except DataError:
+        # Going on with these parts would end no better.
+        for shard in (shard for split in manifest.splits.values() for shard in split.shards):
+            folder.remove(shard.path)
+        _tidy(folder)
+        raise
+    with folder.create(REJECTS_NAME) as rejects:
+        for number in range(len(parts)):
+            with folder.file_system.open(folder.path(part_file(number, "rejects")), "rb") as stream:
+                while content := stream.read(_COPIED_BYTES):
+                    rejects.write(content)
+    folder.write(FILE_NAME, manifest.to_json().encode())
+    _tidy(folder)
+    return manifest
+
+
+def _check(folder: Folder, plan: Plan, manifest: Manifest) -> None:
+    """Raise a DataError if the shards are not what was asked for, or nothing can be trained on them."""
+    wanted = plan.options.categories
+    if wanted is not None:
+        missing = set(wanted) - set(manifest.categories)
+        words: set[str] = set()
+        for number in range(len(plan.parts)):
+            words.update(folder.read(part_file(number, "words")).decode().splitlines())
+        for name in sorted(missing & words):
+            raise DataError(f"no drawing of category {name!r} could be taken: all were rejected or skipped")
+        refuse_missing_categories(missing, words.union(plan.file_categories, manifest.categories))
+    if manifest.moments.count == 0:
+        raise DataError(
+            f"none of the {manifest.num_accepted} drawings taken is in the training split "
+            f"({sum(manifest.rejected.values())} were rejected); give more drawings"
+        )
+    if manifest.scale == 0:
+        raise DataError(
+            "all offsets of the training drawings are equal, so they cannot be normalised; give real drawings"
+        )
+
+
+def _remove_parts(folder: Folder) -> None:
+    for name in filter(_PART_FILE.fullmatch, folder.sizes(PARTS)):
+        folder.remove(f"{PARTS}/{name}")
+    folder.remove_partial(PARTS, "")
+    folder.remove_partial("", PLAN_NAME, FILE_NAME, REJECTS_NAME, *(f"{split}-" for split in SPLITS))
+    folder.remove_empty(PARTS)
+
+
+def _tidy(folder: Folder) -> None:
+    """Remove what only an unfinished build needs."""
+    _remove_parts(folder)
+    folder.remove(PLAN_NAME)

@@ -1,0 +1,168 @@
+"""Drawings of one split and part, packed into shards."""
+
+import contextlib
+import hashlib
+import math
+import zlib
+from collections import Counter
+from typing import Any, Self
+
+import numpy as np
+import webdataset
+
+from sgloc.data.block import pack_block
+from sgloc.data.build.folder import Folder, NewFile
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.manifest import Moments, Shard, Split
+from sgloc.sketch.drawing import Drawing
+from sgloc.sketch.transform import MOST_OFFSET
+
+_TAR_RECORD = 512
+_ENDINGS = {"none": "npz", "zstd": "npz.zst"}
+
+
+class _Tar:
+    """One shard while it is written."""
+
+    def __init__(self, file: NewFile, name: str, ending: str) -> None:
+        self._file, self._name, self._ending = file, name, ending
+        self._sha256 = hashlib.sha256()
+        self._num_bytes = self.num_sketches = 0
+        self._offsets: list[int] = []
+        self._sizes: list[int] = []
+        self._checksums: list[int] = []
+        # All that a tar says of a file besides its content is fixed, so that equal drawings give equal bytes.
+        self._tar = webdataset.TarWriter(self, user="sgloc", group="sgloc", mtime=0, compress=False)
+
+    def write(self, content: bytes) -> int:
+        """Take the tar's bytes."""
+        self._sha256.update(content)
+        self._num_bytes += len(content)
+        return self._file.write(content)
+
+    def add(self, content: bytes, num_sketches: int) -> None:
+        """Append a block."""
+        position = self._offsets[-1] + _padded(self._sizes[-1]) if self._offsets else 0
+        self._tar.write({"__key__": f"{len(self._offsets):06d}", self._ending: content})
+        self._offsets.append(position + _TAR_RECORD)
+        self._sizes.append(len(content))
+        self._checksums.append(zlib.crc32(content))
+        self.num_sketches += num_sketches
+
+    def finish(self) -> Shard:
+        """Write the tar's end; only then it has its name."""
+        self._tar.close()
+        self._file.finish()
+        return Shard(
+            path=self._name,
+            num_sketches=self.num_sketches,
+            num_bytes=self._num_bytes,
+            sha256=self._sha256.hexdigest(),
+            block_offsets=self._offsets,
+            block_sizes=self._sizes,
+            block_checksums=self._checksums,
+        )
+
+    def discard(self) -> None:
+        """Leave nothing of it."""
+        # A tar that is left open would still write when it is collected.
+        with contextlib.suppress(OSError):
+            self._tar.close()
+        self._file.discard()
+
+
+def _padded(num_bytes: int) -> int:
+    return math.ceil(num_bytes / _TAR_RECORD) * _TAR_RECORD
+
+
+class SplitWriter:
+    """Writes drawings, in the order given, into blocks and shards; holds one block in memory.
+
+    The context ends with the last shard written, or, left by an exception, without the one that was begun.
+
+    Args:
+        folder: to write to.
+        split: "train", "valid" or "test".
+        part: number of the part.
+        options: of the build.
+
+    Attributes:
+        categories: drawings taken of each category.
+        moments: of the offsets of all drawings.
+    """
+
+    def __init__(self, folder: Folder, split: str, part: int, options: BuildOptions) -> None:
+        self._folder, self._options = folder, options
+        self._prefix = f"{split}-{part:05d}"
+        self._drawings: list[Drawing] = []
+        self._shards: list[Shard] = []
+        self._points: Counter[int] = Counter()
+        self._strokes: Counter[int] = Counter()
+        self.categories: Counter[str] = Counter()
+        self.moments = Moments()
+        self._tar: _Tar | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        try:
+            if kind is None and self._drawings:
+                self._write_block()
+            if kind is None and self._tar is not None:
+                self._finish_shard(self._tar)
+        finally:
+            if self._tar is not None:
+                self._tar.discard()
+
+    def add(self, drawing: Drawing) -> None:
+        """Take a drawing."""
+        self.categories[drawing.category] += 1
+        self._drawings.append(drawing)
+        if len(self._drawings) == self._options.block_size:
+            self._write_block()
+
+    def split(self) -> Split:
+        """What was written, when the context has ended."""
+        return Split(
+            categories=_in_order(self.categories),
+            points=_in_order(self._points),
+            strokes=_in_order(self._strokes),
+            shards=self._shards,
+        )
+
+    def _write_block(self) -> None:
+        tar = self._tar or self._begin_shard()
+        content = pack_block(self._drawings, self._options.compression)
+        tar.add(content, len(self._drawings))
+        self._count()
+        self._drawings.clear()
+        if tar.num_sketches + self._options.block_size > self._options.sketches_per_shard:
+            self._finish_shard(tar)
+
+    def _count(self) -> None:
+        """Add up the block's drawings, all at once."""
+        lengths = [len(drawing.stroke3) for drawing in self._drawings]
+        rows = np.concatenate([drawing.stroke3 for drawing in self._drawings])
+        starts = np.cumsum([0, *lengths[:-1]])
+        self._points.update(lengths)
+        self._strokes.update(np.add.reduceat(rows[:, 2], starts, dtype=np.int64).tolist())
+        offsets = np.clip(rows[:, :2], -MOST_OFFSET, MOST_OFFSET).astype(np.int64)
+        self.moments = Moments(
+            self.moments.count + offsets.size,
+            self.moments.sum + int(offsets.sum()),
+            self.moments.sum_of_squares + int(np.square(offsets).sum()),
+        )
+
+    def _begin_shard(self) -> _Tar:
+        name = f"{self._prefix}-{len(self._shards):05d}.tar"
+        self._tar = _Tar(self._folder.create(name), name, _ENDINGS[self._options.compression])
+        return self._tar
+
+    def _finish_shard(self, tar: _Tar) -> None:
+        self._shards.append(tar.finish())
+        self._tar = None
+
+
+def _in_order(counts: Counter[Any]) -> dict[Any, int]:
+    return {key: counts[key] for key in sorted(counts)}

@@ -1,0 +1,72 @@
+"""Opening a file of drawings, wherever it is, without trusting it."""
+
+import contextlib
+import gzip
+import io
+from collections.abc import Iterator
+from typing import IO, Any
+
+import fsspec
+
+from sgloc.errors import DataError
+
+# Drawings unpack to five times their packed size, and a file of few bytes may well be one of many equal drawings.
+MAX_COMPRESSION_RATIO = 200
+_ALWAYS_UNPACKED = 64 * 2**20
+_BUFFER_BYTES = 2**18
+
+
+@contextlib.contextmanager
+def reading(location: str) -> Iterator[None]:
+    """Turn whatever goes wrong with a file into a DataError; only reading belongs inside.
+
+    Raises:
+        DataError: whatever is raised inside.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except FileNotFoundError as error:
+        raise DataError(f"{location} does not exist; check the path") from error
+    # Each file system behind fsspec has errors of its own, and zipfile raises almost anything for a damaged archive.
+    except Exception as error:
+        raise DataError(
+            f"{location} cannot be read ({type(error).__name__}: {error}); check its permissions, or fetch it again"
+        ) from error
+
+
+@contextlib.contextmanager
+def open_unpacked(location: str) -> Iterator[io.BufferedReader]:
+    """Open a file to be read from its start to its end, unpacked if its name ends in .gz; belongs inside `reading`.
+
+    Args:
+        location: a local path or any fsspec URL.
+
+    Raises:
+        DataError: while reading, if the file unpacks to far more than drawings do.
+    """
+    with fsspec.open(location, "rb") as packed:
+        raw = _Unpacked(location, packed) if location.endswith(".gz") else packed
+        with io.BufferedReader(raw, _BUFFER_BYTES) as stream:
+            yield stream
+
+
+class _Unpacked(io.RawIOBase):
+    """What a gzip file unpacks to, as long as it is not far more than drawings unpack to."""
+
+    def __init__(self, location: str, packed: IO[bytes]) -> None:
+        self._location, self._packed, self._unpacked = location, packed, gzip.GzipFile(fileobj=packed)
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        num_bytes = self._unpacked.readinto(buffer)
+        unpacked, packed = self._unpacked.tell(), self._packed.tell()
+        if unpacked > max(_ALWAYS_UNPACKED, MAX_COMPRESSION_RATIO * packed):
+            raise DataError(
+                f"{self._location} unpacks to {unpacked} bytes from {packed}, which no file of drawings does; "
+                "fetch it again"
+            )
+        return num_bytes

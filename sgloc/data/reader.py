@@ -1,0 +1,204 @@
+"""Random access to the blocks of shards, wherever they are: fetched in ranges, checked, retried and cached."""
+
+import collections
+import threading
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from fsspec.implementations.local import LocalFileSystem
+
+from sgloc.data.batch import PackedBatch, concatenate
+from sgloc.data.block import Block, IntArray, unpack_block
+from sgloc.data.cache import BlockCache
+from sgloc.data.manifest import Manifest
+from sgloc.data.remote import DamagedReadError, Retries, open_file_system, read_range, retrying
+from sgloc.errors import DataError
+
+
+class BadShardError(DataError):
+    """A shard that stays unreadable or damaged.
+
+    Attributes:
+        shard: its number in its split.
+    """
+
+    def __init__(self, message: str, shard: int) -> None:
+        super().__init__(message)
+        self.shard = shard
+
+
+def _say_nothing(_: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How shards are read.
+
+    Attributes:
+        retries: what is tried again, how often and after how long.
+        cache: where blocks are kept on a local disk; None: nowhere.
+        told: is given a sentence about every retry, and about a cache that fails.
+    """
+
+    retries: Retries = field(default_factory=Retries)
+    cache: BlockCache | None = None
+    told: Callable[[str], None] = _say_nothing
+
+
+class ShardReader:
+    """Random access to the sketches of one split. Its methods may be called by several threads at once, but for `read`.
+
+    Args:
+        folder: folder or URL of the shards.
+        manifest: its manifest.
+        split: "train", "valid" or "test".
+        num_kept_blocks: blocks that `read` keeps in memory.
+        options: how to read.
+
+    Attributes:
+        num_bytes_read: from the shards, not from the cache.
+        num_retries: reads that were tried again.
+        is_local: whether the shards are files of this machine.
+
+    Raises:
+        DataError: if the split is empty.
+    """
+
+    def __init__(
+        self,
+        folder: str,
+        manifest: Manifest,
+        split: str,
+        num_kept_blocks: int = 8,
+        options: ReadOptions | None = None,
+    ) -> None:
+        self.manifest, self.split, self.options = manifest, split, options or ReadOptions()
+        self.shards = manifest.splits[split].shards
+        self.num_sketches = manifest.splits[split].num_sketches
+        if self.num_sketches == 0:
+            raise DataError(f"the {split} split of {folder} holds no drawing; build the shards from more drawings")
+        self._shard_starts = np.cumsum([0] + [shard.num_sketches for shard in self.shards])
+        self._first_block = np.cumsum([0] + [len(shard.block_sizes) for shard in self.shards])
+        self._category_numbers = {name: number for number, name in enumerate(manifest.categories)}
+        self._cache_name = manifest.identity[:16]
+        self._file_system, self._root = open_file_system(folder, self.options.retries.timeout)
+        self.is_local = isinstance(self._file_system, LocalFileSystem)
+        self._num_kept_blocks = num_kept_blocks
+        self._kept: collections.OrderedDict[int, PackedBatch] = collections.OrderedDict()
+        self._counting = threading.Lock()
+        self.num_bytes_read = self.num_retries = 0
+
+    def fetch(self, block: int, epoch: int) -> PackedBatch:
+        """Read one block.
+
+        Args:
+            block: its number, counted through the shards as the manifest lists them.
+            epoch: in which its sketches are visited.
+
+        Raises:
+            BadShardError: if it stays unreadable or damaged.
+        """
+        shard_number = int(np.searchsorted(self._first_block, block, side="right")) - 1
+        number = int(block - self._first_block[shard_number])
+        shard = self.shards[shard_number]
+        start, size = shard.block_offsets[number], shard.block_sizes[number]
+        where = f"block {number} of shard {self._root}/{shard.path} (bytes {start} to {start + size})"
+        name = f"{self._cache_name}/{shard.path}/{number:06d}"
+        content = self._cached(name, size, shard.block_checksums[number])
+        try:
+            if content is None:
+                content = self._fetch_remote(shard_number, number, where)
+                self._keep(name, content)
+            return self._packed(unpack_block(content, where), epoch, where)
+        except DataError as error:
+            raise BadShardError(str(error), shard_number) from error
+
+    def read(self, sketches: IntArray, epoch: IntArray) -> PackedBatch:
+        """Read sketches.
+
+        Args:
+            sketches: int64 [B], numbers in the split, counted through the shards as the manifest lists them; B >= 1.
+            epoch: int64 [B], in which each is visited.
+
+        Raises:
+            BadShardError: if a shard is missing or damaged.
+        """
+        shard = self.shard_of(sketches)
+        within, place = np.divmod(sketches - self._shard_starts[shard], self.manifest.sketches_per_block)
+        blocks, which = np.unique(self._first_block[shard] + within, return_inverse=True)
+        parts = [self._block(block).take(place[which == number]) for number, block in enumerate(blocks.tolist())]
+        # The parts hold the sketches block after block; they are asked for in another sequence.
+        found = concatenate(parts).take(np.argsort(np.argsort(which, kind="stable")))
+        return PackedBatch(found.offsets, found.stroke_lengths, found.num_strokes, found.category, found.key_id, epoch)
+
+    def shard_of(self, sketches: IntArray) -> IntArray:
+        """The numbers of the shards, int64 [n], that hold sketches, int64 [n], counted through all shards."""
+        return np.searchsorted(self._shard_starts, sketches, side="right") - 1
+
+    def _block(self, block: int) -> PackedBatch:
+        if block not in self._kept:
+            self._kept[block] = self.fetch(block, 0)
+            if len(self._kept) > self._num_kept_blocks:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(block)
+        return self._kept[block]
+
+    def _fetch_remote(self, shard_number: int, number: int, where: str) -> bytes:
+        shard = self.shards[shard_number]
+        start, size = shard.block_offsets[number], shard.block_sizes[number]
+
+        def fetch() -> bytes:
+            path = f"{self._root}/{shard.path}"
+            try:
+                content = read_range(self._file_system, path, start, start + size, file_size=shard.num_bytes)
+                with self._counting:
+                    self.num_bytes_read += len(content)
+                if zlib.crc32(content) != shard.block_checksums[number]:
+                    raise DamagedReadError("its checksum is another")
+            except DamagedReadError as error:
+                # A server may have sent it wrong; a disk gives the same again.
+                if not self.is_local:
+                    raise
+                raise DataError(f"{where} is damaged ({error}); restore it or build the shards again") from error
+            return content
+
+        return retrying(fetch, where, self.options.retries, self._count_retry)
+
+    def _count_retry(self, sentence: str) -> None:
+        with self._counting:
+            self.num_retries += 1
+        self.options.told(sentence)
+
+    def _cached(self, name: str, size: int, checksum: int) -> bytes | None:
+        if self.options.cache is None:
+            return None
+        content = self.options.cache.get(name)
+        if content is not None and (len(content) != size or zlib.crc32(content) != checksum):
+            self.options.cache.drop(name)
+            self.options.told(f"{name} in the cache {self.options.cache.folder} is damaged and is fetched again")
+            return None
+        return content
+
+    def _keep(self, name: str, content: bytes) -> None:
+        if self.options.cache is not None:
+            try:
+                self.options.cache.put(name, content)
+            except OSError as error:
+                self.options.told(f"{name} cannot be cached ({error}); make room, or give another data.cache")
+
+    def _packed(self, block: Block, epoch: int, where: str) -> PackedBatch:
+        try:
+            numbers = [self._category_numbers[word] for word in block.words.tolist()]
+        except KeyError as error:
+            raise DataError(f"{where} has drawings of {error}, which the manifest does not list") from error
+        return PackedBatch(
+            offsets=block.offsets,
+            stroke_lengths=block.stroke_lengths.astype(np.int32),
+            num_strokes=block.num_strokes.astype(np.int32),
+            category=np.array(numbers, dtype=np.int32)[block.category],
+            key_id=block.key_id,
+            epoch=np.full(len(block), epoch, dtype=np.int64),
+        )

@@ -1,0 +1,169 @@
+"""What a folder of shards holds, in numbers, from its manifest alone."""
+
+import dataclasses
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from rich.console import Console
+from rich.table import Column, Table
+
+from sgloc.data.manifest import Manifest, Split
+
+# Of a point: dx and dy, int16.
+_PAYLOAD_BYTES = 4
+
+
+@dataclass(frozen=True)
+class Lengths:
+    """How long drawings are, in points or in strokes.
+
+    Attributes:
+        median: at least half of the drawings are no longer; the percentiles likewise.
+        mean: of all drawings.
+        percentile_90: see median.
+        percentile_99: see median.
+        longest: drawing's length.
+    """
+
+    median: int
+    mean: float
+    percentile_90: int
+    percentile_99: int
+    longest: int
+
+
+@dataclass(frozen=True)
+class SplitStats:
+    """One split, or all of them together.
+
+    Attributes:
+        num_sketches, num_shards, num_bytes: of its tar files, in all.
+        payload_bytes: of its offsets (dx, dy), bare, as int16.
+        points: how many points its drawings have; None if there is no drawing.
+        strokes: how many strokes they have; None likewise.
+    """
+
+    num_sketches: int
+    num_shards: int
+    num_bytes: int
+    payload_bytes: int
+    points: Lengths | None
+    strokes: Lengths | None
+
+
+@dataclass(frozen=True)
+class ShardStats:
+    """A folder of shards.
+
+    Attributes:
+        splits: train, valid and test, and "all" together.
+        categories: of each category, how many drawings are in each of these.
+    """
+
+    splits: dict[str, SplitStats]
+    categories: dict[str, dict[str, int]]
+
+    @property
+    def bytes_per_sketch(self) -> float:
+        """Of the tar files."""
+        return self.splits["all"].num_bytes / max(self.splits["all"].num_sketches, 1)
+
+    @property
+    def bytes_over_payload(self) -> float:
+        """Size of the tar files, where that of the bare offsets is 1."""
+        return self.splits["all"].num_bytes / max(self.splits["all"].payload_bytes, 1)
+
+    def to_json(self) -> str:
+        """One line."""
+        ratios = {"bytes_per_sketch": self.bytes_per_sketch, "bytes_over_payload": self.bytes_over_payload}
+        return json.dumps({**ratios, **dataclasses.asdict(self)}, ensure_ascii=False) + "\n"
+
+    def print(self, console: Console) -> None:
+        """Two tables and a sentence: drawings of each category, lengths of drawings in each split, size."""
+        console.print(_category_table(self))
+        console.print(_length_table(self))
+        total = self.splits["all"]
+        console.print(
+            f"{total.num_sketches:,} drawings in {total.num_shards:,} shards of {total.num_bytes:,} bytes: "
+            f"{self.bytes_per_sketch:.1f} bytes a drawing, {self.bytes_over_payload:.3f} times the bare int16 (dx, dy)",
+            soft_wrap=True,
+        )
+
+
+def lengths_of(histogram: Mapping[int, int]) -> Lengths | None:
+    """Summarise how many drawings there are of each length; None if there are none."""
+    lengths = np.array(sorted(length for length, count in histogram.items() if count), dtype=np.int64)
+    if len(lengths) == 0:
+        return None
+    counts = np.array([histogram[length] for length in lengths.tolist()], dtype=np.int64)
+    up_to = np.cumsum(counts)
+    # In whole numbers, so that no percentile is off by a rounding.
+    median, percentile_90, percentile_99 = (
+        int(lengths[np.searchsorted(100 * up_to, percent * up_to[-1])]) for percent in (50, 90, 99)
+    )
+    return Lengths(median, float(lengths @ counts / up_to[-1]), percentile_90, percentile_99, int(lengths[-1]))
+
+
+def shard_stats(manifest: Manifest) -> ShardStats:
+    """Count what a manifest tells of its shards."""
+    named = {**manifest.splits, "all": _together(manifest.splits.values())}
+    return ShardStats(
+        splits={name: _split_stats(split) for name, split in named.items()},
+        categories={
+            category: {name: split.categories.get(category, 0) for name, split in named.items()}
+            for category in manifest.categories
+        },
+    )
+
+
+def _together(splits: Iterable[Split]) -> Split:
+    categories: Counter[str] = Counter()
+    points: Counter[int] = Counter()
+    strokes: Counter[int] = Counter()
+    shards = []
+    for split in splits:
+        categories.update(split.categories)
+        points.update(split.points)
+        strokes.update(split.strokes)
+        shards += split.shards
+    return Split(categories, points, strokes, shards)
+
+
+def _split_stats(split: Split) -> SplitStats:
+    return SplitStats(
+        num_sketches=split.num_sketches,
+        num_shards=len(split.shards),
+        num_bytes=sum(shard.num_bytes for shard in split.shards),
+        payload_bytes=_PAYLOAD_BYTES * split.num_points,
+        points=lengths_of(split.points),
+        strokes=lengths_of(split.strokes),
+    )
+
+
+def _category_table(stats: ShardStats) -> Table:
+    table = Table("category", *(Column(name, justify="right") for name in stats.splits))
+    for category, counts in stats.categories.items():
+        table.add_row(category, *(f"{count:,}" for count in counts.values()))
+    table.add_section()
+    table.add_row(
+        f"{len(stats.categories)} categories", *(f"{split.num_sketches:,}" for split in stats.splits.values())
+    )
+    return table
+
+
+def _length_table(stats: ShardStats) -> Table:
+    headings = ("median", "mean", "90 %", "99 %", "longest")
+    table = Table("", "split", *(Column(heading, justify="right") for heading in headings))
+    for what in ("points", "strokes"):
+        table.add_section()
+        for name, split in stats.splits.items():
+            lengths: Lengths | None = getattr(split, what)
+            if lengths is None:
+                continue
+            numbers = (lengths.percentile_90, lengths.percentile_99, lengths.longest)
+            cells = (f"{lengths.median:,}", f"{lengths.mean:,.1f}", *(f"{number:,}" for number in numbers))
+            table.add_row(f"{what} a drawing", name, *cells)
+    return table

@@ -1,0 +1,87 @@
+"""How long the drawings of a folder of shards are and how many there are of each category, as a picture."""
+
+import io
+from collections import Counter
+from collections.abc import Mapping
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import StrMethodFormatter
+
+from sgloc.data.manifest import Manifest, Split
+
+# Told apart by readers of any colour vision, and on paper by the lines' kinds.
+_STYLES = {"train": ("#0072b2", "-"), "valid": ("#d55e00", "--"), "test": ("#009e73", ":")}
+_NUM_BINS = 48
+_MOST_NAMES = 16
+_TEXT_SIZE = 9
+
+
+def plot_stats(manifest: Manifest) -> bytes:
+    """Draw the distributions of points and strokes by split, and the counts by category: a PNG.
+
+    A bin's height is the drawings in it over the lengths that it spans, so that it does not depend on the bins.
+    """
+    splits = {name: split for name, split in manifest.splits.items() if split.num_sketches}
+    figure = Figure(figsize=(11, 3.3), dpi=200, layout="constrained")
+    points, strokes, categories = figure.subplots(1, 3)
+    _plot_lengths(points, {name: split.points for name, split in splits.items()})
+    points.set(xlabel="points in a drawing", ylabel="drawings of each length")
+    _plot_lengths(strokes, {name: split.strokes for name, split in splits.items()})
+    strokes.set(xlabel="strokes in a drawing")
+    _plot_categories(categories, splits)
+    for axes in (points, strokes, categories):
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.tick_params(labelsize=_TEXT_SIZE - 1)
+        axes.xaxis.label.set_size(_TEXT_SIZE)
+        axes.yaxis.label.set_size(_TEXT_SIZE)
+    points.legend(frameon=False, fontsize=_TEXT_SIZE - 1)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def _plot_lengths(axes: Axes, histograms: Mapping[str, Mapping[int, int]]) -> None:
+    """Draw how often each length occurs, from 1 to the longest."""
+    longest = max(max(histogram) for histogram in histograms.values())
+    # Whole numbers between which the bins lie: each length has one of its own while there is room.
+    edges = np.unique(np.rint(np.geomspace(1, longest + 1, _NUM_BINS)).astype(np.int64))
+    lowest = 1.0
+    for name, histogram in histograms.items():
+        color, line = _STYLES[name]
+        heights = np.histogram(list(histogram), bins=edges, weights=list(histogram.values()))[0] / np.diff(edges)
+        lowest = min(lowest, heights[heights > 0].min())
+        axes.stairs(heights, edges, color=color, linestyle=line, linewidth=1.3, label=name)
+    axes.set(xscale="log", yscale="log", xlim=(1, longest + 1))
+    # Bins that are empty would reach down for ever.
+    axes.set_ylim(bottom=lowest / 2)
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+
+
+def _plot_categories(axes: Axes, splits: Mapping[str, Split]) -> None:
+    """Draw the counts of all categories, the largest first: by name where there is room, else by rank in each split."""
+    totals: Counter[str] = Counter()
+    for split in splits.values():
+        totals.update(split.categories)
+    names = [name for name, _ in totals.most_common()]
+    places = range(1, len(names) + 1)
+    for name, split in splits.items():
+        color, line = _STYLES[name]
+        # Nothing can be drawn of a zero on this axis.
+        counts = [split.categories.get(category, 0) or np.nan for category in names]
+        if len(names) <= _MOST_NAMES:
+            axes.plot(places, counts, color=color, linestyle="none", marker="o", markersize=4)
+        else:
+            axes.plot(
+                places,
+                sorted(counts, key=lambda count: -np.nan_to_num(count)),
+                color=color,
+                linestyle=line,
+                linewidth=1.3,
+            )
+    axes.set(yscale="log", ylabel="drawings of a category")
+    if len(names) <= _MOST_NAMES:
+        axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
+    else:
+        axes.set_xlabel(f"rank of the category, of {len(names)}")

@@ -1,0 +1,292 @@
+"""Checks a folder of shards against its manifest: every byte, every block and every count (DESIGN contract 8)."""
+
+import contextlib
+import functools
+import multiprocessing
+import os
+import signal
+import tempfile
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Mapping
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from dataclasses import dataclass, field
+from typing import Any, Self
+
+import numpy as np
+import numpy.typing as npt
+
+from sgloc.data.build.state import REJECTS_NAME
+from sgloc.data.check_shard import CheckedShard, Contents, check_shard
+from sgloc.data.manifest import Manifest, Shard, Split, load_manifest
+from sgloc.data.remote import Retries, open_file_system, retrying
+from sgloc.errors import ConfigError, DataError
+from sgloc.orphan import die_with_parent
+
+# Enough to see what is wrong, where everything may be.
+_NUM_EXAMPLES = 3
+_READ_BYTES = 2**20
+_KEY = np.dtype([("key_id", np.uint64), ("shard", np.uint32)])
+_NUM_KEY_FILES_LOG2 = 6
+
+
+@dataclass
+class Verification:
+    """What was looked at.
+
+    Attributes:
+        num_problems: told.
+        num_shards: in the manifest.
+        num_sketches: that could be read.
+        num_bytes: of shards that were read.
+        notes: what could not be checked, and which reads were tried again.
+    """
+
+    num_problems: int = 0
+    num_shards: int = 0
+    num_sketches: int = 0
+    num_bytes: int = 0
+    notes: list[str] = field(default_factory=list)
+
+
+def verify_shards(
+    folder: str,
+    told: Callable[[str], None],
+    *,
+    num_workers: int = 1,
+    retries: Retries | None = None,
+    progress: Callable[[int, int], None] = lambda *_: None,
+) -> Verification:
+    """Read every shard of a folder and compare it with the manifest.
+
+    Of each shard: that it is there, its size, SHA-256 and tar structure. Of each block: its checksum, that it can be
+    unpacked, and how many drawings it holds. Of all together: categories, numbers of points and strokes, moments of
+    the offsets, lines of rejects, key_ids that occur twice, and tar files that the manifest does not know. Memory is
+    bounded by a few shards; key_ids are compared in temporary files of 12 bytes a drawing.
+
+    Args:
+        folder: folder or URL of shards.
+        told: takes a sentence for each problem.
+        num_workers: processes; 1 checks in this one, 0 stands for one a core.
+        retries: of reads that fail; None is `Retries()`.
+        progress: called with shards done and shards in all.
+
+    Raises:
+        ConfigError: if num_workers is negative, or other processes cannot see the folder.
+        DataError: if there is no manifest that can be read, or a worker process dies.
+    """
+    num_workers = _checked_num_workers(num_workers, folder)
+    retries = retries or Retries()
+    manifest = load_manifest(folder, retries)
+    verification = Verification()
+
+    def tell(problem: str) -> None:
+        verification.num_problems += 1
+        told(problem)
+
+    shards = _check_shards(folder, manifest, num_workers, retries)
+    num_shards = sum(len(split.shards) for split in manifest.splits.values())
+    contents = {name: Contents() for name in manifest.splits}
+    lost: Counter[str] = Counter()
+    num_retries = 0
+    with _KeyFiles() as keys, contextlib.closing(shards):
+        for split, shard, checked in shards:
+            for problem in checked.problems:
+                tell(f"{shard.path}: {problem}")
+            contents[split].add(checked.contents)
+            lost[split] += not checked.is_whole
+            keys.add(checked.key_ids, shard.path)
+            num_retries += checked.num_retries
+            verification.num_bytes += checked.num_bytes
+            verification.num_shards += 1
+            progress(verification.num_shards, num_shards)
+        for problem in keys.duplicates():
+            tell(problem)
+    verification.num_sketches = sum(found.points.total() for found in contents.values())
+    for problem in _compare(manifest, {split: found for split, found in contents.items() if not lost[split]}):
+        tell(problem)
+    for split in filter(lost.get, contents):
+        verification.notes.append(f"{lost[split]} shards of {split} cannot be read, so its counts were not compared")
+    if num_retries:
+        verification.notes.append(f"{num_retries} reads were tried again")
+    _check_other_files(folder, manifest, retries, tell, verification.notes)
+    return verification
+
+
+def _checked_num_workers(num_workers: int, folder: str) -> int:
+    if num_workers < 0:
+        raise ConfigError(f"workers must be 0, for one a core, or more, not {num_workers}")
+    if folder.startswith("memory:"):
+        if num_workers > 1:
+            raise ConfigError(f"other processes cannot see {folder}; give 1 for workers, or another folder")
+        return 1
+    return num_workers or len(os.sched_getaffinity(0))
+
+
+def _check_shards(
+    folder: str, manifest: Manifest, num_workers: int, retries: Retries
+) -> Generator[tuple[str, Shard, CheckedShard], None, None]:
+    """Check the shards; gives each with its split, in the manifest's order."""
+    placed = [(split, shard) for split, of_split in manifest.splits.items() for shard in of_split.shards]
+    check = functools.partial(
+        check_shard, folder=folder, sketches_per_block=manifest.sketches_per_block, retries=retries
+    )
+    with contextlib.closing(_mapped(check, [shard for _, shard in placed], num_workers)) as results:
+        for (split, shard), checked in zip(placed, results, strict=True):
+            yield split, shard, checked
+
+
+def _mapped(
+    check: Callable[[Shard], CheckedShard], shards: list[Shard], num_workers: int
+) -> Generator[CheckedShard, None, None]:
+    """Results in order; no more of them than a few a process are kept waiting."""
+    if num_workers == 1:
+        yield from map(check, shards)
+        return
+    # New processes: this one may have threads, of which a copy would hold the locks for ever.
+    context = multiprocessing.get_context("spawn")
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_begin_worker)
+    pending: deque[Future[CheckedShard]] = deque()
+    try:
+        for shard in shards:
+            pending.append(pool.submit(check, shard))
+            if len(pending) > 4 * num_workers:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    except BrokenProcessPool as error:
+        raise DataError(
+            "a worker process died; give the same command again, with fewer --workers if memory was short"
+        ) from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _begin_worker() -> None:
+    die_with_parent()
+    # Of Ctrl-C the parent tells.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+class _KeyFiles:
+    """All key_ids with their shards, by their hash in files that fit in memory one at a time.
+
+    The files have no names and vanish with the process.
+    """
+
+    def __init__(self) -> None:
+        with contextlib.ExitStack() as stack:
+            self._files = [
+                stack.enter_context(tempfile.TemporaryFile(prefix="sgloc-keys-")) for _ in range(2**_NUM_KEY_FILES_LOG2)
+            ]
+            self._stack = stack.pop_all()
+        self._paths: list[str] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, key_ids: npt.NDArray[np.uint64], path: str) -> None:
+        """Take the key_ids, uint64 [n], of a shard."""
+        # QuickDraw's are numbers of near size; a multiplication spreads them over the files.
+        place = (key_ids * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _NUM_KEY_FILES_LOG2)
+        order = np.argsort(place, kind="stable")
+        records = np.empty(len(key_ids), dtype=_KEY)
+        records["key_id"], records["shard"] = key_ids[order], len(self._paths)
+        bounds = np.searchsorted(place[order], np.arange(len(self._files) + 1))
+        for file, start, end in zip(self._files, bounds[:-1], bounds[1:], strict=True):
+            file.write(records[start:end].tobytes())
+        self._paths.append(path)
+
+    def duplicates(self) -> Iterator[str]:
+        """A sentence, if a key_id occurs twice."""
+        num_duplicates = 0
+        examples: list[str] = []
+        for file in self._files:
+            file.seek(0)
+            records = np.frombuffer(file.read(), dtype=_KEY)
+            records = records[np.argsort(records["key_id"], kind="stable")]
+            again = np.flatnonzero(records["key_id"][1:] == records["key_id"][:-1])
+            num_duplicates += len(again)
+            for place in again[: _NUM_EXAMPLES - len(examples)].tolist():
+                first, second = (self._paths[number] for number in records["shard"][place : place + 2].tolist())
+                examples.append(f"{records['key_id'][place]} in {first} and {second}")
+        if num_duplicates:
+            yield f"{num_duplicates:,} drawings have a key_id that has come before: {_some(examples, num_duplicates)}"
+
+
+def _compare(manifest: Manifest, contents: Mapping[str, Contents]) -> Iterator[str]:
+    """What the shards hold of the splits that could be read, and what the manifest says of itself."""
+    for name, found in contents.items():
+        yield from _compare_split(name, found, manifest.splits[name])
+    if "train" in contents and contents["train"].moments != manifest.moments:
+        yield f"the offsets of train have the moments {contents['train'].moments}, the manifest says {manifest.moments}"
+    splits = manifest.splits.values()
+    for what in ("points", "strokes"):
+        longest = max((max(getattr(split, what), default=0) for split in splits), default=0)
+        said = getattr(manifest, f"longest_{what}")
+        if longest != said:
+            yield f"the manifest's longest_{what} is {said}, its histograms go up to {longest}"
+    rejected, skipped = sum(manifest.rejected.values()), sum(manifest.skipped.values())
+    if manifest.num_accepted + rejected + skipped != manifest.num_read:
+        yield (
+            f"the manifest has {manifest.num_accepted} drawings, {rejected} rejected and {skipped} skipped, "
+            f"which do not add up to the {manifest.num_read} read"
+        )
+    for what, total in (("accepted", manifest.num_accepted), ("rejected", rejected), ("skipped", skipped)):
+        of_sources = sum(getattr(source, f"num_{what}") for source in manifest.sources)
+        if of_sources != total:
+            yield f"the manifest's sources add up to {of_sources} drawings {what}, where it has {total} of them"
+
+
+def _compare_split(name: str, found: Contents, split: Split) -> Iterator[str]:
+    counts: tuple[tuple[str, Mapping[Any, int], Mapping[Any, int]], ...] = (
+        ("categories", found.categories, split.categories),
+        ("points", found.points, split.points),
+        ("strokes", found.strokes, split.strokes),
+    )
+    for what, counted, said in counts:
+        differing = [key for key in sorted({*counted, *said}) if counted.get(key, 0) != said.get(key, 0)]
+        if differing:
+            examples = [f"{key}: {counted.get(key, 0)}, not {said.get(key, 0)}" for key in differing[:_NUM_EXAMPLES]]
+            yield f"{name} holds other numbers of {what} than the manifest says: {_some(examples, len(differing))}"
+
+
+def _some(examples: list[str], number: int) -> str:
+    """Examples of a number of things."""
+    more = number - len(examples)
+    return "; ".join(examples) + (f"; and {more:,} more" if more else "")
+
+
+def _check_other_files(
+    folder: str, manifest: Manifest, retries: Retries, tell: Callable[[str], None], notes: list[str]
+) -> None:
+    """Look at what is in the folder besides the shards."""
+    file_system, root = open_file_system(folder, retries.timeout)
+    try:
+        found = retrying(lambda: file_system.ls(root, detail=False), root, retries, lambda _: None)
+        names = {path.rsplit("/", 1)[-1] for path in found}
+    except DataError as error:
+        notes.append(
+            f"the folder cannot be listed ({error}), so tar files that the manifest does not know may be there"
+        )
+        names = set()
+    known = {shard.path for split in manifest.splits.values() for shard in split.shards}
+    for name in sorted(names - known):
+        if name.endswith(".tar"):
+            tell(f"{name}: the manifest does not know it")
+
+    def count_lines() -> int:
+        with file_system.open(f"{root}/{REJECTS_NAME}", "rb") as stream:
+            return sum(content.count(b"\n") for content in iter(lambda: stream.read(_READ_BYTES), b""))
+
+    try:
+        num_lines = retrying(count_lines, f"{root}/{REJECTS_NAME}", retries, lambda _: None)
+    except DataError as error:
+        tell(f"{REJECTS_NAME}: {error}")
+        return
+    num_rejected = sum(manifest.rejected.values())
+    if num_lines != num_rejected:
+        tell(f"{REJECTS_NAME}: it has {num_lines} lines, where the manifest counts {num_rejected} drawings rejected")

@@ -1,0 +1,140 @@
+"""The training batches of a run, and what becomes of shards that stay bad."""
+
+import sys
+from collections.abc import Generator
+
+import torch
+
+from sgloc import dist
+from sgloc.config import DataConfig
+from sgloc.data.batch import PackedBatch
+from sgloc.data.cache import BlockCache
+from sgloc.data.manifest import Manifest
+from sgloc.data.order import Order
+from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
+from sgloc.data.remote import Retries
+from sgloc.data.stream import Share, training_batches
+from sgloc.errors import DataError
+from sgloc.train.state import TrainState
+
+
+def read_options(config: DataConfig, rank: int) -> ReadOptions:
+    """How a rank of a run reads shards; it tells its own retries.
+
+    Raises:
+        ConfigError: if the cache's folder cannot be made.
+    """
+    return ReadOptions(
+        retries=Retries(num_attempts=config.read_attempts, timeout=config.read_timeout),
+        cache=BlockCache(config.cache, round(config.cache_gigabytes * 1e9)) if config.cache else None,
+        told=lambda sentence: print(f"rank {rank}: {sentence}", file=sys.stderr, flush=True),
+    )
+
+
+def agree_on_bad_shard(error: BadShardError | None, policy: str, device: torch.device) -> int | None:
+    """Whether some rank met a shard that stays bad. Unless the policy is to stop, all ranks must call it together.
+
+    Args:
+        error: what this rank met.
+        policy: "stop" or "skip".
+        device: of this process.
+
+    Returns:
+        The shard's number, the same on all ranks; None when there is none.
+
+    Raises:
+        DataError: if this rank met one and the policy is to stop.
+    """
+    if policy == "skip":
+        bad = int(dist.max_over_ranks(-1 if error is None else error.shard, device))
+        return None if bad < 0 else bad
+    if error is not None:
+        raise DataError(f"{error}; --data.bad_shards skip goes on without a shard that stays bad") from error
+    return None
+
+
+class Feed:
+    """This rank's shares of the global batches, from where the run stands.
+
+    Args:
+        config: of the data.
+        manifest: of the shards.
+        state: of the run: where it stands, and which shards are skipped, which is kept up to date.
+        share: which part of the sequence this rank reads.
+        seed: of the run.
+        device: of this process.
+
+    Raises:
+        ConfigError: if the cache's folder cannot be made.
+    """
+
+    def __init__(
+        self,
+        config: DataConfig,
+        manifest: Manifest,
+        state: TrainState,
+        share: Share,
+        seed: int,
+        device: torch.device,
+    ) -> None:
+        self.config, self.manifest, self.state, self.share = config, manifest, state, share
+        self.seed, self.device = seed, device
+        self.reader = ShardReader(config.path, manifest, "train", options=read_options(config, share.rank))
+        self._open()
+
+    def next(self) -> PackedBatch:
+        """The share of the batch that the run's next step takes. All ranks must call it together.
+
+        Raises:
+            DataError: if a shard stays bad and is not to be skipped.
+        """
+        while True:
+            packed, error = None, None
+            try:
+                packed = next(self._batches)
+            except BadShardError as bad:
+                error = bad
+            shard = agree_on_bad_shard(error, self.config.bad_shards, self.device)
+            if packed is not None and shard is None:
+                self._count_skipped()
+                return packed
+            if shard is not None:
+                self._skip(shard)
+
+    def counts(self) -> dict[str, float]:
+        """Reads that were tried again since this process began, of all ranks, and sketches that the run has skipped.
+        All ranks must call it together."""
+        (num_retries,) = dist.sum_over_ranks([float(self.reader.num_retries)], self.device)
+        return {"data_retries": num_retries, "skipped_sketches": self.state.num_skipped_sketches}
+
+    def close(self) -> None:
+        """End the threads that read ahead."""
+        self._batches.close()
+
+    def _open(self) -> None:
+        shards = self.manifest.splits["train"].shards
+        skipped = [number for number, shard in enumerate(shards) if shard.path in self.state.skipped_shards]
+        self._order = Order(
+            [shard.num_sketches for shard in shards],
+            self.manifest.sketches_per_block,
+            self.seed,
+            skipped_shards=skipped,
+        )
+        self._batches: Generator[PackedBatch, None, None] = training_batches(
+            self.reader, self._order, self.share, prefetch=self.config.prefetch, num_threads=self.config.read_threads
+        )
+
+    def _skip(self, number: int) -> None:
+        """Go on without a shard, from the same position: every rank does, whether or not it could read it."""
+        path = self.manifest.splits["train"].shards[number].path
+        self.state.skipped_shards.append(path)
+        if self.share.rank == 0:
+            print(f"shard {path} stays bad and is skipped by all ranks", file=sys.stderr, flush=True)
+        self.close()
+        self._open()
+
+    def _count_skipped(self) -> None:
+        start, size = self.share.start, self.share.global_batch
+        if self.state.skipped_shards:
+            self.state.num_skipped_sketches += self._order.count_skipped(start, start + size)
+        self.share = self.share.after(size)

@@ -1,0 +1,190 @@
+"""`sgloc bench order`: what it simulates, against going through the epoch a sketch at a time."""
+
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from rich.console import Console
+
+from sgloc.bench.options import WORLD_SIZES, BenchOptions
+from sgloc.bench.quickdraw import write_category
+from sgloc.bench.run import bench
+from sgloc.cli import main
+from sgloc.config import Config
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.build.run import build_shards
+from sgloc.data.manifest import load_manifest
+from sgloc.data.order import Order
+from sgloc.errors import ConfigError
+
+CPU = torch.device("cpu")
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+def simulate(**options: Any) -> dict[str, list[dict[str, Any]]]:
+    """The records of a simulation, by name."""
+    records: dict[str, list[dict[str, Any]]] = {}
+    for line in bench(BenchOptions("order", CPU, **options), Config()).to_json().splitlines():
+        record = json.loads(line)
+        records.setdefault(record["name"], []).append(record)
+    return records
+
+
+@pytest.fixture(scope="module")
+def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Some thousand drawings in uneven shards of small blocks."""
+    folder: Path = tmp_path_factory.mktemp("order")
+    for number, size in enumerate((2900, 310, 1801)):
+        first = 10_000 * number
+        write_category(folder / f"category {number}.bin", range(first, first + size), seed=0)
+    options = BuildOptions(per_category=0, sketches_per_block=32, sketches_per_shard=200, source_bytes_per_part=1)
+    build_shards(str(folder), str(folder / "shards"), options)
+    return str(folder / "shards")
+
+
+@pytest.fixture(scope="module")
+def order(shards: str) -> Order:
+    """The order of those shards in a run of the default seed."""
+    manifest = load_manifest(shards)
+    sizes = [shard.num_sketches for shard in manifest.splits["train"].shards]
+    assert len(set(sizes)) > 2
+    return Order(sizes, manifest.sketches_per_block, Config().train.seed)
+
+
+def test_ranks_take_and_read_what_their_shares_of_the_epoch_say(shards: str, order: Order) -> None:
+    world_sizes = (1, 2, 7, 48)
+    block_bytes = [size for shard in load_manifest(shards).splits["train"].shards for size in shard.block_sizes]
+    records = simulate(data=shards, world_sizes=world_sizes, batch=5)["balance of one epoch"]
+    assert [record["world_size"] for record in records] == list(world_sizes)
+    for record in records:
+        size = record["world_size"]
+        taken, read, ratio = [], [], []
+        for rank in range(size):
+            places = order.share(0, -(-order.num_sketches // (5 * size)), 5 * size, rank, size)
+            blocks = places.block[places.epoch == 0].tolist()
+            taken.append(len(blocks))
+            read.append(sum(block_bytes[block] for block in set(blocks)))
+            ratio.append(read[-1] / sum(block_bytes[block] / order.block_sizes[block] for block in blocks))
+        assert sum(taken) == order.num_sketches
+        assert (record["least_sketches"], record["most_sketches"]) == (min(taken), max(taken))
+        total = sum(block_bytes)
+        expected = [min(read) / total * size, max(read) / total * size, sum(read) / total, max(ratio)]
+        found = [record[name] for name in ("least_bytes", "most_bytes", "all_bytes", "most_read_for_used")]
+        assert found == pytest.approx(expected)
+    assert records[0]["most_bytes"] == pytest.approx(1)
+
+
+def test_neighbours_are_as_far_apart_as_a_walk_through_the_epoch_finds(shards: str, order: Order) -> None:
+    total = order.num_sketches
+    visited = order.sketches(order.locate(np.arange(total)))
+    positions = np.empty(total, dtype=np.int64)
+    positions[visited] = np.arange(total)
+    apart = np.abs(np.diff(positions))
+    found = {record["what"]: record for record in simulate(data=shards, world_sizes=(1,))["quality of the shuffle"]}
+    for name, share in (("10 %", 0.1), ("median", 0.5), ("90 %", 0.9)):
+        record = found[f"distance of neighbours, {name}, share of the epoch"]
+        assert record["here"] == pytest.approx(np.quantile(apart, share) / total)
+    for size in (100, 6400):
+        together = (positions[1:] // size == positions[:-1] // size).mean()
+        assert found[f"neighbours in one global batch of {size:,}"]["here"] == pytest.approx(together)
+    shard = order.shard_of_block[order.locate(np.arange(total)).block]
+    for size in (100, 1024):
+        counts = [len(set(shard[start : start + size].tolist())) for start in range(0, total - size + 1, size)]
+        assert found[f"shards in a batch of {size:,}"]["here"] == pytest.approx(np.mean(counts))
+
+
+def test_a_perfect_shuffle_is_what_random_permutations_give(shards: str, order: Order) -> None:
+    total, generator = order.num_sketches, np.random.default_rng(0)
+    shards_of = np.repeat(order.shard_of_block, order.block_sizes)
+    here: dict[str, list[float]] = {}
+    for _ in range(30):
+        positions = generator.permutation(total)
+        apart = np.abs(np.diff(positions)) / total
+        for name, share in (("10 %", 0.1), ("median", 0.5), ("90 %", 0.9)):
+            here.setdefault(f"distance of neighbours, {name}, share of the epoch", []).append(
+                float(np.quantile(apart, share))
+            )
+        together = (positions[1:] // 100 == positions[:-1] // 100).mean()
+        here.setdefault("neighbours in one global batch of 100", []).append(float(together))
+        for size in (100, 1024):
+            here.setdefault(f"shards in a batch of {size:,}", []).append(len(set(shards_of[positions[:size]].tolist())))
+    found = {record["what"]: record for record in simulate(data=shards, world_sizes=(1,))["quality of the shuffle"]}
+    for what, values in here.items():
+        assert found[what]["perfect"] == pytest.approx(np.mean(values), rel=0.05), what
+
+
+def test_made_up_shards_are_as_many_and_as_uneven_as_asked_for(tmp_path: Path) -> None:
+    records = simulate(sketches=200_000, world_sizes=(1, 4), plot=str(tmp_path / "order.png"))
+    settings = records["settings"][0]
+    assert (settings["data"], settings["sketches"], settings["shards"]) == ("made up", 200_000, 345)
+    one, four = records["balance of one epoch"]
+    assert (one["least_sketches"], one["most_sketches"]) == (200_000, 200_000)
+    assert (one["least_bytes"], one["most_bytes"], one["most_read_for_used"]) == pytest.approx((1, 1, 1))
+    assert (four["least_sketches"], four["most_sketches"]) == (50_000, 50_000)
+    assert 0.8 < four["least_bytes"] < 0.999 < 1.001 < four["most_bytes"] < 1.2
+    mixture = {record["what"]: record for record in records["quality of the shuffle"]}
+    # Here each category is a shard.
+    for size in ("100", "1,024"):
+        by_shard, by_category = (mixture[f"{kind} in a batch of {size}"] for kind in ("shards", "categories"))
+        assert by_shard["here"] == by_category["here"] > 90
+        assert by_shard["perfect"] == by_category["perfect"]
+    assert (tmp_path / "order.png").read_bytes().startswith(PNG)
+
+
+def test_the_table_shows_every_row(shards: str) -> None:
+    text = io.StringIO()
+    options = BenchOptions("order", CPU, data=shards, world_sizes=(1, 3))
+    bench(options, Config()).print(Console(file=text, width=160, highlight=False, markup=False))
+    lines = [line.replace("│", " ").split() for line in text.getvalue().splitlines()]
+    assert any(line[:1] == ["1"] and line[3:] == ["1.000"] * 4 for line in lines)
+    assert any(line[:1] == ["3"] for line in lines)
+    assert any(line[:4] == ["distance", "of", "neighbours,", "median,"] and line[-1] == "0.2929" for line in lines)
+
+
+def test_the_command_simulates_the_world_sizes_given(
+    capsys: pytest.CaptureFixture[str], shards: str, tmp_path: Path
+) -> None:
+    words = ["--data", shards, "--world_sizes", "1,6", "--plot", str(tmp_path / "plot.png"), "--device", "cpu"]
+    main(["bench", "order", *words, "--json"])
+    records = list(map(json.loads, capsys.readouterr().out.splitlines()))
+    assert [record["world_size"] for record in records if "world_size" in record] == [1, 6]
+    assert (tmp_path / "plot.png").read_bytes().startswith(PNG)
+
+
+def test_up_to_512_ranks_are_simulated_unless_others_are_named() -> None:
+    assert BenchOptions("order", CPU).world_sizes == WORLD_SIZES
+    assert (min(WORLD_SIZES), max(WORLD_SIZES)) == (1, 512)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"sketches": 9999}, "sketches must be from 10000 to"),
+        ({"sketches": 2**31}, "sketches must be from 10000 to"),
+        ({"world_sizes": (4, 0)}, "world_sizes must be at least one number from 1 on"),
+        ({"world_sizes": ()}, "world_sizes must be at least one number from 1 on"),
+    ],
+)
+def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        BenchOptions("order", CPU, **options)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--world_sizes", "1,many"], "world_sizes is '1,many'; give whole numbers"),
+        (["--plot", "/nowhere/to/plot.png"], "plot is /nowhere/to/plot.png, whose folder does not exist"),
+    ],
+)
+def test_mistakes_are_told_in_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main(["bench", "order", "--sketches", "10000", *words, "--device", "cpu"])
+    assert ended.value.code == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

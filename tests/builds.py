@@ -1,0 +1,45 @@
+"""What tests of building shards share."""
+
+from pathlib import Path
+
+import numpy as np
+
+from sgloc.data.manifest import Manifest
+from sgloc.data.reader import ShardReader
+from sgloc.sketch.drawing import Drawing
+from tests.drawings import make_drawings, stroke3s_of, write_ndjson
+
+Sketch = tuple[str, int, list[list[int]]]
+
+
+def read_back(folder: str, manifest: Manifest, split: str) -> list[Sketch]:
+    """Category, key_id and stroke-3 of every drawing of a split, in the order of the shards."""
+    numbers = np.arange(manifest.splits[split].num_sketches)
+    if len(numbers) == 0:
+        return []
+    packed = ShardReader(folder, manifest, split, num_kept_blocks=1).read(numbers, np.zeros_like(numbers))
+    categories = [manifest.categories[number] for number in packed.category.tolist()]
+    strokes = [rows.tolist() for rows in stroke3s_of(packed)]
+    return list(zip(categories, packed.key_id.tolist(), strokes, strict=True))
+
+
+def told(drawings: list[Drawing]) -> list[Sketch]:
+    """The same of given drawings."""
+    return [(drawing.category, drawing.key_id, drawing.stroke3.tolist()) for drawing in drawings]
+
+
+def folder_bytes(folder: Path) -> dict[str, bytes]:
+    """The content of all files, by their path in the folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
+
+
+def write_categories(folder: Path, number: int, per_category: int) -> None:
+    """Write a simplified ndjson file of drawings of each of so many categories, with one line that is none."""
+    folder.mkdir(exist_ok=True)
+    for index in range(number):
+        name = f"thing {index}"
+        path = folder / f"{name}.ndjson"
+        write_ndjson(path, make_drawings(per_category, [name], seed=index, first_key_id=1 + index * 10**6))
+        with path.open("a") as stream:
+            stream.write("not a drawing\n")

@@ -1,0 +1,104 @@
+"""Shards that stay bad: training stops, or goes on without them on all ranks alike."""
+
+import dataclasses
+import shutil
+from pathlib import Path
+from typing import Literal
+
+import pytest
+
+from sgloc.config import Config
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.build.run import build_shards
+from sgloc.data.manifest import load_manifest
+from sgloc.errors import DataError
+from sgloc.train.checkpoint.manifest import find_checkpoint, read_checkpoint
+from sgloc.train.loop import train
+from tests.train.launch import losses, run
+from tests.train.test_loop import make_config, records
+
+SKIP = ("--data.bad_shards", "skip", "--data.read_attempts", "1")
+
+
+@pytest.fixture
+def shards(sample_shards: str, tmp_path: Path) -> Path:
+    """Shards of 240 training drawings in four files and 40 validation drawings in one, to be damaged."""
+    shutil.copytree(sample_shards, tmp_path / "shards")
+    return tmp_path / "shards"
+
+
+def damage(shards: Path, split: str, number: int) -> str:
+    """Flip a bit in a shard's last block; gives its name."""
+    shard = load_manifest(str(shards)).splits[split].shards[number]
+    content = bytearray((shards / shard.path).read_bytes())
+    content[shard.block_offsets[-1] + shard.block_sizes[-1] // 2] ^= 16
+    (shards / shard.path).write_bytes(content)
+    return shard.path
+
+
+def config_of(shards: Path, run_dir: Path, policy: Literal["stop", "skip"], num_steps: int = 12) -> Config:
+    config = make_config(str(shards), run_dir, num_steps=num_steps, checkpoint_every=5)
+    data = dataclasses.replace(config.data, bad_shards=policy, read_attempts=1)
+    return dataclasses.replace(config, data=data)
+
+
+@pytest.mark.parametrize(("split", "number"), [("train", 2), ("valid", 0)])
+def test_a_bad_shard_stops_the_run_and_says_what_to_do(shards: Path, tmp_path: Path, split: str, number: int) -> None:
+    name = damage(shards, split, number)
+    with pytest.raises(DataError, match=rf"shard .*{name} .*--data\.bad_shards skip goes on without"):
+        train(config_of(shards, tmp_path / "run", "stop"), "auto")
+
+
+def test_a_bad_shard_is_skipped_and_counted(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    name = damage(shards, "train", 2)
+    manifest = load_manifest(str(shards))
+    # 15 steps of 16 are one epoch exactly: as many sketches are skipped as the shard holds.
+    train(config_of(shards, tmp_path / "run", "skip", num_steps=15), "auto")
+    assert f"shard {name} stays bad and is skipped by all ranks" in capsys.readouterr().err
+    last = records(tmp_path / "run", "train")[-1]
+    assert last["skipped_sketches"] == manifest.splits["train"].shards[2].num_sketches
+    state = read_checkpoint(find_checkpoint(str(tmp_path / "run"), print)).state
+    assert state["skipped_shards"] == [name]
+    assert state["num_skipped_sketches"] == last["skipped_sketches"]
+
+
+def test_a_run_that_skips_is_resumed_to_the_bit(shards: Path, tmp_path: Path) -> None:
+    damage(shards, "train", 2)
+    train(config_of(shards, tmp_path / "whole", "skip"), "auto")
+    train(config_of(shards, tmp_path / "parts", "skip", num_steps=7), "auto")
+    train(config_of(shards, tmp_path / "parts", "skip"), "auto")
+    whole, parts = (losses(records(tmp_path / name, "train")) for name in ("whole", "parts"))
+    assert parts == whole
+
+
+def test_a_bad_validation_shard_is_skipped(
+    sample_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    sources = str(Path(sample_shards).parent / "npz")
+    build_shards(sources, str(tmp_path / "shards"), BuildOptions(sketches_per_shard=16))
+    train(config_of(tmp_path / "shards", tmp_path / "sound", "stop", num_steps=4), "auto")
+    name = damage(tmp_path / "shards", "valid", 1)
+    train(config_of(tmp_path / "shards", tmp_path / "skipping", "skip", num_steps=4), "auto")
+    assert f"shard {name} stays bad: validation goes on without it" in capsys.readouterr().err
+    sound, skipping = (records(tmp_path / run, "validation")[0]["loss"] for run in ("sound", "skipping"))
+    # A mean over fewer of the same sketches.
+    assert skipping != sound
+    assert skipping == pytest.approx(sound, rel=0.1)
+
+
+def test_validation_on_nothing_is_refused(shards: Path, tmp_path: Path) -> None:
+    config = config_of(shards, tmp_path / "run", "skip", num_steps=4)
+    damage(shards, "valid", 0)
+    # There is one validation shard only, so that nothing is left.
+    with pytest.raises(DataError, match="no validation sketch is left without shard valid-"):
+        train(config, "auto")
+
+
+def test_all_ranks_skip_alike(shards: Path, tmp_path: Path) -> None:
+    damage(shards, "train", 2)
+    (shards / load_manifest(str(shards)).splits["train"].shards[0].path).unlink()
+    one = run(tmp_path / "one", str(shards), 1, *SKIP, "--train.num_steps", "16")
+    three = run(tmp_path / "three", str(shards), 3, *SKIP, "--train.num_steps", "16")
+    assert [line["loss"] for line in three] == pytest.approx([line["loss"] for line in one], rel=1e-4)
+    assert [line["skipped_sketches"] for line in three] == [line["skipped_sketches"] for line in one]
+    assert one[-1]["skipped_sketches"] > 0
