@@ -7,6 +7,9 @@ import pytest
 import torch
 
 from sgloc.data.build.run import build_shards
+
+# A fixture, for whatever tests the command line.
+from tests.commands import said  # noqa: F401
 from tests.drawings import make_drawings, write_npz
 
 # Fixtures of real servers, for whatever test asks for them.

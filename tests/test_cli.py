@@ -1,7 +1,6 @@
 """The command line: every mistake is one sentence and exit code 2."""
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import yaml
 
 from sgloc.cli import main
 from tests.checkpoints import change_manifest, flip_bit, step_path, truncate
+from tests.commands import Said, only_sentence
 from tests.drawings import make_drawings, write_ndjson
 
 TINY = {
@@ -24,7 +24,6 @@ TINY = {
     "train": {"num_steps": 2, "global_batch": 4, "checkpoint_every": 1, "validate_every": 9, "device": "cpu"},
 }
 TENSOR_FILE = "__0_0.distcp"
-Said = Callable[..., str]
 
 
 @pytest.fixture(scope="module")
@@ -53,34 +52,6 @@ def run_dir(trained: Path, tmp_path: Path) -> Path:
 def shards(tiny_shards: str, tmp_path: Path) -> Path:
     """Shards, to be spoiled."""
     return Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
-
-
-@pytest.fixture
-def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command that must fail, and gives its only line."""
-
-    def run(*words: object) -> str:
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as caught:
-            main([str(word) for word in words])
-        output = capsys.readouterr()
-        assert caught.value.code == 2
-        assert output.out == ""
-        return only_sentence(output.err, str(words[0]))
-
-    return run
-
-
-def only_sentence(error: str, command: str) -> str:
-    """The one line of standard error, which names the command and says more than that."""
-    # A progress bar that found no terminal leaves an empty line; a run that gets so far first says where it starts.
-    # So does one that tries again what may pass.
-    told = re.compile(r"starting anew in |.* follows in [\d.]+ s$")
-    lines = [line for line in error.splitlines() if line.strip() and not told.match(line)]
-    assert len(lines) == 1, error
-    assert re.match(rf"sgloc( {command})?: \S+ ", lines[0])
-    assert "Traceback" not in lines[0]
-    return lines[0]
 
 
 # Real processes.
@@ -282,43 +253,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     assert taken.read_text() == "a file"
 
 
-# Sources and shards.
-
-SOURCES: dict[str, tuple[bytes, str]] = {
-    "none.ndjson": (b"", "is empty; fetch it again"),
-    "none.npz": (b"", "is empty; fetch it again"),
-    "page.npz": (b"<!DOCTYPE html><html><body>404</body></html>", "does not start with the zip magic bytes"),
-    "cut.npz": (b"PK\x03\x04" + bytes(60), "cannot be read (BadZipFile"),
-    "odd.ndjson": (b"not json\n{}\n", "none of the 0 drawings taken is in the training split (2 were rejected)"),
-    "odd.ndjson.gz": (b"not gzip", "cannot be read (BadGzipFile"),
-    "cat.txt": (b"x", "does not end in .ndjson"),
-}
-
-
-@pytest.mark.parametrize("name", SOURCES)
-def test_a_source_that_is_not_what_it_claims_to_be(said: Said, name: str, tmp_path: Path) -> None:
-    content, message = SOURCES[name]
-    (tmp_path / name).write_bytes(content)
-    sentence = said("shard", "--source", tmp_path / name, "--out", tmp_path / "out")
-    assert message in sentence
-    assert not (tmp_path / "out/manifest.json").exists()
-
-
-def test_sources_and_categories_that_are_not_there(said: Said, tiny_shards: str, tmp_path: Path) -> None:
-    write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
-    assert "does not exist" in said("shard", "--source", tmp_path / "dog.ndjson", "--out", tmp_path / "out")
-    words = ("shard", "--source", tmp_path, "--out", tmp_path / "out", "--categories", "cta")
-    assert "no drawing of category 'cta' is in the source; did you mean 'cat'?" in said(*words)
-    assert "already holds shards" in said("shard", "--source", tmp_path, "--out", tiny_shards)
-
-
-def test_a_truncated_line_is_a_reject_that_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
-    content = (tmp_path / "cat.ndjson").read_bytes()
-    (tmp_path / "cat.ndjson").write_bytes(content[:-20])
-    main(["shard", "--source", str(tmp_path / "cat.ndjson"), "--out", str(tmp_path / "out")])
-    assert "60 drawings read of 1 categories" in (out := capsys.readouterr().out)
-    assert out.endswith("rejected: 1 malformed_json\n")
+# Shards.
 
 
 def for_each_shard(shards: Path, spoil: Callable[[Path], None]) -> None:

@@ -16,10 +16,10 @@ from sgloc.bench.report import Record
 _BLUE, _RED, _GREY = "#0072b2", "#d55e00", "#555555"
 _TEXT_SIZE = 9
 _AIM = 1.1
-_BINS_PER_DECADE = 20
+_BINS_PER_DECADE = 10
 _LARGEST_BATCH = 6400
-# Labels of the numbers of ranks leave out those that would overlap.
-_LABELLED = 2
+# What is nearer together is too little to be seen.
+_NEAREST = 100
 
 
 def plot_order(balance: Sequence[Record], positions: npt.NDArray[np.int32]) -> bytes:
@@ -38,7 +38,7 @@ def plot_order(balance: Sequence[Record], positions: npt.NDArray[np.int32]) -> b
         axes.tick_params(labelsize=_TEXT_SIZE - 1)
         axes.xaxis.label.set_size(_TEXT_SIZE)
         axes.yaxis.label.set_size(_TEXT_SIZE)
-        axes.legend(frameon=False, fontsize=_TEXT_SIZE - 1, loc="upper left")
+        axes.legend(edgecolor="none", framealpha=1, fontsize=_TEXT_SIZE - 1, loc="upper left")
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", metadata={"Software": None})
     return buffer.getvalue()
@@ -57,7 +57,7 @@ def _plot_balance(axes: Axes, balance: Sequence[Record]) -> None:
     axes.axhline(_AIM, color=_GREY, linewidth=0.9, linestyle=":", label=f"aim: {_AIM}")
     axes.set_xscale("log", base=2)
     powers = [size for size in ranks if size & (size - 1) == 0]
-    axes.set_xticks(powers[::_LABELLED], [str(size) for size in powers[::_LABELLED]])
+    axes.set_xticks(powers, [str(size) for size in powers])
     axes.xaxis.set_minor_locator(NullLocator())
     # Room for the legend above what it explains.
     axes.set_ylim(min(*least, 0.9) - 0.05, max(*most, *worst, 1.2) * 1.25)
@@ -73,13 +73,14 @@ def _plot_distances(axes: Axes, positions: npt.NDArray[np.int32]) -> None:
     counts, _ = np.histogram(np.abs(np.diff(positions)), edges)
     # The distance of two uniform numbers is below x in 2 x - x ** 2 of all cases.
     below = 2 * edges / total - (edges / total) ** 2
-    axes.stairs(counts / (total - 1) / decades, edges, fill=True, color=_BLUE, alpha=0.3)
-    axes.stairs(counts / (total - 1) / decades, edges, color=_BLUE, linewidth=1.3, label="here")
-    axes.stairs(np.diff(below) / decades, edges, color=_RED, linestyle="--", linewidth=1.3, label="perfect shuffle")
+    here, perfect = counts / (total - 1) / decades, np.diff(below) / decades
+    axes.stairs(here, edges, fill=True, color=_BLUE, alpha=0.3)
+    axes.stairs(here, edges, color=_BLUE, linewidth=1.3, label="here")
+    axes.stairs(perfect, edges, color=_RED, linestyle="--", linewidth=1.3, label="perfect shuffle")
     if total > _LARGEST_BATCH:
         label = f"global batch of {_LARGEST_BATCH:,}"
-        axes.axvline(_LARGEST_BATCH, color=_GREY, linewidth=0.9, linestyle=":", label=label)
-    axes.set(xscale="log", xlim=(1, total), xlabel="positions between neighbours in the source")
-    axes.set_ylim(bottom=0)
+        axes.axvline(_LARGEST_BATCH, ymax=0.75, color=_GREY, linewidth=0.9, linestyle=":", label=label)
+    axes.set(xscale="log", xlim=(min(_NEAREST, total / 2), total), xlabel="positions between neighbours in the source")
+    axes.set_ylim(0, 1.35 * max(here.max(), perfect.max()))
     axes.set_ylabel("share of the neighbours per decade")
     axes.yaxis.set_major_formatter(StrMethodFormatter("{x:.1f}"))

@@ -69,7 +69,7 @@ def shard(words: list[str]) -> None:
     if retries:
         print(f"{len(retries):,} reads of sources were tried again")
     if isinstance(outcome, int):
-        print(f"{options.out}: task {options.task} is built; other tasks have still to build {outcome} parts")
+        print(f"{options.out}: task {options.task} is built; parts that other tasks have still to build: {outcome}")
         return
     manifest = outcome
     counts = ", ".join(

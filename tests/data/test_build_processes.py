@@ -88,6 +88,11 @@ def finished(out: Path) -> list[Path]:
     return sorted((out / "parts").glob("*.json"))
 
 
+def begun(out: Path) -> list[Path]:
+    """What is being written of parts that are not finished."""
+    return list((out / "parts").glob("*.rejects.*"))
+
+
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
     """The process ids of its workers."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
@@ -181,10 +186,11 @@ def test_a_killed_worker_stops_the_build_which_then_goes_on(
 def test_workers_do_not_outlive_a_killed_build(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for name in ("cat", "dog"):
-        # To read it is to wait for somebody to write.
+        write_ndjson(tmp_path / "source" / f"{name}.ndjson", make_drawings(9, [name]))
+        # It comes first, and to read it is to wait for somebody to write.
         os.mkfifo(tmp_path / "source" / f"{name}.bin")
     with building(tmp_path / "source", tmp_path / "out", 2) as process:
-        wait_until(lambda: len(list((tmp_path / "out" / "parts").glob("*.rejects.*"))) == 2, process)
+        wait_until(lambda: len(begun(tmp_path / "out")) == 2, process)
         workers = workers_of(process)
         assert len(workers) == 2
         os.kill(process.pid, signal.SIGKILL)
@@ -194,7 +200,7 @@ def test_workers_do_not_outlive_a_killed_build(tmp_path: Path) -> None:
 
 def test_workers_say_nothing_when_a_build_is_killed(source: Path, tmp_path: Path) -> None:
     with building(source, tmp_path / "out", 2) as process:
-        wait_until(lambda: len(finished(tmp_path / "out")) >= 1, process)
+        wait_until(lambda: len(begun(tmp_path / "out")) == 2, process)
         os.kill(process.pid, signal.SIGKILL)
         _, error = process.communicate(timeout=60)
     assert error == ""

@@ -1,6 +1,8 @@
 """`sgloc shards verify`: every kind of damage is told, and nothing else."""
 
 import dataclasses
+import hashlib
+import io
 import os
 import re
 import shutil
@@ -191,6 +193,50 @@ def test_a_block_that_is_none(shards: Path) -> None:
     file.write_bytes(content)
     rewrite_first_shard(shards, block_checksums=[zlib.crc32(bytes(size)), *shard.block_checksums[1:]])
     expect_one(shards, rf"^{shard.path}: block 0 \(bytes .*\) is damaged \(")
+
+
+def test_bytes_between_and_after_the_blocks(shards: Path) -> None:
+    shard = first_shard(shards)
+    sound = (shards / shard.path).read_bytes()
+    flip(shards / shard.path, shard.block_offsets[0] + shard.block_sizes[0])
+    expect_one(shards, rf"^{shard.path}: there is something after block 0 \(.*\), where a tar file has zeros$")
+    (shards / shard.path).write_bytes(sound)
+    flip(shards / shard.path, len(sound) - 1)
+    expect_one(shards, rf"^{shard.path}: there is something after its last block \(.*\), where a tar file ends$")
+
+
+def test_another_number_of_drawings_in_a_block(shards: Path) -> None:
+    split = load_manifest(str(shards)).splits["train"]
+    first, last = split.shards[0], split.shards[-1]
+    moved = [
+        dataclasses.replace(first, num_sketches=first.num_sketches - 1),
+        *split.shards[1:-1],
+        dataclasses.replace(last, num_sketches=last.num_sketches + 1),
+    ]
+    rewrite_split(shards, "train", shards=moved)
+    one, other = problems_of(shards)
+    assert re.match(rf"{first.path}: block 1 .* holds 64 drawings, the manifest says 63$", one)
+    assert re.match(rf"{last.path}: block \d .* holds \d+ drawings, the manifest says \d+$", other)
+
+
+def test_an_empty_stroke(shards: Path) -> None:
+    shard = load_manifest(str(shards)).splits["valid"].shards[0]
+    content = (shards / shard.path).read_bytes()
+    start, size = shard.block_offsets[0], shard.block_sizes[0]
+    with np.load(io.BytesIO(content[start : start + size])) as archive:
+        arrays = dict(archive)
+    assert arrays["stroke_lengths"][:2].tolist() == [3, 1]
+    arrays["stroke_lengths"][:2] = [4, 0]
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    changed = content[:start] + stream.getvalue() + content[start + size :]
+    assert len(changed) == len(content)
+    (shards / shard.path).write_bytes(changed)
+    replaced = dataclasses.replace(
+        shard, sha256=hashlib.sha256(changed).hexdigest(), block_checksums=[zlib.crc32(stream.getvalue())]
+    )
+    rewrite_split(shards, "valid", shards=[replaced])
+    expect_one(shards, rf"^{shard.path}: block 0 .* holds an empty stroke or drawing$")
 
 
 def shifted(counts: dict[Any, int]) -> dict[Any, int]:

@@ -1,0 +1,93 @@
+"""What tests do with a real Slurm; `tests.slurm.daemons` is what it consists of."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Self
+
+# Slurm's commands are not everywhere where they are looked for.
+_PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
+_START_SECONDS = 90
+_JOB_SECONDS = 120
+_ENDED = frozenset(
+    {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY"}
+)
+
+
+class Cluster:
+    """Two virtual nodes, n1 and n2, of 8 CPUs and 8 GPUs each, in the partitions main and preempt; a context.
+
+    Attributes:
+        environment: of everything that is to see this cluster and not one that the tests may run in.
+    """
+
+    def __init__(self) -> None:
+        # The paths of sockets may have no more than 108 bytes.
+        self._folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+        outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
+        outside.pop("VIRTUAL_ENV", None)
+        self.environment = {**outside, "PATH": _PATH, "SLURM_CONF": str(self._folder / "slurm.conf")}
+
+    def __enter__(self) -> Self:
+        # Its standard input is open for as long as this process lives.
+        self._daemons = subprocess.Popen(
+            [sys.executable, "-m", "tests.slurm.daemons", str(self._folder)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env=self.environment,
+            start_new_session=True,
+        )
+        assert self._daemons.stdout is not None
+        if self._daemons.stdout.readline() != b"ready\n":
+            _, errors = self._daemons.communicate(timeout=_START_SECONDS)
+            raise RuntimeError(errors.decode())
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._daemons.communicate(timeout=_START_SECONDS)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def run(self, *command: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
+        """What a command prints; it must succeed."""
+        done = subprocess.run(
+            command,
+            cwd=cwd,
+            env={**self.environment, **(environment or {})},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 0, f"{' '.join(command)}: {done.stderr}"
+        return done.stdout.strip()
+
+    def submit(self, *words: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
+        """Submit a batch script; gives the number of the job."""
+        return self.run("sbatch", "--parsable", *words, cwd=cwd, environment=environment)
+
+    def states(self, job: str) -> dict[str, str]:
+        """The state of each task of an array, or of the one task of another job, by its name."""
+        lines = self.run("squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%i %T").splitlines()
+        return dict(line.split() for line in lines)
+
+    def wait(self, job: str) -> dict[str, str]:
+        """Wait until all tasks of a job have ended; gives their states."""
+
+        def have_ended() -> bool:
+            states = self.states(job)
+            return bool(states) and set(states.values()) <= _ENDED
+
+        self.wait_until(have_ended, f"job {job}")
+        return self.states(job)
+
+    def wait_until(self, condition: Callable[[], bool], what: str) -> None:
+        """Wait until a condition holds."""
+        end = time.monotonic() + _JOB_SECONDS
+        while not condition():
+            assert time.monotonic() < end, f"{what} does not get there: {self.run('squeue', '-t', 'all')}"
+            time.sleep(0.05)

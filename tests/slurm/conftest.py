@@ -1,0 +1,28 @@
+"""The cluster that tests share."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from tests.slurm.cluster import Cluster
+from tests.slurm.daemons import missing_programs
+from tests.slurm.sources import Mirror
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """A real Slurm, stopped in the end, also when the tests are killed."""
+    missing = missing_programs()
+    if missing:
+        pytest.skip(f"no {', '.join(missing)}: `make system-packages` installs Slurm")
+    if os.geteuid() != 0:
+        pytest.skip("a Slurm of one's own needs root")
+    with Cluster() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
+    """Enough drawings that a task can be stopped while it builds."""
+    return Mirror(tmp_path_factory.mktemp("mirror"), 6000)

@@ -1,0 +1,165 @@
+"""A real Slurm of two virtual nodes on this machine, for as long as standard input is open.
+
+`python -m tests.slurm.daemons FOLDER` starts munge and Slurm in an empty folder, says "ready", and stops all when its
+standard input ends, which it does even when the tests are killed.
+"""
+
+import os
+import shutil
+import signal
+import socket
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
+NUM_NODES = 2
+GPUS_PER_NODE = 8
+START_SECONDS = 30
+
+# preempt is a partition whose jobs requeue those of main. Jobs that are requeued start after cred_expire seconds.
+_SLURM_CONF = """
+ClusterName=test
+SlurmctldHost={host}(127.0.0.1)
+SlurmctldPort={controller_port}
+SlurmUser=root
+AuthType=auth/munge
+AuthInfo=socket={folder}/munge.socket,cred_expire=5
+StateSaveLocation={folder}/state
+SlurmdSpoolDir={folder}/spool/%n
+SlurmctldPidFile={folder}/slurmctld.pid
+SlurmdPidFile={folder}/slurmd.%n.pid
+SlurmctldLogFile={folder}/slurmctld.log
+SlurmdLogFile={folder}/slurmd.%n.log
+MailProg=/bin/true
+ProctrackType=proctrack/linuxproc
+TaskPlugin=task/none
+SwitchType=switch/none
+SelectType=select/cons_tres
+SelectTypeParameters=CR_Core
+SlurmdParameters=config_overrides
+SchedulerParameters=sched_interval=2,bf_interval=2,sched_min_interval=0
+SlurmctldParameters=preempt_send_user_signal
+PreemptType=preempt/partition_prio
+PreemptMode=REQUEUE
+ReturnToService=2
+KillWait=5
+SlurmdTimeout=15
+GresTypes=gpu
+{nodes}
+PartitionName=main Nodes=n[1-{num_nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=preempt Nodes=n[1-{num_nodes}] MaxTime=INFINITE State=UP PriorityTier=10
+"""
+_NODE = "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=8000 Gres=gpu:{gpus}"
+
+
+def missing_programs() -> list[str]:
+    """The programs that a cluster needs and that are not installed."""
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def _free_ports(number: int) -> list[int]:
+    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
+    try:
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def _write_configuration(folder: Path) -> None:
+    # Others than root are to reach munge's socket.
+    folder.chmod(0o755)
+    for name in ("state", "spool", "gpu"):
+        (folder / name).mkdir()
+    key = folder / "munge.key"
+    key.touch(mode=0o600)
+    key.write_bytes(os.urandom(128))
+    for number in range(GPUS_PER_NODE):
+        # Slurm takes nothing but device nodes for GPUs; these are /dev/null.
+        os.mknod(folder / f"gpu/{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    host = socket.gethostname().partition(".")[0]
+    controller_port, *ports = _free_ports(1 + NUM_NODES)
+    nodes = [
+        _NODE.format(number=number, host=host, port=port, gpus=GPUS_PER_NODE)
+        for number, port in enumerate(ports, start=1)
+    ]
+    configuration = _SLURM_CONF.format(
+        folder=folder, host=host, controller_port=controller_port, nodes="\n".join(nodes), num_nodes=NUM_NODES
+    )
+    (folder / "slurm.conf").write_text(configuration)
+    (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu/[0-{GPUS_PER_NODE - 1}]\n")
+    # What starts without any control groups mounted.
+    (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
+
+
+def _start(folder: Path, name: str, *words: str) -> "subprocess.Popen[bytes]":
+    """Start a daemon in the foreground; it ends with this process."""
+    with (folder / f"{name}.out").open("wb") as output:
+        return subprocess.Popen(
+            ["setpriv", "--pdeathsig", "KILL", *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output
+        )
+
+
+def _wait_for(condition: str, folder: Path, *command: str, expected: str = "") -> None:
+    """Wait until a command succeeds, with the expected output if that is given."""
+    end = time.monotonic() + START_SECONDS
+    while time.monotonic() < end:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode == 0 and expected in ("", done.stdout.strip()):
+            return
+        time.sleep(0.1)
+    logs = "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("*.out")))
+    raise RuntimeError(f"{condition} is not there after {START_SECONDS} s\n{logs}")
+
+
+def _start_all(folder: Path) -> list["subprocess.Popen[bytes]"]:
+    _write_configuration(folder)
+    files = ("key-file=munge.key", "socket=munge.socket", "pid-file=munge.pid", "seed-file=munge.seed")
+    options = [f"--{option.replace('=', f'={folder}/')}" for option in (*files, "log-file=munge.log")]
+    daemons = [_start(folder, "munged", "munged", "--foreground", *options)]
+    _wait_for("munge", folder, "munge", "--no-input", f"--socket={folder}/munge.socket")
+    daemons.append(_start(folder, "slurmctld", "slurmctld", "-D"))
+    daemons += [_start(folder, f"slurmd.n{n}", "slurmd", "-D", "-N", f"n{n}") for n in range(1, NUM_NODES + 1)]
+    idle = ("sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D")
+    _wait_for("a cluster with idle nodes", folder, *idle, expected=str(NUM_NODES))
+    return daemons
+
+
+def _stop_all(folder: Path, daemons: list["subprocess.Popen[bytes]"]) -> None:
+    # Jobs first: who waits on one would outlive its slurmd.
+    subprocess.run(["scancel", "--user", "root"], capture_output=True, check=False)
+    end = time.monotonic() + 10
+    while time.monotonic() < end:
+        if not subprocess.run(["squeue", "-h"], capture_output=True, check=False).stdout.strip():
+            break
+        time.sleep(0.1)
+    for daemon in reversed(daemons):
+        daemon.terminate()
+    for daemon in daemons:
+        try:
+            daemon.wait(10)
+        except subprocess.TimeoutExpired:
+            daemon.kill()
+            daemon.wait()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def main(folder: Path) -> None:
+    """Run the cluster until standard input ends."""
+    os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
+    # Ctrl-C goes to the whole terminal; the tests end this.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    daemons: list[subprocess.Popen[bytes]] = []
+    try:
+        daemons = _start_all(folder)
+        print("ready", flush=True)
+        sys.stdin.read()
+    finally:
+        _stop_all(folder, daemons)
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

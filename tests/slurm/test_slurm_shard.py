@@ -1,0 +1,120 @@
+"""launch/slurm_shard.py: tasks through submitit, under a real Slurm and as processes of this machine."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from launch import slurm_shard
+from launch.slurm_shard import main
+from tests.builds import folder_bytes
+from tests.slurm.cluster import Cluster
+from tests.slurm.sources import Mirror
+
+SMALL = ("--workers=1", "--memory=1")
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder, in which the tests run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    # The tasks run in this folder, and need the launcher.
+    monkeypatch.setenv("PYTHONPATH", str(Path(slurm_shard.__file__).parents[1]))
+    return tmp_path
+
+
+@pytest.fixture
+def inside(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
+    """A cluster that this process sees, as a login node does."""
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    # A task that has ended is not waited for long: all nodes have one disk.
+    monkeypatch.setattr(slurm_shard, "_RESULT_SECONDS", 3.0)
+    monkeypatch.setattr(slurm_shard, "_POLL_SECONDS", 0.2)
+    return cluster
+
+
+def submitted(capsys: pytest.CaptureFixture[str], *words: str) -> str:
+    """Submit without waiting; gives the number of the job."""
+    assert main([*words[:3], *SMALL, "--no_wait", "--cluster=slurm", *words[3:]]) == 0
+    found = re.match(r"submitted (\d+)", capsys.readouterr().out)
+    assert found is not None
+    return found[1]
+
+
+@pytest.mark.slow
+def test_an_array_gives_the_same_bytes(
+    inside: Cluster, folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["--tasks=2", "--folder=logs", *SMALL, "--", *mirror.words, "--out=out"]) == 0
+    said = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"submitted (\d+)_0, \1_1; logs in logs", said[0])
+    assert sorted(said[1:]) == ["task 0/2: done", "task 1/2: done"]
+    assert folder_bytes(folder / "out") == mirror.expected
+
+
+@pytest.mark.slow
+def test_a_task_that_is_out_of_time_goes_on(
+    inside: Cluster, folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    job = submitted(capsys, "--tasks=1", "--folder=logs", "--minutes=30", "--", *mirror.words, "--out=out")
+    parts = folder / "out/parts"
+    inside.wait_until(lambda: any(parts.glob("*.json")), "the first part")
+    inside.run("scancel", "--signal=USR2", job)
+    assert set(inside.wait(job).values()) == {"COMPLETED"}
+    assert folder_bytes(folder / "out") == mirror.expected
+    assert (folder / f"logs/{job}_0_log.out").read_text().count("Starting with JobEnvironment") == 2
+
+
+@pytest.mark.slow
+def test_failed_and_killed_tasks_are_told(
+    inside: Cluster, folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cancel_second(jobs: list[object], told: object) -> None:
+        inside.run("scancel", str(jobs[1].job_id))  # type: ignore[attr-defined]
+        wait(jobs, told)  # type: ignore[arg-type]
+
+    wait = slurm_shard.wait
+    monkeypatch.setattr(slurm_shard, "wait", cancel_second)
+    assert main(["--tasks=2", "--folder=logs", *SMALL, "--", "--source=nowhere", "--out=out"]) == 1
+    said = capsys.readouterr().out
+    assert re.search(r"^task 0/2: sgloc shard: .*nowhere.* \(log: .*_log\.err\)$", said, re.MULTILINE)
+    assert re.search(r"^task 1/2: it was killed \(log: ", said, re.MULTILINE)
+    assert said.endswith("2 of 2 tasks failed; give the same command again to build what is missing\n")
+
+
+@pytest.mark.slow
+def test_what_slurm_refuses_is_told(inside: Cluster, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["--tasks=2", "--folder=logs", *SMALL, "--partition=nosuch", "--", "--source=x", "--out=out"]
+    assert main(words) == 2
+    assert re.search(
+        r"^slurm_shard: the tasks cannot be submitted: .*invalid partition", capsys.readouterr().err, re.MULTILINE
+    )
+
+
+@pytest.mark.slow
+def test_tasks_of_this_machine_give_the_same_bytes(
+    folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--tasks=2", "--folder=logs", *SMALL, "--cluster=local"]
+    assert main([*words, "--", *mirror.words, "--out=out"]) == 0
+    assert sorted(capsys.readouterr().out.splitlines()[1:]) == ["task 0/2: done", "task 1/2: done"]
+    assert folder_bytes(folder / "out") == mirror.expected
+    assert main([*words, "--", "--source=nowhere", "--out=other"]) == 1
+    assert capsys.readouterr().out.count("sgloc shard: ") == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--tasks=2", "--folder=logs"], "the options of `sgloc shard` are missing; give them after --"),
+        (["--tasks=0", "--folder=logs", "--", "--out=out"], "--tasks must be at least 1, not 0"),
+        (["--folder=logs", "--", "--out=out"], "the following arguments are required: --tasks"),
+    ],
+)
+def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,57 @@
+"""`sgloc shard`: sources that are not what they claim to be, and what is said of a build."""
+
+from pathlib import Path
+
+import pytest
+
+from sgloc.cli import main
+from tests.commands import Said
+from tests.drawings import make_drawings, write_ndjson
+
+SOURCES: dict[str, tuple[bytes, str]] = {
+    "none.ndjson": (b"", "is empty; fetch it again"),
+    "none.npz": (b"", "is empty; fetch it again"),
+    "page.npz": (b"<!DOCTYPE html><html><body>404</body></html>", "does not start with the zip magic bytes"),
+    "cut.npz": (b"PK\x03\x04" + bytes(60), "cannot be read (BadZipFile"),
+    "odd.ndjson": (b"not json\n{}\n", "none of the 0 drawings taken is in the training split (2 were rejected)"),
+    "odd.ndjson.gz": (b"not gzip", "cannot be read (BadGzipFile"),
+    "cat.txt": (b"x", "does not end in .ndjson"),
+}
+
+
+@pytest.mark.parametrize("name", SOURCES)
+def test_a_source_that_is_not_what_it_claims_to_be(said: Said, name: str, tmp_path: Path) -> None:
+    content, message = SOURCES[name]
+    (tmp_path / name).write_bytes(content)
+    sentence = said("shard", "--source", tmp_path / name, "--out", tmp_path / "out")
+    assert message in sentence
+    assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_sources_and_categories_that_are_not_there(said: Said, tiny_shards: str, tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
+    assert "does not exist" in said("shard", "--source", tmp_path / "dog.ndjson", "--out", tmp_path / "out")
+    words = ("shard", "--source", tmp_path, "--out", tmp_path / "out", "--categories", "cta")
+    assert "no drawing of category 'cta' is in the source; did you mean 'cat'?" in said(*words)
+    assert "already holds shards" in said("shard", "--source", tmp_path, "--out", tiny_shards)
+
+
+def test_a_truncated_line_is_a_reject_that_is_told(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
+    content = (tmp_path / "cat.ndjson").read_bytes()
+    (tmp_path / "cat.ndjson").write_bytes(content[:-20])
+    main(["shard", "--source", str(tmp_path / "cat.ndjson"), "--out", str(tmp_path / "out")])
+    assert "60 drawings read of 1 categories" in (out := capsys.readouterr().out)
+    assert out.endswith("rejected: 1 malformed_json\n")
+
+
+def test_tasks_of_one_build(capsys: pytest.CaptureFixture[str], said: Said, tmp_path: Path) -> None:
+    write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
+    words = ["shard", "--source", str(tmp_path / "cat.ndjson"), "--out", str(tmp_path / "out"), "--workers", "2"]
+    main([*words, "--task", "1/2"])
+    expected = "task 1/2 is built; parts that other tasks have still to build: 1\n"
+    assert capsys.readouterr().out == f"{tmp_path}/out: {expected}"
+    assert "unfinished build of other sources or with other options" in said(*words, "--recognized_only")
+    main([*words, "--task", "0/2"])
+    assert "60 drawings read of 1 categories" in capsys.readouterr().out
+    assert "already holds shards" in said(*words)
