@@ -30,8 +30,8 @@ def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Mani
     names = set(folder.sizes())
     finished = FILE_NAME in names
     if not overwrite:
-        same = PLAN_NAME in names and folder.read(PLAN_NAME) == plan.to_json().encode()
-        if finished and (same or (is_task and _is_finished(folder, plan))):
+        same = PLAN_NAME in names and _has_plan(folder, plan)
+        if (finished and same) or (is_task and _is_finished(folder, plan)):
             _tidy(folder)
             return _read_manifest(folder)
         if finished:
@@ -48,13 +48,24 @@ def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Mani
     shards = sorted(filter(_SHARD_NAME.fullmatch, names))
     if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
         raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another --out")
-    # The manifest goes first: without it the folder is not complete, whatever happens next.
-    for name in [FILE_NAME] * finished + shards:
-        folder.remove(name)
-    _remove_parts(folder)
+    # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
+    if not is_task:
+        # The manifest goes first: without it the folder is not complete, whatever happens next.
+        for name in [FILE_NAME] * finished + shards:
+            folder.remove(name)
+        _remove_parts(folder)
     folder.make(PARTS)
     folder.write(PLAN_NAME, plan.to_json().encode())
     return None
+
+
+def _has_plan(folder: Folder, plan: Plan) -> bool:
+    """Whether the build in the folder is of this plan."""
+    try:
+        return folder.read(PLAN_NAME) == plan.to_json().encode()
+    except FileNotFoundError:
+        # Another task has just finished it, and tidied up.
+        return _is_finished(folder, plan)
 
 
 def _is_finished(folder: Folder, plan: Plan) -> bool:
