@@ -24,7 +24,7 @@ class Purpose(enum.IntEnum):
     """What a random number is for; numbers for different purposes are independent. The values are part of a run's
     identity: never renumber."""
 
-    SHARD_ORDER = 1
+    BLOCK_ORDER = 1
     WINDOW_ORDER = 2
     SCALE = 3
     DROP_POINT = 4

@@ -107,8 +107,8 @@ def open_batches(data: str, manifest: Manifest, config: Config, size: int) -> Ge
     Raises:
         DataError: if there is no training drawing.
     """
-    sizes = [shard.num_sketches for shard in training_split(data, manifest).shards]
-    order = Order(sizes, manifest.sketches_per_block, config.train.seed)
+    training_split(data, manifest)
+    order = Order.of_training(manifest, config.train.seed)
     return training_batches(
         ShardReader(data, manifest, "train"),
         order,

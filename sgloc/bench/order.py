@@ -65,7 +65,7 @@ def bench_order(options: BenchOptions, config: Config) -> TableReport:
     if options.plot is not None and not Path(options.plot).parent.is_dir():
         raise ConfigError(f"plot is {options.plot}, whose folder does not exist; make it, or give another file")
     shards = _made_up(options.sketches, config.train.seed) if options.data is None else _of_manifest(options.data)
-    order = Order(shards.sizes, shards.sketches_per_block, config.train.seed)
+    order = Order(shards.sizes, shards.sketches_per_block, config.train.seed, shards.block_bytes)
     if order.num_sketches >= 2**31:
         raise ConfigError(f"{options.data} holds {order.num_sketches} drawings, more than can be simulated")
     balance = [_balance(order, shards.block_bytes, size, options.num_sketches) for size in options.world_sizes]

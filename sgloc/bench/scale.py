@@ -249,7 +249,7 @@ class Visits:
 def _stream(shards: str, manifest: Manifest, options: BenchOptions, config: Config) -> Record:
     """Stream the first epoch's batches and look which sketches come; then look for the others in the other splits."""
     reader = ShardReader(shards, manifest, "train")
-    order = Order([shard.num_sketches for shard in reader.shards], manifest.sketches_per_block, config.train.seed)
+    order = Order.of_training(manifest, config.train.seed)
     visits, memory = Visits(options.sketches), _Memory()
     batches = training_batches(
         reader,

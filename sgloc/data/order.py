@@ -2,10 +2,12 @@
 
 An epoch's order is a pure function of the seed, the epoch and the manifest:
 
-1. the shards are permuted and laid end to end, a row of blocks;
-2. each block's sketches are shuffled: a block is the window of the shuffle;
-3. that row of N sketches is cut into C canonical streams of equal length (to within one sketch);
-4. the streams are interleaved: position p of the epoch is sketch p // C of stream number reverse(p % C).
+1. the blocks, from that of the shortest sketches to that of the longest, are dealt to C canonical streams at random,
+   C at a time and one to each: so no stream has more to read than another;
+2. each stream's blocks are put in random order, and the streams end to end;
+3. each block's sketches are shuffled: a block is the window of the shuffle;
+4. that row of N sketches is cut into C parts of equal length (to within one sketch), which are the streams from now on;
+5. the streams are interleaved: position p of the epoch is sketch p // C of stream number reverse(p % C).
 
 The streams are visited in bit-reversed order, 0, C/2, C/4, 3C/4 ...: however large a global batch is, it takes about
 as many sketches from any one part of the streams as from any other of its size. So each rank can have its own part.
@@ -23,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc import random
+from sgloc.data.manifest import Manifest
 from sgloc.errors import DataError
 from sgloc.random import Purpose
 
@@ -58,6 +61,7 @@ class Order:
         shard_sizes: sketches in each shard, as the manifest lists them.
         sketches_per_block: in every block of a shard but its last.
         seed: of the run.
+        block_bytes: of each block, as the manifest lists them; None: all sketches are of one length.
         num_streams: C, canonical streams, a power of two. A run's is fixed; tests vary it.
         skipped_shards: shards that cannot be read. Their sketches are left out of the global batches, and the batch's
             other sketches, from the first on, are taken twice in their stead.
@@ -71,6 +75,7 @@ class Order:
         shard_sizes: Sequence[int],
         sketches_per_block: int,
         seed: int,
+        block_bytes: Sequence[int] | IntArray | None = None,
         num_streams: int = NUM_STREAMS,
         skipped_shards: Collection[int] = (),
     ) -> None:
@@ -88,6 +93,8 @@ class Order:
         before = (np.arange(self.num_blocks) - self.first_block[self.shard_of_block]) * sketches_per_block
         self.block_sizes: IntArray = np.minimum(sketches_per_block, sizes[self.shard_of_block] - before)
         self.block_starts = np.cumsum(self.block_sizes) - self.block_sizes
+        num_bytes = self.block_sizes if block_bytes is None else np.asarray(block_bytes, dtype=np.int64)
+        self._by_length = np.argsort(num_bytes / self.block_sizes, kind="stable")
         self._is_skipped = np.isin(np.arange(self.num_shards), list(skipped_shards))[self.shard_of_block]
         self._stream_at = _bit_reversed(num_streams)
         # The streams at the first N % C slots are one sketch longer, as the interleaving wants it.
@@ -99,6 +106,22 @@ class Order:
             lambda epoch: random.fold(random.fold(seed, Purpose.WINDOW_ORDER), epoch)
         )
         self._rows: collections.OrderedDict[int, tuple[IntArray, IntArray]] = collections.OrderedDict()
+
+    @classmethod
+    def of_training(cls, manifest: Manifest, seed: int, skipped_shards: Collection[int] = ()) -> "Order":
+        """The order of a manifest's training split.
+
+        Raises:
+            ValueError: if it is empty.
+        """
+        shards = manifest.splits["train"].shards
+        return cls(
+            [shard.num_sketches for shard in shards],
+            manifest.sketches_per_block,
+            seed,
+            [size for shard in shards for size in shard.block_sizes],
+            skipped_shards=skipped_shards,
+        )
 
     def locate(self, positions: IntArray) -> Places:
         """Where the sketches at positions of the endless sequence, int64 [n], are found."""
@@ -175,11 +198,13 @@ class Order:
     def _row(self, epoch: int) -> tuple[IntArray, IntArray]:
         """An epoch's blocks in their row, and where in it each ends, in sketches."""
         if epoch not in self._rows:
-            key = random.fold(random.fold(self.seed, Purpose.SHARD_ORDER), epoch)
-            shards = random.permutation(key, self.num_shards)
-            place = np.empty_like(shards)
-            place[shards] = np.arange(len(shards))
-            blocks = np.argsort(place[self.shard_of_block], kind="stable")
+            key = random.fold(random.fold(self.seed, Purpose.BLOCK_ORDER), epoch)
+            stream = np.empty(self.num_blocks, dtype=np.int64)
+            for deal, start in enumerate(range(0, self.num_blocks, self.num_streams)):
+                dealt = self._by_length[start : start + self.num_streams]
+                stream[dealt] = random.permutation(random.fold(key, deal), self.num_streams)[: len(dealt)]
+            shuffled = random.permutation(key, self.num_blocks)
+            blocks = shuffled[np.argsort(stream[shuffled], kind="stable")]
             self._rows[epoch] = blocks, np.cumsum(self.block_sizes[blocks])
             # A batch may straddle two epochs.
             if len(self._rows) > 2:

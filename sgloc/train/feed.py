@@ -114,12 +114,7 @@ class Feed:
     def _open(self) -> None:
         shards = self.manifest.splits["train"].shards
         skipped = [number for number, shard in enumerate(shards) if shard.path in self.state.skipped_shards]
-        self._order = Order(
-            [shard.num_sketches for shard in shards],
-            self.manifest.sketches_per_block,
-            self.seed,
-            skipped_shards=skipped,
-        )
+        self._order = Order.of_training(self.manifest, self.seed, skipped)
         self._batches: Generator[PackedBatch, None, None] = training_batches(
             self.reader, self._order, self.share, prefetch=self.config.prefetch, num_threads=self.config.read_threads
         )

@@ -25,7 +25,15 @@ class Case:
     num_streams: int
 
     def order(self, skipped_shards: tuple[int, ...] = ()) -> Order:
-        return Order(self.shard_sizes, self.sketches_per_block, self.seed, self.num_streams, skipped_shards)
+        return Order(
+            self.shard_sizes, self.sketches_per_block, self.seed, self.block_bytes, self.num_streams, skipped_shards
+        )
+
+    @property
+    def block_bytes(self) -> list[int]:
+        """Of as many blocks as there are, some of them equal."""
+        num_blocks = sum(-(-size // self.sketches_per_block) for size in self.shard_sizes)
+        return [100 + self.seed % (7 + block % 13) for block in range(num_blocks)]
 
     @property
     def num_sketches(self) -> int:
@@ -62,18 +70,23 @@ def permutation(seed: int, purpose: Purpose, *parts: int, size: int) -> list[int
 
 def epoch_by_hand(case: Case, epoch: int) -> list[int]:
     """The sketches of an epoch, step by step as the module says, with lists."""
-    blocks: list[list[list[int]]] = []
-    sketch = number = 0
+    blocks: list[list[int]] = []
+    sketch = 0
     for size in case.shard_sizes:
-        shard = []
         for start in range(0, size, case.sketches_per_block):
             length = min(case.sketches_per_block, size - start)
-            visits = permutation(case.seed, Purpose.WINDOW_ORDER, epoch, number, size=length)
-            shard.append([sketch + place for place in visits])
-            sketch, number = sketch + length, number + 1
-        blocks.append(shard)
-    shards = permutation(case.seed, Purpose.SHARD_ORDER, epoch, size=len(blocks))
-    row = [sketch for shard in shards for block in blocks[shard] for sketch in block]
+            visits = permutation(case.seed, Purpose.WINDOW_ORDER, epoch, len(blocks), size=length)
+            blocks.append([sketch + place for place in visits])
+            sketch += length
+    lengths = [size / len(block) for size, block in zip(case.block_bytes, blocks, strict=True)]
+    by_length = sorted(range(len(blocks)), key=lengths.__getitem__)
+    streams: list[list[int]] = [[] for _ in range(case.num_streams)]
+    for turn, block in enumerate(by_length):
+        deal, place = divmod(turn, case.num_streams)
+        hands = permutation(case.seed, Purpose.BLOCK_ORDER, epoch, deal, size=case.num_streams)
+        streams[hands[place]].append(block)
+    shuffled = permutation(case.seed, Purpose.BLOCK_ORDER, epoch, size=len(blocks))
+    row = [sketch for stream in streams for block in sorted(stream, key=shuffled.index) for sketch in blocks[block]]
     width = case.num_streams.bit_length() - 1
     slots = [int(f"{slot:0{width}b}"[::-1], 2) if width else 0 for slot in range(case.num_streams)]
     counts = Counter(slots[position % case.num_streams] for position in range(len(row)))
@@ -168,11 +181,20 @@ def test_a_rank_of_an_even_share_reads_its_part_of_the_streams(world_size: int, 
         assert len(set(share.stream.tolist())) == 1024 // world_size
 
 
+def test_streams_have_as_much_to_read_as_each_other() -> None:
+    # Shards of categories of which some draw ten times as much as others, as QuickDraw's do.
+    block_bytes = np.repeat(np.random.default_rng(0).integers(100, 1000, 640), 16)
+    order = Order([16384] * 640, 1024, 0, block_bytes, num_streams=64)
+    places = order.locate(np.arange(0, order.num_sketches, 7))
+    read = np.bincount(places.stream, weights=block_bytes[places.block])
+    assert read.max() < 1.02 * read.mean()
+
+
 def test_golden_order() -> None:
     # An accidental change of the order would change what every resumed run sees.
     order = Order([300] * 40 + [77], 128, 2**63)
     positions = np.arange(5 * order.num_sketches + 1234, 5 * order.num_sketches + 1240)
-    assert order.sketches(order.locate(positions)).tolist() == [4646, 5553, 1052, 8244, 1411, 2838]
+    assert order.sketches(order.locate(positions)).tolist() == [8154, 10423, 30, 1382, 6722, 8426]
     assert order.locate(np.arange(6)).stream.tolist() == [0, 512, 256, 768, 128, 640]
 
 
@@ -184,14 +206,14 @@ def test_seeds_and_epochs_give_unrelated_orders() -> None:
         order = Order(sizes, 50, seed, num_streams=8)
         places.append(np.argsort(order.sketches(order.locate(np.arange(epoch * size, (epoch + 1) * size)))))
     found = np.corrcoef([np.arange(size), *places])
-    # Whole shards are permuted, so chance is that of 80 places, not of 8000.
-    assert np.abs(found[np.triu_indices_from(found, 1)]).max() < 4 / np.sqrt(len(sizes))
+    # Whole blocks are permuted, so chance is that of 160 places, not of 8000.
+    assert np.abs(found[np.triu_indices_from(found, 1)]).max() < 4 / np.sqrt(2 * len(sizes))
 
 
-def test_a_batch_mixes_shards_and_a_block_mixes_its_sketches() -> None:
+def test_a_batch_mixes_blocks_and_a_block_mixes_its_sketches() -> None:
     order = Order([1000] * 10, 250, 0, num_streams=16)
     first = order.sketches(order.locate(np.arange(100)))
-    assert len(set((first // 1000).tolist())) == 10
+    assert len(set((first // 250).tolist())) >= 14
     order = Order([1000] * 10, 250, 0, num_streams=1)
     block = order.sketches(order.locate(np.arange(250)))
     assert set(block.tolist()) == set(range(block.min(), block.min() + 250))

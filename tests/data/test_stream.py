@@ -53,7 +53,7 @@ def damaged(folder: str, tmp_path: Path) -> tuple[Path, Manifest]:
 
 def order_of(manifest: Manifest, skipped: tuple[int, ...] = (), num_streams: int = 8) -> Order:
     sizes = [shard.num_sketches for shard in manifest.splits["train"].shards]
-    return Order(sizes, manifest.sketches_per_block, 3, num_streams, skipped)
+    return Order(sizes, manifest.sketches_per_block, 3, num_streams=num_streams, skipped_shards=skipped)
 
 
 def expect_equal(found: PackedBatch, expected: PackedBatch) -> None:

@@ -50,9 +50,8 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 def order(shards: str) -> Order:
     """The order of those shards in a run of the default seed."""
     manifest = load_manifest(shards)
-    sizes = [shard.num_sketches for shard in manifest.splits["train"].shards]
-    assert len(set(sizes)) > 2
-    return Order(sizes, manifest.sketches_per_block, Config().train.seed)
+    assert len({shard.num_sketches for shard in manifest.splits["train"].shards}) > 2
+    return Order.of_training(manifest, Config().train.seed)
 
 
 def test_ranks_take_and_read_what_their_shares_of_the_epoch_say(shards: str, order: Order) -> None:
