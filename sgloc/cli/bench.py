@@ -1,15 +1,58 @@
 """`sgloc bench`."""
 
 import sys
+from typing import TYPE_CHECKING
 
 from sgloc.cli.parsing import check_location, new_parser, parse
 from sgloc.cli.train import config_parser, instantiate
 from sgloc.errors import ConfigError
 
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
 
 def bench(words: list[str]) -> None:
     """Measure speed, memory, padding, order: `sgloc bench ops`, `stream`, `step`, `generate`, `order` or `scale`."""
     parser = new_parser("bench", bench)
+    _add_options(parser)
+    options = parse(parser, words)
+    for name in ("data", "remote"):
+        if options[name] is not None:
+            check_location(parser, name, options[name])
+    training = config_parser("bench", bench)
+    config = instantiate(training, parse(training, [f"--config={options.config}"] if options.config else []))
+    from rich.console import Console
+
+    from sgloc.bench import run
+    from sgloc.bench.options import WORLD_SIZES, BenchOptions
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.memory import keep_freed_memory
+
+    device = select_device(options.device, resolve_placement({}))
+    if device.type == "cpu":
+        keep_freed_memory()
+    wanted = BenchOptions(
+        options.what,
+        device,
+        data=options.data,
+        batch=options.batch,
+        repeats=options.repeats,
+        sketches=options.sketches,
+        world_sizes=WORLD_SIZES if options.world_sizes is None else _numbers(options.world_sizes),
+        plot=options.plot,
+        folder=options.folder,
+        num_workers=options.workers,
+        remote=options.remote,
+    )
+    report = run.bench(wanted, config)
+    if options.json:
+        print(report.to_json(), end="")
+    else:
+        # Where there is no terminal there is no width to keep to.
+        report.print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))
+
+
+def _add_options(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "what",
         choices=["ops", "stream", "step", "generate", "order", "scale"],
@@ -22,6 +65,9 @@ def bench(words: list[str]) -> None:
         type=str,
         help="folder or URL of shards to measure on, not for scale; default: a drawn batch as real drawings make it, "
         "for order made-up shards",
+    )
+    parser.add_argument(
+        "--remote", default=None, type=str, help="for stream: URL of the same shards on a server, to measure as well"
     )
     parser.add_argument(
         "--config",
@@ -52,42 +98,6 @@ def bench(words: list[str]) -> None:
     parser.add_argument("--workers", type=int, default=1, help="for scale: processes that build; 0: one a core")
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
-    parser.add_argument(
-        "--remote", default=None, type=str, help="for stream: URL of the same shards on a server, to measure as well"
-    )
-    options = parse(parser, words)
-    if options.data is not None:
-        check_location(parser, "data", options.data)
-    training = config_parser("bench", bench)
-    config = instantiate(training, parse(training, [f"--config={options.config}"] if options.config else []))
-    from rich.console import Console
-
-    from sgloc.bench import run
-    from sgloc.bench.options import WORLD_SIZES, BenchOptions
-    from sgloc.dist import resolve_placement, select_device
-    from sgloc.memory import keep_freed_memory
-
-    device = select_device(options.device, resolve_placement({}))
-    if device.type == "cpu":
-        keep_freed_memory()
-    wanted = BenchOptions(
-        options.what,
-        device,
-        data=options.data,
-        batch=options.batch,
-        repeats=options.repeats,
-        sketches=options.sketches,
-        world_sizes=WORLD_SIZES if options.world_sizes is None else _numbers(options.world_sizes),
-        plot=options.plot,
-        folder=options.folder,
-        num_workers=options.workers,
-    )
-    report = run.bench(wanted, config)
-    if options.json:
-        print(report.to_json(), end="")
-    else:
-        # Where there is no terminal there is no width to keep to.
-        report.print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))
 
 
 def _numbers(text: str) -> tuple[int, ...]:

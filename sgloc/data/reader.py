@@ -101,20 +101,47 @@ class ShardReader:
         Raises:
             BadShardError: if it stays unreadable or damaged.
         """
-        shard_number = int(np.searchsorted(self._first_block, block, side="right")) - 1
-        number = int(block - self._first_block[shard_number])
+        return self.unpack(self.fetch_bytes(block), block, epoch)
+
+    def fetch_bytes(self, block: int) -> bytes:
+        """Read one block's bytes, which are then known to be sound.
+
+        Raises:
+            BadShardError: if they stay unreadable or damaged.
+        """
+        shard_number, number, where = self._find(block)
         shard = self.shards[shard_number]
-        start, size = shard.block_offsets[number], shard.block_sizes[number]
-        where = f"block {number} of shard {self._root}/{shard.path} (bytes {start} to {start + size})"
+        size = shard.block_sizes[number]
         name = f"{self._cache_name}/{shard.path}/{number:06d}"
         content = self._cached(name, size, shard.block_checksums[number])
         try:
             if content is None:
                 content = self._fetch_remote(shard_number, number, where)
                 self._keep(name, content)
+        except DataError as error:
+            raise BadShardError(str(error), shard_number) from error
+        return content
+
+    def unpack(self, content: bytes, block: int, epoch: int) -> PackedBatch:
+        """What a block's bytes hold.
+
+        Raises:
+            BadShardError: if it is not what the manifest says.
+        """
+        shard_number, _, where = self._find(block)
+        try:
             return self._packed(unpack_block(content, where), epoch, where)
         except DataError as error:
             raise BadShardError(str(error), shard_number) from error
+
+    def _find(self, block: int) -> tuple[int, int, str]:
+        """The number of a block's shard, its own in it, and what to call it."""
+        shard_number = int(np.searchsorted(self._first_block, block, side="right")) - 1
+        number = int(block - self._first_block[shard_number])
+        shard = self.shards[shard_number]
+        start, size = shard.block_offsets[number], shard.block_sizes[number]
+        where = f"block {number} of shard {self._root}/{shard.path} (bytes {start} to {start + size})"
+        return shard_number, number, where
 
     def read(self, sketches: IntArray, epoch: IntArray) -> PackedBatch:
         """Read sketches.

@@ -99,28 +99,34 @@ class _Windows:
 
     def __init__(self, reader: ShardReader, order: Order, fetchers: ThreadPoolExecutor) -> None:
         self.reader, self.order, self.fetchers = reader, order, fetchers
-        self._windows: dict[tuple[int, int], Future[PackedBatch]] = {}
+        self._fetched: dict[tuple[int, int], Future[bytes]] = {}
+        self._windows: dict[tuple[int, int], PackedBatch] = {}
         self._last_use: dict[tuple[int, int], int] = {}
 
     def ask_for(self, keys: list[tuple[int, int]], position: int) -> None:
         """Begin to fetch windows, given as epoch and block, that are needed up to a position of the sequence."""
         for key in keys:
-            if key not in self._windows:
-                self._windows[key] = self.fetchers.submit(self._fetch, *key)
+            if key not in self._last_use:
+                self._fetched[key] = self.fetchers.submit(self.reader.fetch_bytes, key[1])
             self._last_use[key] = position
 
     def get(self, key: tuple[int, int]) -> PackedBatch:
         """A window that was asked for."""
-        return self._windows[key].result()
+        if key not in self._windows:
+            epoch, block = key
+            content = self._fetched.pop(key).result()
+            # Not in the threads that fetch: what keeps the interpreter busy there keeps others from their answers.
+            packed = self.reader.unpack(content, block, epoch)
+            self._windows[key] = packed.take(self.order.visits(epoch, block))
+        return self._windows[key]
 
     def forget(self, position: int) -> None:
         """Forget what was last needed so long before a position that no stream is in it."""
         oldest = position - _ROUNDS_KEPT * self.order.num_streams
         for key in [key for key, last_use in self._last_use.items() if last_use < oldest]:
-            del self._windows[key], self._last_use[key]
-
-    def _fetch(self, epoch: int, block: int) -> PackedBatch:
-        return self.reader.fetch(block, epoch).take(self.order.visits(epoch, block))
+            del self._last_use[key]
+            self._fetched.pop(key, None)
+            self._windows.pop(key, None)
 
 
 @dataclass(frozen=True)
