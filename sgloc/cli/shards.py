@@ -26,7 +26,7 @@ def _verify(words: list[str]) -> None:
     parser.add_argument("folder", help="folder or URL of shards")
     parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
     options = parse(parser, words, "folder")
-    from sgloc.data.verify import verify_shards
+    from sgloc.data.shards.verify import verify_shards
 
     with _progress("shards") as progress:
         found = verify_shards(options.folder, print, num_workers=options.workers, progress=progress)
@@ -51,13 +51,13 @@ def _stats(words: list[str]) -> None:
     from rich.console import Console
 
     from sgloc.data.manifest import load_manifest
-    from sgloc.data.stats import shard_stats
+    from sgloc.data.shards.stats import shard_stats
 
     manifest = load_manifest(options.folder)
     if options.plot is not None:
         import fsspec
 
-        from sgloc.data.stats_plot import plot_stats
+        from sgloc.data.shards.stats_plot import plot_stats
 
         with fsspec.open(options.plot, "wb") as stream:
             stream.write(plot_stats(manifest))
@@ -77,7 +77,7 @@ def _merge(words: list[str]) -> None:
     options = parse(parser, words, "out")
     for folder in options.folders:
         check_location(parser, "folders", folder)
-    from sgloc.data.merge import merge_shards
+    from sgloc.data.shards.merge import merge_shards
 
     with _progress("shards") as progress:
         manifest = merge_shards(options.folders, options.out, overwrite=options.overwrite, progress=progress)

@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgloc.data.remote import Retries, is_transient, of_this_process, open_file_system, retrying
+from sgloc.data.remote.access import Retries, is_transient, of_this_process, open_file_system, retrying
 from sgloc.errors import DataError
 
 FORMAT = "sgloc-shards"

@@ -13,7 +13,7 @@ from sgloc.data.batch import PackedBatch, concatenate
 from sgloc.data.block import Block, IntArray, unpack_block
 from sgloc.data.cache import BlockCache
 from sgloc.data.manifest import Manifest
-from sgloc.data.remote import DamagedReadError, Retries, open_file_system, read_range, retrying
+from sgloc.data.remote.access import DamagedReadError, Retries, open_file_system, read_range, retrying
 from sgloc.errors import DataError
 
 

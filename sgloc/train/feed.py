@@ -12,7 +12,7 @@ from sgloc.data.cache import BlockCache
 from sgloc.data.manifest import Manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
-from sgloc.data.remote import Retries
+from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
 from sgloc.train.state import TrainState

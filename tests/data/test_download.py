@@ -17,9 +17,9 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sgloc.data.download import download
-from sgloc.data.remote import Retries
-from sgloc.data.remote_file import RANGE_BYTES
+from sgloc.data.remote.access import Retries
+from sgloc.data.remote.download import download
+from sgloc.data.remote.file import RANGE_BYTES
 from sgloc.errors import DataError
 from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
 
@@ -129,7 +129,7 @@ def test_what_does_not_pass_leaves_what_came(site: Site) -> None:
 
 _DOWNLOAD = """
 import sys
-from sgloc.data.download import download
+from sgloc.data.remote.download import download
 download(sys.argv[1], sys.argv[2])
 """
 

@@ -8,12 +8,12 @@ import fsspec
 import pytest
 
 from sgloc.cli import main
-from sgloc.data import merge as module
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import SPLITS, load_manifest
-from sgloc.data.merge import merge_shards
-from sgloc.data.verify import verify_shards
+from sgloc.data.shards import merge as module
+from sgloc.data.shards.merge import merge_shards
+from sgloc.data.shards.verify import verify_shards
 from sgloc.errors import DataError
 from tests.builds import folder_bytes, read_back
 from tests.drawings import make_drawings, write_ndjson

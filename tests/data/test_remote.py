@@ -17,7 +17,7 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from sgloc.data.remote import DamagedReadError, Retries, is_transient, open_file_system, read_range, retrying
+from sgloc.data.remote.access import DamagedReadError, Retries, is_transient, open_file_system, read_range, retrying
 from sgloc.errors import DataError
 from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
 

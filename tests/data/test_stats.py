@@ -15,8 +15,8 @@ from matplotlib.image import imread
 from sgloc.cli import main
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
-from sgloc.data.stats import Lengths, lengths_of, shard_stats
-from sgloc.data.stats_plot import plot_stats
+from sgloc.data.shards.stats import Lengths, lengths_of, shard_stats
+from sgloc.data.shards.stats_plot import plot_stats
 from sgloc.sketch.drawing import Int16Array
 from tests.drawings import write_npz
 

@@ -24,7 +24,7 @@ from sgloc.data.cache import BlockCache
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
-from sgloc.data.remote import Retries
+from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, fixed_batches, training_batches
 from sgloc.errors import DataError
 from tests.drawings import make_drawings, stroke3_of, write_ndjson, write_npz

@@ -17,11 +17,11 @@ import numpy as np
 import pytest
 
 from sgloc.cli import main
-from sgloc.data import verify as module
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import Manifest, Shard, load_manifest
-from sgloc.data.verify import Verification, verify_shards
+from sgloc.data.shards import verify as module
+from sgloc.data.shards.verify import Verification, verify_shards
 from sgloc.errors import ConfigError, DataError
 from tests.drawings import make_drawings, write_ndjson
 

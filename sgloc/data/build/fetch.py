@@ -9,8 +9,8 @@ from pathlib import Path
 
 from sgloc.data.build.part import source_name
 from sgloc.data.build.plan import is_local
-from sgloc.data.download import download
 from sgloc.data.quickdraw.sources import SourceFile
+from sgloc.data.remote.download import download
 from sgloc.errors import DataError
 
 

@@ -10,7 +10,7 @@ from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
-from sgloc.data.remote import DamagedReadError, read_range
+from sgloc.data.remote.access import DamagedReadError, read_range
 
 RANGE_BYTES = 8 * 2**20
 _PIECE_BYTES = 2**20

@@ -17,9 +17,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc.data.build.state import REJECTS_NAME
-from sgloc.data.check_shard import CheckedShard, Contents, check_shard
 from sgloc.data.manifest import Manifest, Shard, Split, load_manifest
-from sgloc.data.remote import Retries, open_file_system, retrying
+from sgloc.data.remote.access import Retries, open_file_system, retrying
+from sgloc.data.shards.check_shard import CheckedShard, Contents, check_shard
 from sgloc.errors import ConfigError, DataError
 from sgloc.orphan import die_with_parent
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from sgloc.data.build.folder import Folder, writing_shards
 from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, join_manifests, load_manifest
-from sgloc.data.remote import Retries, open_file_system, read_range, retrying
+from sgloc.data.remote.access import Retries, open_file_system, read_range, retrying
 from sgloc.errors import DataError
 
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")

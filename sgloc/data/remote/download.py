@@ -10,8 +10,8 @@ from dataclasses import asdict
 from io import FileIO
 from pathlib import Path
 
-from sgloc.data.remote import DamagedReadError, Retries, open_file_system, retrying
-from sgloc.data.remote_file import RANGE_BYTES, Answer, Identity, ask
+from sgloc.data.remote.access import DamagedReadError, Retries, open_file_system, retrying
+from sgloc.data.remote.file import RANGE_BYTES, Answer, Identity, ask
 from sgloc.errors import DataError
 
 # Enough to tell a file's form by.

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from sgloc.data.block import Block, unpack_block
 from sgloc.data.manifest import Moments, Shard
-from sgloc.data.remote import Retries, open_file_system, read_range, retrying
+from sgloc.data.remote.access import Retries, open_file_system, read_range, retrying
 from sgloc.errors import DataError
 from sgloc.sketch.transform import MOST_OFFSET
 

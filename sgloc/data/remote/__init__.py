@@ -1,0 +1,1 @@
+"""Reading from file systems that are elsewhere and may fail."""
