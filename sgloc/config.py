@@ -103,7 +103,8 @@ class DataConfig:
     """What to do about a training or validation shard that stays unreadable or damaged: stop, or skip it on all
     ranks."""
     cache: str = ""
-    """Local folder in which the processes of a node keep what they read of remote shards; empty: nothing is kept."""
+    """Local folder in which the processes of a node keep, in a folder of their own, what they read of remote shards;
+    empty: nothing is kept."""
     cache_gigabytes: float = 50.0
     """Most that the cache may hold, in 10^9 bytes."""
     validation_limit: int = 0

@@ -2,7 +2,8 @@
 
 There is no lock and no index, so that nothing is left behind by a process that is killed: a block is written under a
 name of its own and renamed, a block that is read becomes the youngest, and whoever has written enough deletes the
-oldest files, whatever they are. Two processes that want the same block at the same moment both fetch it.
+oldest files. All of them lie in a folder of our own in the one that the user names, so that nothing else is deleted.
+Two processes that want the same block at the same moment both fetch it.
 """
 
 import contextlib
@@ -17,13 +18,14 @@ from sgloc.errors import ConfigError
 # Each process makes room for 1/8 of the limit whenever it has written 1/64: eight processes stay within it.
 _FREED_PART = 8
 _WRITTEN_PART = 64
+_OWN_FOLDER = "sgloc-blocks"
 
 
 class BlockCache:
     """Blocks by name.
 
     Args:
-        folder: local; it is made if it is not there.
+        folder: local; it is made if it is not there. Blocks go into a folder in it.
         limit: most bytes that all its files together may take.
 
     Raises:
@@ -31,7 +33,7 @@ class BlockCache:
     """
 
     def __init__(self, folder: str, limit: int) -> None:
-        self.folder, self.limit = Path(folder), limit
+        self.folder, self.limit = Path(folder, _OWN_FOLDER), limit
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
@@ -51,11 +53,13 @@ class BlockCache:
         return content
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep a block.
+        """Keep a block, if there can be room for it.
 
         Raises:
             OSError: if it cannot be written; what is there stays sound.
         """
+        if len(content) > self.limit / _FREED_PART:
+            return
         self._make_room(len(content))
         path = self.folder / name
         temporary = path.with_name(f"{path.name}.{os.getpid()}-{next(self._numbers)}")

@@ -1,5 +1,6 @@
 """Building with processes: the same bytes however many, and however often they are killed."""
 
+import dataclasses
 import itertools
 import os
 import signal
@@ -292,6 +293,13 @@ def test_more_tasks_than_parts(source: Path, built: dict[str, bytes], tmp_path: 
     assert outcomes[:NUM_PARTS] == [*range(NUM_PARTS - 1, 0, -1), outcomes[-1]]
     assert isinstance(outcomes[-1], Manifest)
     assert folder_bytes(tmp_path / "out") == built
+
+
+def test_a_task_of_another_plan_is_refused_by_a_finished_folder(source: Path, tmp_path: Path) -> None:
+    out = str(tmp_path / "out")
+    assert build_task(str(source), out, (0, 1), OPTIONS) == build_task(str(source), out, (0, 1), OPTIONS)
+    with pytest.raises(DataError, match="already holds shards"):
+        build_task(str(source), out, (0, 1), dataclasses.replace(OPTIONS, recognized_only=True))
 
 
 def test_tasks_at_the_same_time(source: Path, built: dict[str, bytes], tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from sgloc.data.cache import BlockCache
 from sgloc.errors import ConfigError
 
 BLOCK = b"x" * 1000
+OWN = "sgloc-blocks"
 
 
 def size_of(folder: Path) -> int:
@@ -39,10 +40,10 @@ def test_the_oldest_goes_when_the_limit_is_reached(tmp_path: Path) -> None:
         cache.put(f"shard/{number}", BLOCK)
         assert size_of(tmp_path) <= 64_000
         # Times of files are not finer than this everywhere.
-        os.utime(tmp_path / "shard" / str(number), (number, number))
+        os.utime(tmp_path / OWN / "shard" / str(number), (number, number))
         if number >= 10:
             assert cache.get("shard/3") == BLOCK, "what is used stays"
-            os.utime(tmp_path / "shard" / "3", (number, number))
+            os.utime(tmp_path / OWN / "shard" / "3", (number, number))
     assert cache.get("shard/199") == BLOCK
     assert cache.get("shard/100") is None
     assert size_of(tmp_path) > 32_000
@@ -67,6 +68,23 @@ def fill(folder: str, limit: int, process: int) -> None:
         number += 1
 
 
+def test_nothing_but_blocks_is_deleted(tmp_path: Path) -> None:
+    # A user may name a folder that holds what is dear to them.
+    (tmp_path / "thesis.doc").write_bytes(b"x" * 100_000)
+    cache = BlockCache(str(tmp_path), 50_000)
+    for number in range(100):
+        cache.put(f"shard/{number}", BLOCK)
+    assert (tmp_path / "thesis.doc").stat().st_size == 100_000
+    assert size_of(tmp_path) <= 150_000
+
+
+def test_what_is_too_large_for_the_limit_is_not_kept(tmp_path: Path) -> None:
+    cache = BlockCache(str(tmp_path), 5000)
+    cache.put("shard/1", BLOCK)
+    assert cache.get("shard/1") is None
+    assert size_of(tmp_path) == 0
+
+
 def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> None:
     # Four processes write and evict in one folder, are killed in the midst of it, and again.
     limit = 200_000
@@ -88,12 +106,12 @@ def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> Non
             os.kill(worker.pid, signal.SIGKILL)
             worker.join()
     # What they left half written is as old as any other file, and goes.
-    (tmp_path / "shard" / "1-1.77-3").write_bytes(b"half")
-    os.utime(tmp_path / "shard" / "1-1.77-3", (1, 1))
+    (tmp_path / OWN / "shard" / "1-1.77-3").write_bytes(b"half")
+    os.utime(tmp_path / OWN / "shard" / "1-1.77-3", (1, 1))
     cache = BlockCache(str(tmp_path), limit)
     for number in range(200):
         cache.put(f"new/{number}", BLOCK)
-    assert not (tmp_path / "shard" / "1-1.77-3").exists()
+    assert not (tmp_path / OWN / "shard" / "1-1.77-3").exists()
     assert size_of(tmp_path) <= limit
 
 
@@ -133,7 +151,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_an_error_and_leaves_nothing(tmp_path: Path) -> None:
     cache = BlockCache(str(tmp_path / "cache"), 10**6)
-    (tmp_path / "cache" / "a").write_text("a file where a folder is needed")
+    (tmp_path / "cache" / OWN / "a").write_text("a file where a folder is needed")
     with pytest.raises(OSError, match="a"):
         cache.put("a/1", BLOCK)
-    assert [path.name for path in (tmp_path / "cache").iterdir()] == ["a"]
+    assert [path.name for path in (tmp_path / "cache" / OWN).iterdir()] == ["a"]

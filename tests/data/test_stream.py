@@ -213,7 +213,7 @@ def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp
 def test_a_cache_that_cannot_be_written_is_told_and_done_without(folder: str, tmp_path: Path) -> None:
     told: list[str] = []
     options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7), told=told.append)
-    (tmp_path / "cache" / load_manifest(folder).identity[:16]).write_text("in the way")
+    (tmp_path / "cache" / "sgloc-blocks" / load_manifest(folder).identity[:16]).write_text("in the way")
     reader = ShardReader(folder, load_manifest(folder), "train", options=options)
     assert len(reader.fetch(0, 0)) == 128
     assert len(told) == 1

@@ -8,11 +8,11 @@ import fsspec.core
 from sgloc.data.build.fetch import Downloads
 from sgloc.data.build.folder import Folder, writing_shards
 from sgloc.data.build.plan import BuildOptions, Plan, is_local, make_plan
-from sgloc.data.build.state import begin, finish, finished_parts
+from sgloc.data.build.state import begin, finish, finished_parts, is_finished
 from sgloc.data.build.workers import Progress, Tally, Work, build_here, build_with_workers
 from sgloc.data.manifest import Manifest
 from sgloc.data.quickdraw.sources import QUICKDRAW_URL
-from sgloc.errors import ConfigError
+from sgloc.errors import ConfigError, DataError
 
 _DOWNLOADS = "downloads"
 
@@ -113,19 +113,37 @@ def _build(
         manifest = begin(target, work.plan, overwrite=overwrite, is_task=task is not None)
         if manifest is not None:
             return manifest
-        index, count = task or (0, 1)
-        numbers = range(index, len(work.plan.parts), count)
-        tally = Tally(len(numbers), progress, told)
-        parts = finished_parts(target, work.plan)
-        finished = {number: parts[number] for number in numbers if number in parts}
-        tally.begin(finished)
-        missing = [number for number in numbers if number not in finished]
-        if min(num_workers, len(missing)) <= 1:
-            build_here(work, missing, tally)
-        else:
-            build_with_workers(work, missing, num_workers, tally)
-        target.remove_empty(_DOWNLOADS)
-        return finish(target, work.plan)
+        try:
+            return _build_missing(work, target, task or (0, 1), num_workers, progress, told)
+        except (FileNotFoundError, DataError):
+            # Another process that builds the same may have finished, and removed what only a build needs.
+            if not is_finished(target, work.plan):
+                raise
+            return finish(target, work.plan)
+
+
+def _build_missing(
+    work: Work,
+    target: Folder,
+    task: tuple[int, int],
+    num_workers: int,
+    progress: Progress,
+    told: Callable[[str], None],
+) -> Manifest | int:
+    """Build the parts of a task that are not built yet, and finish if none of any other is missing."""
+    index, count = task
+    numbers = range(index, len(work.plan.parts), count)
+    tally = Tally(len(numbers), progress, told)
+    parts = finished_parts(target, work.plan)
+    finished = {number: parts[number] for number in numbers if number in parts}
+    tally.begin(finished)
+    missing = [number for number in numbers if number not in finished]
+    if min(num_workers, len(missing)) <= 1:
+        build_here(work, missing, tally)
+    else:
+        build_with_workers(work, missing, num_workers, tally)
+    target.remove_empty(_DOWNLOADS)
+    return finish(target, work.plan)
 
 
 def _work(plan: Plan, location: str, downloads: str | None, keep_downloads: bool) -> Work:

@@ -1,5 +1,8 @@
 """How far a build is, told from its folder alone: begun, its parts finished one after another, and finished."""
 
+import dataclasses
+import hashlib
+import json
 import re
 
 from sgloc.data.build.folder import Folder
@@ -9,6 +12,8 @@ from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, join_manifests, par
 from sgloc.errors import DataError
 
 PLAN_NAME = "plan.json"
+# Which plan a finished folder was built by: what tasks that are started again have to know.
+DIGEST_NAME = "plan.sha256"
 REJECTS_NAME = "rejects.ndjson"
 # The shards of earlier versions have no part in their name.
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
@@ -31,7 +36,7 @@ def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Mani
     finished = FILE_NAME in names
     if not overwrite:
         same = PLAN_NAME in names and _has_plan(folder, plan)
-        if (finished and same) or (is_task and _is_finished(folder, plan)):
+        if (finished and same) or (is_task and is_finished(folder, plan)):
             _tidy(folder)
             return _read_manifest(folder)
         if finished:
@@ -51,11 +56,15 @@ def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Mani
     # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
     if not is_task:
         # The manifest goes first: without it the folder is not complete, whatever happens next.
-        for name in [FILE_NAME] * finished + shards:
+        for name in [FILE_NAME, DIGEST_NAME] * finished + shards:
             folder.remove(name)
         _remove_parts(folder)
     folder.make(PARTS)
     folder.write(PLAN_NAME, plan.to_json().encode())
+    if is_task and is_finished(folder, plan):
+        # The others have ended it since this task looked.
+        _tidy(folder)
+        return _read_manifest(folder)
     return None
 
 
@@ -65,15 +74,22 @@ def _has_plan(folder: Folder, plan: Plan) -> bool:
         return folder.read(PLAN_NAME) == plan.to_json().encode()
     except FileNotFoundError:
         # Another task has just finished it, and tidied up.
-        return _is_finished(folder, plan)
+        return is_finished(folder, plan)
 
 
-def _is_finished(folder: Folder, plan: Plan) -> bool:
-    """Whether the folder holds shards of the same source files."""
-    if FILE_NAME not in folder.sizes():
+def is_finished(folder: Folder, plan: Plan) -> bool:
+    """Whether the folder holds finished shards of the same plan."""
+    try:
+        return FILE_NAME in folder.sizes() and folder.read(DIGEST_NAME) == _digest(plan)
+    except FileNotFoundError:
         return False
-    files = [source_name(source) for part in plan.parts for source in part]
-    return [source.name for source in _read_manifest(folder).sources] == files
+
+
+def _digest(plan: Plan) -> bytes:
+    """The same wherever the files lie."""
+    names = [[source_name(source) for source in part] for part in plan.parts]
+    text = json.dumps([dataclasses.asdict(plan.options), names])
+    return hashlib.sha256(text.encode()).hexdigest().encode() + b"\n"
 
 
 def _read_manifest(folder: Folder) -> Manifest:
@@ -115,9 +131,9 @@ def finish(folder: Folder, plan: Plan) -> Manifest | int:
             return _join(folder, plan, [parts[number] for number in range(len(parts))])
     except FileNotFoundError:
         # Another process that finishes the same build may have got further, and tidied up.
-        if not _is_finished(folder, plan):
+        if not is_finished(folder, plan):
             raise
-    return _read_manifest(folder) if _is_finished(folder, plan) else len(plan.parts) - len(parts)
+    return _read_manifest(folder) if is_finished(folder, plan) else len(plan.parts) - len(parts)
 
 
 def _join(folder: Folder, plan: Plan, parts: list[Manifest]) -> Manifest:
@@ -135,6 +151,7 @@ def _join(folder: Folder, plan: Plan, parts: list[Manifest]) -> Manifest:
             with folder.file_system.open(folder.path(part_file(number, "rejects")), "rb") as stream:
                 while content := stream.read(_COPIED_BYTES):
                     rejects.write(content)
+    folder.write(DIGEST_NAME, _digest(plan))
     folder.write(FILE_NAME, manifest.to_json().encode())
     _tidy(folder)
     return manifest
@@ -152,9 +169,10 @@ def _check(folder: Folder, plan: Plan, manifest: Manifest) -> None:
             raise DataError(f"no drawing of category {name!r} could be taken: all were rejected or skipped")
         refuse_missing_categories(missing, words.union(plan.file_categories, manifest.categories))
     if manifest.moments.count == 0:
+        rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
         raise DataError(
-            f"none of the {manifest.num_accepted} drawings taken is in the training split "
-            f"({sum(manifest.rejected.values())} were rejected); give more drawings"
+            f"none of the {manifest.num_accepted} drawings taken is in the training split (rejected: {rejected}); "
+            "give more drawings"
         )
     if manifest.scale == 0:
         raise DataError(

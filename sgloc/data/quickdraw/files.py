@@ -12,7 +12,7 @@ from sgloc.errors import DataError
 
 # Drawings unpack to five times their packed size, and a file of few bytes may well be one of many equal drawings.
 MAX_COMPRESSION_RATIO = 200
-_ALWAYS_UNPACKED = 64 * 2**20
+_ALWAYS_UNPACKED = 2**20
 _BUFFER_BYTES = 2**18
 
 
