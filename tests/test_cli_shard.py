@@ -13,7 +13,10 @@ SOURCES: dict[str, tuple[bytes, str]] = {
     "none.npz": (b"", "is empty; fetch it again"),
     "page.npz": (b"<!DOCTYPE html><html><body>404</body></html>", "does not start with the zip magic bytes"),
     "cut.npz": (b"PK\x03\x04" + bytes(60), "cannot be read (BadZipFile"),
-    "odd.ndjson": (b"not json\n{}\n", "none of the 0 drawings taken is in the training split (rejected: 1 malformed_json, 1 missing_field)"),
+    "odd.ndjson": (
+        b"not json\n{}\n",
+        "none of the 0 drawings taken is in the training split (rejected: 1 malformed_json, 1 missing_field)",
+    ),
     "odd.ndjson.gz": (b"not gzip", "cannot be read (BadGzipFile"),
     "cat.txt": (b"x", "does not end in .ndjson"),
 }
