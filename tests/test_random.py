@@ -170,7 +170,7 @@ def test_neighbouring_counters_are_uncorrelated() -> None:
 def test_purposes_keep_their_numbers() -> None:
     # They are part of every run's identity.
     assert {purpose.name: purpose.value for purpose in Purpose} == {
-        "SHARD_ORDER": 1,
+        "BLOCK_ORDER": 1,
         "WINDOW_ORDER": 2,
         "SCALE": 3,
         "DROP_POINT": 4,

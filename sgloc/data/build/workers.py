@@ -6,6 +6,7 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -140,7 +141,14 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.number: int | None = None
         self._process: SpawnProcess = context.Process(target=_work, args=(work, theirs), daemon=True)
-        self._process.start()
+        # Until it has settled what Ctrl-C is to do to it, it is not to hear of it. The tracker, which the first process
+        # starts, would unblock it.
+        resource_tracker.ensure_running()
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            self._process.start()
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
 
     def begin(self, number: int | None) -> None:
@@ -191,6 +199,7 @@ def _work(work: Work, connection: Connection) -> None:
     die_with_parent()
     # Of Ctrl-C the parent tells.
     signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     # When the parent dies, the pipe may break before the kernel has ended this process too.
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
