@@ -13,7 +13,8 @@ from tests.commands import said  # noqa: F401
 from tests.drawings import make_drawings, write_npz
 
 # Fixtures of real servers, for whatever test asks for them.
-from tests.servers import faulty, nginx, s3, s3_endpoint  # noqa: F401
+from tests.faulty import faulty  # noqa: F401
+from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("sgloc", deadline=None)

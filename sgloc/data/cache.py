@@ -1,4 +1,4 @@
-"""A folder of blocks on a fast disk, shared by the processes of a node, that never grows beyond a limit.
+"""A folder of blocks on a fast disk, shared by the processes of a node, kept within a limit by up to eight of them.
 
 There is no lock and no index, so that nothing is left behind by a process that is killed: a block is written under a
 name of its own and renamed, a block that is read becomes the youngest, and whoever has written enough deletes the

@@ -74,7 +74,7 @@ def training_batches(
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
     """
-    # Local reads wait for nothing, and decoding blocks in several threads is slower than in one.
+    # Where reads wait for nothing, more threads only wait for each other.
     num_threads = num_threads or (1 if reader.is_local else _REMOTE_THREADS)
     fetchers = ThreadPoolExecutor(num_threads, thread_name_prefix="sgloc-fetch")
     assembler = ThreadPoolExecutor(1, thread_name_prefix="sgloc-read-ahead")

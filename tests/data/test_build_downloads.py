@@ -12,7 +12,8 @@ from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
 from tests.builds import folder_bytes, write_categories
 from tests.drawings import make_drawings, write_binary, write_ndjson
-from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
+from tests.faulty import Fault, FaultyProxy, Plan
+from tests.servers import Bucket, Nginx
 
 WORDS = ("alarm clock", "cat", "dog")
 OPTIONS = BuildOptions(categories=WORDS, sketches_per_shard=256)

@@ -21,7 +21,8 @@ from sgloc.data.remote.access import Retries
 from sgloc.data.remote.download import download
 from sgloc.data.remote.file import RANGE_BYTES
 from sgloc.errors import DataError
-from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
+from tests.faulty import Fault, FaultyProxy, Plan
+from tests.servers import Bucket, Nginx
 
 # Two ranges and a bit; it begins like an npz file.
 CONTENT = b"PK\x03\x04" + random.Random(0).randbytes(2 * RANGE_BYTES + 12345)

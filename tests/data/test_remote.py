@@ -19,7 +19,8 @@ from fsspec.spec import AbstractFileSystem
 
 from sgloc.data.remote.access import DamagedReadError, Retries, is_transient, open_file_system, read_range, retrying
 from sgloc.errors import DataError
-from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
+from tests.faulty import Fault, FaultyProxy, Plan
+from tests.servers import Bucket, Nginx
 
 CONTENT = bytes(range(256)) * 1000
 FAST = Retries(num_attempts=3, first_delay=0.01, longest_delay=0.02, timeout=0.5)

@@ -15,7 +15,8 @@ from pathlib import Path
 import fsspec.core
 import pytest
 
-from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
+from tests.faulty import Fault, FaultyProxy, Plan
+from tests.servers import Bucket, Nginx
 
 CONTENT = bytes(range(256)) * 1000
 

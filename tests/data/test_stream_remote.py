@@ -20,7 +20,8 @@ from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
 from tests.data.test_stream import expect_equal
 from tests.drawings import make_drawings, write_ndjson
-from tests.servers import Bucket, Fault, FaultyProxy, Nginx, Plan
+from tests.faulty import Fault, FaultyProxy, Plan
+from tests.servers import Bucket, Nginx
 
 RETRIES = Retries(num_attempts=5, first_delay=0.01, longest_delay=0.05, timeout=1.0)
 # Of eight readers, one may meet every third answer several times.
