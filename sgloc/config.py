@@ -192,6 +192,9 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
     float32."""
+    deepspeed: str = ""
+    """JSON file of DeepSpeed, such as those in configs/deepspeed; empty: train with DistributedDataParallel. The result
+    is the same."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute; auto takes CUDA when there is one."""
     log_every: int = 10
@@ -204,6 +207,15 @@ class TrainConfig:
     """Steps between checkpoints, besides those at a new best, at a stop and at the end."""
     keep_checkpoints: int = 2
     """Newest checkpoints that are kept, besides the best."""
+    keep_every: int = 0
+    """Keep the checkpoints of every so manieth step as well, for good; 0: none."""
+    save_attempts: int = 3
+    """Checkpoints in a row that may fail to be written before the run stops."""
+    bad_steps: int = 3
+    """Steps in a row that are skipped because their loss or gradient is not finite, before the run stops."""
+    timeout: float = 600.0
+    """Seconds that a process waits for the others before it gives up, so that a process that hangs ends the run, which
+    its launcher then starts again."""
 
     def __post_init__(self) -> None:
         # Batch norm over one drawing would make every code the same.
@@ -215,10 +227,13 @@ class TrainConfig:
             "validate_every",
             "checkpoint_every",
             "keep_checkpoints",
+            "save_attempts",
         ):
             _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         _require(0 <= self.seed < 2**63, "train.seed", "at least 0 and below 2**63", self.seed)
-        _require(self.patience >= 0, "train.patience", "at least 0", self.patience)
+        for name in ("patience", "keep_every", "bad_steps"):
+            _require(getattr(self, name) >= 0, f"train.{name}", "at least 0", getattr(self, name))
+        _require(self.timeout >= 1, "train.timeout", "at least 1", self.timeout)
         _require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
 
 
@@ -230,6 +245,14 @@ class LogConfig:
     """Weights & Biases, from rank 0."""
     wandb_project: str = "sketchgloc"
     """Weights & Biases project."""
+    tensorboard: bool = False
+    """Write TensorBoard's files into the run's folder."""
+    gallery: int = 8
+    """Validation drawings that are shown redrawn at each validation, where Weights & Biases or TensorBoard is on; 0:
+    none."""
+
+    def __post_init__(self) -> None:
+        _require(self.gallery >= 0, "log.gallery", "at least 0", self.gallery)
 
 
 @dataclass(frozen=True)
@@ -260,14 +283,21 @@ _FREE_OPTIONS = frozenset(
         "train.accumulation",
         "train.checkpoint_decoder",
         "train.compile",
+        "train.deepspeed",
         "train.device",
         "train.log_every",
         "train.validate_every",
         "train.patience",
         "train.checkpoint_every",
         "train.keep_checkpoints",
+        "train.keep_every",
+        "train.save_attempts",
+        "train.bad_steps",
+        "train.timeout",
         "log.wandb",
         "log.wandb_project",
+        "log.tensorboard",
+        "log.gallery",
     }
 )
 

@@ -13,7 +13,8 @@ import torch.distributed as dist
 
 from sgloc.errors import ConfigError, SglocError
 
-_TIMEOUT = datetime.timedelta(minutes=30)
+# Until all processes of a run have met.
+_MEETING_TIMEOUT = datetime.timedelta(minutes=30)
 
 Value = TypeVar("Value")
 
@@ -90,9 +91,15 @@ def select_device(wanted: str, placement: Placement) -> torch.device:
 
 
 @contextlib.contextmanager
-def process_group(placement: Placement, device: torch.device) -> Iterator[None]:
+def process_group(placement: Placement, device: torch.device, timeout: float = 1800.0) -> Iterator[None]:
     """The default process group, of one process too, so that there is one way through the code: nccl on CUDA, gloo
-    elsewhere."""
+    elsewhere.
+
+    Args:
+        placement: of this process.
+        device: of this process.
+        timeout: seconds that a collective waits for a rank.
+    """
     if placement.launcher == "plain":
         store: dist.Store = dist.HashStore()
     else:
@@ -102,7 +109,7 @@ def process_group(placement: Placement, device: torch.device) -> Iterator[None]:
             placement.port,
             None,
             is_master=placement.rank == 0 and not agent_serves,
-            timeout=_TIMEOUT,
+            timeout=_MEETING_TIMEOUT,
         )
         # A restarted attempt must not find the keys of the one before.
         store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", server)
@@ -110,7 +117,11 @@ def process_group(placement: Placement, device: torch.device) -> Iterator[None]:
         torch.cuda.set_device(device)
     backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
-        backend, store=store, rank=placement.rank, world_size=placement.world_size, timeout=_TIMEOUT
+        backend,
+        store=store,
+        rank=placement.rank,
+        world_size=placement.world_size,
+        timeout=datetime.timedelta(seconds=timeout),
     )
     try:
         yield
@@ -137,9 +148,36 @@ def on_rank_0(function: Callable[[], Value]) -> Value:
     return outcome[0]  # type: ignore[no-any-return]
 
 
+def on_each_rank(function: Callable[[], Value]) -> Value:
+    """What a function gives on this rank; where it raises on some rank, all ranks raise. All ranks must call this.
+
+    Raises:
+        SglocError: on every rank, what the function raised on the first rank where it did.
+    """
+    value, error = None, None
+    try:
+        value = function()
+    except SglocError as raised:
+        error = raised
+    errors: list[SglocError | None] = [None] * dist.get_world_size()
+    dist.all_gather_object(errors, error)
+    failed = [rank for rank, raised in enumerate(errors) if raised is not None]
+    if failed:
+        first = errors[failed[0]]
+        assert first is not None
+        first.told = dist.get_rank() != failed[0]
+        raise first
+    return value  # type: ignore[return-value]
+
+
 def is_lost_peer(error: RuntimeError) -> bool:
     """Whether a collective failed because another process has ended."""
     return any(phrase in str(error) for phrase in ("Connection closed by peer", "Connection reset by peer"))
+
+
+def is_timeout(error: RuntimeError) -> bool:
+    """Whether a collective failed because another process did not take part in time."""
+    return any(phrase in str(error) for phrase in ("Timed out waiting", "timed out", "Timeout"))
 
 
 def gather_to_rank_0(value: Value) -> list[Value]:

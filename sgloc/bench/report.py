@@ -15,7 +15,7 @@ from rich.table import Column, Table
 
 from sgloc.bench.timing import Ceiling, Spread
 from sgloc.train.metrics import peak_memory
-from sgloc.train.session import versions
+from sgloc.train.versions import versions
 
 Record = dict[str, Any]
 

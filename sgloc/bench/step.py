@@ -18,10 +18,10 @@ from sgloc.bench.timing import Ceiling, Clock, Spread, executed_flops
 from sgloc.config import Config
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
-from sgloc.train.engine import DDPEngine, Engine
+from sgloc.train.engine import Engine, open_engine
 from sgloc.train.metrics import peak_memory
+from sgloc.train.opening import build_model
 from sgloc.train.schedule import learning_rate
-from sgloc.train.session import build_model
 
 PHASES = ("forward", "backward", "optimizer")
 _WARM_UP_STEPS = 2
@@ -56,9 +56,15 @@ def bench_step(options: BenchOptions, config: Config) -> Report:
     placement = dist.resolve_placement({})
     with dist.process_group(placement, options.device):
         model = build_model(config, num_longest).to(options.device)
-        with closing(DDPEngine(model, config, options.device, placement.world_size)) as engine:
+        with closing(open_engine(model, config, options.device, placement.world_size)) as engine:
             _measure(report, engine, config, [("step", batch), ("step with a long sketch", longer)], options)
     return report
+
+
+def take_step(engine: Engine, sketches: SketchBatch, learning_rate: float) -> None:
+    """A whole training step."""
+    engine.backward(sketches)
+    engine.update(learning_rate)
 
 
 class _Stopwatch:
@@ -94,7 +100,7 @@ class _Stopwatch:
     def time(self, engine: Engine, sketches: SketchBatch, rate: float) -> dict[str, float]:
         """Take a step; seconds of the whole and of its phases."""
         start = self.clock.mark()
-        engine.train_step(sketches, rate)
+        take_step(engine, sketches, rate)
         end = self.clock.mark()
         marks = (start, self.forward_end, self.backward_end, end)
         phases = zip(PHASES, marks[:-1], marks[1:], strict=True)
@@ -110,7 +116,7 @@ def _measure(
     peaks = []
     for _, sketches in batches:
         for _ in range(_WARM_UP_STEPS):
-            engine.train_step(sketches, rate)
+            take_step(engine, sketches, rate)
         # Read here, before the larger batch: a process's peak never falls.
         peaks.append(peak_memory(options.device))
     dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
@@ -127,7 +133,7 @@ def _measure(
         flops = training_flops(
             config.model, Shapes.of(sketches), config.train.accumulation, config.train.checkpoint_decoder
         )
-        _, executed = executed_flops(partial(engine.train_step, sketches, rate))
+        _, executed = executed_flops(partial(take_step, engine, sketches, rate))
         more: dict[str, Any] = {"ceilings": rates, "peak_memory_mib": peak}
         sizes = (len(sketches), len(sketches.points))
         whole = [time["step"] for time in times]

@@ -7,9 +7,11 @@ from collections.abc import Iterator
 from sgloc import dist
 from sgloc.config import Config
 from sgloc.errors import TrainingError
+from sgloc.failpoint import failpoint
 from sgloc.train.metrics import Record, peak_memory
+from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
-from sgloc.train.session import Session, open_session
+from sgloc.train.session import Session
 
 
 def train(config: Config, resume: str) -> None:
@@ -26,9 +28,14 @@ def train(config: Config, resume: str) -> None:
     try:
         _train(config, resume)
     except RuntimeError as error:
-        if not dist.is_lost_peer(error):
-            raise
-        raise TrainingError("another process of this run is gone; what it said last tells why") from error
+        if dist.is_lost_peer(error):
+            raise TrainingError("another process of this run is gone; what it said last tells why") from error
+        if dist.is_timeout(error):
+            raise TrainingError(
+                f"another process of this run has not answered for {config.train.timeout:.0f} s (train.timeout); "
+                "start again, and the run goes on from its newest checkpoint"
+            ) from error
+        raise
 
 
 def _train(config: Config, resume: str) -> None:
@@ -39,16 +46,22 @@ def _train(config: Config, resume: str) -> None:
             with meter.waiting():
                 packed = feed.next()
             rate = learning_rate(config.optimizer, state.step)
-            losses, gradient_norm = session.engine.train_step(session.prepare(packed, session.device), rate)
+            failpoint("step", state.step + 1)
+            losses, gradient_norm = session.engine.backward(session.prepare(packed, session.device))
             state.step += 1
-            stop = session.account(losses, gradient_norm)
+            stop, is_good = session.account(losses, gradient_norm, packed)
+            if is_good:
+                session.engine.update(rate)
+            else:
+                session.engine.discard()
             meter.count(packed.num_points)
             if state.step % every.log_every == 0:
                 session.log_training(gradient_norm, rate, {**meter.read(), **feed.counts()})
             last = state.step == every.num_steps
             improved = (last or state.step % every.validate_every == 0) and session.validate()
-            if stop or improved or session.is_finished or state.step % every.checkpoint_every == 0:
+            if improved or state.step % every.checkpoint_every == 0:
                 session.save()
+        session.save_at_last()
         session.say(_farewell(session, stop))
 
 

@@ -1,43 +1,25 @@
-"""A run in progress: everything the loop works with, built fresh or as a checkpoint left it."""
+"""A run in progress: everything the loop works with."""
 
-import contextlib
-import dataclasses
-import hashlib
-import json
-import os
-import platform
-import subprocess
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
-import fsspec.core
 import numpy as np
 import torch
-import yaml
 from torch import Tensor
 
-import sgloc
 from sgloc import dist
-from sgloc.config import Config, identity
-from sgloc.data.batch import Preparation
-from sgloc.data.manifest import Manifest, load_manifest
-from sgloc.data.reader import ShardReader
+from sgloc.config import Config
+from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.data.manifest import Manifest
 from sgloc.data.stream import Share
-from sgloc.errors import CheckpointError, ConfigError, DataError, TrainingError
-from sgloc.nn.sketchgloc import LossSums, SketchGloc
-from sgloc.train.checkpoint import (
-    CheckpointManifest,
-    load_tensors,
-    read_checkpoint,
-    refuse_other_tensors,
-    save_checkpoint,
-)
-from sgloc.train.engine import DDPEngine, Engine
-from sgloc.train.feed import Feed, read_options
-from sgloc.train.lock import only_writer
-from sgloc.train.metrics import JSONLines, Logger, Record, Terminal, WeightsAndBiases
-from sgloc.train.resume import checkpoint_to_resume, refuse_other_run
+from sgloc.errors import TrainingError
+from sgloc.failpoint import failpoint
+from sgloc.nn.sketchgloc import LossSums
+from sgloc.train.bad_steps import FILE_NAME as BAD_STEPS
+from sgloc.train.bad_steps import write_bad_step
+from sgloc.train.engine import Engine
+from sgloc.train.feed import Feed
+from sgloc.train.metrics import Logger, Record, Terminal
+from sgloc.train.saving import Saving
 from sgloc.train.signals import StopFlag
 from sgloc.train.state import LossWindow, TrainState
 from sgloc.train.validate import Validation
@@ -56,6 +38,7 @@ class Session:
         prepare: makes training batches ready on the device.
         validation: computes the validation loss.
         state: advances with the run, and is saved.
+        saving: saves it.
         stop: set when this process was asked to stop.
         loggers: take the records; empty except on rank 0.
     """
@@ -68,6 +51,7 @@ class Session:
     prepare: Preparation
     validation: Validation
     state: TrainState
+    saving: Saving
     stop: StopFlag
     loggers: list[Logger]
 
@@ -85,29 +69,52 @@ class Session:
         share = Share(size, self.placement.rank, self.placement.world_size, self.state.step * size)
         return Feed(self.config.data, self.manifest, self.state, share, self.config.train.seed, self.device)
 
-    def account(self, losses: LossSums, gradient_norm: Tensor) -> bool:
-        """Add a step's losses of all ranks to the window, and agree on whether to stop: some rank was asked to.
+    def account(self, losses: LossSums, gradient_norm: Tensor, packed: PackedBatch) -> tuple[bool, bool]:
+        """Add a step's losses of all ranks to the window, unless they or the gradient are not finite.
+
+        Args:
+            losses: of this rank's share of the batch.
+            gradient_norm: of the whole gradient.
+            packed: the share.
+
+        Returns:
+            Whether to stop, since some rank was asked to; and whether the step is to be taken. All ranks agree on both.
 
         Raises:
-            TrainingError: if the loss or the gradient's norm, which is the same on all ranks, is not finite.
+            TrainingError: if too many steps in a row are not finite.
         """
         numbers = [*(float(term) for term in losses), float(self.stop.requested)]
         mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
+        if failpoint("loss", self.state.step):
+            total = float("nan")
         if not np.isfinite(total + float(gradient_norm)):
-            error = TrainingError(
-                f"the loss of step {self.state.step} is {total}, its gradient's norm {float(gradient_norm)}; "
-                "lower optimizer.learning_rate and start again, in another --train.run_dir"
-            )
-            # All ranks see the same numbers and come here together.
-            error.told = self.placement.rank != 0
-            raise error
+            self._skip_step(float(losses.total), float(gradient_norm), packed)
+            return stops > 0, False
+        self.state.num_bad_steps = 0
         window = self.state.window
         window.num_sketches += self.config.train.global_batch
         window.mixture += mixture
         window.pen += pen
         window.divergence += divergence
         window.total += total
-        return stops > 0
+        return stops > 0, True
+
+    def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
+        """Write the step's sketches down, and give up if there were too many such steps in a row."""
+        run_dir, state, most = self.config.train.run_dir, self.state, self.config.train.bad_steps
+        write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id)
+        state.num_bad_steps += 1
+        state.num_skipped_steps += 1
+        if state.num_bad_steps > most:
+            error = TrainingError(
+                f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that were "
+                f"skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and start again "
+                "in another --train.run_dir"
+            )
+            # All ranks see the same numbers and come here together.
+            error.told = self.placement.rank != 0
+            raise error
+        self.say(f"step {state.step} is skipped: its loss or gradient is not finite ({run_dir}/{BAD_STEPS})")
 
     def log(self, event: str, record: Record) -> None:
         """Give a record of this step to every logger."""
@@ -118,12 +125,12 @@ class Session:
         """Log the losses since the last such line, averaged, with the last step's gradient norm, and start a new
         window."""
         window = self.state.window
-        means = {
-            "loss": window.total / window.num_sketches,
-            "mixture": window.mixture / window.num_sketches,
-            "pen": window.pen / window.num_sketches,
-            "divergence": window.divergence / window.num_sketches,
+        sums = {"loss": window.total, "mixture": window.mixture, "pen": window.pen, "divergence": window.divergence}
+        # All steps of the window may have been skipped.
+        means: Record = {
+            name: value / window.num_sketches if window.num_sketches else None for name, value in sums.items()
         }
+        means["skipped_steps"] = self.state.num_skipped_steps
         self.log(
             "train", {**means, "gradient_norm": float(gradient_norm), "learning_rate": learning_rate, **performance}
         )
@@ -145,186 +152,15 @@ class Session:
         return improved
 
     def save(self) -> None:
-        """Commit a checkpoint of this step."""
-        options = dataclasses.asdict(self.config)
-        manifest = CheckpointManifest(
-            step=self.state.step,
-            world_size=self.placement.world_size,
-            global_batch=self.config.train.global_batch,
-            config=options,
-            config_hash=hashlib.sha256(json.dumps(identity(options)).encode()).hexdigest(),
-            data_identity=self.manifest.identity,
-            scale=self.manifest.scale,
-            longest_points=self.manifest.longest_points,
-            state=dataclasses.asdict(self.state),
-            versions=versions(),
-            files={},
-        )
-        save_checkpoint(
-            self.config.train.run_dir,
-            manifest,
-            self.engine.tensors(),
-            keep=self.config.train.keep_checkpoints,
-            best_step=self.state.best_step,
-        )
+        """Save a checkpoint of this step: training may go on while it is written."""
+        failpoint("save", self.state.step)
+        self.saving.save(self.engine, self.state)
+
+    def save_at_last(self) -> None:
+        """Save a checkpoint of this step, unless that has been done, and wait until it is committed."""
+        self.saving.save_at_last(self.engine, self.state)
 
     def say(self, sentence: str) -> None:
         """Tell the user, once for all ranks."""
         if self.placement.rank == 0:
             Terminal(self.config.train.num_steps).console.print(sentence, soft_wrap=True)
-
-
-def versions() -> dict[str, str]:
-    """Versions of what computes, and the git revision of the program where it is known."""
-    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
-    try:
-        revision = subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):
-        revision = "unknown"
-    return {
-        "sgloc": sgloc.__version__,
-        "torch": torch.__version__,
-        "numpy": np.__version__,
-        "python": platform.python_version(),
-        "git": revision,
-    }
-
-
-def build_model(config: Config, longest_points: int) -> SketchGloc:
-    """A model with the initial weights of the configured seed; the same on every rank and every start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        return SketchGloc(config.model, config.loss, longest_points)
-
-
-def _restore(engine: Engine, folder: str, config: Config, manifest: Manifest) -> TrainState:
-    """Bring the engine to where a checkpoint left it."""
-    checkpoint = read_checkpoint(folder, verify=False)
-    tensors = engine.tensors()
-
-    def check() -> TrainState:
-        refuse_other_run(folder, checkpoint, config, manifest)
-        refuse_other_tensors(folder, checkpoint, tensors)
-        try:
-            return TrainState(**{**checkpoint.state, "window": LossWindow(**checkpoint.state["window"])})
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error
-
-    state = dist.on_rank_0(check)
-    load_tensors(folder, checkpoint, tensors)
-    return state
-
-
-def _write_config(config: Config) -> None:
-    """Write the resolved configuration and the versions beside the run."""
-    try:
-        file_system, root = fsspec.core.url_to_fs(config.train.run_dir)
-        file_system.makedirs(root, exist_ok=True)
-        file_system.pipe_file(
-            f"{root}/config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode()
-        )
-        file_system.pipe_file(f"{root}/versions.json", (json.dumps(versions(), indent=1) + "\n").encode())
-    except OSError as error:
-        raise ConfigError(
-            f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
-        ) from error
-
-
-def _open_loggers(config: Config, state: TrainState) -> list[Logger]:
-    """Rank 0's loggers; W&B's id goes into the state."""
-    loggers: list[Logger] = [JSONLines(config.train.run_dir, state.step), Terminal(config.train.num_steps)]
-    if config.log.wandb != "disabled":
-        wandb = WeightsAndBiases(config, dataclasses.asdict(config), state.wandb_id)
-        state.wandb_id = wandb.run_id
-        loggers.append(wandb)
-    return loggers
-
-
-def _load_data(config: Config, placement: dist.Placement) -> Manifest:
-    """The manifest of shards that fit the configuration."""
-    if not config.data.path:
-        raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
-    if config.train.global_batch < placement.world_size:
-        raise ConfigError(
-            f"train.global_batch is {config.train.global_batch}, "
-            f"but there are {placement.world_size} processes; each needs a drawing"
-        )
-    manifest = load_manifest(config.data.path)
-    if manifest.splits["valid"].num_sketches == 0:
-        raise DataError(f"{config.data.path} holds no validation drawing; build the shards from more drawings")
-    return manifest
-
-
-@contextlib.contextmanager
-def open_session(config: Config, resume: str) -> Iterator[Session]:
-    """Build a run, or rebuild it as its checkpoint left it; inside, signals only set the stop flag.
-
-    Args:
-        config: of the run.
-        resume: see `checkpoint_to_resume`.
-
-    Raises:
-        SglocError: if the configuration, the shards or the checkpoint cannot be used.
-    """
-    placement = dist.resolve_placement(os.environ)
-    device = dist.select_device(config.train.device, placement)
-    stop = StopFlag()
-    with contextlib.ExitStack() as stack:
-        stack.enter_context(dist.process_group(placement, device))
-        stack.enter_context(stop.listening())
-        console = Terminal(config.train.num_steps).console
-        manifest = dist.on_rank_0(lambda: _load_data(config, placement))
-        # Asked twice: before the folder is touched, and for good once nobody else can write to it.
-        dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
-        dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
-        folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, lambda _: None))
-        engine = DDPEngine(
-            build_model(config, manifest.longest_points).to(device), config, device, placement.world_size
-        )
-        stack.callback(engine.close)
-        state = _restore(engine, folder, config, manifest) if folder else TrainState()
-        fixed = Preparation(
-            scale=manifest.scale,
-            seed=config.train.seed,
-            disturb_scale=config.data.disturb_scale,
-            max_node_points=config.model.max_node_points,
-        )
-        session = Session(
-            config=config,
-            placement=placement,
-            device=device,
-            manifest=manifest,
-            engine=engine,
-            prepare=dataclasses.replace(
-                fixed, augment_scale=config.data.augment_scale, drop_probability=config.data.drop_probability
-            ),
-            validation=_validation(config, manifest, fixed, placement),
-            state=state,
-            stop=stop,
-            loggers=[],
-        )
-        dist.on_rank_0(lambda: _write_config(config))
-        if placement.rank == 0:
-            session.loggers = _open_loggers(config, state)
-        for logger in session.loggers:
-            stack.callback(logger.close)
-        session.say(_greeting(session, folder))
-        yield session
-
-
-def _validation(config: Config, manifest: Manifest, prepare: Preparation, placement: dist.Placement) -> Validation:
-    reader = ShardReader(config.data.path, manifest, "valid", options=read_options(config.data, placement.rank))
-    batch_size = -(-config.train.global_batch // (placement.world_size * config.train.accumulation))
-    where = (placement.rank, placement.world_size, config.data.bad_shards)
-    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where)
-
-
-def _greeting(session: Session, folder: str | None) -> str:
-    placement, manifest = session.placement, session.manifest
-    num_parameters = sum(parameter.numel() for parameter in session.engine.model.parameters())
-    num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
-    return (
-        f"{f'resuming from {folder}' if folder else 'starting anew'} in {session.config.train.run_dir}: "
-        f"{placement.world_size} process(es) by {placement.launcher} on {session.device.type}, "
-        f"{num_parameters:,} parameters, {num_drawings:,} training drawings of {num_categories} categories"
-    )

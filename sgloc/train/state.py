@@ -28,6 +28,8 @@ class TrainState:
         seconds: time spent training, over all restarts.
         wandb_id: of the Weights & Biases run; None when there is none.
         window: losses since the last line of metrics.
+        num_bad_steps: steps skipped in a row, up to now, because their loss or gradient was not finite.
+        num_skipped_steps: of the whole run, for that reason.
         skipped_shards: training shards that stayed bad and are skipped, by their paths.
         num_skipped_sketches: positions of the order that were skipped for it.
     """
@@ -39,5 +41,7 @@ class TrainState:
     seconds: float = 0.0
     wandb_id: str | None = None
     window: LossWindow = field(default_factory=LossWindow)
+    num_bad_steps: int = 0
+    num_skipped_steps: int = 0
     skipped_shards: list[str] = field(default_factory=list)
     num_skipped_sketches: int = 0

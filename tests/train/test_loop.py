@@ -13,9 +13,9 @@ from torch._dynamo.testing import CompileCounter
 from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
 from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import SketchGloc
-from sgloc.train import session
 from sgloc.train.checkpoint.manifest import checkpoint_steps, find_checkpoint
 from sgloc.train.loop import train
+from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
 from sgloc.train.validate import Validation
 
@@ -114,12 +114,13 @@ def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(
 
 def test_validation_is_the_same_every_time_and_changes_nothing(sample_shards: str, tmp_path: Path) -> None:
     config = make_config(sample_shards, tmp_path)
-    with session.open_session(config, "auto") as run:
-        weights = {name: value.clone() for name, value in run.engine.tensors().items()}
+    with open_session(config, "auto") as run:
+        weights = run.engine.snapshot(lambda name: True)
         first = run.validation(run.engine.model, run.device, False)
         assert first == run.validation(run.engine.model, run.device, False)
         assert run.engine.model.training
-        assert all(torch.equal(value, weights[name]) for name, value in run.engine.tensors().items())
+        after = run.engine.snapshot(lambda name: True)
+        assert all(torch.equal(value, weights[name]) for name, value in after.items())
         assert first["loss"] == pytest.approx(first["mixture"] + first["pen"])
 
 
@@ -141,8 +142,11 @@ def test_no_validation_drawing_no_path_and_too_many_processes_are_refused(sample
         train(make_config(str(tmp_path / "empty"), tmp_path), "auto")
 
 
-def test_a_loss_that_is_not_finite_stops_the_run(sample_shards: str, tmp_path: Path) -> None:
-    config = make_config(sample_shards, tmp_path)
+def test_losses_that_stay_infinite_stop_the_run(sample_shards: str, tmp_path: Path) -> None:
+    config = make_config(sample_shards, tmp_path, bad_steps=2)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=1e30, min_learning_rate=1e30))
-    with pytest.raises(TrainingError, match=r"the loss of step \d+ is .*(nan|inf)"):
+    with pytest.raises(TrainingError, match=r"step \d+ is not finite, after 2 such steps in a row .*bad-steps\.ndjson"):
         train(config, "auto")
+    lines = [json.loads(line) for line in (tmp_path / "bad-steps.ndjson").read_text().splitlines()]
+    assert [line["step"] for line in lines] == [2, 3, 4]
+    assert all(len(set(line["key_ids"])) == 16 and line["rank"] == 0 for line in lines)

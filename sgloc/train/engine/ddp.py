@@ -1,7 +1,9 @@
-"""Engines: how a batch becomes an optimizer step. DDP here; the loop knows only the protocol."""
+"""Replicated weights: torch's DistributedDataParallel."""
 
+import contextlib
 import gc
-from typing import Protocol
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
 
 import torch
 from torch import Tensor, nn
@@ -10,36 +12,13 @@ from torch.nn.parallel import DistributedDataParallel
 from sgloc.config import Config
 from sgloc.nn.sketchgloc import LossSums, SketchGloc
 from sgloc.sketch.ragged import SketchBatch
-
-
-class Engine(Protocol):
-    """What the training loop asks of an engine.
-
-    Attributes:
-        model: the model itself, for validation.
-    """
-
-    model: SketchGloc
-
-    def train_step(self, sketches: SketchBatch, learning_rate: float) -> tuple[LossSums, Tensor]:
-        """One optimizer step on this rank's share of the global batch.
-
-        Returns:
-            This rank's loss terms, and the norm of the whole gradient before clipping, 0-dimensional.
-        """
-        ...
-
-    def tensors(self) -> dict[str, Tensor]:
-        """All tensors that a checkpoint must hold, by name. Loading writes into them."""
-        ...
-
-    def close(self) -> None:
-        """Let go of the process group; no step will follow."""
-        ...
+from sgloc.train.engine.protocol import meta
 
 
 class DDPEngine:
     """Replicated weights, gradients averaged by DistributedDataParallel, Adam (METHOD 8)."""
+
+    name = "DDP"
 
     def __init__(self, model: SketchGloc, config: Config, device: torch.device, world_size: int) -> None:
         self.model = model
@@ -84,21 +63,53 @@ class DDPEngine:
         self.model.train()
         self.optimizer.zero_grad()
 
-    def train_step(self, sketches: SketchBatch, learning_rate: float) -> tuple[LossSums, Tensor]:
-        """See `Engine.train_step`."""
+    def backward(self, sketches: SketchBatch) -> tuple[LossSums, Tensor]:
+        """See `Engine.backward`."""
         train = self.config.train
         self.optimizer.zero_grad()
+        # Batch norm's statistics are moved by the forward pass already.
+        self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             losses: LossSums = self.replica(sketches, train.accumulation, train.checkpoint_decoder)
         (losses.total * self.loss_factor).backward()
-        norm = torch.nn.utils.clip_grad_norm_(self.parameters, self.config.optimizer.clip_norm)
+        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
+        self.norm = torch.nn.utils.get_total_norm(gradients)
+        return LossSums(*(term.detach() for term in losses)), self.norm
+
+    def update(self, learning_rate: float) -> None:
+        """See `Engine.update`."""
+        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_norm, self.norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()
-        return LossSums(*(term.detach() for term in losses)), norm
 
-    def tensors(self) -> dict[str, Tensor]:
-        """See `Engine.tensors`."""
+    def discard(self) -> None:
+        """See `Engine.discard`."""
+        self.optimizer.zero_grad()
+        for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
+            buffer.copy_(before)
+
+    def layout(self) -> dict[str, Tensor]:
+        """See `Engine.layout`."""
+        return {name: meta(tensor) for name, tensor in self._tensors().items()}
+
+    def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
+        """See `Engine.snapshot`."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors().items() if mine(name)}
+
+    @torch.no_grad()
+    def restore(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """See `Engine.restore`."""
+        own = self._tensors()
+        for name, tensor in tensors:
+            own[name].copy_(tensor)
+
+    def whole_model(self) -> AbstractContextManager[SketchGloc]:
+        """See `Engine.whole_model`."""
+        return contextlib.nullcontext(self.model)
+
+    def _tensors(self) -> dict[str, Tensor]:
+        """The tensors themselves, by the names of `layout`."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         for name, parameter in self.model.named_parameters():
             tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}

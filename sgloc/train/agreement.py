@@ -1,0 +1,60 @@
+"""Before the first step: all ranks are about to compute the same run."""
+
+from dataclasses import asdict
+from typing import Any
+
+from sgloc import dist
+from sgloc.config import Config
+from sgloc.data.manifest import Manifest
+from sgloc.errors import ConfigError
+
+# Places may be named differently on every machine; what stands there is compared.
+_LOCAL_OPTIONS = frozenset({"data.path", "data.cache"})
+
+
+def refuse_other_ranks(config: Config, manifest: Manifest, versions: dict[str, str]) -> None:
+    """Refuse to start where a rank was given something else. All ranks must call it together.
+
+    Args:
+        config: of this rank.
+        manifest: of the shards that this rank sees.
+        versions: of the programs that this rank runs.
+
+    Raises:
+        ConfigError: on every rank, naming the first rank that differs from rank 0, and in what.
+    """
+    mine = {**_flat(asdict(config)), **_flat(versions, "versions."), **_of_manifest(manifest)}
+    every_rank = dist.gather_to_rank_0(mine)
+
+    def compare() -> None:
+        for rank, theirs in enumerate(every_rank):
+            for name, value in every_rank[0].items():
+                if theirs.get(name) != value:
+                    raise ConfigError(
+                        f"rank {rank} has {name} = {theirs.get(name)}, rank 0 has {value}; "
+                        "start all ranks with the same options, shards and programs"
+                    )
+
+    dist.on_rank_0(compare)
+
+
+def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in options.items():
+        path = f"{prefix}{name}"
+        if isinstance(value, dict):
+            flat |= _flat(value, f"{path}.")
+        elif path not in _LOCAL_OPTIONS:
+            flat[path] = value
+    return flat
+
+
+def _of_manifest(manifest: Manifest) -> dict[str, Any]:
+    """What tells sets of shards apart, what people understand first."""
+    counts = {f"manifest.{name}.num_sketches": split.num_sketches for name, split in manifest.splits.items()}
+    return {
+        "manifest.categories": len(manifest.categories),
+        **counts,
+        "manifest.scale": manifest.scale,
+        "manifest.identity": manifest.identity,
+    }

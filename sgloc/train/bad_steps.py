@@ -1,0 +1,48 @@
+"""Steps whose loss or gradient is not finite: skipped by all ranks, a few times, and written down."""
+
+import json
+
+import fsspec.core
+import numpy as np
+import numpy.typing as npt
+
+from sgloc import dist
+from sgloc.errors import TrainingError
+
+FILE_NAME = "bad-steps.ndjson"
+
+
+def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, key_id: npt.NDArray[np.uint64]) -> None:
+    """Append a line a rank to the run's bad-steps.ndjson. All ranks must call it together.
+
+    Args:
+        run_dir: folder or URL of the run.
+        step: that was skipped.
+        loss: of this rank's share of the batch, in nats; a rank whose loss is finite has no part in it.
+        gradient_norm: of the whole gradient.
+        key_id: uint64 [B], the sketches of this rank's share.
+
+    Raises:
+        TrainingError: on every rank, if it cannot be written.
+    """
+    line = {"step": step, "rank": None, "loss": loss, "gradient_norm": gradient_norm, "key_ids": key_id.tolist()}
+    lines = dist.gather_to_rank_0(line)
+
+    def append() -> None:
+        file_system, root = fsspec.core.url_to_fs(run_dir)
+        path = f"{root}/{FILE_NAME}"
+        try:
+            before = file_system.cat_file(path) if file_system.exists(path) else b""
+            # JSON has no word for what is not finite: it is spelled out.
+            texts = [json.dumps({**line, "rank": rank, **_spelled(line)}) + "\n" for rank, line in enumerate(lines)]
+            file_system.pipe_file(path, before + "".join(texts).encode())
+        except OSError as error:
+            raise TrainingError(f"step {step} is not finite, and {path} cannot be written ({error})") from error
+
+    dist.on_rank_0(append)
+
+
+def _spelled(line: dict[str, object]) -> dict[str, object]:
+    return {
+        name: value if np.isfinite(value) else str(value) for name, value in line.items() if isinstance(value, float)
+    }

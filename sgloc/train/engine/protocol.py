@@ -1,0 +1,72 @@
+"""What the training loop asks of an engine."""
+
+from collections.abc import Callable, Iterable
+from contextlib import AbstractContextManager
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from sgloc.nn.sketchgloc import LossSums, SketchGloc
+from sgloc.sketch.ragged import SketchBatch
+
+
+class Engine(Protocol):
+    """Weights, their gradients and their optimizer, spread over the ranks in one way or another.
+
+    Every method but `layout` is collective: all ranks must call it together.
+
+    Attributes:
+        name: for people, such as "DDP".
+        model: the model itself, to be called for validation; its weights may be looked at inside `whole_model` only.
+    """
+
+    name: str
+    model: SketchGloc
+
+    def backward(self, sketches: SketchBatch) -> tuple[LossSums, Tensor]:
+        """The gradient of the global batch's mean loss, from this rank's share of it.
+
+        Args:
+            sketches: the share, on the device.
+
+        Returns:
+            This rank's loss terms, and the norm of the whole gradient before clipping, 0-dimensional and the same on
+            all ranks.
+        """
+        ...
+
+    def update(self, learning_rate: float) -> None:
+        """Clip the gradient and take the optimizer's step with it (METHOD 8)."""
+        ...
+
+    def discard(self) -> None:
+        """Drop the gradient in place of `update`: everything that a checkpoint holds is as it was before `backward`."""
+        ...
+
+    def layout(self) -> dict[str, Tensor]:
+        """Shape and type of every tensor that a checkpoint must hold, on the meta device, by name: model.<weight or
+        buffer>, and optimizer.<weight>.step, .exp_avg and .exp_avg_sq. The same for every engine and world size."""
+        ...
+
+    def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
+        """Copies in host memory of those tensors of `layout` that this rank wants, each one whole; the steps that
+        follow do not change them."""
+        ...
+
+    def restore(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """Take the values of all tensors of `layout`, which every rank is given whole, in the same order."""
+        ...
+
+    def whole_model(self) -> AbstractContextManager[SketchGloc]:
+        """Inside, every weight of the model is whole on every rank, to be read."""
+        ...
+
+    def close(self) -> None:
+        """Let go of the process group; no step will follow."""
+        ...
+
+
+def meta(tensor: Tensor) -> Tensor:
+    """A tensor of the same shape and type without values."""
+    return torch.empty_like(tensor, device="meta")

@@ -1,0 +1,158 @@
+"""Opening a run: everything that the loop works with, built fresh or as a checkpoint left it."""
+
+import contextlib
+import dataclasses
+import json
+import os
+from collections.abc import Iterator
+
+import fsspec.core
+import torch
+import yaml
+
+from sgloc import dist
+from sgloc.config import Config
+from sgloc.data.batch import Preparation
+from sgloc.data.manifest import Manifest, load_manifest
+from sgloc.data.reader import ShardReader
+from sgloc.errors import ConfigError, DataError
+from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.train.agreement import refuse_other_ranks
+from sgloc.train.checkpoint.manifest import step_folder
+from sgloc.train.engine import open_engine
+from sgloc.train.feed import read_options
+from sgloc.train.lock import only_writer
+from sgloc.train.metrics import JSONLines, Logger, Terminal, WeightsAndBiases
+from sgloc.train.resume import checkpoint_to_resume
+from sgloc.train.saving import Saving, restore
+from sgloc.train.session import Session
+from sgloc.train.signals import StopFlag
+from sgloc.train.state import TrainState
+from sgloc.train.validate import Validation
+from sgloc.train.versions import versions
+
+
+def build_model(config: Config, longest_points: int) -> SketchGloc:
+    """A model with the initial weights of the configured seed; the same on every rank and every start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return SketchGloc(config.model, config.loss, longest_points)
+
+
+def _write_config(config: Config) -> None:
+    """Write the resolved configuration and the versions beside the run."""
+    try:
+        file_system, root = fsspec.core.url_to_fs(config.train.run_dir)
+        file_system.makedirs(root, exist_ok=True)
+        file_system.pipe_file(
+            f"{root}/config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode()
+        )
+        file_system.pipe_file(f"{root}/versions.json", (json.dumps(versions(), indent=1) + "\n").encode())
+    except OSError as error:
+        raise ConfigError(
+            f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
+        ) from error
+
+
+def _open_loggers(config: Config, state: TrainState) -> list[Logger]:
+    """Rank 0's loggers; W&B's id goes into the state."""
+    loggers: list[Logger] = [JSONLines(config.train.run_dir, state.step), Terminal(config.train.num_steps)]
+    if config.log.wandb != "disabled":
+        wandb = WeightsAndBiases(config, dataclasses.asdict(config), state.wandb_id)
+        state.wandb_id = wandb.run_id
+        loggers.append(wandb)
+    return loggers
+
+
+def _load_data(config: Config, placement: dist.Placement) -> Manifest:
+    """The manifest of shards that fit the configuration."""
+    if not config.data.path:
+        raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
+    if config.train.global_batch < placement.world_size:
+        raise ConfigError(
+            f"train.global_batch is {config.train.global_batch}, "
+            f"but there are {placement.world_size} processes; each needs a drawing"
+        )
+    manifest = load_manifest(config.data.path)
+    if manifest.splits["valid"].num_sketches == 0:
+        raise DataError(f"{config.data.path} holds no validation drawing; build the shards from more drawings")
+    return manifest
+
+
+@contextlib.contextmanager
+def open_session(config: Config, resume: str) -> Iterator[Session]:
+    """Build a run, or rebuild it as its checkpoint left it; inside, signals only set the stop flag.
+
+    Args:
+        config: of the run.
+        resume: see `checkpoint_to_resume`.
+
+    Raises:
+        SglocError: if the configuration, the shards or the checkpoint cannot be used.
+    """
+    placement = dist.resolve_placement(os.environ)
+    device = dist.select_device(config.train.device, placement)
+    stop = StopFlag()
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(dist.process_group(placement, device, config.train.timeout))
+        stack.enter_context(stop.listening())
+        console = Terminal(config.train.num_steps).console
+        manifest = dist.on_each_rank(lambda: _load_data(config, placement))
+        refuse_other_ranks(config, manifest, versions())
+        # Asked twice: before the folder is touched, and for good once nobody else can write to it.
+        dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
+        dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
+        folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, lambda _: None))
+        model = build_model(config, manifest.longest_points).to(device)
+        engine = open_engine(model, config, device, placement.world_size)
+        stack.callback(engine.close)
+        state = restore(engine, folder, config, manifest) if folder else TrainState()
+        is_own = folder == step_folder(config.train.run_dir, state.step)
+        saving = Saving(config, manifest, placement.world_size, state.step if is_own else None)
+        stack.callback(saving.close)
+        fixed = Preparation(
+            scale=manifest.scale,
+            seed=config.train.seed,
+            disturb_scale=config.data.disturb_scale,
+            max_node_points=config.model.max_node_points,
+        )
+        session = Session(
+            config=config,
+            placement=placement,
+            device=device,
+            manifest=manifest,
+            engine=engine,
+            prepare=dataclasses.replace(
+                fixed, augment_scale=config.data.augment_scale, drop_probability=config.data.drop_probability
+            ),
+            validation=_validation(config, manifest, fixed, placement),
+            state=state,
+            saving=saving,
+            stop=stop,
+            loggers=[],
+        )
+        dist.on_rank_0(lambda: _write_config(config))
+        if placement.rank == 0:
+            session.loggers = _open_loggers(config, state)
+        for logger in session.loggers:
+            stack.callback(logger.close)
+        session.say(_greeting(session, folder))
+        yield session
+
+
+def _validation(config: Config, manifest: Manifest, prepare: Preparation, placement: dist.Placement) -> Validation:
+    reader = ShardReader(config.data.path, manifest, "valid", options=read_options(config.data, placement.rank))
+    batch_size = -(-config.train.global_batch // (placement.world_size * config.train.accumulation))
+    where = (placement.rank, placement.world_size, config.data.bad_shards)
+    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where)
+
+
+def _greeting(session: Session, folder: str | None) -> str:
+    placement, manifest = session.placement, session.manifest
+    num_parameters = sum(parameter.numel() for parameter in session.engine.model.parameters())
+    num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
+    return (
+        f"{f'resuming from {folder}' if folder else 'starting anew'} in {session.config.train.run_dir}: "
+        f"{placement.world_size} process(es) by {placement.launcher} on {session.device.type}, "
+        f"{num_parameters:,} parameters, {num_drawings:,} training drawings of {num_categories} categories"
+    )
