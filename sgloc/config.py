@@ -239,20 +239,34 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class LogConfig:
-    """Where metrics go besides metrics.jsonl in the run's folder."""
+    """Where metrics go besides metrics.jsonl in the run's folder. Whatever fails there, training goes on."""
 
     wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Weights & Biases, from rank 0."""
+    """Weights & Biases, from rank 0; the key comes from `wandb login` or WANDB_API_KEY. A resumed run continues its
+    curves. offline, and online where it cannot be reached, writes into the run's folder, and the end of the run says
+    which `wandb sync` uploads that from a machine with network."""
     wandb_project: str = "sketchgloc"
     """Weights & Biases project."""
+    wandb_entity: str = ""
+    """Weights & Biases user or team; empty: your default."""
+    wandb_group: str = ""
+    """Weights & Biases group of runs; empty: none."""
+    wandb_name: str = ""
+    """Name of the run at Weights & Biases; empty: one is made up there."""
+    wandb_timeout: float = 60.0
+    """Seconds that Weights & Biases may take to answer at the start, while training goes on, and to upload the rest at
+    the end, while the run waits."""
     tensorboard: bool = False
-    """Write TensorBoard's files into the run's folder."""
+    """Write TensorBoard's files into the run's folder, which must be local: `tensorboard --logdir` shows them."""
     gallery: int = 8
-    """Validation drawings that are shown redrawn at each validation, where Weights & Biases or TensorBoard is on; 0:
-    none."""
+    """Validation drawings that are shown redrawn, as they are and with their strokes moved, at each validation, where
+    Weights & Biases or TensorBoard is on, and in gallery/ of the run's folder; 0: none."""
 
     def __post_init__(self) -> None:
-        _require(self.gallery >= 0, "log.gallery", "at least 0", self.gallery)
+        _require(bool(self.wandb_project), "log.wandb_project", "a name", repr(self.wandb_project))
+        _require(self.wandb_timeout >= 1, "log.wandb_timeout", "at least 1", self.wandb_timeout)
+        # Rank 0 draws them while the others wait.
+        _require(0 <= self.gallery <= 256, "log.gallery", "from 0 to 256", self.gallery)
 
 
 @dataclass(frozen=True)
@@ -296,6 +310,10 @@ _FREE_OPTIONS = frozenset(
         "train.timeout",
         "log.wandb",
         "log.wandb_project",
+        "log.wandb_entity",
+        "log.wandb_group",
+        "log.wandb_name",
+        "log.wandb_timeout",
         "log.tensorboard",
         "log.gallery",
     }

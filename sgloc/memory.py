@@ -1,6 +1,11 @@
-"""How a process that trains on a CPU treats memory that it has freed."""
+"""A process's memory: what a CPU's keeps of what is freed, and the most that was held."""
 
 import ctypes
+import resource
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 # Of malloc.h.
 _M_TRIM_THRESHOLD = -1
@@ -23,3 +28,12 @@ def keep_freed_memory() -> bool:
     except (OSError, TypeError, AttributeError):
         return False
     return all(set_option(option, value) == 1 for option, value in ((_M_MMAP_MAX, 0), (_M_TRIM_THRESHOLD, _LARGEST)))
+
+
+def peak_memory(device: "torch.device") -> float:
+    """The most memory that this process has held at once, in MiB: the device's on CUDA, else the process's."""
+    if device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**10

@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from sgloc.bench.timing import Ceiling, Spread
-from sgloc.train.metrics import peak_memory
+from sgloc.memory import peak_memory
 from sgloc.train.versions import versions
 
 Record = dict[str, Any]

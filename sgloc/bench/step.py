@@ -16,10 +16,10 @@ from sgloc.bench.options import BenchOptions, describe, first_batch, preparation
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, Spread, executed_flops
 from sgloc.config import Config
+from sgloc.memory import peak_memory
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine, open_engine
-from sgloc.train.metrics import peak_memory
 from sgloc.train.opening import build_model
 from sgloc.train.schedule import learning_rate
 

@@ -21,6 +21,7 @@ from sgloc.errors import ConfigError, DataError
 from sgloc.evaluate.load import load_model
 from sgloc.nn.decoder import PEN_LIFT
 from sgloc.nn.sampling import draw
+from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
 
@@ -131,17 +132,43 @@ def generate(
     )
     drawn: list[Drawn] = []
     for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
-        sketches = prepare(packed, device)
-        with torch.no_grad():
-            y = model.encode(sketches).y
         max_points = options.max_points or trained.longest_points
-        rows = draw(model.decoder, y, sketches.random_key, max_points=max_points, temperature=options.temperature)
-        drawn += _describe(packed, sketches, rows, manifest.categories, trained.scale)
+        drawn += redraw(
+            model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=options.temperature
+        )
     try:
         _write(drawn, folder, options)
     except OSError as error:
         raise DataError(f"cannot write to {folder} ({error}); give an --out that can be written") from error
     return drawn
+
+
+@torch.no_grad()
+def redraw(
+    model: SketchGloc,
+    packed: PackedBatch,
+    prepare: Preparation,
+    categories: list[str],
+    device: torch.device,
+    *,
+    max_points: int,
+    temperature: float,
+) -> list[Drawn]:
+    """Redraw a batch of sketches.
+
+    Args:
+        model: in evaluation mode, on the device.
+        packed: the sketches.
+        prepare: how they become input.
+        categories: the manifest's list.
+        device: to compute on.
+        max_points: most points of a drawing.
+        temperature: of METHOD 9; 0 is greedy.
+    """
+    sketches = prepare(packed, device)
+    y = model.encode(sketches).y
+    rows = draw(model.decoder, y, sketches.random_key, max_points=max_points, temperature=temperature)
+    return _describe(packed, sketches, rows, categories, prepare.scale)
 
 
 def _describe(

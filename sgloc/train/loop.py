@@ -8,7 +8,8 @@ from sgloc import dist
 from sgloc.config import Config
 from sgloc.errors import TrainingError
 from sgloc.failpoint import failpoint
-from sgloc.train.metrics import Record, peak_memory
+from sgloc.memory import peak_memory
+from sgloc.train.loggers.protocol import Record
 from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
 from sgloc.train.session import Session
@@ -41,28 +42,27 @@ def train(config: Config, resume: str) -> None:
 def _train(config: Config, resume: str) -> None:
     with open_session(config, resume) as session, contextlib.closing(session.feed()) as feed:
         state, every = session.state, config.train
-        meter, stop = _Meter(session), False
-        while not (stop or session.is_finished):
+        meter = _Meter(session)
+        # What a stop cut short is done first.
+        session.validate_if_due()
+        while not (session.is_stopped or session.is_finished):
             with meter.waiting():
                 packed = feed.next()
             rate = learning_rate(config.optimizer, state.step)
             failpoint("step", state.step + 1)
             losses, gradient_norm = session.engine.backward(session.prepare(packed, session.device))
             state.step += 1
-            stop, is_good = session.account(losses, gradient_norm, packed)
-            if is_good:
+            if session.account(losses, gradient_norm, packed):
                 session.engine.update(rate)
             else:
                 session.engine.discard()
             meter.count(packed.num_points)
             if state.step % every.log_every == 0:
                 session.log_training(gradient_norm, rate, {**meter.read(), **feed.counts()})
-            last = state.step == every.num_steps
-            improved = (last or state.step % every.validate_every == 0) and session.validate()
-            if improved or state.step % every.checkpoint_every == 0:
+            if session.validate_if_due() or state.step % every.checkpoint_every == 0:
                 session.save()
         session.save_at_last()
-        session.say(_farewell(session, stop))
+        session.say(_farewell(session))
 
 
 class _Meter:
@@ -104,9 +104,9 @@ class _Meter:
         return record
 
 
-def _farewell(session: Session, stop: bool) -> str:
+def _farewell(session: Session) -> str:
     state, run_dir = session.state, session.config.train.run_dir
-    if stop:
+    if session.is_stopped:
         return f"stopped by a signal at step {state.step}; the same command goes on from there"
     reason = "all steps are done" if state.step >= session.config.train.num_steps else "validation no longer improves"
     best = f"best validation loss {state.best_loss:.4f} at step {state.best_step}"

@@ -21,8 +21,11 @@ from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint.manifest import step_folder
 from sgloc.train.engine import open_engine
 from sgloc.train.feed import read_options
+from sgloc.train.gallery import Gallery
 from sgloc.train.lock import only_writer
-from sgloc.train.metrics import JSONLines, Logger, Terminal, WeightsAndBiases
+from sgloc.train.loggers.open import close_loggers, open_loggers, shows_galleries
+from sgloc.train.loggers.protocol import Logger
+from sgloc.train.loggers.terminal import tell
 from sgloc.train.resume import checkpoint_to_resume
 from sgloc.train.saving import Saving, restore
 from sgloc.train.session import Session
@@ -52,16 +55,6 @@ def _write_config(config: Config) -> None:
         raise ConfigError(
             f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
         ) from error
-
-
-def _open_loggers(config: Config, state: TrainState) -> list[Logger]:
-    """Rank 0's loggers; W&B's id goes into the state."""
-    loggers: list[Logger] = [JSONLines(config.train.run_dir, state.step), Terminal(config.train.num_steps)]
-    if config.log.wandb != "disabled":
-        wandb = WeightsAndBiases(config, dataclasses.asdict(config), state.wandb_id)
-        state.wandb_id = wandb.run_id
-        loggers.append(wandb)
-    return loggers
 
 
 def _load_data(config: Config, placement: dist.Placement) -> Manifest:
@@ -96,18 +89,23 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
     with contextlib.ExitStack() as stack:
         stack.enter_context(dist.process_group(placement, device, config.train.timeout))
         stack.enter_context(stop.listening())
-        console = Terminal(config.train.num_steps).console
         manifest = dist.on_each_rank(lambda: _load_data(config, placement))
         refuse_other_ranks(config, manifest, versions())
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
-        dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, console.print))
+        dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, tell))
         dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
         folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, lambda _: None))
+        loggers: list[Logger] = []
+        # After the last checkpoint is written: W&B may take its time.
+        stack.callback(close_loggers, loggers)
         model = build_model(config, manifest.longest_points).to(device)
         engine = open_engine(model, config, device, placement.world_size)
         stack.callback(engine.close)
         state = restore(engine, folder, config, manifest) if folder else TrainState()
         is_own = folder == step_folder(config.train.run_dir, state.step)
+        if not is_own:
+            # A branch of another run must not go on with that one's curves.
+            state.wandb_id = None
         saving = Saving(config, manifest, placement.world_size, state.step if is_own else None)
         stack.callback(saving.close)
         fixed = Preparation(
@@ -116,6 +114,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
             disturb_scale=config.data.disturb_scale,
             max_node_points=config.model.max_node_points,
         )
+        validation = _validation(config, manifest, fixed, placement)
         session = Session(
             config=config,
             placement=placement,
@@ -125,17 +124,15 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
             prepare=dataclasses.replace(
                 fixed, augment_scale=config.data.augment_scale, drop_probability=config.data.drop_probability
             ),
-            validation=_validation(config, manifest, fixed, placement),
+            validation=validation,
             state=state,
             saving=saving,
             stop=stop,
-            loggers=[],
+            gallery=Gallery(validation.reader, fixed, config.log.gallery) if shows_galleries(config) else None,
+            loggers=loggers,
         )
         dist.on_rank_0(lambda: _write_config(config))
-        if placement.rank == 0:
-            session.loggers = _open_loggers(config, state)
-        for logger in session.loggers:
-            stack.callback(logger.close)
+        state.wandb_id = dist.on_rank_0(lambda: open_loggers(loggers, config, state.step, state.wandb_id))
         session.say(_greeting(session, folder))
         yield session
 
@@ -147,12 +144,17 @@ def _validation(config: Config, manifest: Manifest, prepare: Preparation, placem
     return Validation(reader, prepare, config.data.validation_limit, batch_size, *where)
 
 
+def _device_name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+
+
 def _greeting(session: Session, folder: str | None) -> str:
     placement, manifest = session.placement, session.manifest
     num_parameters = sum(parameter.numel() for parameter in session.engine.model.parameters())
     num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
     return (
         f"{f'resuming from {folder}' if folder else 'starting anew'} in {session.config.train.run_dir}: "
-        f"{placement.world_size} process(es) by {placement.launcher} on {session.device.type}, "
+        f"{session.engine.name} over {dist.backend(session.device)}, {placement.world_size} process(es) by "
+        f"{placement.launcher} on {placement.num_nodes} node(s), {_device_name(session.device)}, "
         f"{num_parameters:,} parameters, {num_drawings:,} training drawings of {num_categories} categories"
     )

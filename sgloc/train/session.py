@@ -18,7 +18,9 @@ from sgloc.train.bad_steps import FILE_NAME as BAD_STEPS
 from sgloc.train.bad_steps import write_bad_step
 from sgloc.train.engine import Engine
 from sgloc.train.feed import Feed
-from sgloc.train.metrics import Logger, Record, Terminal
+from sgloc.train.gallery import Gallery
+from sgloc.train.loggers.protocol import Logger, Record
+from sgloc.train.loggers.terminal import tell
 from sgloc.train.saving import Saving
 from sgloc.train.signals import StopFlag
 from sgloc.train.state import LossWindow, TrainState
@@ -40,7 +42,9 @@ class Session:
         state: advances with the run, and is saved.
         saving: saves it.
         stop: set when this process was asked to stop.
-        loggers: take the records; empty except on rank 0.
+        gallery: draws validation sketches; None when nobody wants them.
+        loggers: take the records and the pictures; empty except on rank 0.
+        is_stopped: some rank was asked to stop, as all ranks know.
     """
 
     config: Config
@@ -53,7 +57,9 @@ class Session:
     state: TrainState
     saving: Saving
     stop: StopFlag
+    gallery: Gallery | None
     loggers: list[Logger]
+    is_stopped: bool = False
 
     @property
     def is_finished(self) -> bool:
@@ -69,7 +75,7 @@ class Session:
         share = Share(size, self.placement.rank, self.placement.world_size, self.state.step * size)
         return Feed(self.config.data, self.manifest, self.state, share, self.config.train.seed, self.device)
 
-    def account(self, losses: LossSums, gradient_norm: Tensor, packed: PackedBatch) -> tuple[bool, bool]:
+    def account(self, losses: LossSums, gradient_norm: Tensor, packed: PackedBatch) -> bool:
         """Add a step's losses of all ranks to the window, unless they or the gradient are not finite.
 
         Args:
@@ -78,18 +84,20 @@ class Session:
             packed: the share.
 
         Returns:
-            Whether to stop, since some rank was asked to; and whether the step is to be taken. All ranks agree on both.
+            Whether the step is to be taken; all ranks agree on it, and on whether to stop, since some rank was asked to.
 
         Raises:
             TrainingError: if too many steps in a row are not finite.
         """
-        numbers = [*(float(term) for term in losses), float(self.stop.requested)]
-        mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
+        own = [float(term) for term in losses]
         if failpoint("loss", self.state.step):
-            total = float("nan")
+            own[-1] = float("nan")
+        numbers = [*own, float(self.stop.requested)]
+        mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
+        self.is_stopped = stops > 0
         if not np.isfinite(total + float(gradient_norm)):
-            self._skip_step(float(losses.total), float(gradient_norm), packed)
-            return stops > 0, False
+            self._skip_step(own[-1], float(gradient_norm), packed)
+            return False
         self.state.num_bad_steps = 0
         window = self.state.window
         window.num_sketches += self.config.train.global_batch
@@ -97,7 +105,7 @@ class Session:
         window.pen += pen
         window.divergence += divergence
         window.total += total
-        return stops > 0, True
+        return True
 
     def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
         """Write the step's sketches down, and give up if there were too many such steps in a row."""
@@ -136,20 +144,37 @@ class Session:
         )
         self.state.window = LossWindow()
 
-    def validate(self) -> bool:
-        """Validate, log it, and say whether it is a new best."""
-        losses = self.validation(self.engine.model, self.device, self.config.train.precision == "bfloat16")
-        improved = losses["loss"] < self.state.best_loss
+    def validate_if_due(self) -> bool:
+        """Validate at the steps where the configuration says so, log it, show what the model draws, and say whether it
+        is a new best. A validation that a stop cuts short counts for nothing; the resumed run does it again."""
+        state, step, every = self.state, self.state.step, self.config.train
+        is_due = step > 0 and (step % every.validate_every == 0 or step == every.num_steps)
+        if not is_due or state.validated_step == step:
+            return False
+        autocast = every.precision == "bfloat16"
+        losses = self.validation(self.engine.model, self.device, autocast, lambda: self.stop.requested)
+        if losses is None:
+            self.is_stopped = True
+            return False
+        state.validated_step = step
+        improved = losses["loss"] < state.best_loss
         if improved:
-            self.state.best_loss, self.state.best_step, self.state.num_bad_validations = (
-                losses["loss"],
-                self.state.step,
-                0,
-            )
+            state.best_loss, state.best_step, state.num_bad_validations = losses["loss"], step, 0
         else:
-            self.state.num_bad_validations += 1
-        self.log("validation", {**losses, "best_loss": self.state.best_loss, "best_step": self.state.best_step})
+            state.num_bad_validations += 1
+        self.log("validation", {**losses, "best_loss": state.best_loss, "best_step": state.best_step})
+        self._show_galleries()
         return improved
+
+    def _show_galleries(self) -> None:
+        """Have rank 0 draw, while the others wait."""
+        if self.gallery is None:
+            return
+        with self.engine.whole_model() as model:
+            pictures = self.gallery.draw(model, self.device) if self.placement.rank == 0 else {}
+        for name, png in pictures.items():
+            for logger in self.loggers:
+                logger.show(name, self.state.step, png)
 
     def save(self) -> None:
         """Save a checkpoint of this step: training may go on while it is written."""
@@ -163,4 +188,4 @@ class Session:
     def say(self, sentence: str) -> None:
         """Tell the user, once for all ranks."""
         if self.placement.rank == 0:
-            Terminal(self.config.train.num_steps).console.print(sentence, soft_wrap=True)
+            tell(sentence)

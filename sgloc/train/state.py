@@ -22,6 +22,7 @@ class TrainState:
     Attributes:
         step: optimizer steps done. The sketches consumed are step * global_batch: the whole state of the data side
             (DESIGN contract 1).
+        validated_step: of the last validation that was finished; 0 before the first.
         best_loss: lowest validation loss so far.
         best_step: the step it was seen at; None before the first validation.
         num_bad_validations: validations since then.
@@ -35,6 +36,7 @@ class TrainState:
     """
 
     step: int = 0
+    validated_step: int = 0
     best_loss: float = float("inf")
     best_step: int | None = None
     num_bad_validations: int = 0

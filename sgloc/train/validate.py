@@ -1,6 +1,7 @@
 """Validation with fixed noise (METHOD 3, 5.5 and 7)."""
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -43,8 +44,19 @@ class Validation:
         self.rank, self.world_size, self.bad_shards = rank, world_size, bad_shards
 
     @torch.no_grad()
-    def __call__(self, model: SketchGloc, device: torch.device, autocast: bool) -> dict[str, float]:
+    def __call__(
+        self, model: SketchGloc, device: torch.device, autocast: bool, stop: Callable[[], bool]
+    ) -> dict[str, float] | None:
         """Mean loss terms a sketch in nats, the same on all ranks. All ranks must call it.
+
+        Args:
+            model: to validate.
+            device: of this process.
+            autocast: whether to compute products in bfloat16.
+            stop: asked between batches whether this rank is to leave off: it may take longer than a run has left.
+
+        Returns:
+            The losses by name; None, on all ranks, if some rank left off.
 
         Raises:
             DataError: if a shard stays bad and is not to be skipped, or nothing is left.
@@ -54,7 +66,7 @@ class Validation:
         while True:
             sums, error = [0.0, 0.0, 0.0, 0.0], None
             try:
-                sums = self._sums(model, device, autocast)
+                sums = self._sums(model, device, autocast, stop)
             except BadShardError as bad:
                 error = bad
             shard = agree_on_bad_shard(error, self.bad_shards, device)
@@ -63,15 +75,21 @@ class Validation:
             self._skip(shard)
         model.train(was_training)
         names = ("mixture", "pen", "divergence", "loss")
-        totals = dist.sum_over_ranks(sums, device)
+        *totals, stops = dist.sum_over_ranks([*sums, float(stop())], device)
+        if stops > 0:
+            return None
         return {name: total / len(self.chosen) for name, total in zip(names, totals, strict=True)}
 
-    def _sums(self, model: SketchGloc, device: torch.device, autocast: bool) -> list[float]:
-        """Loss terms of this rank's sketches, added up."""
+    def _sums(
+        self, model: SketchGloc, device: torch.device, autocast: bool, stop: Callable[[], bool]
+    ) -> list[float]:
+        """Loss terms of this rank's sketches, added up; of some of them if it is to leave off."""
         count = len(self.chosen)
         mine = self.chosen[count * self.rank // self.world_size : count * (self.rank + 1) // self.world_size]
         sums = [0.0, 0.0, 0.0, 0.0]
         for packed in fixed_batches(self.reader, mine, batch_size=self.batch_size):
+            if stop():
+                break
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
                 losses = model(self.prepare(packed, device))
             sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]

@@ -130,6 +130,21 @@ def test_torchrun_restarts_a_run_whose_rank_was_killed(
     assert losses(records(run_dir)) == unbroken
 
 
+def test_a_rank_that_hangs_ends_the_attempt_and_torchrun_starts_the_next(
+    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:10:1")
+    process = start(run_dir, sample_shards, 2, *STEPS, "--train.timeout", "5", log=log, max_restarts=1)
+    try:
+        # torchrun gives a process that does not answer 30 seconds before it kills it.
+        assert process.wait(150) == 0, log.read_text()
+    finally:
+        kill(process)
+    assert "another process of this run has not answered for 5 s (train.timeout)" in log.read_text()
+    assert losses(records(run_dir)) == unbroken
+
+
 def test_a_killed_torchrun_takes_its_ranks_along(tmp_path: Path, sample_shards: str) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     process = start(run_dir, sample_shards, 2, "--train.num_steps", "100000", log=log)

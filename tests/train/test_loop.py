@@ -2,6 +2,9 @@
 
 import dataclasses
 import json
+import os
+import signal
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +14,8 @@ import yaml
 from torch._dynamo.testing import CompileCounter
 
 from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
+from sgloc.data.batch import PackedBatch
+from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.checkpoint.manifest import checkpoint_steps, find_checkpoint
@@ -116,9 +121,10 @@ def test_validation_is_the_same_every_time_and_changes_nothing(sample_shards: st
     config = make_config(sample_shards, tmp_path)
     with open_session(config, "auto") as run:
         weights = run.engine.snapshot(lambda name: True)
-        first = run.validation(run.engine.model, run.device, False)
-        assert first == run.validation(run.engine.model, run.device, False)
+        first = run.validation(run.engine.model, run.device, False, lambda: False)
+        assert first == run.validation(run.engine.model, run.device, False, lambda: False)
         assert run.engine.model.training
+        assert first is not None
         after = run.engine.snapshot(lambda name: True)
         assert all(torch.equal(value, weights[name]) for name, value in after.items())
         assert first["loss"] == pytest.approx(first["mixture"] + first["pen"])
@@ -150,3 +156,28 @@ def test_losses_that_stay_infinite_stop_the_run(sample_shards: str, tmp_path: Pa
     lines = [json.loads(line) for line in (tmp_path / "bad-steps.ndjson").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3, 4]
     assert all(len(set(line["key_ids"])) == 16 and line["rank"] == 0 for line in lines)
+
+
+def test_a_signal_cuts_a_validation_short_and_the_resumed_run_does_it_again(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(*arguments: Any, **options: Any) -> Iterator[PackedBatch]:
+        for packed in fixed_batches(*arguments, **options):
+            yield packed
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    train(make_config(sample_shards, tmp_path / "whole"), "auto")
+    config = make_config(sample_shards, tmp_path / "parts")
+    with monkeypatch.context() as patch:
+        patch.setattr("sgloc.train.validate.fixed_batches", interrupted)
+        train(config, "auto")
+    assert "stopped by a signal at step 4" in capsys.readouterr().err
+    assert records(tmp_path / "parts", "validation") == []
+    assert checkpoint_steps(str(tmp_path / "parts")) == [4]
+    train(config, "auto")
+    for event in ("train", "validation"):
+        whole, parts = (
+            [(line["step"], line["loss"], line.get("best_step")) for line in records(tmp_path / name, event)]
+            for name in ("whole", "parts")
+        )
+        assert parts == whole

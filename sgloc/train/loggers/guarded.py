@@ -1,0 +1,44 @@
+"""Loggers that cannot stop a run."""
+
+import collections
+from collections.abc import Callable
+
+from sgloc.train.loggers.protocol import Logger, Record
+from sgloc.train.loggers.terminal import tell
+
+
+class Guarded:
+    """A logger whose failures are told, each kind once, and counted, while training goes on."""
+
+    def __init__(self, logger: Logger) -> None:
+        self.logger, self.name = logger, logger.name
+        self._num_failures: collections.Counter[object] = collections.Counter()
+
+    def log(self, record: Record) -> None:
+        """Pass a record on."""
+        self._try(lambda: self.logger.log(record), f"at step {record['step']}")
+
+    def show(self, name: str, step: int, png: bytes) -> None:
+        """Pass a picture on."""
+        self._try(lambda: self.logger.show(name, step, png), f"at step {step}")
+
+    def close(self) -> None:
+        """Close the logger, and say how often it failed."""
+        self._try(self.logger.close, "at the end")
+        if self._num_failures:
+            tell(f"{self.name} failed {self._num_failures.total()} times since this start of the run")
+
+    def _try(self, action: Callable[[], None], when: str) -> None:
+        try:
+            action()
+        except Exception as error:
+            kind = (type(error), getattr(error, "errno", None))
+            self._num_failures[kind] += 1
+            if self._num_failures[kind] == 1:
+                tell(f"{self.name} failed {when} ({describe(error)}); training goes on, and the same is told no more")
+
+
+def describe(error: Exception) -> str:
+    """An error in a few words."""
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error).strip().partition("\n")[0] or type(error).__name__

@@ -1,0 +1,117 @@
+"""metrics.jsonl, which every run writes."""
+
+import contextlib
+import json
+import time
+from pathlib import Path
+
+import fsspec.core
+from fsspec.implementations.local import LocalFileSystem
+
+from sgloc.train.loggers.protocol import Record
+
+METRICS_NAME = "metrics.jsonl"
+
+# Seconds after which a store that has failed is tried again: each try may take it as long to fail.
+_STORE_PAUSE = 60.0
+
+
+class JSONLines:
+    """metrics.jsonl in the run's folder: one record a line.
+
+    When a run resumes at a step, records of later steps, which will come again, and a line that a kill cut short are
+    dropped. Lines that cannot be written, as on a full disk, are written once they can be.
+
+    Args:
+        run_dir: folder or URL of the run.
+        resumed_step: at which the run goes on.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+
+    name = METRICS_NAME
+
+    def __init__(self, run_dir: str, resumed_step: int) -> None:
+        self.file_system, root = fsspec.core.url_to_fs(run_dir)
+        self.path = f"{root}/{METRICS_NAME}"
+        self.is_local = isinstance(self.file_system, LocalFileSystem)
+        self.lines = [line for line in self._read() if _step_of(line) <= resumed_step]
+        self.next_try = 0.0
+        self._rewrite()
+
+    def _read(self) -> list[str]:
+        if not self.file_system.exists(self.path):
+            return []
+        return self.file_system.cat_file(self.path).decode(errors="replace").splitlines()  # type: ignore[no-any-return]
+
+    def _rewrite(self) -> None:
+        """Replace the file in one move, so that a kill leaves the old or the new one."""
+        content = _as_bytes(self.lines)
+        temporary = f"{self.path}.tmp"
+        self.file_system.pipe_file(temporary, content)
+        self.file_system.mv(temporary, self.path)
+        self.num_written, self.size = len(self.lines), len(content)
+
+    def log(self, record: Record) -> None:
+        """Append a record at once, after those that could not be written before.
+
+        Raises:
+            OSError: if it cannot be written for now.
+        """
+        self.lines.append(json.dumps(record))
+        if time.monotonic() >= self.next_try:
+            self._write()
+
+    def _write(self) -> None:
+        # An object store cannot append.
+        if self.is_local and self._append():
+            return
+        try:
+            self._rewrite()
+        except Exception:
+            with contextlib.suppress(OSError):
+                self.file_system.rm(f"{self.path}.tmp")
+            if not self.is_local:
+                self.next_try = time.monotonic() + _STORE_PAUSE
+            raise
+
+    def _append(self) -> bool:
+        """Append what is not written, unless the file is not as it was left: a full disk may have taken half a line."""
+        content = _as_bytes(self.lines[self.num_written :])
+        with Path(self.path).open("ab") as stream:
+            if stream.tell() != self.size:
+                return False
+            stream.write(content)
+        self.num_written, self.size = len(self.lines), self.size + len(content)
+        return True
+
+    def show(self, name: str, step: int, png: bytes) -> None:
+        """Pictures are no lines."""
+
+    def close(self) -> None:
+        """Write what could not be written before.
+
+        Raises:
+            OSError: if it still cannot be.
+        """
+        if self.num_written < len(self.lines):
+            try:
+                self._write()
+            except OSError as error:
+                missing = len(self.lines) - self.num_written
+                raise OSError(
+                    error.errno, f"{error.strerror or error}, and its last {missing} lines are lost"
+                ) from error
+
+
+def _as_bytes(lines: list[str]) -> bytes:
+    return "".join(line + "\n" for line in lines).encode()
+
+
+def _step_of(line: str) -> float:
+    """The step of a line, or infinity for one that was cut short."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
