@@ -20,8 +20,7 @@ from collections import Counter
 from pathlib import Path
 
 from sgloc.errors import CheckpointError
-from sgloc.train.checkpoint import read_checkpoint
-from sgloc.train.checkpoint.manifest import checkpoint_steps, step_folder
+from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, step_folder
 
 VICTIMS = ("rank", "torchrun", "everything", "rank while saving")
 # The longest that is waited for a moment to kill at.
@@ -106,8 +105,8 @@ class Run:
 def wait_for_moment(run: Run, victim: str, chance: random.Random) -> None:
     """Wait until it is time to kill: at any moment since the start, that of loading included, or inside a save."""
     if victim == "rank while saving":
-        end = time.monotonic() + PATIENCE
-        while not run.is_saving() and time.monotonic() < end and run.start().poll() is None:
+        end, step = time.monotonic() + PATIENCE, run.step() + chance.randrange(25)
+        while not (run.step() >= step and run.is_saving()) and time.monotonic() < end and run.start().poll() is None:
             time.sleep(0.0005)
         time.sleep(chance.uniform(0, 0.02))
     else:

@@ -18,18 +18,7 @@ SAMPLE = Path("shards/sample-npz")
 SHARDS = Path("shards/sample")
 RUN = Path("runs/quickstart")
 GALLERY = RUN / "drawn"
-TRAIN = (
-    "-m",
-    "torch.distributed.run",
-    "--standalone",
-    "--nproc-per-node",
-    "2",
-    "-m",
-    "sgloc",
-    "train",
-    "--config",
-    CONFIG,
-)
+TRAIN = ("-m", "launch.local", "--processes", "2", "--config", CONFIG)
 DRAWINGS_PER_CATEGORY = {"train": 600, "valid": 40, "test": 40}
 LICENCE = "MIT; synthetic drawings made by this program, not QuickDraw's"
 KILLED_MARK = RUN / "killed-once"
@@ -43,10 +32,8 @@ def sgloc(*words: str) -> None:
 
 def train(*, kill_when_saved: bool) -> None:
     """Train in two processes; if asked, kill them all as soon as a checkpoint is there."""
-    print(f"\n$ torchrun {' '.join(TRAIN[3:])}", flush=True)
-    # One thread a process: the two share the machine's cores.
-    environment = {"OMP_NUM_THREADS": "1", **os.environ}
-    process = subprocess.Popen([sys.executable, *TRAIN], env=environment, start_new_session=True)
+    print(f"\n$ python {' '.join(TRAIN)}", flush=True)
+    process = subprocess.Popen([sys.executable, *TRAIN], start_new_session=True)
     try:
         while kill_when_saved and process.poll() is None and not any(RUN.glob("checkpoints/step-*/manifest.json")):
             time.sleep(0.2)

@@ -8,27 +8,16 @@ shard`. Started again, it builds what is missing. `--cluster local` runs the tas
 import argparse
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import submitit
-from submitit.core.utils import FailedJobError, FailedSubmissionError
 
-from sgloc.errors import SglocError
+from launch.submit import LaunchError, failure, submit, wait
 
-_POLL_SECONDS = 2.0
-# The result of a task that has ended may be seen only so much later, on a file system that caches.
-_RESULT_SECONDS = 30.0
-# For so long Slurm may not answer.
-_ANSWER_SECONDS = 600.0
 _STOP_SECONDS = 20.0
 # What `sgloc shard` begins its errors with.
 _ERROR = "sgloc shard: "
-
-
-class LaunchError(SglocError):
-    """Why tasks cannot be submitted or waited for."""
 
 
 class ShardTask:
@@ -73,94 +62,19 @@ def _stop(process: "subprocess.Popen[bytes]") -> None:
         process.wait()
 
 
-def submit(options: argparse.Namespace, words: Sequence[str]) -> list[Any]:
-    """Submit the tasks; gives submitit's jobs.
-
-    Raises:
-        LaunchError: if that fails.
-    """
-    try:
-        executor = submitit.AutoExecutor(options.folder, cluster=None if options.cluster == "auto" else options.cluster)
-        executor.update_parameters(
-            name="sgloc-shard",
-            timeout_min=options.minutes,
-            cpus_per_task=options.workers,
-            mem_gb=options.memory,
-            slurm_array_parallelism=options.tasks,
-            # Of the job's processors, srun takes one unless told.
-            slurm_srun_args=[f"--cpus-per-task={options.workers}"],
-            slurm_additional_parameters={"requeue": True},
-            **({"slurm_partition": options.partition} if options.partition else {}),
-        )
-        tasks = [f"{number}/{options.tasks}" for number in range(options.tasks)]
-        return list(executor.map_array(ShardTask(words, options.workers), tasks))
-    except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
-        raise LaunchError(f"the tasks cannot be submitted: {error}") from error
-
-
-def wait(jobs: Sequence[Any], told: Callable[[int, str | None], None]) -> None:
-    """Wait until all tasks have ended.
-
-    submitit asks Slurm's accounting, and would wait for ever for a killed task where there is none; so the queue is
-    asked here.
-
-    Args:
-        jobs: submitit's, one a task.
-        told: takes a task's number and what went wrong, or None, when it has ended.
-
-    Raises:
-        LaunchError: if Slurm does not answer.
-    """
-    pending = dict(enumerate(jobs))
-    missing_since: dict[int, float] = {}
-    answered = time.monotonic()
-    while pending:
-        queued = _queued(list(pending.values()))
-        now = time.monotonic()
-        if queued is not None:
-            answered = now
-        elif now - answered > _ANSWER_SECONDS:
-            raise LaunchError(f"squeue fails for {_ANSWER_SECONDS:.0f} s; ask your cluster what became of the tasks")
-        for number, job in list(pending.items()):
-            if job.paths.result_pickle.exists():
-                told(number, _failure(job))
-                del pending[number]
-            elif queued is None or job.job_id in queued:
-                missing_since.pop(number, None)
-            elif now - missing_since.setdefault(number, now) >= _RESULT_SECONDS or _is_local(job):
-                told(number, "it was killed")
-                del pending[number]
-        if pending:
-            time.sleep(_POLL_SECONDS)
-
-
-def _is_local(job: Any) -> bool:
-    return isinstance(job, submitit.LocalJob)
-
-
-def _queued(jobs: Sequence[Any]) -> set[str] | None:
-    """The ids of the jobs that are running or are to run; None if that cannot be told."""
-    if _is_local(jobs[0]):
-        return {job.job_id for job in jobs if not job.done()}
-    arrays = sorted({job.job_id.partition("_")[0] for job in jobs})
-    command = ["squeue", "--noheader", "--array", "--format=%i", f"--jobs={','.join(arrays)}"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_ANSWER_SECONDS)
-    except subprocess.TimeoutExpired:
-        return None
-    if done.returncode == 0:
-        return set(done.stdout.split())
-    # That is what it says of jobs that ended long ago.
-    return set() if "Invalid job id" in done.stderr else None
-
-
-def _failure(job: Any) -> str | None:
-    """What went wrong in a task that has ended, or None."""
-    error = job.exception()
-    if error is None:
-        return None
-    told = [line for line in (job.stderr() or "").splitlines() if line.startswith(_ERROR)]
-    return told[-1] if told else "it ended with an error"
+def _parameters(options: argparse.Namespace) -> dict[str, Any]:
+    """What submitit is to ask for."""
+    return {
+        "name": "sgloc-shard",
+        "timeout_min": options.minutes,
+        "cpus_per_task": options.workers,
+        "mem_gb": options.memory,
+        "slurm_array_parallelism": options.tasks,
+        # Of the job's processors, srun takes one unless told.
+        "slurm_srun_args": [f"--cpus-per-task={options.workers}"],
+        "slurm_additional_parameters": {"requeue": True},
+        **({"slurm_partition": options.partition} if options.partition else {}),
+    }
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
@@ -194,14 +108,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options, words = _parse(list(sys.argv[1:] if arguments is None else arguments))
     failed: list[int] = []
 
-    def tell(number: int, failure: str | None) -> None:
-        if failure is not None:
+    def tell(number: int, has_result: bool) -> None:
+        reason = failure(jobs[number], has_result, _ERROR)
+        if reason is not None:
             failed.append(number)
-        outcome = "done" if failure is None else f"{failure} (log: {jobs[number].paths.stderr})"
+        outcome = "done" if reason is None else f"{reason} (log: {jobs[number].paths.stderr})"
         print(f"task {number}/{options.tasks}: {outcome}", flush=True)
 
     try:
-        jobs = submit(options, words)
+        task = ShardTask(words, options.workers)
+        shares = [f"{number}/{options.tasks}" for number in range(options.tasks)]
+        jobs = submit(
+            options.folder, options.cluster, _parameters(options), lambda executor: executor.map_array(task, shares)
+        )
         print(f"submitted {', '.join(job.job_id for job in jobs)}; logs in {options.folder}", flush=True)
         if not options.no_wait:
             wait(jobs, tell)

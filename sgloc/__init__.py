@@ -1,3 +1,28 @@
 """SketchGloc at scale: what a free-hand sketch's strokes look like in their places, learned by putting them back."""
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from sgloc.nn.sketchgloc import SketchGloc
+
 __version__ = "0.1.0"
+
+
+def load_pretrained(path: str, device: str = "cpu") -> "SketchGloc":
+    """Load a trained model, in evaluation mode.
+
+    Args:
+        path: folder or URL of a model that `sgloc checkpoint export` wrote; of a run, of which the best checkpoint is
+            taken; or of a checkpoint.
+        device: where to put it, as torch spells it: "cpu", "cuda", "cuda:1".
+
+    Raises:
+        SglocError: if there is no such model there.
+    """
+    # They take seconds, which `import sgloc` must not.
+    import torch
+
+    from sgloc.evaluate.load import load_model
+    from sgloc.train.loggers.terminal import tell
+
+    return load_model(path, torch.device(device), tell).model

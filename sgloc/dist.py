@@ -4,6 +4,8 @@ rest needs."""
 import contextlib
 import datetime
 import os
+import re
+import subprocess
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeVar
@@ -15,6 +17,9 @@ from sgloc.errors import ConfigError, SglocError
 
 # Until all processes of a run have met.
 _MEETING_TIMEOUT = datetime.timedelta(minutes=30)
+# Ports for processes that srun started, and how far apart those of a job's steps are.
+_FIRST_PORT, _NUM_PORTS, _PORTS_BETWEEN_STEPS = 20000, 10000, 997
+_SLURM_SECONDS = 60
 
 Value = TypeVar("Value")
 
@@ -29,6 +34,7 @@ class Placement:
         local_rank: its number on its machine.
         world_size: the number of processes.
         address, port: where rank 0 is met; not used when there is one process.
+        num_nodes: the number of machines, as far as the launcher tells it; else 1.
     """
 
     launcher: Literal["plain", "torchrun", "srun"]
@@ -37,36 +43,94 @@ class Placement:
     world_size: int
     address: str
     port: int
+    num_nodes: int = 1
 
 
 def resolve_placement(environment: Mapping[str, str]) -> Placement:
     """Read the place from the environment that a launcher set.
 
+    Under srun MASTER_ADDR and MASTER_PORT may be missing: rank 0 is then met at the address that Slurm knows of the
+    step's first node, at a port made of the numbers of job and step.
+
     Raises:
-        ConfigError: if the environment is only half set, or holds what is not a number; it names the variable.
+        ConfigError: if the environment is only half set, or holds what is not a number; it names the variable. Also if
+            Slurm does not tell the first node's address.
     """
     if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
         launcher: Literal["torchrun", "srun"] = "torchrun"
         names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-    elif "SLURM_STEP_ID" in environment and environment.get("SLURM_NTASKS") != "1":
+        num_nodes_names: tuple[str, ...] = ("GROUP_WORLD_SIZE",)
+    elif "SLURM_STEP_ID" in environment and environment.get(_num_tasks_name(environment)) != "1":
         # Only srun sets a step; a batch script has the other variables too, and is one process.
-        names, launcher = ("SLURM_PROCID", "SLURM_LOCALID", "SLURM_NTASKS"), "srun"
+        launcher, names = "srun", ("SLURM_PROCID", "SLURM_LOCALID", _num_tasks_name(environment))
+        num_nodes_names = ("SLURM_STEP_NUM_NODES", "SLURM_NNODES")
     else:
         return Placement("plain", 0, 0, 1, "localhost", 0)
-    values = {}
-    for name in (*names, "MASTER_ADDR", "MASTER_PORT"):
-        if name not in environment:
-            raise ConfigError(
-                f"{name} is not set although this looks like a process of {launcher}; "
-                "start with torchrun or srun, or unset the others"
-            )
-        values[name] = environment[name]
-        if name != "MASTER_ADDR" and not values[name].isdecimal():
-            raise ConfigError(f"{name} must be a number, not {values[name]!r}; start with torchrun or srun")
-    rank, local_rank, world_size = (int(values[name]) for name in names)
+    rank, local_rank, world_size = (_number(environment, name, launcher) for name in names)
     if rank >= world_size:
         raise ConfigError(f"{names[0]} is {rank}, but {names[2]} says there are {world_size} processes")
-    return Placement(launcher, rank, local_rank, world_size, values["MASTER_ADDR"], int(values["MASTER_PORT"]))
+    counts = [_number(environment, name, launcher) for name in num_nodes_names if name in environment]
+    if launcher == "srun" and not {"MASTER_ADDR", "MASTER_PORT"} & environment.keys():
+        address, port = _slurm_meeting_point(environment)
+    else:
+        address = _value(environment, "MASTER_ADDR", launcher)
+        port = _number(environment, "MASTER_PORT", launcher)
+    return Placement(launcher, rank, local_rank, world_size, address, port, *counts[:1])
+
+
+def _num_tasks_name(environment: Mapping[str, str]) -> str:
+    """The variable with the number of processes: in an interactive step, the other is the job's, not the step's."""
+    return "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
+
+
+def _value(environment: Mapping[str, str], name: str, launcher: str) -> str:
+    if not environment.get(name):
+        raise ConfigError(
+            f"{name} is not set although this looks like a process of {launcher}; "
+            "start with torchrun or srun, or unset the others"
+        )
+    return environment[name]
+
+
+def _number(environment: Mapping[str, str], name: str, launcher: str) -> int:
+    value = _value(environment, name, launcher)
+    if not value.isdecimal():
+        raise ConfigError(f"{name} must be a number, not {value!r}; start with torchrun or srun")
+    return int(value)
+
+
+def _slurm_meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
+    """The address of a step's first node, and a port that no other step is likely to have.
+
+    Raises:
+        ConfigError: if Slurm does not tell the address.
+    """
+    nodes = _value(environment, "SLURM_STEP_NODELIST", "srun")
+    job, step = (_number(environment, name, "srun") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
+    head = _scontrol(environment, "hostnames", nodes).split()[0]
+    # The names of nodes need not resolve everywhere; what Slurm itself uses does.
+    address = re.search(r"\bNodeAddr=(\S+)", _scontrol(environment, "node", head))
+    if address is None:
+        raise ConfigError(f"scontrol does not tell the address of node {head}; set MASTER_ADDR and MASTER_PORT")
+    return address[1], _FIRST_PORT + (job + _PORTS_BETWEEN_STEPS * step) % _NUM_PORTS
+
+
+def _scontrol(environment: Mapping[str, str], *words: str) -> str:
+    """What `scontrol show` says, which is something."""
+    command = ["scontrol", "show", *words]
+    try:
+        done = subprocess.run(
+            command, env=dict(environment), capture_output=True, text=True, check=True, timeout=_SLURM_SECONDS
+        )
+    except (OSError, subprocess.SubprocessError) as error:
+        said = " ".join(str(getattr(error, "stderr", None) or error).split())
+        raise ConfigError(
+            f"`{' '.join(command)}`, which is to tell where rank 0 is met, fails ({said}); "
+            "set MASTER_ADDR and MASTER_PORT"
+        ) from error
+    if not done.stdout.strip():
+        raise ConfigError(f"`{' '.join(command)}` says nothing; set MASTER_ADDR and MASTER_PORT")
+    return done.stdout
 
 
 def select_device(wanted: str, placement: Placement) -> torch.device:
@@ -82,12 +146,20 @@ def select_device(wanted: str, placement: Placement) -> torch.device:
             "the device is to be cuda, but torch sees no CUDA device; "
             "ask for the device cpu, or install a CUDA build of torch"
         )
-    if placement.local_rank >= torch.cuda.device_count():
+    num_devices = torch.cuda.device_count()
+    if placement.launcher == "srun" and num_devices == 1:
+        # Slurm binds a GPU to each task, which then sees no other (--gpus-per-task, --gpu-bind).
+        return torch.device("cuda", 0)
+    if placement.local_rank >= num_devices:
         raise ConfigError(
-            f"process {placement.local_rank} of this machine has no CUDA device of its own; "
-            f"there are {torch.cuda.device_count()}"
+            f"process {placement.local_rank} of this machine has no CUDA device of its own; there are {num_devices}"
         )
     return torch.device("cuda", placement.local_rank)
+
+
+def backend(device: torch.device) -> str:
+    """The backend of collectives between processes on such devices."""
+    return "nccl" if device.type == "cuda" else "gloo"
 
 
 @contextlib.contextmanager
@@ -99,25 +171,23 @@ def process_group(placement: Placement, device: torch.device, timeout: float = 1
         placement: of this process.
         device: of this process.
         timeout: seconds that a collective waits for a rank.
+
+    Raises:
+        ConfigError: if the processes cannot meet.
     """
     if placement.launcher == "plain":
         store: dist.Store = dist.HashStore()
     else:
         agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
-        server = dist.TCPStore(
-            placement.address,
-            placement.port,
-            None,
-            is_master=placement.rank == 0 and not agent_serves,
-            timeout=_MEETING_TIMEOUT,
-        )
-        # A restarted attempt must not find the keys of the one before.
-        store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", server)
+        store = _meet(placement, serve=placement.rank == 0 and not agent_serves)
+        if agent_serves:
+            # A restarted attempt must not find the keys of the one before. Where rank 0 serves, there are none; and
+            # agents of an elastic run do not count alike.
+            store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    backend = "nccl" if device.type == "cuda" else "gloo"
     dist.init_process_group(
-        backend,
+        backend(device),
         store=store,
         rank=placement.rank,
         world_size=placement.world_size,
@@ -127,6 +197,17 @@ def process_group(placement: Placement, device: torch.device, timeout: float = 1
         yield
     finally:
         dist.destroy_process_group()
+
+
+def _meet(placement: Placement, *, serve: bool) -> dist.Store:
+    try:
+        return dist.TCPStore(placement.address, placement.port, None, is_master=serve, timeout=_MEETING_TIMEOUT)
+    except dist.DistNetworkError as error:
+        raise ConfigError(
+            f"port {placement.port} of {placement.address}, where all processes meet, cannot be "
+            f"{'served' if serve else 'reached'} by rank {placement.rank} ({error}); check that rank 0 runs there, "
+            "that no firewall is between, and that nothing else uses the port, or set MASTER_ADDR and MASTER_PORT"
+        ) from error
 
 
 def on_rank_0(function: Callable[[], Value]) -> Value:
@@ -171,13 +252,14 @@ def on_each_rank(function: Callable[[], Value]) -> Value:
 
 
 def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether a collective failed because another process has ended."""
-    return any(phrase in str(error) for phrase in ("Connection closed by peer", "Connection reset by peer"))
+    """Whether a collective failed because another process has ended: by gloo, nccl or the store."""
+    phrases = ("connection closed by", "connection reset by peer", "broken pipe", "connection was likely closed")
+    return any(phrase in str(error).lower() for phrase in (*phrases, "remote process exited"))
 
 
 def is_timeout(error: RuntimeError) -> bool:
-    """Whether a collective failed because another process did not take part in time."""
-    return any(phrase in str(error) for phrase in ("Timed out waiting", "timed out", "Timeout"))
+    """Whether a collective failed because another process did not take part in time: by gloo, nccl or the store."""
+    return any(phrase in str(error).lower() for phrase in ("timed out", "timeout"))
 
 
 def gather_to_rank_0(value: Value) -> list[Value]:

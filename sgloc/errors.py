@@ -26,5 +26,9 @@ class CheckpointError(SglocError):
     """A checkpoint that is missing, damaged, or of another model, data set or format version."""
 
 
+class DamagedCheckpointError(CheckpointError):
+    """A checkpoint that is not whole, in whose place an older one may be taken."""
+
+
 class TrainingError(SglocError):
     """A run that cannot go on."""

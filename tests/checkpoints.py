@@ -15,9 +15,11 @@ from sgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelCo
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.dist import process_group, resolve_placement
 from sgloc.nn.sketchgloc import SketchGloc
-from sgloc.train.checkpoint import CheckpointManifest, save_checkpoint
+from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, Writer, share_out
 from sgloc.train.state import TrainState
 
+# Of one process.
+SHARD = "shard-00000-of-00001.safetensors"
 # Not a test's business: a hash of the options, which only people look at.
 NO_HASH = "0" * 64
 
@@ -51,36 +53,58 @@ def make_manifest(shards: Manifest | None = None, **changes: Any) -> CheckpointM
     """A checkpoint's manifest that no file belongs to yet."""
     fields = {
         "step": 1,
+        "saved_at": "2026-01-02T03:04:05+00:00",
+        "engine": "DDP",
         "world_size": 1,
         "global_batch": 4,
         "config": dataclasses.asdict(Config(model=model_config())),
         "config_hash": NO_HASH,
         "data_identity": shards.identity if shards else NO_HASH,
+        "licence": shards.licence if shards else "",
+        "num_categories": len(shards.categories) if shards else 2,
+        "num_drawings": shards.splits["train"].num_sketches if shards else 24,
         "scale": shards.scale if shards else 20.0,
         "longest_points": shards.longest_points if shards else 9,
         "state": dataclasses.asdict(TrainState()),
         "versions": {"sgloc": "0"},
+        "tensors": {},
         "files": {},
     }
     return CheckpointManifest(**{**fields, **changes})
 
 
-def save_steps(run_dir: Path, steps: list[int], *, keep: int = 99, best_step: int | None = None) -> dict[str, Tensor]:
+def write(
+    run_dir: Path | str,
+    manifest: CheckpointManifest,
+    tensors: dict[str, Tensor],
+    retention: Retention | None = None,
+    say: Callable[[str], None] = print,
+) -> CheckpointManifest:
+    """Write a checkpoint of these tensors, within `single_process`; returns its manifest but for the files."""
+    manifest = dataclasses.replace(manifest, tensors=share_out(tensors, 1))
+    with contextlib.closing(Peers(60)) as peers:
+        Writer(str(run_dir), peers, say).write(manifest, tensors, retention or Retention(keep=99))
+    return manifest
+
+
+def save_steps(
+    run_dir: Path, steps: list[int], *, keep: int = 99, every: int = 0, best_step: int | None = None
+) -> dict[str, Tensor]:
     """Save a small checkpoint at each of the steps; returns the tensors that all of them hold."""
     tensors = {"model.weight": torch.arange(6.0).view(2, 3), "model.bias": torch.tensor([0.5, -0.5])}
     for step in steps:
         state = dataclasses.asdict(TrainState(step=step, best_step=best_step))
-        save_checkpoint(str(run_dir), make_manifest(step=step, state=state), tensors, keep=keep, best_step=best_step)
+        write(run_dir, make_manifest(step=step, state=state), tensors, Retention(keep, every, best_step))
     return tensors
 
 
 def save_model(run_dir: Path, shards: str, model: SketchGloc, **changes: Any) -> Path:
     """Save a model as a run's checkpoint of step 1; returns the checkpoint's folder."""
     config = dataclasses.asdict(Config(model=model.config))
-    manifest = make_manifest(load_manifest(shards), config=config, **changes)
+    manifest = make_manifest(load_manifest(shards), **{"config": config, **changes})
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
     with single_process():
-        save_checkpoint(str(run_dir), manifest, tensors, keep=1, best_step=None)
+        write(run_dir, manifest, tensors)
     return step_path(run_dir, manifest.step)
 
 
@@ -102,10 +126,13 @@ def truncate(path: Path) -> None:
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the fields of the manifest in a folder."""
+    """Change the fields of the manifest in a folder and, where it has one, the checksum of itself."""
     path = folder / "manifest.json"
     fields = json.loads(path.read_text())
+    own = fields.pop("sha256", None)
     change(fields)
+    if own is not None:
+        fields["sha256"] = hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
     path.write_text(json.dumps(fields))
 
 

@@ -6,7 +6,9 @@ import hypothesis
 import pytest
 import torch
 
+from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
+from sgloc.sketch.synthetic import write_sample
 
 # A fixture, for whatever tests the command line.
 from tests.commands import said  # noqa: F401
@@ -35,4 +37,13 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
         rows = [drawing.stroke3 for drawing in make_drawings(20, seed=seed, points=5)]
         write_npz(folder / f"{category}.npz", train=rows[:12], valid=rows[12:14], test=rows[14:])
     build_shards(str(folder), str(folder / "shards"))
+    return str(folder / "shards")
+
+
+@pytest.fixture(scope="session")
+def sample_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shards of a small synthetic sample: 8 categories of 30 + 5 + 5 drawings."""
+    folder: Path = tmp_path_factory.mktemp("sample")
+    files = write_sample(str(folder / "npz"), num_train=30, num_valid=5, num_test=5, seed=0)
+    build_shards(files, str(folder / "shards"), BuildOptions(sketches_per_shard=64))
     return str(folder / "shards")

@@ -11,7 +11,7 @@ import pytest
 import yaml
 
 from sgloc.cli import main
-from tests.checkpoints import change_manifest, flip_bit, step_path, truncate
+from tests.checkpoints import SHARD, change_manifest, flip_bit, step_path, truncate
 from tests.commands import Said, only_sentence
 from tests.drawings import make_drawings, write_ndjson
 
@@ -23,7 +23,6 @@ TINY = {
     },
     "train": {"num_steps": 2, "global_batch": 4, "checkpoint_every": 1, "validate_every": 9, "device": "cpu"},
 }
-TENSOR_FILE = "__0_0.distcp"
 
 
 @pytest.fixture(scope="module")
@@ -290,9 +289,9 @@ def test_shards_that_cannot_be_used(
 # Checkpoints.
 
 DAMAGES: dict[str, Callable[[Path], None]] = {
-    "is damaged": lambda folder: flip_bit(folder / TENSOR_FILE, 4321),
-    "is damaged:": lambda folder: truncate(folder / TENSOR_FILE),
-    "is missing": lambda folder: (folder / ".metadata").unlink(),
+    "is damaged": lambda folder: flip_bit(folder / SHARD, 4321),
+    "is damaged:": lambda folder: truncate(folder / SHARD),
+    "is missing": lambda folder: (folder / SHARD).unlink(),
     "cannot be read": lambda folder: truncate(folder / "manifest.json"),
     "is malformed": lambda folder: change_manifest(folder, lambda fields: fields.pop("scale")),
     "checkpoint version 9": lambda folder: change_manifest(folder, lambda fields: fields.update(version=9)),
@@ -319,7 +318,7 @@ def test_a_run_whose_checkpoints_are_all_damaged(
     capsys: pytest.CaptureFixture[str], run_dir: Path, tiny: str, tiny_shards: str, tmp_path: Path
 ) -> None:
     for step in (1, 2):
-        truncate(step_path(run_dir, step) / TENSOR_FILE)
+        truncate(step_path(run_dir, step) / SHARD)
     generate = ["generate", "--checkpoint", str(run_dir), "--data", tiny_shards, "--out", str(tmp_path / "out")]
     train = ["train", "--config", tiny, "--train.run_dir", str(run_dir)]
     for words, message in ((generate, "is whole; all 2 are damaged"), (train, "none of the 2 checkpoints in")):

@@ -17,7 +17,7 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
 
-What = Literal["ops", "stream", "step", "generate", "order", "scale"]
+What = Literal["ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume"]
 
 # Sketches in a batch (for order: of a rank) and repeats, where none are asked for.
 _DEFAULTS: dict[What, tuple[int, int]] = {
@@ -25,9 +25,15 @@ _DEFAULTS: dict[What, tuple[int, int]] = {
     "stream": (100, 3),
     "step": (100, 5),
     "generate": (256, 3),
+    "checkpoint": (100, 5),
     "order": (64, 1),
     "scale": (1024, 1),
+    "scaling": (1024, 1),
+    "parity": (64, 1),
+    "resume": (64, 1),
 }
+# Of real runs, DistributedDataParallel first.
+ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 WORLD_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 _LEAST_BATCH = 2
 # Where the smallest of QuickDraw's categories still has some.
@@ -47,11 +53,15 @@ class BenchOptions:
         long_sketch: points of the very long sketch that one of two steps has in addition.
         ceiling_size: of the square matrices whose product is the ceiling.
         sketches: in the made-up QuickDraw that an order is simulated on or that is built and streamed.
-        world_sizes: numbers of ranks that are simulated.
+        world_sizes: numbers of ranks that are simulated, or trained on.
         plot: image file to write.
-        folder: to build in.
+        folder: to build in, or for checkpoints.
         num_workers: processes that build.
         remote: URL of the same shards on a server, to be streamed from as well.
+        costs: of a rank and the network, as `Costs.parse` takes them.
+        steps: that are compared; 0: as many as is usual for this part.
+        engines: to train with, of ENGINES.
+        accumulations: numbers of parts to compute a batch in.
     """
 
     what: What
@@ -67,6 +77,10 @@ class BenchOptions:
     folder: str | None = None
     num_workers: int = 1
     remote: str | None = None
+    costs: str = ""
+    steps: int = 0
+    engines: tuple[str, ...] = ENGINES
+    accumulations: tuple[int, ...] = (1, 2, 4)
 
     def __post_init__(self) -> None:
         if self.batch != 0 and not _LEAST_BATCH <= self.batch <= 10**6:
@@ -77,6 +91,13 @@ class BenchOptions:
             raise ConfigError(f"sketches must be from {_LEAST_SKETCHES} to {2**31 - 1}, not {self.sketches}")
         if not self.world_sizes or min(self.world_sizes) < 1:
             raise ConfigError(f"world_sizes must be at least one number from 1 on, not {self.world_sizes}")
+        if not self.accumulations or min(self.accumulations) < 1:
+            raise ConfigError(f"accumulations must be at least one number from 1 on, not {self.accumulations}")
+        if self.steps < 0:
+            raise ConfigError(f"steps must be at least 1, or 0 for the default, not {self.steps}")
+        for engine in self.engines:
+            if engine not in ENGINES:
+                raise ConfigError(f"engines must be of {', '.join(ENGINES)}, not {engine!r}")
 
     @property
     def num_sketches(self) -> int:

@@ -3,12 +3,16 @@
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
+from sgloc.bench.checkpoint import bench_checkpoint
 from sgloc.bench.generate import bench_generate
 from sgloc.bench.ops import bench_ops
 from sgloc.bench.options import BenchOptions, What
 from sgloc.bench.order import bench_order
+from sgloc.bench.parity import bench_parity
 from sgloc.bench.report import Report
+from sgloc.bench.resume import bench_resume
 from sgloc.bench.scale import bench_scale
+from sgloc.bench.scaling import bench_scaling
 from sgloc.bench.step import bench_step
 from sgloc.bench.stream import bench_stream
 from sgloc.bench.tables import TableReport
@@ -20,8 +24,12 @@ _BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report | TableReport]] 
         "stream": bench_stream,
         "step": bench_step,
         "generate": bench_generate,
+        "checkpoint": bench_checkpoint,
         "order": bench_order,
         "scale": bench_scale,
+        "scaling": bench_scaling,
+        "parity": bench_parity,
+        "resume": bench_resume,
     }
 )
 

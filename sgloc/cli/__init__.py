@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from sgloc import __version__
-from sgloc.cli import bench, data, generate, shards, train
+from sgloc.cli import bench, checkpoint, data, doctor, generate, shards, train
 from sgloc.cli.parsing import fail, nearest, tell
 from sgloc.errors import SglocError
 
@@ -48,5 +48,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "shards": shards.shards,
     "train": train.train,
     "generate": generate.generate,
+    "checkpoint": checkpoint.checkpoint,
+    "doctor": doctor.doctor,
     "bench": bench.bench,
 }

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
 
 
 def bench(words: list[str]) -> None:
-    """Measure speed, memory, padding, order: `sgloc bench ops`, `stream`, `step`, `generate`, `order` or `scale`."""
+    """Measure speed, memory, padding, order, sameness: `sgloc bench ops`, `stream`, `step`, `generate`, `checkpoint`,
+    `order`, `scale`, `scaling`, `parity` or `resume`."""
     parser = new_parser("bench", bench)
     _add_options(parser)
     options = parse(parser, words)
@@ -24,6 +25,7 @@ def bench(words: list[str]) -> None:
     from rich.console import Console
 
     from sgloc.bench import run
+    from sgloc.bench.launched import small_config
     from sgloc.bench.options import WORLD_SIZES, BenchOptions
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
@@ -31,6 +33,8 @@ def bench(words: list[str]) -> None:
     device = select_device(options.device, resolve_placement({}))
     if device.type == "cpu":
         keep_freed_memory()
+    if options.what in ("parity", "resume") and not options.config:
+        config = small_config()
     wanted = BenchOptions(
         options.what,
         device,
@@ -38,11 +42,15 @@ def bench(words: list[str]) -> None:
         batch=options.batch,
         repeats=options.repeats,
         sketches=options.sketches,
-        world_sizes=WORLD_SIZES if options.world_sizes is None else _numbers(options.world_sizes),
+        world_sizes=WORLD_SIZES if options.world_sizes is None else _numbers("world_sizes", options.world_sizes),
         plot=options.plot,
         folder=options.folder,
         num_workers=options.workers,
         remote=options.remote,
+        costs=options.costs,
+        steps=options.steps,
+        engines=tuple(options.engines.split(",")),
+        accumulations=_numbers("accumulations", options.accumulations),
     )
     report = run.bench(wanted, config)
     if options.json:
@@ -55,9 +63,11 @@ def bench(words: list[str]) -> None:
 def _add_options(parser: "ArgumentParser") -> None:
     parser.add_argument(
         "what",
-        choices=["ops", "stream", "step", "generate", "order", "scale"],
-        help="grid operations and preparation, reading shards, a training step, drawing, the order of an epoch at many "
-        "numbers of ranks (simulated), or building and streaming as many drawings as QuickDraw has",
+        choices=["ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume"],
+        help="grid operations and preparation, reading shards, a training step, drawing, checkpoints, the order of an "
+        "epoch at many numbers of ranks (simulated), building and streaming as many drawings as QuickDraw has, what steps and epochs "
+        "cost at many ranks (computed), whether losses depend on ranks, accumulation and engine, or on a resume (real "
+        "runs)",
     )
     parser.add_argument(
         "--data",
@@ -73,7 +83,8 @@ def _add_options(parser: "ArgumentParser") -> None:
         "--config",
         default=None,
         type=str,
-        help="YAML file of options of `sgloc train`; default: the published sizes",
+        help="YAML file of options of `sgloc train`; default: the published sizes, for parity and resume those of "
+        "configs/quickstart.yaml",
     )
     parser.add_argument(
         "--batch",
@@ -85,23 +96,54 @@ def _add_options(parser: "ArgumentParser") -> None:
         "--repeats", type=int, default=0, help="of each measurement; 0: 5, for ops 10, for stream and generate 3"
     )
     parser.add_argument(
-        "--sketches", type=int, default=50_000_000, help="for order and scale: sketches in the made-up QuickDraw"
+        "--sketches",
+        type=int,
+        default=50_000_000,
+        help="for order, scale and scaling: sketches in the made-up QuickDraw",
     )
     parser.add_argument(
         "--world_sizes",
         default=None,
         type=str,
-        help="for order: numbers of ranks to simulate, comma-separated; default: 15 of them from 1 to 512",
+        help="for order and scaling: numbers of ranks to simulate, comma-separated; default: 15 of them from 1 to 512, "
+        "for scaling 8,64,512; for parity and resume: to train on; default: 1,2,4",
+    )
+    parser.add_argument(
+        "--steps", type=int, default=0, help="for parity and resume: steps that are compared; 0: 50, for resume 20"
+    )
+    parser.add_argument(
+        "--engines",
+        type=str,
+        default="ddp,zero0,zero1,zero2,zero3",
+        help="for parity and resume: what to train with, of these, comma-separated",
+    )
+    parser.add_argument(
+        "--accumulations",
+        type=str,
+        default="1,2,4",
+        help="for parity: parts in which a batch is computed, comma-separated",
+    )
+    parser.add_argument(
+        "--costs",
+        default="",
+        type=str,
+        help="for scaling: seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a "
+        "second, as launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default",
     )
     parser.add_argument("--plot", default=None, type=str, help="for order: PNG file to plot to")
-    parser.add_argument("--folder", default=None, type=str, help="for scale: local folder to build in")
+    parser.add_argument(
+        "--folder",
+        default=None,
+        type=str,
+        help="for scale: local folder to build in; for checkpoint: folder or URL to save to, default: a temporary one",
+    )
     parser.add_argument("--workers", type=int, default=1, help="for scale: processes that build; 0: one a core")
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
 
 
-def _numbers(text: str) -> tuple[int, ...]:
-    """The numbers of a comma-separated list.
+def _numbers(name: str, text: str) -> tuple[int, ...]:
+    """The numbers of a comma-separated list, which an option holds.
 
     Raises:
         ConfigError: if it is none.
@@ -109,4 +151,4 @@ def _numbers(text: str) -> tuple[int, ...]:
     try:
         return tuple(map(int, text.split(",")))
     except ValueError as error:
-        raise ConfigError(f"world_sizes is {text!r}; give whole numbers, separated by commas") from error
+        raise ConfigError(f"{name} is {text!r}; give whole numbers, separated by commas") from error

@@ -10,7 +10,9 @@ def generate(words: list[str]) -> None:
     """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery."""
     parser = new_parser("generate", generate)
     parser.add_argument(
-        "--checkpoint", required=True, help="a checkpoint, or a run's folder, of which the best is taken"
+        "--checkpoint",
+        required=True,
+        help="a checkpoint; a run's folder, of which the best is taken; or an exported model's folder",
     )
     parser.add_argument("--data", required=True, help="folder or URL of shards")
     parser.add_argument("--out", required=True, help="folder or URL to write to")

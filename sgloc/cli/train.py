@@ -55,6 +55,13 @@ def instantiate(parser: "ArgumentParser", options: "Namespace") -> "Config":
     return Config(**{name: values[name] for name in Config.__dataclass_fields__})
 
 
+def read_config(words: list[str]) -> "tuple[Config, str]":
+    """The configuration that the command line of `sgloc train` gives, and from which checkpoint to go on."""
+    parser = config_parser("train", train)
+    options = parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    return instantiate(parser, options), options.resume
+
+
 def train(words: list[str]) -> None:
     """Train SketchGloc, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
 
@@ -63,13 +70,11 @@ def train(words: list[str]) -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
-    parser = config_parser("train", train)
-    options = parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
-    config = instantiate(parser, options)
+    config, resume = read_config(words)
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
     from sgloc.train import loop
 
     if select_device(config.train.device, resolve_placement(os.environ)).type == "cpu":
         keep_freed_memory()
-    loop.train(config, options.resume)
+    loop.train(config, resume)

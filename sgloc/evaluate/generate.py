@@ -106,7 +106,7 @@ def generate(
     gallery.png.
 
     Args:
-        checkpoint: of the model; or a run's folder.
+        checkpoint: of the model; or a run's folder; or an exported model's.
         data: folder or URL of shards.
         folder: where to write.
         options: what to redraw, and how.
@@ -119,7 +119,8 @@ def generate(
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
     """
-    model, trained = load_model(checkpoint, device, say)
+    trained = load_model(checkpoint, device, say)
+    model = trained.model
     manifest = load_manifest(data)
     reader = ShardReader(data, manifest, options.split)
     count = min(options.count, reader.num_sketches)

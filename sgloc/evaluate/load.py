@@ -1,51 +1,81 @@
-"""A trained model from its checkpoint."""
+"""A trained model from a checkpoint, or from what `sgloc checkpoint export` wrote."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.errors import CheckpointError, ConfigError
+from sgloc.evaluate.export import is_export, read_export
 from sgloc.nn.sketchgloc import SketchGloc
-from sgloc.train.checkpoint import (
-    CheckpointManifest,
-    find_checkpoint,
-    load_tensors,
-    read_checkpoint,
-    refuse_other_tensors,
-)
+from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_manifest, use_checkpoint
+
+_PREFIX = "model."
 
 
-def _model_config(options: dict[str, Any]) -> ModelConfig:
-    return ModelConfig(
-        **{**options, "encoder": EncoderConfig(**options["encoder"]), "decoder": DecoderConfig(**options["decoder"])}
-    )
+@dataclass(frozen=True)
+class Trained:
+    """A trained model.
 
-
-def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> tuple[SketchGloc, CheckpointManifest]:
-    """Load a model for evaluation.
-
-    Args:
-        path: a checkpoint, or a run's folder, of which the best checkpoint is taken.
-        device: to put it on.
-        say: is told of checkpoints that are skipped.
-
-    Returns:
-        The model in evaluation mode, and the checkpoint's manifest.
-
-    Raises:
-        CheckpointError: if there is no whole checkpoint of this program there.
+    Attributes:
+        model: in evaluation mode.
+        scale: of the data set that it was trained on (METHOD 1).
+        longest_points: points of the longest drawing there.
     """
-    folder = find_checkpoint(path, say)
-    manifest = read_checkpoint(folder, verify=False)
+
+    model: SketchGloc
+    scale: float
+    longest_points: int
+
+
+def _build(options: dict[str, Any], folder: str) -> SketchGloc:
+    """A model of a configuration that a file holds."""
     try:
-        model = SketchGloc(_model_config(manifest.config["model"]))
+        cells = {"encoder": EncoderConfig(**options["encoder"]), "decoder": DecoderConfig(**options["decoder"])}
+        return SketchGloc(ModelConfig(**{**options, **cells}))
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{folder} is of another model: its configuration does not fit this program ({error})"
         ) from error
-    tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
-    refuse_other_tensors(folder, manifest, tensors)
-    load_tensors(folder, manifest, tensors)
-    return model.to(device).eval(), manifest
+
+
+def _load_export(folder: str) -> tuple[SketchGloc, float, int]:
+    about, tensors = read_export(folder)
+    model = _build(about.model, folder)
+    for name, own in model.state_dict().items():
+        found = tensors.get(name)
+        if found is None or (found.shape, found.dtype) != (own.shape, own.dtype):
+            raise CheckpointError(f"{folder} is of another model: it has no tensor {name} like this program's")
+        own.copy_(found)
+    return model, about.scale, about.longest_points
+
+
+def _load_checkpoint(folder: str) -> tuple[SketchGloc, float, int]:
+    manifest: CheckpointManifest = read_manifest(folder)
+    model = _build(manifest.config.get("model", {}), folder)
+    own: dict[str, Tensor] = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
+    for name, tensor in load_tensors(folder, manifest, own).items():
+        own[name].copy_(tensor)
+    return model, manifest.scale, manifest.longest_points
+
+
+def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> Trained:
+    """Load a model for evaluation.
+
+    Args:
+        path: folder or URL of a checkpoint; of a run, of which the best checkpoint is taken; or of an exported model.
+        device: to put it on.
+        say: is told of checkpoints that are skipped.
+
+    Raises:
+        CheckpointError: if there is no whole checkpoint or exported model of this program there.
+    """
+    with torch.no_grad():
+        if is_export(path):
+            model, scale, longest_points = _load_export(path)
+        else:
+            _, (model, scale, longest_points) = use_checkpoint(path, _load_checkpoint, say)
+    return Trained(model.to(device).eval(), scale, longest_points)

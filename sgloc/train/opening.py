@@ -18,7 +18,7 @@ from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError, DataError
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.agreement import refuse_other_ranks
-from sgloc.train.checkpoint.manifest import step_folder
+from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine
 from sgloc.train.feed import read_options
 from sgloc.train.gallery import Gallery
@@ -26,11 +26,10 @@ from sgloc.train.lock import only_writer
 from sgloc.train.loggers.open import close_loggers, open_loggers, shows_galleries
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell
-from sgloc.train.resume import checkpoint_to_resume
-from sgloc.train.saving import Saving, restore
+from sgloc.train.resume import checkpoints_to_resume, resume_from
+from sgloc.train.saving import Saving
 from sgloc.train.session import Session
 from sgloc.train.signals import StopFlag
-from sgloc.train.state import TrainState
 from sgloc.train.validate import Validation
 from sgloc.train.versions import versions
 
@@ -78,7 +77,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
 
     Args:
         config: of the run.
-        resume: see `checkpoint_to_resume`.
+        resume: see `checkpoints_to_resume`.
 
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used.
@@ -92,21 +91,24 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         manifest = dist.on_each_rank(lambda: _load_data(config, placement))
         refuse_other_ranks(config, manifest, versions())
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
-        dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, tell))
-        dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
-        folder = dist.on_rank_0(lambda: checkpoint_to_resume(config.train.run_dir, resume, lambda _: None))
+        dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, tell))
+        claim = dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
+        folders = dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, lambda _: None))
+        peers = Peers(config.train.timeout)
+        stack.callback(peers.close)
         loggers: list[Logger] = []
         # After the last checkpoint is written: W&B may take its time.
         stack.callback(close_loggers, loggers)
         model = build_model(config, manifest.longest_points).to(device)
         engine = open_engine(model, config, device, placement.world_size)
         stack.callback(engine.close)
-        state = restore(engine, folder, config, manifest) if folder else TrainState()
+        state, folder = resume_from(folders, engine, config, manifest, peers, tell)
         is_own = folder == step_folder(config.train.run_dir, state.step)
         if not is_own:
             # A branch of another run must not go on with that one's curves.
             state.wandb_id = None
-        saving = Saving(config, manifest, placement.world_size, state.step if is_own else None)
+        saved_step = state.step if is_own else None
+        saving = Saving(config, manifest, engine, peers, saved_step, say=tell, check=claim.check)
         stack.callback(saving.close)
         fixed = Preparation(
             scale=manifest.scale,
@@ -150,7 +152,10 @@ def _device_name(device: torch.device) -> str:
 
 def _greeting(session: Session, folder: str | None) -> str:
     placement, manifest = session.placement, session.manifest
-    num_parameters = sum(parameter.numel() for parameter in session.engine.model.parameters())
+    # The model itself may be in parts.
+    num_parameters = sum(
+        tensor.numel() for name, tensor in session.engine.layout().items() if name.endswith(".exp_avg")
+    )
     num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
     return (
         f"{f'resuming from {folder}' if folder else 'starting anew'} in {session.config.train.run_dir}: "

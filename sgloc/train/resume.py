@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and whether it may."""
+"""Which checkpoint a run goes on from, whether it may, and how it is brought back there."""
 
 from collections.abc import Callable
 from dataclasses import asdict
@@ -8,57 +8,67 @@ import fsspec.core
 from sgloc.config import Config, identity
 from sgloc.data.manifest import Manifest
 from sgloc.errors import CheckpointError
-from sgloc.train.checkpoint import CheckpointManifest, newest_checkpoint, read_checkpoint
-from sgloc.train.checkpoint.manifest import FILE_NAME, checkpoint_steps
+from sgloc.train.checkpoint import (
+    CheckpointManifest,
+    Peers,
+    checkpoint_folders,
+    first_whole,
+    is_checkpoint,
+    newest_checkpoint,
+    read_checkpoint,
+    read_manifest,
+    spread_tensors,
+)
+from sgloc.train.engine import Engine
+from sgloc.train.state import LossWindow, TrainState
 
 
-def checkpoint_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) -> str | None:
-    """The folder of the checkpoint to go on from; None to start anew.
+def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) -> list[str]:
+    """The folders of the checkpoints to go on from, of which the first that is whole is to be taken; none to start
+    anew.
 
     Args:
         run_dir: the run's folder or URL.
         resume: "auto": the run's newest whole checkpoint, if it has any. "never": none. Else a checkpoint's or a run's
-            folder to start from; once the
-            run has checkpoints of its own, they win, so that a requeued job may keep its command.
+            folder to start from; once the run has checkpoints of its own, they win, so that a requeued job may keep its
+            command.
         say: is told of checkpoints that are skipped.
 
     Raises:
         CheckpointError: if what was asked for is not there or damaged, or would leave work of this run behind.
     """
-    steps = checkpoint_steps(run_dir)
-    if resume == "never":
-        if steps:
-            raise CheckpointError(
-                f"{run_dir} already holds checkpoints, which --resume never would overwrite; "
-                "give another --train.run_dir"
-            )
-        return None
-    if steps:
-        newest = newest_checkpoint(run_dir, say)
-        if newest is None:
-            raise CheckpointError(
-                f"none of the {len(steps)} checkpoints in {run_dir} is whole; "
-                "restore one, or give another --train.run_dir"
-            )
-        if resume != "auto" and _is_other_of(resume, newest):
-            read_checkpoint(resume)
-            raise CheckpointError(
-                f"{run_dir} has a newer checkpoint than {resume}; "
-                "to branch off from there, give another --train.run_dir"
-            )
-        return newest
-    if resume == "auto":
-        return None
-    file_system, root = fsspec.core.url_to_fs(resume)
-    if file_system.exists(f"{root}/{FILE_NAME}"):
+    own = checkpoint_folders(run_dir)
+    if resume == "never" and own:
+        raise CheckpointError(
+            f"{run_dir} already holds checkpoints, which --resume never would overwrite; give another --train.run_dir"
+        )
+    if resume in ("auto", "never"):
+        return own
+    if own:
+        _refuse_going_back(run_dir, resume, own, say)
+        return own
+    if is_checkpoint(resume):
         read_checkpoint(resume)
-        return resume
+        return [resume]
     newest = newest_checkpoint(resume, say)
     if newest is None:
         raise CheckpointError(
             f"{resume} holds no whole checkpoint; give a run's folder or one of its checkpoints/step-*"
         )
-    return newest
+    return [newest]
+
+
+def _refuse_going_back(run_dir: str, resume: str, own: list[str], say: Callable[[str], None]) -> None:
+    """Refuse to go on from a checkpoint of this run that is not its newest."""
+    if not _is_other_of(resume, own[0]):
+        return
+    read_checkpoint(resume)
+    # Unless what is newer is damaged.
+    newest = newest_checkpoint(run_dir, say)
+    if newest is not None and _is_other_of(resume, newest):
+        raise CheckpointError(
+            f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another --train.run_dir"
+        )
 
 
 def _is_other_of(path: str, newest: str) -> bool:
@@ -87,3 +97,55 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: Config
             f"checkpoint {folder} was trained on other shards than {config.data.path}; "
             "give those, or another --train.run_dir to start anew"
         )
+
+
+def resume_from(
+    folders: list[str], engine: Engine, config: Config, data: Manifest, peers: Peers, say: Callable[[str], None]
+) -> tuple[TrainState, str | None]:
+    """Bring a run to where the first whole one of some checkpoints left it. All ranks must call it together.
+
+    Every file is read once: a checkpoint that turns out to be damaged halfway is overwritten by the next one.
+
+    Args:
+        folders: the checkpoints'; none to start anew.
+        engine: of the run, fresh.
+        config: of the run.
+        data: manifest of its shards.
+        peers: the ranks.
+        say: is told on rank 0 of checkpoints that are skipped.
+
+    Returns:
+        The rest of the run's state, and the checkpoint's folder.
+
+    Raises:
+        CheckpointError: on every rank, if none is whole, or one is of another run or model, or cannot be reached.
+    """
+    if not folders:
+        return TrainState(), None
+    tell = say if peers.rank == 0 else lambda sentence: None
+    found = first_whole(folders, lambda folder: _restore(folder, engine, config, data, peers), tell)
+    if found is None:
+        run_dir = config.train.run_dir
+        error = CheckpointError(
+            f"none of the {len(folders)} checkpoints in {run_dir} is whole; "
+            "restore one, or give another --train.run_dir"
+        )
+        error.told = peers.rank != 0
+        raise error
+    folder, state = found
+    return state, folder
+
+
+def _restore(folder: str, engine: Engine, config: Config, data: Manifest, peers: Peers) -> TrainState:
+    def check() -> tuple[CheckpointManifest, TrainState]:
+        manifest = read_manifest(folder)
+        refuse_other_run(folder, manifest, config, data)
+        try:
+            window = LossWindow(**manifest.state["window"])
+            return manifest, TrainState(**{**manifest.state, "window": window})
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error
+
+    manifest, state = peers.from_rank_0(check)
+    engine.restore(spread_tensors(folder, manifest, engine.layout(), peers))
+    return state

@@ -84,7 +84,7 @@ class Session:
             packed: the share.
 
         Returns:
-            Whether the step is to be taken; all ranks agree on it, and on whether to stop, since some rank was asked to.
+            Whether the step is to be taken. All ranks agree on it, and on whether to stop since some rank was asked to.
 
         Raises:
             TrainingError: if too many steps in a row are not finite.
@@ -152,7 +152,8 @@ class Session:
         if not is_due or state.validated_step == step:
             return False
         autocast = every.precision == "bfloat16"
-        losses = self.validation(self.engine.model, self.device, autocast, lambda: self.stop.requested)
+        with self.engine.whole_model() as model:
+            losses = self.validation(model, self.device, autocast, lambda: self.stop.requested)
         if losses is None:
             self.is_stopped = True
             return False

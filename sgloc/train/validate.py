@@ -80,9 +80,7 @@ class Validation:
             return None
         return {name: total / len(self.chosen) for name, total in zip(names, totals, strict=True)}
 
-    def _sums(
-        self, model: SketchGloc, device: torch.device, autocast: bool, stop: Callable[[], bool]
-    ) -> list[float]:
+    def _sums(self, model: SketchGloc, device: torch.device, autocast: bool, stop: Callable[[], bool]) -> list[float]:
         """Loss terms of this rank's sketches, added up; of some of them if it is to leave off."""
         count = len(self.chosen)
         mine = self.chosen[count * self.rank // self.world_size : count * (self.rank + 1) // self.world_size]

@@ -34,6 +34,7 @@ MEASURED: dict[What, list[str]] = {
     "stream": ["stream", "stream and preparation", "webdataset, a sketch a member"],
     "step": ["step", "forward", "backward", "optimizer", "step with a long sketch"],
     "generate": ["greedy, all steps forced", "sampled, real lengths"],
+    "checkpoint": ["copy", "write", "verify", "load", "steps", "with a save"],
 }
 
 

@@ -53,6 +53,21 @@ class Cluster:
         self._daemons.communicate(timeout=_START_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
+    def lose_node(self, node: str) -> None:
+        """Kill all that runs on a node, n1 or n2, as a power failure would."""
+        self._ask(f"lose {node}")
+
+    def return_node(self, node: str) -> None:
+        """Start a node that was lost."""
+        self._ask(f"return {node}")
+
+    def _ask(self, request: str) -> None:
+        assert self._daemons.stdin is not None
+        assert self._daemons.stdout is not None
+        self._daemons.stdin.write(f"{request}\n".encode())
+        self._daemons.stdin.flush()
+        assert self._daemons.stdout.readline() == b"done\n", request
+
     def run(self, *command: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
         """What a command prints; it must succeed."""
         done = subprocess.run(

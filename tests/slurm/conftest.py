@@ -1,7 +1,9 @@
 """The cluster that tests share."""
 
 import os
+import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -26,3 +28,10 @@ def cluster() -> Iterator[Cluster]:
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
     """Enough drawings that a task can be stopped while it builds."""
     return Mirror(tmp_path_factory.mktemp("mirror"), 6000)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """A folder to submit from, with a virtual environment."""
+    (tmp_path / ".venv").symlink_to(sys.prefix)
+    return tmp_path

@@ -1,9 +1,11 @@
 """A real Slurm of two virtual nodes on this machine, for as long as standard input is open.
 
 `python -m tests.slurm.daemons FOLDER` starts munge and Slurm in an empty folder, says "ready", and stops all when its
-standard input ends, which it does even when the tests are killed.
+standard input ends, which it does even when the tests are killed. Asked there to "lose n2", it kills all that runs on
+that node, as a power failure would; asked to "return n2", it starts the node again; when that is done it says so.
 """
 
+import contextlib
 import os
 import shutil
 import signal
@@ -19,7 +21,8 @@ NUM_NODES = 2
 GPUS_PER_NODE = 8
 START_SECONDS = 30
 
-# preempt is a partition whose jobs requeue those of main. Jobs that are requeued start after cred_expire seconds.
+# preempt is a partition whose jobs requeue those of main, which are told some seconds before. Jobs that are requeued
+# start after cred_expire seconds.
 _SLURM_CONF = """
 ClusterName=test
 SlurmctldHost={host}(127.0.0.1)
@@ -49,7 +52,7 @@ KillWait=5
 SlurmdTimeout=15
 GresTypes=gpu
 {nodes}
-PartitionName=main Nodes=n[1-{num_nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1
+PartitionName=main Nodes=n[1-{num_nodes}] Default=YES MaxTime=INFINITE State=UP PriorityTier=1 GraceTime=60
 PartitionName=preempt Nodes=n[1-{num_nodes}] MaxTime=INFINITE State=UP PriorityTier=10
 """
 _NODE = "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} CPUs=8 RealMemory=8000 Gres=gpu:{gpus}"
@@ -115,20 +118,48 @@ def _wait_for(condition: str, folder: Path, *command: str, expected: str = "") -
     raise RuntimeError(f"{condition} is not there after {START_SECONDS} s\n{logs}")
 
 
-def _start_all(folder: Path) -> list["subprocess.Popen[bytes]"]:
+def _start_node(folder: Path, node: str) -> "subprocess.Popen[bytes]":
+    return _start(folder, f"slurmd.{node}", "slurmd", "-D", "-N", node)
+
+
+def _start_all(folder: Path) -> dict[str, "subprocess.Popen[bytes]"]:
     _write_configuration(folder)
     files = ("key-file=munge.key", "socket=munge.socket", "pid-file=munge.pid", "seed-file=munge.seed")
     options = [f"--{option.replace('=', f'={folder}/')}" for option in (*files, "log-file=munge.log")]
-    daemons = [_start(folder, "munged", "munged", "--foreground", *options)]
+    daemons = {"munged": _start(folder, "munged", "munged", "--foreground", *options)}
     _wait_for("munge", folder, "munge", "--no-input", f"--socket={folder}/munge.socket")
-    daemons.append(_start(folder, "slurmctld", "slurmctld", "-D"))
-    daemons += [_start(folder, f"slurmd.n{n}", "slurmd", "-D", "-N", f"n{n}") for n in range(1, NUM_NODES + 1)]
+    daemons["slurmctld"] = _start(folder, "slurmctld", "slurmctld", "-D")
+    daemons |= {node: _start_node(folder, node) for node in (f"n{number}" for number in range(1, NUM_NODES + 1))}
     idle = ("sinfo", "-h", "-p", "main", "-t", "idle", "-o", "%D")
     _wait_for("a cluster with idle nodes", folder, *idle, expected=str(NUM_NODES))
     return daemons
 
 
-def _stop_all(folder: Path, daemons: list["subprocess.Popen[bytes]"]) -> None:
+def _kill_processes_of(folder: Path, node: str) -> None:
+    """Kill what runs on a node of this cluster, each task after the daemon that would tell of its death."""
+    marks = {f"SLURM_CONF={folder}/slurm.conf".encode(), f"SLURMD_NODENAME={node}".encode()}
+    for process in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            if marks <= set((process / "environ").read_bytes().split(b"\0")):
+                parent = (process / "stat").read_text().rpartition(")")[2].split()[1]
+                if Path(f"/proc/{parent}/comm").read_text() == "slurmstepd\n":
+                    os.kill(int(parent), signal.SIGKILL)
+                os.kill(int(process.name), signal.SIGKILL)
+
+
+def _serve(folder: Path, daemons: dict[str, "subprocess.Popen[bytes]"]) -> None:
+    for line in sys.stdin:
+        action, node = line.split()
+        if action == "lose":
+            daemons[node].kill()
+            daemons[node].wait()
+            _kill_processes_of(folder, node)
+        else:
+            daemons[node] = _start_node(folder, node)
+        print("done", flush=True)
+
+
+def _stop_all(folder: Path, daemons: dict[str, "subprocess.Popen[bytes]"]) -> None:
     # Jobs first: who waits on one would outlive its slurmd.
     subprocess.run(["scancel", "--user", "root"], capture_output=True, check=False)
     end = time.monotonic() + 10
@@ -136,9 +167,9 @@ def _stop_all(folder: Path, daemons: list["subprocess.Popen[bytes]"]) -> None:
         if not subprocess.run(["squeue", "-h"], capture_output=True, check=False).stdout.strip():
             break
         time.sleep(0.1)
-    for daemon in reversed(daemons):
+    for daemon in reversed(daemons.values()):
         daemon.terminate()
-    for daemon in daemons:
+    for daemon in daemons.values():
         try:
             daemon.wait(10)
         except subprocess.TimeoutExpired:
@@ -152,11 +183,11 @@ def main(folder: Path) -> None:
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
     # Ctrl-C goes to the whole terminal; the tests end this.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    daemons: list[subprocess.Popen[bytes]] = []
+    daemons: dict[str, subprocess.Popen[bytes]] = {}
     try:
         daemons = _start_all(folder)
         print("ready", flush=True)
-        sys.stdin.read()
+        _serve(folder, daemons)
     finally:
         _stop_all(folder, daemons)
 

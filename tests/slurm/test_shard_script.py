@@ -17,13 +17,6 @@ SMALL = ("--cpus-per-task=1", "--mem-per-cpu=500M", "--output=%A_%a.log")
 
 
 @pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    """A folder to submit from, with a virtual environment."""
-    (tmp_path / ".venv").symlink_to(sys.prefix)
-    return tmp_path
-
-
-@pytest.fixture
 def active() -> dict[str, str]:
     """The environment variables of a shell with an active virtual environment."""
     path = os.pathsep.join([f"{sys.prefix}/bin", "/usr/bin", "/bin"])
@@ -125,8 +118,9 @@ def test_without_sgloc_it_says_what_is_missing() -> None:
     assert "there is no sgloc: / has no .venv, and no environment with sgloc is active" in run_outside_slurm(SLURM)
 
 
-def test_shellcheck_finds_nothing() -> None:
+@pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.sh")), ids=lambda script: script.name)
+def test_shellcheck_finds_nothing(script: Path) -> None:
     shellcheck = shutil.which("shellcheck", path=f"{sys.prefix}/bin")
     assert shellcheck is not None, "pip install -e '.[dev]'"
-    done = subprocess.run([shellcheck, SCRIPT], capture_output=True, text=True, check=False)
+    done = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

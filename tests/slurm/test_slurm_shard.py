@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import launch.submit
 from launch import slurm_shard
 from launch.slurm_shard import main
 from tests.builds import folder_bytes
@@ -30,8 +31,8 @@ def inside(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
     # A task that has ended is not waited for long: all nodes have one disk.
-    monkeypatch.setattr(slurm_shard, "_RESULT_SECONDS", 3.0)
-    monkeypatch.setattr(slurm_shard, "_POLL_SECONDS", 0.2)
+    monkeypatch.setattr(launch.submit, "_RESULT_SECONDS", 3.0)
+    monkeypatch.setattr(launch.submit, "_POLL_SECONDS", 0.2)
     return cluster
 
 
@@ -75,7 +76,7 @@ def test_failed_and_killed_tasks_are_told(
         inside.run("scancel", str(jobs[1].job_id))  # type: ignore[attr-defined]
         wait(jobs, told)  # type: ignore[arg-type]
 
-    wait = slurm_shard.wait
+    wait = launch.submit.wait
     monkeypatch.setattr(slurm_shard, "wait", cancel_second)
     assert main(["--tasks=2", "--folder=logs", *SMALL, "--", "--source=nowhere", "--out=out"]) == 1
     said = capsys.readouterr().out

@@ -14,14 +14,8 @@ from typing import Any
 TIMEOUT = 150
 
 
-def start(
-    run_dir: Path, shards: str, num_processes: int, *options: str, log: Path | None = None, max_restarts: int = 0
-) -> "subprocess.Popen[bytes]":
-    """Start a tiny training under torchrun, in a process group of its own."""
-    command = [sys.executable, "-m"]
-    if num_processes > 1:
-        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
-        command += ["--max-restarts", str(max_restarts), "-m"]
+def tiny_options(run_dir: Path, shards: str) -> list[str]:
+    """Options of `sgloc train` for a tiny training."""
     tiny = {
         "model.encoder.hidden_size": 8,
         "model.decoder.hidden_size": 12,
@@ -37,12 +31,22 @@ def start(
         "train.checkpoint_every": 4,
         "train.device": "cpu",
     }
-    words = [word for name, value in tiny.items() for word in (f"--{name}", str(value))]
+    return [word for name, value in tiny.items() for word in (f"--{name}", str(value))]
+
+
+def start(
+    run_dir: Path, shards: str, num_processes: int, *options: str, log: Path | None = None, max_restarts: int = 0
+) -> "subprocess.Popen[bytes]":
+    """Start a tiny training under torchrun, in a process group of its own."""
+    command = [sys.executable, "-m"]
+    if num_processes > 1:
+        command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+        command += ["--max-restarts", str(max_restarts), "-m"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     output = log.open("ab") if log else subprocess.DEVNULL
     try:
         return subprocess.Popen(
-            [*command, "sgloc", "train", *words, *options],
+            [*command, "sgloc", "train", *tiny_options(run_dir, shards), *options],
             env=environment,
             stdout=output,
             stderr=output,

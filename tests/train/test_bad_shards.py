@@ -12,7 +12,7 @@ from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
-from sgloc.train.checkpoint.manifest import find_checkpoint, read_checkpoint
+from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
 from sgloc.train.loop import train
 from tests.train.launch import losses, run
 from tests.train.test_loop import make_config, records

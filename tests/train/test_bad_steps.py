@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from sgloc.errors import TrainingError
-from sgloc.train.checkpoint.manifest import find_checkpoint, read_checkpoint
+from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
 from sgloc.train.loop import train
 from sgloc.train.opening import open_session
 from tests.train.launch import losses, run

@@ -27,7 +27,7 @@ def tensors(run_dir: Path, step: int) -> dict[str, str]:
     from sgloc.train.checkpoint import read_checkpoint
 
     files = read_checkpoint(f"{run_dir}/checkpoints/step-{step:08d}").files
-    return {name: digest for name, (_, digest) in files.items() if name.endswith(".distcp")}
+    return {name: digest for name, (_, digest) in files.items()}
 
 
 def test_killed_again_and_again_at_two_ranks(

@@ -106,6 +106,26 @@ def test_lines_that_are_lost_in_the_end_are_counted(tmp_path: Path, capsys: pyte
     assert steps_in(tmp_path / "metrics.jsonl") == [1]
 
 
+def test_a_store_that_fails_is_not_tried_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    logger = JSONLines("memory://store", 0)
+    tries = []
+
+    def fail(_: object, path: str, *__: object, **___: object) -> None:
+        tries.append(path)
+        raise TimeoutError("no answer")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(logger.file_system), "pipe_file", fail)
+        with pytest.raises(TimeoutError):
+            logger.log(record(1))
+        # Each of these would wait for the store.
+        logger.log(record(2))
+        assert len(tries) == 1
+    logger.close()
+    with fsspec.open("memory://store/metrics.jsonl") as stream:
+        assert [json.loads(line)["step"] for line in stream.read().splitlines()] == [1, 2]
+
+
 # The terminal.
 
 
@@ -181,7 +201,7 @@ def test_only_what_is_asked_for_is_opened_and_what_cannot_be_is_refused(
     close_loggers(loggers)
     with pytest.raises(ConfigError, match="local"):
         open_loggers([], make_config("memory://run", tensorboard=True), 0, None)
-    with pytest.raises(ConfigError, match=r"cannot write .*metrics\.jsonl.* give a --train\.run_dir"):
+    with pytest.raises(ConfigError, match=r"the metrics of .*metrics\.jsonl cannot be written \(.*give another"):
         open_loggers([], make_config(str(tmp_path / "metrics.jsonl")), 0, None)
     for module in ("tensorboard.compat.proto", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -18,7 +18,7 @@ from sgloc.data.batch import PackedBatch
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import SketchGloc
-from sgloc.train.checkpoint.manifest import checkpoint_steps, find_checkpoint
+from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint
 from sgloc.train.loop import train
 from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate

@@ -2,7 +2,6 @@
 
 import dataclasses
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,70 +10,66 @@ import pytest
 from sgloc.config import Config, identity
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
-from sgloc.train.resume import checkpoint_to_resume, refuse_other_run
-from tests.checkpoints import make_manifest, model_config, save_steps, single_process, step_path, truncate
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _group() -> Iterator[None]:
-    with single_process():
-        yield
+from sgloc.train.loop import train
+from sgloc.train.opening import open_session
+from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
+from tests.checkpoints import (
+    SHARD,
+    flip_bit,
+    make_manifest,
+    model_config,
+    save_steps,
+    single_process,
+    step_path,
+    truncate,
+)
+from tests.train.test_loop import make_config
 
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
     """A run with checkpoints of steps 1 and 2."""
-    save_steps(tmp_path / "run", [1, 2])
+    with single_process():
+        save_steps(tmp_path / "run", [1, 2])
     return tmp_path / "run"
 
 
-def resumed(run_dir: Path, resume: object) -> str | None:
-    """The checkpoint to go on from; nothing may be skipped."""
+def resumed(run_dir: Path | str, resume: object) -> list[int]:
+    """The steps of the checkpoints to go on from, in the order in which they are tried; nothing may be skipped."""
     told: list[str] = []
-    found = checkpoint_to_resume(str(run_dir), str(resume), told.append)
+    found = checkpoints_to_resume(str(run_dir), str(resume), told.append)
     assert told == []
-    return found
+    return [int(folder.rpartition("-")[2]) for folder in found]
 
 
-def refuse(run_dir: Path, resume: object, message: str) -> list[str]:
-    told: list[str] = []
+def refuse(run_dir: Path, resume: object, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        checkpoint_to_resume(str(run_dir), str(resume), told.append)
-    return told
+        checkpoints_to_resume(str(run_dir), str(resume), print)
 
 
 def test_auto_takes_the_newest_if_there_is_any(run_dir: Path, tmp_path: Path) -> None:
-    assert resumed(run_dir, "auto") == str(step_path(run_dir, 2))
-    assert resumed(tmp_path / "new", "auto") is None
-    assert resumed(Path(f"memory://{tmp_path}"), "auto") is None
+    assert resumed(run_dir, "auto") == [2, 1]
+    assert resumed(tmp_path / "new", "auto") == []
+    assert resumed(f"memory://{tmp_path}", "auto") == []
 
 
 def test_never_does_not_run_over_checkpoints(run_dir: Path, tmp_path: Path) -> None:
-    assert resumed(tmp_path / "new", "never") is None
+    assert resumed(tmp_path / "new", "never") == []
     refuse(run_dir, "never", "already holds checkpoints, which --resume never would overwrite")
-    truncate(step_path(run_dir, 1) / ".metadata")
-    truncate(step_path(run_dir, 2) / ".metadata")
+    truncate(step_path(run_dir, 1) / SHARD)
+    truncate(step_path(run_dir, 2) / SHARD)
     refuse(run_dir, "never", "already holds checkpoints")
 
 
-def test_a_damaged_newest_is_skipped_and_named(run_dir: Path) -> None:
-    truncate(step_path(run_dir, 2) / ".metadata")
-    told: list[str] = []
-    assert checkpoint_to_resume(str(run_dir), "auto", told.append) == str(step_path(run_dir, 1))
-    assert [str(step_path(run_dir, 2)) in sentence for sentence in told] == [True]
-
-
-def test_a_run_whose_checkpoints_are_all_damaged_does_not_start_anew(run_dir: Path) -> None:
-    truncate(step_path(run_dir, 1) / ".metadata")
-    truncate(step_path(run_dir, 2) / ".metadata")
-    assert len(refuse(run_dir, "auto", "none of the 2 checkpoints in .* is whole; restore one")) == 2
-
-
 def test_a_new_run_starts_from_the_checkpoint_given(run_dir: Path, tmp_path: Path) -> None:
-    new, first = tmp_path / "new", step_path(run_dir, 1)
-    assert resumed(new, first) == str(first)
-    assert resumed(new, run_dir) == str(step_path(run_dir, 2))
-    truncate(first / ".metadata")
+    new, first, second = tmp_path / "new", step_path(run_dir, 1), step_path(run_dir, 2)
+    assert checkpoints_to_resume(str(new), str(first), print) == [str(first)]
+    assert checkpoints_to_resume(str(new), str(run_dir), print) == [str(second)]
+    truncate(second / SHARD)
+    told: list[str] = []
+    assert checkpoints_to_resume(str(new), str(run_dir), told.append) == [str(first)]
+    assert [str(second) in sentence for sentence in told] == [True]
+    truncate(first / SHARD)
     refuse(new, first, "is damaged")
     refuse(new, tmp_path / "none", "none holds no whole checkpoint")
     (first / "manifest.json").unlink()
@@ -86,15 +81,44 @@ def test_own_checkpoints_win_over_the_one_given_so_that_a_requeued_job_may_keep_
 ) -> None:
     other = tmp_path / "other"
     shutil.copytree(run_dir, other)
-    assert resumed(run_dir, step_path(other, 1)) == str(step_path(run_dir, 2))
-    assert resumed(run_dir, tmp_path / "gone") == str(step_path(run_dir, 2))
-    assert resumed(run_dir, step_path(run_dir, 2)) == str(step_path(run_dir, 2))
-    assert resumed(run_dir, f"{step_path(run_dir, 2)}/") == str(step_path(run_dir, 2))
-    assert resumed(run_dir, run_dir) == str(step_path(run_dir, 2))
+    for resume in (step_path(other, 1), tmp_path / "gone", step_path(run_dir, 2), f"{step_path(run_dir, 2)}/", run_dir):
+        assert checkpoints_to_resume(str(run_dir), str(resume), print)[0] == str(step_path(run_dir, 2))
 
 
 def test_going_back_to_an_older_checkpoint_of_the_same_run_is_refused(run_dir: Path) -> None:
     refuse(run_dir, step_path(run_dir, 1), "has a newer checkpoint than .*step-00000001; to branch off")
+    truncate(step_path(run_dir, 2) / SHARD)
+    told: list[str] = []
+    assert len(checkpoints_to_resume(str(run_dir), str(step_path(run_dir, 1)), told.append)) == 2
+    assert [str(step_path(run_dir, 2)) in sentence for sentence in told] == [True]
+
+
+def state_after(config: Config) -> tuple[int, dict[str, list[Any]]]:
+    """Where a run of these options begins: its step and all its tensors."""
+    with open_session(config, "auto") as session:
+        tensors = session.engine.snapshot(lambda name: True)
+        return session.state.step, {name: tensor.tolist() for name, tensor in tensors.items()}
+
+
+def test_a_damaged_newest_is_skipped_and_named_and_leaves_nothing_in_the_run(
+    sample_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = make_config(sample_shards, tmp_path / "run", num_steps=4, checkpoint_every=2)
+    train(config, "auto")
+    shutil.copytree(tmp_path / "run", tmp_path / "older")
+    shutil.rmtree(step_path(tmp_path / "older", 4))
+    # In its last byte, which is seen once all its tensors are in the engine.
+    shard = step_path(tmp_path / "run", 4) / SHARD
+    flip_bit(shard, 8 * shard.stat().st_size - 1)
+    capsys.readouterr()
+    found = state_after(config)
+    assert found[0] == 2
+    assert capsys.readouterr().err.count(f"skipping checkpoint {step_path(tmp_path / 'run', 4)}: ") == 1
+    assert found == state_after(make_config(sample_shards, tmp_path / "older", num_steps=4))
+    truncate(step_path(tmp_path / "run", 2) / SHARD)
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints in .* is whole; restore one"):
+        train(config, "auto")
+    assert capsys.readouterr().err.count("skipping checkpoint ") == 2
 
 
 @pytest.fixture(scope="module")

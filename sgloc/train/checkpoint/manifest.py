@@ -1,28 +1,70 @@
-"""What a checkpoint holds, whether it is whole, and which of a run's to take.
+"""manifest.json of a checkpoint: what it holds, and of which files.
 
-A run's folder holds checkpoints/step-XXXXXXXX/, each with the files that torch.distributed.checkpoint wrote and a
-manifest.json, written last, with the
-size and SHA-256 of every one of them. A folder whose name ends in .tmp, or without a manifest, is not a checkpoint.
+A run's folder holds checkpoints/step-XXXXXXXX/, each with safetensors files that the ranks wrote and a manifest.json,
+written last. A folder whose name ends in .tmp, or without a manifest, is not a checkpoint.
 """
 
 import dataclasses
 import hashlib
 import json
-import re
-from collections.abc import Callable, Iterable
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, get_origin, get_type_hints
 
-import fsspec.core
+import torch
+from torch import Tensor
 
-from sgloc.errors import CheckpointError
+from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.train.checkpoint.storage import Storage
 
 FORMAT = "sgloc-checkpoint"
-VERSION = 1
+VERSION = 2
 FILE_NAME = "manifest.json"
 FOLDER = "checkpoints"
-_STEP = re.compile(r"step-(\d{8,})")
-_CHUNK = 2**24
+# By their names in safetensors files.
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
+    {
+        "F64": torch.float64,
+        "F32": torch.float32,
+        "F16": torch.float16,
+        "BF16": torch.bfloat16,
+        "I64": torch.int64,
+        "I32": torch.int32,
+        "I16": torch.int16,
+        "I8": torch.int8,
+        "U8": torch.uint8,
+        "BOOL": torch.bool,
+    }
+)
+_MOST_VALUES = 2**60
+_DTYPE_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
+
+
+@dataclass(frozen=True)
+class TensorEntry:
+    """Where a tensor stands.
+
+    Attributes:
+        dtype: its type, as safetensors files spell it.
+        shape: its sizes.
+        file: the file that holds it.
+    """
+
+    dtype: str
+    shape: list[int]
+    file: str
+
+    @classmethod
+    def of(cls, tensor: Tensor, file: str) -> "TensorEntry":
+        """The entry of a tensor, which may have no values."""
+        return cls(_DTYPE_NAMES[tensor.dtype], list(tensor.shape), file)
+
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of its values."""
+        return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
@@ -31,156 +73,150 @@ class CheckpointManifest:
 
     Attributes:
         step: optimizer steps done.
+        saved_at: when it was saved, in UTC, as ISO 8601 has it.
+        engine: that trained, for people.
         world_size: processes that wrote it.
         global_batch: sketches in a step.
         config: the run's whole configuration.
         config_hash: SHA-256 of the options that make the run what it is.
         data_identity: SHA-256 of the shards' manifest.
+        licence: of the drawings.
+        num_categories: in the shards.
+        num_drawings: for training, in the shards.
         scale: of the data set (METHOD 1).
         longest_points: points of its longest drawing.
         state: the training state besides tensors.
         versions: of the programs that wrote it, and the git revision.
+        tensors: where each tensor stands, by name.
         files: size in bytes and SHA-256 of each file.
+        format: always "sgloc-checkpoint".
+        version: of the format.
     """
 
     step: int
+    saved_at: str
+    engine: str
     world_size: int
     global_batch: int
     config: dict[str, Any]
     config_hash: str
     data_identity: str
+    licence: str
+    num_categories: int
+    num_drawings: int
     scale: float
     longest_points: int
     state: dict[str, Any]
     versions: dict[str, str]
+    tensors: dict[str, TensorEntry]
     files: dict[str, tuple[int, str]]
     format: str = FORMAT
     version: int = VERSION
 
+    @property
+    def num_bytes(self) -> int:
+        """Bytes of all its files but the manifest."""
+        return sum(size for size, _ in self.files.values())
+
     def to_json(self) -> str:
-        """The file's text."""
-        return json.dumps(dataclasses.asdict(self), indent=1) + "\n"
+        """The file's text, with a SHA-256 of itself."""
+        fields = dataclasses.asdict(self)
+        return json.dumps({"sha256": _digest(fields), **fields}, indent=1) + "\n"
+
+    def names_of(self, file: str) -> list[str]:
+        """Names of the tensors in a file, in the order in which they stand there."""
+        return in_order({name: entry for name, entry in self.tensors.items() if entry.file == file})
+
+
+def in_order(entries: Mapping[str, TensorEntry]) -> list[str]:
+    """Names of tensors in the order in which a file holds them: aligned to their types, then by name."""
+    return sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name))
+
+
+def _digest(fields: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()
+
+
+def step_name(step: int) -> str:
+    """Name of the checkpoint of a step."""
+    return f"step-{step:08d}"
 
 
 def step_folder(run_dir: str, step: int) -> str:
     """Where the checkpoint of a step stands."""
-    return f"{run_dir.rstrip('/')}/{FOLDER}/step-{step:08d}"
+    return f"{run_dir.rstrip('/')}/{FOLDER}/{step_name(step)}"
 
 
-def file_digest(file_system: Any, path: str) -> tuple[int, str]:
-    """Size in bytes and SHA-256 of a file."""
-    sha256, size = hashlib.sha256(), 0
-    with file_system.open(path, "rb") as stream:
-        while chunk := stream.read(_CHUNK):
-            sha256.update(chunk)
-            size += len(chunk)
-    return size, sha256.hexdigest()
-
-
-def read_checkpoint(folder: str, *, verify: bool = True) -> CheckpointManifest:
-    """Read a checkpoint's manifest and, unless told otherwise, check every file against it.
+def read_manifest(folder: str) -> CheckpointManifest:
+    """Read a checkpoint's manifest.
 
     Raises:
-        CheckpointError: if it is not there, not a checkpoint, of another format version, or damaged; it names the file.
+        CheckpointError: if it is not there, not of a checkpoint, of another format version, or cannot be reached.
+        DamagedCheckpointError: if it is damaged.
     """
-    file_system, root = fsspec.core.url_to_fs(folder)
-    path = f"{root}/{FILE_NAME}"
+    storage = Storage(folder)
+    path = f"{storage.location}/{FILE_NAME}"
+    with storage.reading(FILE_NAME):
+        try:
+            content = storage.content(FILE_NAME)
+        except FileNotFoundError as error:
+            raise DamagedCheckpointError(f"{folder} is not a complete checkpoint: it has no {FILE_NAME}") from error
     try:
-        fields = json.loads(file_system.cat_file(path))
-    except FileNotFoundError as error:
-        raise CheckpointError(f"{folder} is not a complete checkpoint: it has no {FILE_NAME}") from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error})") from error
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise CheckpointError(
-            f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*"
-        )
-    if fields.get("version") != VERSION:
-        raise CheckpointError(
-            f"{folder} is of checkpoint version {fields.get('version')}, this program reads version {VERSION}"
-        )
+        fields = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise DamagedCheckpointError(f"{path} cannot be read ({error})") from error
+    _refuse_other_formats(fields, folder)
     try:
+        sha256 = fields.pop("sha256")
+        if sha256 != _digest(fields):
+            raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {_digest(fields)}, not {sha256}")
+        if fields.get("version") != VERSION:
+            raise CheckpointError(
+                f"{folder} is of checkpoint version {fields.get('version')}, this program reads version {VERSION}; "
+                "use the version of this program that wrote it"
+            )
         fields["files"] = {name: (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
+        fields["tensors"] = {name: TensorEntry(**entry) for name, entry in fields["tensors"].items()}
         manifest = CheckpointManifest(**fields)
-        _check_types(manifest)
+        _check(manifest)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise CheckpointError(f"{path} is malformed ({error})") from error
-    if verify:
-        _verify(file_system, root, manifest)
+        if isinstance(error, CheckpointError):
+            raise
+        raise DamagedCheckpointError(f"{path} is malformed ({error})") from error
     return manifest
 
 
-def _check_types(manifest: CheckpointManifest) -> None:
-    """Raise TypeError if a field holds what it cannot: the manifest has no checksum of its own."""
-    for name, hint in get_type_hints(CheckpointManifest).items():
-        value, expected = getattr(manifest, name), get_origin(hint) or hint
+def _refuse_other_formats(fields: object, folder: str) -> None:
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise DamagedCheckpointError(
+            f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*"
+        )
+    if fields.get("version") == 1 and "sha256" not in fields:
+        raise CheckpointError(
+            f"{folder} is of checkpoint version 1, which this program cannot read: finish that run with the revision "
+            "of this program that its versions.json names, or start anew in another --train.run_dir"
+        )
+
+
+def _check(manifest: CheckpointManifest) -> None:
+    """Raise TypeError or ValueError unless the fields are of their types, and files and tensors fit together."""
+    _check_types(manifest)
+    for name in manifest.files:
+        if "/" in name or "\\" in name or name.startswith("."):
+            raise ValueError(f"it names {name!r}, which is not a file of its folder")
+    for name, entry in manifest.tensors.items():
+        _check_types(entry)
+        sizes = [type(size) is int and size >= 0 for size in entry.shape]
+        # Beyond that, torch cannot count, although there may be no values.
+        if entry.dtype not in DTYPES or not all(sizes) or math.prod(size or 1 for size in entry.shape) >= _MOST_VALUES:
+            raise ValueError(f"tensor {name} is {entry.dtype!r:.20} {entry.shape!r:.50}")
+        if entry.file not in manifest.files:
+            raise ValueError(f"tensor {name} is in {entry.file!r:.50}, which is not a file of the checkpoint")
+
+
+def _check_types(record: CheckpointManifest | TensorEntry) -> None:
+    for name, hint in get_type_hints(type(record)).items():
+        value, expected = getattr(record, name), get_origin(hint) or hint
         # JSON may spell a whole number for a float.
         if not isinstance(value, (int, float) if expected is float else expected) or isinstance(value, bool):
             raise TypeError(f"{name} is {value!r:.50}")
-
-
-def _verify(file_system: Any, root: str, manifest: CheckpointManifest) -> None:
-    for name, expected in manifest.files.items():
-        if "/" in name or name.startswith(".."):
-            raise CheckpointError(f"the manifest of {root} names {name!r}, which is not a file of its folder")
-        try:
-            found = file_digest(file_system, f"{root}/{name}")
-        except OSError as error:
-            raise CheckpointError(f"{root}/{name} is missing or cannot be read ({error})") from error
-        if found != expected:
-            raise CheckpointError(
-                f"{root}/{name} is damaged: {found[0]} bytes with SHA-256 {found[1]}, "
-                f"not {expected[0]} bytes with {expected[1]}"
-            )
-
-
-def checkpoint_steps(run_dir: str) -> list[int]:
-    """Steps of the run's checkpoints that have a manifest, newest first; nothing else counts."""
-    file_system, root = fsspec.core.url_to_fs(f"{run_dir.rstrip('/')}/{FOLDER}")
-    if not file_system.exists(root):
-        return []
-    names = (path.rstrip("/").rsplit("/", 1)[-1] for path in file_system.ls(root, detail=False))
-    steps = (int(match.group(1)) for name in names if (match := _STEP.fullmatch(name)))
-    return sorted((step for step in steps if file_system.exists(f"{root}/step-{step:08d}/{FILE_NAME}")), reverse=True)
-
-
-def newest_checkpoint(run_dir: str, say: Callable[[str], None]) -> str | None:
-    """The folder of the newest checkpoint that verifies; None if there is none. Each that is skipped is told through
-    `say`."""
-    return _first_good((step_folder(run_dir, step) for step in checkpoint_steps(run_dir)), say)
-
-
-def find_checkpoint(path: str, say: Callable[[str], None]) -> str:
-    """The checkpoint that a path means: itself; or, of a run's folder, the one with the best validation loss, else the
-    newest.
-
-    Raises:
-        CheckpointError: if there is none that verifies.
-    """
-    file_system, root = fsspec.core.url_to_fs(path)
-    if not file_system.exists(root):
-        raise CheckpointError(f"{path} does not exist; give a run's folder or one of its {FOLDER}/step-*")
-    if file_system.exists(f"{root}/{FILE_NAME}"):
-        read_checkpoint(path)
-        return path
-    steps = checkpoint_steps(path)
-    if not steps:
-        raise CheckpointError(f"{path} holds no complete checkpoint; give a run's folder or one of its {FOLDER}/step-*")
-    newest = newest_checkpoint(path, say)
-    best_step = read_checkpoint(newest, verify=False).state.get("best_step") if newest else None
-    candidates = [step_folder(path, best_step)] if best_step in steps else []
-    good = _first_good(candidates, say) or newest
-    if good is None:
-        raise CheckpointError(f"no checkpoint in {path} is whole; all {len(steps)} are damaged")
-    return good
-
-
-def _first_good(folders: Iterable[str], say: Callable[[str], None]) -> str | None:
-    for folder in folders:
-        try:
-            read_checkpoint(folder)
-        except CheckpointError as error:
-            say(f"skipping checkpoint {folder}: {error}")
-        else:
-            return folder
-    return None

@@ -2,14 +2,17 @@
 
 import torch
 
+from sgloc import dist
 from sgloc.config import Config
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.engine.ddp import DDPEngine
+from sgloc.train.engine.deepspeed import DeepSpeedEngine, import_deepspeed
+from sgloc.train.engine.deepspeed_options import read_options
 from sgloc.train.engine.protocol import Engine
 
 
 def open_engine(model: SketchGloc, config: Config, device: torch.device, world_size: int) -> Engine:
-    """The engine to train a model with.
+    """The engine to train a model with. All ranks must call it together.
 
     Args:
         model: with the same weights on every rank, on the device.
@@ -20,4 +23,10 @@ def open_engine(model: SketchGloc, config: Config, device: torch.device, world_s
     Raises:
         ConfigError: if there is none for this configuration here.
     """
-    return DDPEngine(model, config, device, world_size)
+    path = config.train.deepspeed
+    if not path:
+        return DDPEngine(model, config, device, world_size)
+    dist.on_each_rank(lambda: import_deepspeed(device))
+    # Read once: the ranks' files could differ.
+    chosen = dist.on_rank_0(lambda: read_options(path, config, world_size))
+    return DeepSpeedEngine(model, config, device, world_size, chosen)

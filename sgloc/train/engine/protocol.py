@@ -18,7 +18,7 @@ class Engine(Protocol):
 
     Attributes:
         name: for people, such as "DDP".
-        model: the model itself, to be called for validation; its weights may be looked at inside `whole_model` only.
+        model: the model itself; to be called, and its weights to be looked at, inside `whole_model` only.
     """
 
     name: str
@@ -59,7 +59,8 @@ class Engine(Protocol):
         ...
 
     def whole_model(self) -> AbstractContextManager[SketchGloc]:
-        """Inside, every weight of the model is whole on every rank, to be read."""
+        """Inside, every weight of the model is whole on every rank, to be read; each rank may call the model as often
+        as it likes."""
         ...
 
     def close(self) -> None:

@@ -8,7 +8,7 @@ from fsspec.implementations.local import LocalFileSystem
 from sgloc.config import Config
 from sgloc.errors import ConfigError
 from sgloc.train.loggers.guarded import Guarded
-from sgloc.train.loggers.jsonl import METRICS_NAME, JSONLines
+from sgloc.train.loggers.jsonl import JSONLines
 from sgloc.train.loggers.picture_files import PictureFiles
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.tensorboard import TensorBoard
@@ -39,25 +39,26 @@ def open_loggers(loggers: list[Logger], config: Config, resumed_step: int, wandb
     run_dir, log = config.train.run_dir, config.log
     file_system, root = fsspec.core.url_to_fs(run_dir)
     folder = str(root) if isinstance(file_system, LocalFileSystem) else None
-    try:
-        loggers.append(Guarded(JSONLines(run_dir, resumed_step)))
-    except OSError as error:
+    if log.tensorboard and folder is None:
         raise ConfigError(
-            f"cannot write {run_dir}/{METRICS_NAME} ({error}); give a --train.run_dir that can be written"
-        ) from error
-    loggers.append(Guarded(Terminal(config.train.num_steps)))
-    if log.tensorboard:
-        if folder is None:
-            raise ConfigError(
-                f"TensorBoard's files grow with every line, which those in {run_dir} cannot; "
-                "give a local train.run_dir, or leave log.tensorboard out"
-            )
-        loggers.append(Guarded(TensorBoard(f"{folder}/tensorboard", resumed_step)))
-    if shows_galleries(config):
-        loggers.append(Guarded(PictureFiles(run_dir)))
+            f"TensorBoard's files grow with every line, which files in {run_dir} cannot; "
+            "give a local train.run_dir, or leave log.tensorboard out"
+        )
     if log.wandb != "disabled":
         wandb_id = wandb_id or secrets.token_hex(4)
-        loggers.append(Guarded(WeightsAndBiases(config, wandb_id, folder)))
+    try:
+        loggers.append(Guarded(JSONLines(run_dir, resumed_step)))
+        loggers.append(Guarded(Terminal(config.train.num_steps)))
+        if log.tensorboard:
+            loggers.append(Guarded(TensorBoard(f"{folder}/tensorboard", resumed_step)))
+        if shows_galleries(config):
+            loggers.append(Guarded(PictureFiles(run_dir)))
+        if log.wandb != "disabled" and wandb_id:
+            loggers.append(Guarded(WeightsAndBiases(config, wandb_id, folder)))
+    except OSError as error:
+        raise ConfigError(
+            f"the metrics of {run_dir} cannot be written ({error}); make room, or give another"
+        ) from error
     return wandb_id
 
 

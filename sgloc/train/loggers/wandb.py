@@ -126,8 +126,8 @@ class WeightsAndBiases:
 
 
 def _environment(mode: str) -> dict[str, str]:
-    """This process's environment, quiet, and without a key where none is needed."""
-    environment = {"WANDB_SILENT": "true", **os.environ}
+    """This process's environment: quiet, without W&B's reports on itself, and without a key where none is needed."""
+    environment = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", **os.environ}
     if mode == "offline":
         environment.pop("WANDB_API_KEY", None)
     return environment

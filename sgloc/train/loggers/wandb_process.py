@@ -159,4 +159,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    # All is said and done, and what W&B would do at exit may wait for a network.
+    os._exit(main())

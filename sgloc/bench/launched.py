@@ -1,0 +1,182 @@
+"""Real training runs for measurements: processes under torchrun, one run after the other."""
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import yaml
+
+from sgloc.bench.options import ENGINES, WORLD_SIZES, BenchOptions
+from sgloc.config import (
+    Config,
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    ModelConfig,
+    OptimizerConfig,
+    TrainConfig,
+)
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.build.run import build_shards
+from sgloc.errors import ConfigError, TrainingError
+from sgloc.sketch.synthetic import write_sample
+from sgloc.train.checkpoint.manifest import read_manifest, step_folder
+
+_WORLD_SIZES = (1, 2, 4)
+_DRAWN_IN_CATEGORY = 60
+# Validation stands at the end of every run, and is not what is measured.
+_VALIDATED = 8
+# A few megabytes: enough for sums in several parts.
+_BUCKET = 1_000_000
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run that is over.
+
+    Attributes:
+        folder: of the run.
+        losses: step by step, from the first step that it took.
+    """
+
+    folder: str
+    losses: list[float]
+
+    def checkpoint(self, step: int) -> str:
+        """The folder of the checkpoint of a step."""
+        return step_folder(self.folder, step)
+
+    def digests(self, step: int) -> dict[str, tuple[int, str]]:
+        """Sizes and checksums of the files of the checkpoint of a step, by name."""
+        return read_manifest(self.checkpoint(step)).files
+
+
+def relative_difference(losses: list[float], others: list[float]) -> float:
+    """The largest difference of two runs' losses, relative to the second's."""
+    return max(abs(loss - other) / abs(other) for loss, other in zip(losses, others, strict=True))
+
+
+class Launcher:
+    """Starts runs in a folder of their own.
+
+    Args:
+        config: of all runs, as far as it is not said otherwise for one of them.
+        shards: to train on.
+        device: of the ranks.
+        num_steps: of a run, unless it goes on from a checkpoint.
+        save_every: steps between checkpoints.
+        folder: for the runs.
+    """
+
+    def __init__(
+        self, config: Config, shards: str, device: torch.device, num_steps: int, save_every: int, folder: Path
+    ) -> None:
+        self.folder, self.num_runs = folder, 0
+        data = dataclasses.replace(config.data, path=shards, validation_limit=_VALIDATED)
+        train = dataclasses.replace(
+            config.train,
+            num_steps=num_steps,
+            checkpoint_every=save_every,
+            keep_checkpoints=2,
+            validate_every=num_steps,
+            log_every=1,
+            patience=0,
+            device="cuda" if device.type == "cuda" else "cpu",
+        )
+        log = dataclasses.replace(config.log, wandb="disabled", tensorboard=False, gallery=0)
+        options = dataclasses.asdict(dataclasses.replace(config, data=data, train=train, log=log))
+        self.config_path = folder / "config.yaml"
+        self.config_path.write_text(yaml.safe_dump(options, sort_keys=False))
+        for stage, engine in enumerate(ENGINES[1:]):
+            sizes = {"reduce_bucket_size": _BUCKET, "allgather_bucket_size": _BUCKET}
+            (folder / f"{engine}.json").write_text(json.dumps({"zero_optimization": {"stage": stage, **sizes}}))
+
+    def run(self, engine: str, num_ranks: int, accumulation: int = 1, resume: str = "never") -> Run:
+        """Train.
+
+        Args:
+            engine: one of ENGINES.
+            num_ranks: processes.
+            accumulation: see `TrainConfig`.
+            resume: the checkpoint to go on from; "never" to start anew.
+
+        Raises:
+            TrainingError: if the run fails.
+        """
+        self.num_runs += 1
+        folder = self.folder / f"run-{self.num_runs}"
+        command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
+        command += ["-m", "sgloc", "train", "--config", str(self.config_path), "--train.run_dir", str(folder)]
+        command += ["--train.accumulation", str(accumulation), "--resume", resume]
+        if engine != ENGINES[0]:
+            command += ["--train.deepspeed", str(self.folder / f"{engine}.json")]
+        start = time.perf_counter()
+        done = subprocess.run(
+            command, env={"OMP_NUM_THREADS": "1", **os.environ}, capture_output=True, text=True, check=False
+        )
+        what = f"{engine} on {num_ranks} rank(s) in {accumulation} part(s)"
+        if done.returncode != 0:
+            said = [line for line in done.stderr.splitlines() if line.startswith("sgloc train:")]
+            raise TrainingError(f"the run of {what} failed: {' '.join(said) or done.stderr[-2000:]}")
+        print(f"{what}: {time.perf_counter() - start:.0f} s", file=sys.stderr, flush=True)
+        records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+        return Run(str(folder), [record["loss"] for record in records if record["event"] == "train"])
+
+
+def small_config() -> Config:
+    """The sizes and the learning rate of configs/quickstart.yaml."""
+    return Config(
+        model=ModelConfig(EncoderConfig("lstm", 64), DecoderConfig("layer_norm", 256), latent_size=48),
+        data=DataConfig(disturb_scale=0.1),
+        optimizer=OptimizerConfig(learning_rate=0.003, min_learning_rate=0.00003, learning_rate_decay=0.999),
+        train=TrainConfig(global_batch=64),
+    )
+
+
+@contextlib.contextmanager
+def launcher(options: BenchOptions, config: Config, num_steps: int, save_every: int) -> Iterator[Launcher]:
+    """A launcher in a folder that is removed in the end, for the shards of a measurement or, without, for a small drawn
+    sample.
+
+    Raises:
+        ConfigError: if there are fewer CUDA devices than ranks.
+        SglocError: if the shards cannot be used.
+    """
+    most = max(ranks_of(options))
+    if options.device.type == "cuda" and torch.cuda.device_count() < most:
+        raise ConfigError(f"there are {torch.cuda.device_count()} CUDA devices for {most} ranks; give --world_sizes")
+    if options.batch:
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, global_batch=options.batch))
+    with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as name:
+        folder = Path(name)
+        shards = options.data
+        if shards is None:
+            shards = str(folder / "shards")
+            counts = {"num_train": _DRAWN_IN_CATEGORY, "num_valid": 1, "num_test": 0}
+            write_sample(str(folder / "npz"), **counts, seed=config.train.seed)
+            build_shards(str(folder / "npz"), shards, BuildOptions(licence="MIT; synthetic"))
+        yield Launcher(config, shards, options.device, num_steps, save_every, folder)
+
+
+def ranks_of(options: BenchOptions) -> tuple[int, ...]:
+    """Numbers of ranks to train on."""
+    return _WORLD_SIZES if options.world_sizes == WORLD_SIZES else options.world_sizes
+
+
+def engines_of(options: BenchOptions) -> tuple[tuple[str, ...], str | None]:
+    """The engines that can be had of those that were asked for, and a sentence about the others, if there are any."""
+    if importlib.util.find_spec("deepspeed") is not None:
+        return options.engines, None
+    left_out = [engine for engine in options.engines if engine != ENGINES[0]]
+    sentence = f"{', '.join(left_out)} left out: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
+    return tuple(engine for engine in options.engines if engine not in left_out), sentence if left_out else None

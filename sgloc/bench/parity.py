@@ -1,0 +1,57 @@
+"""Whether a run's losses depend on how it is spread: ranks, accumulation, engine (DESIGN contract 3)."""
+
+import itertools
+
+from sgloc.bench.launched import engines_of, launcher, ranks_of, relative_difference
+from sgloc.bench.options import ENGINES, BenchOptions
+from sgloc.bench.report import Record
+from sgloc.bench.tables import Table, TableReport
+from sgloc.config import Config
+
+_LIMIT = 1e-4
+_NUM_STEPS = 50
+_HEADINGS = {
+    "engine": ("engine", "s"),
+    "ranks": ("ranks", "d"),
+    "accumulation": ("accumulation", "d"),
+    "difference": ("largest relative difference", ".1e"),
+    "result": (f"within {_LIMIT:.0e}", "s"),
+}
+
+
+def bench_parity(options: BenchOptions, config: Config) -> TableReport:
+    """Train the same run in every way, as real processes, and compare the loss of each step with that of
+    DistributedDataParallel on one rank.
+
+    Args:
+        options: in which ways, how many steps, on which shards.
+        config: of the run.
+
+    Raises:
+        ConfigError: if there are not as many devices.
+        SglocError: if the shards cannot be used, or a run fails.
+    """
+    engines, left_out = engines_of(options)
+    num_steps = options.steps or _NUM_STEPS
+    first = (ENGINES[0], 1, 1)
+    ways = list(itertools.product(engines, ranks_of(options), options.accumulations))
+    rows: list[Record] = []
+    with launcher(options, config, num_steps, save_every=num_steps) as start:
+        losses = start.run(*first).losses
+        for way in ways:
+            difference = relative_difference(start.run(*way).losses, losses) if way != first else 0.0
+            named = dict(zip(("engine", "ranks", "accumulation"), way, strict=True))
+            rows.append({**named, "difference": difference, "result": "pass" if difference <= _LIMIT else "FAIL"})
+    settings = {
+        "data": options.data or "drawn",
+        "steps": num_steps,
+        "global_batch": options.batch or config.train.global_batch,
+        "precision": config.train.precision,
+        "limit": _LIMIT,
+    }
+    report = TableReport("parity", settings, [Table("loss beside that of ddp on 1 rank in 1 part", _HEADINGS, rows)])
+    passed = sum(row["result"] == "pass" for row in rows)
+    report.facts.append((f"{passed} of {len(rows)} pass", {"name": "result", "passed": passed, "of": len(rows)}))
+    if left_out:
+        report.facts.append((left_out, {"name": "left out", "why": left_out}))
+    return report

@@ -1,0 +1,122 @@
+"""`sgloc checkpoint`: what is done with checkpoints that are there."""
+
+import json
+import sys
+from collections.abc import Callable
+
+from sgloc.cli.parsing import fail, nearest, new_parser, parse
+
+
+def checkpoint(words: list[str]) -> None:
+    """List, verify, show or export checkpoints: `sgloc checkpoint list`, `verify`, `show` or `export`."""
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:<8} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
+        print("\n".join(["usage: sgloc checkpoint <command> [options]", "", *lines]))
+        return
+    command = words[0]
+    if command not in _COMMANDS:
+        hint = nearest(command, list(_COMMANDS))
+        fail("sgloc checkpoint", f"there is no command {command!r}{hint}; see `sgloc checkpoint --help`")
+    _COMMANDS[command](words[1:])
+
+
+def _list(words: list[str]) -> None:
+    """A table of a run's checkpoints, newest first; every file is read to tell whether they are whole."""
+    parser = new_parser("checkpoint list", _list)
+    parser.add_argument("run", help="folder or URL of a run")
+    parser.add_argument(
+        "--newest",
+        action="store_true",
+        help="print the folder of the newest checkpoint that is whole, and nothing else; exit code 1 if there is none",
+    )
+    options = parse(parser, words, "run")
+    if options.newest:
+        from sgloc.train.checkpoint import newest_checkpoint
+
+        newest = newest_checkpoint(options.run, _say)
+        if newest is None:
+            sys.exit(1)
+        print(newest)
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    from sgloc.train.checkpoint.listing import HEADINGS, list_checkpoints
+
+    listed = list_checkpoints(options.run)
+    table = Table(*HEADINGS)
+    for one in listed:
+        table.add_row(*one.cells)
+    # Where there is no terminal there is no width to keep to.
+    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+    for one in listed:
+        for problem in one.problems:
+            _say(problem)
+
+
+def _verify(words: list[str]) -> None:
+    """Read every file of a checkpoint, or of all of a run's, and name what is damaged; exit code 1 tells of it."""
+    parser = new_parser("checkpoint verify", _verify)
+    parser.add_argument("path", help="folder or URL of a checkpoint, or of a run")
+    options = parse(parser, words, "path")
+    from sgloc.train.checkpoint.listing import list_checkpoints
+
+    damaged = False
+    for one in list_checkpoints(options.path):
+        num_files = len(one.manifest.files) if one.manifest else 0
+        print(f"{one.folder}: {'damaged' if one.problems else 'whole'}, {num_files} files of tensors")
+        for problem in one.problems:
+            print(f"  {problem}")
+        damaged = damaged or bool(one.problems)
+    if damaged:
+        sys.exit(1)
+
+
+def _show(words: list[str]) -> None:
+    """What a checkpoint holds, or a run's best: configuration, state, versions, tensors with their shapes."""
+    parser = new_parser("checkpoint show", _show)
+    parser.add_argument("path", help="folder or URL of a checkpoint, or of a run, of which the best is taken")
+    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
+    options = parse(parser, words, "path")
+    from sgloc.train.checkpoint import read_manifest, use_checkpoint
+    from sgloc.train.checkpoint.listing import facts
+
+    folder, manifest = use_checkpoint(options.path, read_manifest, _say)
+    everything = {"folder": folder, **facts(manifest)}
+    if options.json:
+        print(json.dumps(everything, indent=1))
+        return
+    import yaml
+
+    tensors, files = everything.pop("tensors"), everything.pop("files")
+    print(yaml.safe_dump(everything, sort_keys=False, allow_unicode=True), end="")
+    print("files:")
+    for name, (size, sha256) in files.items():
+        print(f"  {name}  {size:,} bytes  SHA-256 {sha256}")
+    print("tensors:")
+    for name, entry in sorted(tensors.items()):
+        print(f"  {name}  {entry['dtype']} {entry['shape']}  in {entry['file']}")
+
+
+def _export(words: list[str]) -> None:
+    """Write a checkpoint's model as one safetensors file with its configuration and a model card."""
+    parser = new_parser("checkpoint export", _export)
+    parser.add_argument("path", help="folder or URL of a checkpoint, or of a run, of which the best is taken")
+    parser.add_argument("--out", required=True, help="folder or URL to write to")
+    options = parse(parser, words, "path", "out")
+    from sgloc.evaluate.export import export_model
+
+    folder, num_values = export_model(options.path, options.out, _say)
+    print(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")
+
+
+def _say(sentence: str) -> None:
+    print(sentence, file=sys.stderr)
+
+
+_COMMANDS: dict[str, Callable[[list[str]], None]] = {
+    "list": _list,
+    "verify": _verify,
+    "show": _show,
+    "export": _export,
+}

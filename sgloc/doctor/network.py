@@ -1,0 +1,133 @@
+"""What all-reduces cost between these ranks, and which link is slow."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from statistics import median
+
+import torch
+import torch.distributed
+
+from sgloc import dist
+from sgloc.doctor.examination import Examination
+from sgloc.doctor.finding import Finding
+
+# All-reduces in a row, and how many such rows.
+_NUM_SMALL, _NUM_ROWS = 20, 3
+# Seconds that a row of large ones may take.
+_LARGE_SECONDS, _MOST_LARGE = 0.5, 10
+_LINK_BYTES, _NUM_LINK_REPEATS = 16 * 2**20, 3
+# What a step can do with: latencies in seconds, bus bandwidths in bytes a second.
+_MOST_LATENCY = {"nccl": 1e-3, "gloo": 1e-2}
+_LEAST_BANDWIDTH = {"nccl": 5e9, "gloo": 1e8}
+_SLOW_LINK = 3.0
+ADVICE = {
+    "nccl": "run with NCCL_DEBUG=INFO: it says what fails, and whether InfiniBand, NVLink or only sockets are used",
+    "gloo": "see which interface it uses (GLOO_SOCKET_IFNAME), and what else the machines do",
+}
+
+
+@dataclass(frozen=True)
+class Network:
+    """What a rank measured.
+
+    Attributes:
+        latency: seconds of an all-reduce of four float64 among others; the best row of them.
+        seconds: of an all-reduce of a gradient; likewise.
+        link_seconds: to have a message of some megabytes from the rank before, while all ranks send one.
+        is_right: whether the sums were right.
+    """
+
+    latency: float
+    seconds: float
+    link_seconds: float
+    is_right: bool
+
+
+def measure_network(device: torch.device, num_elements: int, group: torch.distributed.ProcessGroup | None) -> Network:
+    """Measure all-reduces of this group; all its ranks must call it together.
+
+    Args:
+        device: of this process.
+        num_elements: of a gradient.
+        group: of all ranks; None: the default one.
+    """
+    rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
+    expected = world_size * (world_size + 1) / 2
+
+    def timed(function: Callable[[], object], number: int) -> float:
+        torch.distributed.barrier()
+        start = time.perf_counter()
+        for _ in range(number):
+            function()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return (time.perf_counter() - start) / number
+
+    def reduce(values: torch.Tensor, number: int) -> float:
+        return timed(lambda: torch.distributed.all_reduce(values, group=group), number)
+
+    small = torch.zeros(4, dtype=torch.float64, device=device)
+    # The first sets up connections.
+    reduce(small, 1)
+    latency = min(reduce(small, _NUM_SMALL) for _ in range(_NUM_ROWS))
+    large = torch.full((num_elements,), float(rank + 1), device=device)
+    reduce(large, 1)
+    is_right = bool((large == expected).all())
+    large.zero_()
+    # All ranks must repeat it as often.
+    first = dist.max_over_ranks(reduce(large, 1), torch.device("cpu"))
+    number = max(1, min(_MOST_LARGE, int(_LARGE_SECONDS / first)))
+    seconds = min(reduce(large, number) for _ in range(_NUM_ROWS))
+    links = [timed(lambda: _pass_on(device, rank, world_size, group), 1) for _ in range(_NUM_LINK_REPEATS)]
+    return Network(latency, seconds, min(links), is_right)
+
+
+def _pass_on(device: torch.device, rank: int, world_size: int, group: torch.distributed.ProcessGroup | None) -> None:
+    sent, received = torch.empty(2, _LINK_BYTES, dtype=torch.uint8, device=device)
+    to, by = (rank + 1) % world_size, (rank - 1) % world_size
+    operations = [
+        torch.distributed.P2POp(torch.distributed.isend, sent, to, group),
+        torch.distributed.P2POp(torch.distributed.irecv, received, by, group),
+    ]
+    for work in torch.distributed.batch_isend_irecv(operations):
+        work.wait()
+
+
+def bus_bandwidth(num_bytes: int, seconds: float, world_size: int) -> tuple[float, float]:
+    """Bytes a second of an all-reduce, as nccl-tests define them: the algorithm's, size over time; and the bus's, which
+    is that times 2 (N - 1) / N and can be compared with what the links are said to do."""
+    algorithm = num_bytes / seconds
+    return algorithm, algorithm * 2 * (world_size - 1) / world_size
+
+
+def judge_network(facts: Mapping[int, Network], ranks: Examination, num_elements: int, backend: str) -> list[Finding]:
+    """All-reduces are to be right, and fast enough not to be most of a step."""
+    wrong = [rank for rank, network in facts.items() if not network.is_right]
+    if wrong:
+        found = f"wrong sums on {ranks.names(wrong)}"
+        return [Finding("all-reduce", "problem", found, "a link or a GPU is broken: leave that node out")]
+    latency, seconds = (max(getattr(one, name) for one in facts.values()) for name in ("latency", "seconds"))
+    algorithm, bus = bus_bandwidth(4 * num_elements, seconds, len(facts))
+    numbers = {"latency_seconds": latency, "seconds": seconds, "algorithm_bandwidth": algorithm, "bus_bandwidth": bus}
+    found = (
+        f"{backend}, {len(facts)} ranks: 32 bytes in {1e6 * latency:,.0f} microseconds, "
+        f"{4e-6 * num_elements:,.0f} MB in {1e3 * seconds:,.1f} ms, "
+        f"algorithm bandwidth {algorithm / 1e9:.2f} GB/s, bus bandwidth {bus / 1e9:.2f} GB/s"
+    )
+    if latency > _MOST_LATENCY[backend] or bus < _LEAST_BANDWIDTH[backend]:
+        return [Finding("all-reduce", "warning", found, ADVICE[backend], numbers), _judge_links(facts, ranks)]
+    return [Finding("all-reduce", "ok", found, numbers=numbers), _judge_links(facts, ranks)]
+
+
+def _judge_links(facts: Mapping[int, Network], ranks: Examination) -> Finding:
+    times = {rank: network.link_seconds for rank, network in facts.items()}
+    slowest, middle = max(times, key=lambda rank: times[rank]), median(times.values())
+    rate = _LINK_BYTES / times[slowest] / 1e9
+    if times[slowest] <= _SLOW_LINK * middle:
+        return Finding("links", "ok", f"all neighbours pass on 16 MiB at {rate:.2f} GB/s or more")
+    before = (slowest - 1) % len(facts)
+    found = f"{rate:.2f} GB/s from {ranks.names([before])} to {ranks.names([slowest])}, {times[slowest] / middle:.1f} "
+    return Finding(
+        "links", "warning", f"{found}times slower than most", "leave that node out, or have its link looked at"
+    )

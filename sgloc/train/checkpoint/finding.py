@@ -1,0 +1,98 @@
+"""Which of a run's checkpoints to take: the newest that verifies; those that are skipped are named (DESIGN
+contract 4)."""
+
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.train.checkpoint.manifest import FILE_NAME, FOLDER, read_manifest, step_folder
+from sgloc.train.checkpoint.reading import read_checkpoint
+from sgloc.train.checkpoint.storage import Storage
+from sgloc.train.checkpoint.writing import complete_steps
+
+Value = TypeVar("Value")
+
+
+def checkpoint_steps(run_dir: str) -> list[int]:
+    """Steps of the run's checkpoints that have a manifest, newest first; nothing else counts."""
+    return complete_steps(Storage(f"{run_dir.rstrip('/')}/{FOLDER}"))
+
+
+def checkpoint_folders(run_dir: str) -> list[str]:
+    """Where they stand."""
+    return [step_folder(run_dir, step) for step in checkpoint_steps(run_dir)]
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a path is a checkpoint's, and not a run's."""
+    return Storage(path).exists(FILE_NAME)
+
+
+def first_whole(
+    folders: Iterable[str], use: Callable[[str], Value], say: Callable[[str], None]
+) -> tuple[str, Value] | None:
+    """Use the first checkpoint that is whole.
+
+    Args:
+        folders: the checkpoints', in the order in which they are tried.
+        use: is given a folder; raises DamagedCheckpointError where the checkpoint turns out not to be whole.
+        say: is told of checkpoints that are skipped.
+
+    Returns:
+        Its folder and what the use of it gave; None if there is none.
+    """
+    for folder in folders:
+        try:
+            return folder, use(folder)
+        except DamagedCheckpointError as error:
+            say(f"skipping checkpoint {folder}: {error}")
+    return None
+
+
+def newest_checkpoint(run_dir: str, say: Callable[[str], None]) -> str | None:
+    """The folder of the newest checkpoint that verifies; None if there is none. Each that is skipped is told through
+    `say`."""
+    found = first_whole(checkpoint_folders(run_dir), read_checkpoint, say)
+    return found[0] if found else None
+
+
+def use_checkpoint(path: str, use: Callable[[str], Value], say: Callable[[str], None]) -> tuple[str, Value]:
+    """Use the checkpoint that a path means: itself; or, of a run's folder, the one with the best validation loss, else
+    the newest.
+
+    Args:
+        path: of a checkpoint or a run.
+        use: see `first_whole`.
+        say: is told of checkpoints that are skipped.
+
+    Returns:
+        The checkpoint's folder and what the use of it gave.
+
+    Raises:
+        CheckpointError: if there is none that is whole.
+    """
+    if is_checkpoint(path):
+        return path, use(path)
+    if not Storage(path).exists():
+        raise CheckpointError(f"{path} does not exist; give a run's folder or one of its {FOLDER}/step-*")
+    folders = checkpoint_folders(path)
+    if not folders:
+        raise CheckpointError(f"{path} holds no complete checkpoint; give a run's folder or one of its {FOLDER}/step-*")
+    found = first_whole(_best_first(path, folders), use, say)
+    if found is None:
+        raise CheckpointError(f"no checkpoint in {path} is whole; all {len(folders)} are damaged")
+    return found
+
+
+def find_checkpoint(path: str, say: Callable[[str], None]) -> str:
+    """The folder of the checkpoint that a path means, as `use_checkpoint` has it, verified."""
+    return use_checkpoint(path, read_checkpoint, say)[0]
+
+
+def _best_first(run_dir: str, folders: list[str]) -> list[str]:
+    """The checkpoints of a run, newest first, with the best one at the front."""
+    # What the newest says, it says for all.
+    newest = first_whole(folders, read_manifest, lambda _: None)
+    best_step = newest[1].state.get("best_step") if newest else None
+    best = [folder for folder in folders if isinstance(best_step, int) and folder == step_folder(run_dir, best_step)]
+    return best + [folder for folder in folders if folder not in best]

@@ -1,0 +1,59 @@
+"""The ranks that write and read checkpoints together, in a process group of their own."""
+
+import datetime
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import torch.distributed as dist
+from torch import Tensor
+
+from sgloc.errors import SglocError
+
+Value = TypeVar("Value")
+
+
+class Peers:
+    """All ranks, in a group that nothing else uses: a thread may write while training goes on in the others.
+
+    Its collectives work on host memory, whatever training runs on. All ranks must make it together.
+
+    Args:
+        timeout: seconds that a collective waits for a rank.
+    """
+
+    def __init__(self, timeout: float) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every rank's value, in order of rank. All ranks must call it."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._group)
+        return values
+
+    def from_rank_0(self, action: Callable[[], Value]) -> Value:
+        """What an action gives on rank 0, on every rank. All ranks must call this.
+
+        Raises:
+            SglocError: on every rank, if the action raised it.
+        """
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            try:
+                outcome[0] = action()
+            except SglocError as error:
+                outcome[1] = error
+        dist.broadcast_object_list(outcome, src=0, group=self._group)
+        if outcome[1] is not None:
+            outcome[1].told = self.rank != 0
+            raise outcome[1]
+        return outcome[0]  # type: ignore[no-any-return]
+
+    def broadcast(self, values: Tensor) -> None:
+        """Fill a tensor in host memory with that of rank 0. All ranks must call it."""
+        dist.broadcast(values, src=0, group=self._group)
+
+    def close(self) -> None:
+        """Let go of the group."""
+        dist.destroy_process_group(self._group)
+        self._group = None

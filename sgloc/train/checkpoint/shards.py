@@ -1,0 +1,142 @@
+"""A checkpoint's files of tensors, in the safetensors format, written and read as streams.
+
+The safetensors library wants a whole file in memory; here it passes once, in chunks, on its way being hashed. A header
+that is not to the byte what the manifest's tensors ask for is damage: nothing in it is believed.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sgloc.errors import DamagedCheckpointError
+from sgloc.failpoint import failpoint
+from sgloc.train.checkpoint.manifest import DTYPES, CheckpointManifest, TensorEntry, in_order
+from sgloc.train.checkpoint.storage import Storage
+
+# Small enough that a thread which writes never holds Python's lock for long.
+_WRITE_BYTES = 2**22
+_READ_BYTES = 2**24
+_ALIGNMENT = 8
+
+
+def header(entries: Mapping[str, TensorEntry]) -> bytes:
+    """The beginning of a file that holds these tensors, as the safetensors library writes it."""
+    places, start = {}, 0
+    for name in in_order(entries):
+        entry = entries[name]
+        stop = start + entry.num_bytes
+        places[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, stop]}
+        start = stop
+    text = json.dumps(places, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % _ALIGNMENT)
+    return len(text).to_bytes(8, "little") + text
+
+
+def _values(tensor: Tensor) -> memoryview:
+    """The bytes of a contiguous tensor in host memory, not copied."""
+    array: npt.NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
+    return array.data
+
+
+def write_shard(
+    storage: Storage, name: str, entries: Mapping[str, TensorEntry], tensors: Mapping[str, Tensor], step: int
+) -> tuple[int, str]:
+    """Write a file.
+
+    Args:
+        storage: the folder of checkpoints.
+        name: of the file, in it.
+        entries: the tensors that it is to hold.
+        tensors: their values, contiguous, in host memory.
+        step: of the checkpoint, for failpoints.
+
+    Returns:
+        Its size in bytes and SHA-256.
+
+    Raises:
+        Exception: what the file system raises.
+    """
+    beginning, digest = header(entries), hashlib.sha256()
+    num_bytes = sum(entry.num_bytes for entry in entries.values())
+
+    def chunks() -> Iterator[bytes | memoryview]:
+        digest.update(beginning)
+        yield beginning
+        written, half = 0, False
+        for tensor in in_order(entries):
+            values = _values(tensors[tensor])
+            for start in range(0, len(values), _WRITE_BYTES):
+                chunk = values[start : start + _WRITE_BYTES]
+                digest.update(chunk)
+                yield chunk
+                written += len(chunk)
+                if not half and written >= num_bytes / 2:
+                    half = True
+                    failpoint("checkpoint.half", step)
+
+    storage.write(name, chunks())
+    return len(beginning) + num_bytes, digest.hexdigest()
+
+
+def read_shard(storage: Storage, name: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a file, one after the other, in the order of `CheckpointManifest.names_of`. It is read once, and
+    whole only if this comes to its end without an error.
+
+    Raises:
+        CheckpointError: if the file cannot be reached.
+        DamagedCheckpointError: if it is not what the manifest says.
+    """
+    path, (size, sha256) = f"{storage.location}/{name}", manifest.files[name]
+    names = manifest.names_of(name)
+    beginning = header({tensor: manifest.tensors[tensor] for tensor in names})
+    with storage.reading(name):
+        found = storage.size(name)
+    if found not in (size, None):
+        raise DamagedCheckpointError(f"{path} is damaged: {found} bytes, not {size}")
+    if size != len(beginning) + sum(manifest.tensors[tensor].num_bytes for tensor in names):
+        raise DamagedCheckpointError(f"{path} is damaged: its {size} bytes are not those of its tensors")
+    stream = _Stream(storage, name, size)
+    opening = bytearray(len(beginning))
+    stream.read_into(memoryview(opening))
+    if opening != beginning:
+        raise DamagedCheckpointError(f"{path} is damaged: its header is not that of its tensors")
+    for tensor in names:
+        entry = manifest.tensors[tensor]
+        values = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+        stream.read_into(_values(values))
+        yield tensor, values
+    if stream.digest.hexdigest() != sha256:
+        raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {stream.digest.hexdigest()}, not {sha256}")
+
+
+class _Stream:
+    """A file's bytes in order, each fetched once, and their digest."""
+
+    def __init__(self, storage: Storage, name: str, size: int) -> None:
+        self.storage, self.name, self.size = storage, name, size
+        self.position = 0
+        self.chunk = memoryview(b"")
+        self.digest = hashlib.sha256()
+
+    def read_into(self, target: memoryview) -> None:
+        """Fill a buffer with the next bytes."""
+        filled = 0
+        while filled < len(target):
+            if not self.chunk:
+                self._fetch()
+            some = self.chunk[: len(target) - filled]
+            target[filled : filled + len(some)] = some
+            self.chunk = self.chunk[len(some) :]
+            filled += len(some)
+
+    def _fetch(self) -> None:
+        stop = min(self.position + _READ_BYTES, self.size)
+        with self.storage.reading(self.name):
+            content = self.storage.read(self.name, self.position, stop)
+        self.digest.update(content)
+        self.chunk, self.position = memoryview(content), stop

@@ -1,0 +1,188 @@
+"""Writing a checkpoint: committed or absent (DESIGN contract 4)."""
+
+import dataclasses
+import heapq
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TypeVar
+
+from torch import Tensor
+
+from sgloc.errors import CheckpointError, ConfigError
+from sgloc.failpoint import failpoint
+from sgloc.train.checkpoint.manifest import FILE_NAME, FOLDER, CheckpointManifest, TensorEntry, step_name
+from sgloc.train.checkpoint.peers import Peers
+from sgloc.train.checkpoint.shards import write_shard
+from sgloc.train.checkpoint.storage import Storage, describe, patiently
+
+_NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
+
+Value = TypeVar("Value")
+
+
+class SaveError(Exception):
+    """A checkpoint could not be written: the next one may be."""
+
+
+def share_out(layout: Mapping[str, Tensor], world_size: int) -> dict[str, TensorEntry]:
+    """Which rank writes which tensor, so that bytes are balanced: the largest first, each to the rank with the least.
+
+    Args:
+        layout: the tensors by name; they need no values.
+        world_size: the number of ranks.
+
+    Returns:
+        The entries of a checkpoint's manifest. They depend on the arguments alone, so all ranks agree.
+    """
+    loads = [(0, rank) for rank in range(world_size)]
+    entries: dict[str, TensorEntry] = {}
+    for name in sorted(layout, key=lambda name: (-layout[name].nbytes, name)):
+        load, rank = loads[0]
+        heapq.heapreplace(loads, (load + layout[name].nbytes, rank))
+        entries[name] = TensorEntry.of(layout[name], shard_name(rank, world_size))
+    return entries
+
+
+def shard_name(rank: int, world_size: int) -> str:
+    """Name of the file that a rank writes, if it owns anything."""
+    return f"shard-{rank:05d}-of-{world_size:05d}.safetensors"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """Which checkpoints stay.
+
+    Attributes:
+        keep: how many of the newest.
+        every: those of every so manieth step besides; 0: none.
+        best_step: that of this step besides; None: none.
+    """
+
+    keep: int
+    every: int = 0
+    best_step: int | None = None
+
+    def superfluous(self, steps: list[int]) -> list[int]:
+        """Which of the steps need not stay; they are given newest first."""
+        return [
+            step
+            for step in steps[self.keep :]
+            if step != self.best_step and not (self.every and step % self.every == 0)
+        ]
+
+
+class Writer:
+    """Writes a run's checkpoints. All ranks must make it, and call it, together.
+
+    Args:
+        run_dir: the run's folder or URL.
+        peers: the ranks.
+        say: rank 0 tells through it what failed but does not matter to the checkpoint.
+        check: raises ConfigError once the run must not write there any more.
+    """
+
+    def __init__(
+        self, run_dir: str, peers: Peers, say: Callable[[str], None], check: Callable[[], None] = lambda: None
+    ) -> None:
+        self.storage = Storage(f"{run_dir.rstrip('/')}/{FOLDER}")
+        self.peers, self.say, self.check = peers, say, check
+
+    def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor], retention: Retention) -> None:
+        """Commit a checkpoint: afterwards it is there whole, or not at all.
+
+        Args:
+            manifest: everything but its files.
+            tensors: those of its tensors that are this rank's by `share_out`, contiguous, in host memory.
+            retention: which checkpoints stay once it is there.
+
+        Raises:
+            SaveError: on every rank, if it cannot be written.
+            ConfigError: on every rank, if `check` raised it.
+        """
+        step = manifest.step
+        own = {name: manifest.tensors[name] for name in tensors}
+        shard = shard_name(self.peers.rank, self.peers.world_size)
+
+        def write_own() -> dict[str, tuple[int, str]]:
+            if not own:
+                return {}
+            # Where not all ranks see the same folder, writing goes well, and committing tells it.
+            self.storage.make_folder(f"{step_name(step)}.tmp")
+            path = f"{step_name(step)}.tmp/{shard}"
+            written = patiently(lambda: write_shard(self.storage, path, own, tensors, step))
+            failpoint("checkpoint.written", step)
+            return {shard: written}
+
+        self._agree(lambda: self._begin(step))
+        parts = self._agree(write_own)
+        files = {name: digest for part in parts for name, digest in part.items()}
+        self._agree(lambda: self._commit(dataclasses.replace(manifest, files=files), retention))
+
+    def _agree(self, action: Callable[[], Value]) -> list[Value]:
+        """What an action gives on every rank; where it raises on some rank, all ranks raise."""
+        value, failure, refusal = None, None, None
+        try:
+            value = action()
+        except ConfigError as error:
+            refusal = error
+        except Exception as error:  # A store's library may raise anything.
+            failure = describe(error)
+        outcomes = self.peers.gather((value, failure, refusal))
+        for rank, (_, failed, refused) in enumerate(outcomes):
+            if refused is not None:
+                refused.told = rank != self.peers.rank
+                raise refused
+            if failed is not None:
+                raise SaveError(f"rank {rank}: {failed}" if self.peers.world_size > 1 else failed)
+        return [outcome[0] for outcome in outcomes]  # type: ignore[misc]
+
+    def _begin(self, step: int) -> None:
+        """Remove what saves that were cut short have left, and make a new folder."""
+        failpoint("checkpoint.begin", step)
+        if self.peers.rank != 0:
+            return
+        self.check()
+        for name in self.storage.sizes(""):
+            match = _NAME.fullmatch(name)
+            if match and (match[2] or not self.storage.exists(f"{name}/{FILE_NAME}")):
+                self.storage.remove(name, FILE_NAME)
+        self.storage.make_folder(f"{step_name(step)}.tmp")
+
+    def _commit(self, manifest: CheckpointManifest, retention: Retention) -> None:
+        failpoint("checkpoint.gathered", manifest.step)
+        if self.peers.rank != 0:
+            return
+        final = step_name(manifest.step)
+        found = self.storage.sizes(f"{final}.tmp")
+        for name, (size, _) in manifest.files.items():
+            if found.get(name) != size:
+                raise CheckpointError(
+                    f"rank 0 does not find {name} in {self.storage.location}/{final}.tmp as it was written; "
+                    "give a --train.run_dir that all machines share"
+                )
+        self.check()
+        text = manifest.to_json().encode()
+        patiently(lambda: self.storage.write(f"{final}.tmp/{FILE_NAME}", [text]))
+        failpoint("checkpoint.manifest", manifest.step)
+        # There may be one that is damaged: the run went on from an older one, and is here again.
+        self.storage.remove(final, FILE_NAME)
+        self.storage.rename(f"{final}.tmp", final, [*manifest.files, FILE_NAME])
+        self._retain(manifest.step, retention)
+
+    def _retain(self, step: int, retention: Retention) -> None:
+        """Remove what need not stay; the checkpoint is there whether that goes well or not."""
+        try:
+            failpoint("checkpoint.renamed", step)
+            for superfluous in retention.superfluous(complete_steps(self.storage)):
+                self.storage.remove(step_name(superfluous), FILE_NAME)
+                failpoint("checkpoint.retained", step)
+        except Exception as error:  # As above.
+            self.say(f"old checkpoints in {self.storage.location} could not be removed ({describe(error)})")
+
+
+def complete_steps(storage: Storage) -> list[int]:
+    """Steps of the checkpoints in a folder of them that have a manifest, newest first; nothing else counts."""
+    matches = map(_NAME.fullmatch, storage.sizes(""))
+    steps = sorted((int(match[1]) for match in matches if match and not match[2]), reverse=True)
+    return [step for step in steps if storage.exists(f"{step_name(step)}/{FILE_NAME}")]

@@ -1,0 +1,270 @@
+"""Weights, gradient and Adam's moments in parts on the ranks: DeepSpeed's ZeRO, stages 0 to 3."""
+
+import contextlib
+import datetime
+import gc
+import logging
+import os
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
+from types import ModuleType
+
+import torch
+import torch.distributed as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgloc.config import Config
+from sgloc.errors import ConfigError
+from sgloc.nn.sketchgloc import LossSums, SketchGloc
+from sgloc.sketch.ragged import SketchBatch
+from sgloc.train.engine.deepspeed_options import Options, fill_in
+from sgloc.train.engine.protocol import meta
+
+_MOMENTS = ("exp_avg", "exp_avg_sq")
+# DeepSpeed calls them by names that torch would rather not be called by.
+_OLD_NAMES = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated"
+# The stage that splits the weights too.
+_WEIGHTS_IN_PARTS = 3
+
+
+def import_deepspeed(device: torch.device) -> ModuleType:
+    """DeepSpeed, which from then on computes on this kind of device.
+
+    Raises:
+        ConfigError: if it is not installed.
+    """
+    try:
+        with _told_of(device):
+            import deepspeed
+    except ImportError as error:
+        raise ConfigError(
+            f"train.deepspeed is set, but DeepSpeed cannot be had ({error}); run pip install 'sgloc[deepspeed]', "
+            "or leave train.deepspeed empty"
+        ) from error
+    return deepspeed  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _told_of(device: torch.device) -> Iterator[None]:
+    """Inside, the environment tells DeepSpeed, which asks nothing else, what to compute on."""
+    wanted = {"DS_ACCELERATOR": device.type, "LOCAL_RANK": str(device.index or 0)}
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update(wanted)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value
+
+
+class _Step(nn.Module):
+    """The pass forward of a training step. DeepSpeed turns autocast off around the module that it is given."""
+
+    def __init__(self, model: SketchGloc, config: Config, device: torch.device) -> None:
+        super().__init__()
+        self.model, self.train_config, self.device_type = model, config.train, device.type
+
+    def forward(self, sketches: SketchBatch) -> LossSums:
+        train = self.train_config
+        with torch.autocast(self.device_type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+            return self.model(sketches, train.accumulation, train.checkpoint_decoder)  # type: ignore[no-any-return]
+
+
+class DeepSpeedEngine:
+    """DeepSpeed's engine around torch's Adam (METHOD 8). Of what is kept from step to step a rank holds only a part of
+
+    - nothing, at stage 0;
+    - Adam's moments, and the weights as Adam works on them, at stage 1;
+    - the gradient too, at stage 2;
+    - everything, at stage 3. The weights are gathered for the length of a step, all at once: the cells use them as
+      views and rearranged copies, which hold the memory of the whole from the forward to the backward pass in any case.
+
+    Args:
+        model: with the same weights on every rank, on the device.
+        config: of the run.
+        device: of this process.
+        world_size: the number of processes.
+        chosen: what `read_options` gave.
+
+    Raises:
+        ConfigError: if DeepSpeed is not installed.
+    """
+
+    def __init__(
+        self, model: SketchGloc, config: Config, device: torch.device, world_size: int, chosen: Options
+    ) -> None:
+        deepspeed = import_deepspeed(device)
+        self.deepspeed, self.model, self.device, self.stage = deepspeed, model, device, int(chosen["stage"])
+        self.name = f"DeepSpeed ZeRO-{self.stage}"
+        if config.train.compile:
+            model.compile_steps()
+        # Asked for later, when the weights are in parts.
+        self.shapes = _layout(model)
+        # DeepSpeed takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
+        self.loss_factor = world_size / config.train.global_batch
+        self.adam = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate, fused=True)
+        logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
+        # Said at every step.
+        warnings.filterwarnings("ignore", _OLD_NAMES, FutureWarning)
+        # It would be compiled, for half a minute, to be of use to the processes of one machine only.
+        deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+        with _told_of(device):
+            # The process group that is there is taken.
+            deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
+            self.engine, self.optimizer, *_ = deepspeed.initialize(
+                model=_Step(model, config, device),
+                optimizer=self.adam,
+                config=fill_in(chosen, config, world_size),
+                dist_init_required=False,
+            )
+        # DeepSpeed's own group of all ranks would wait for as long as its backend waits by default.
+        timeout = datetime.timedelta(seconds=config.train.timeout)
+        dist.distributed_c10d._set_pg_timeout(timeout, self.engine.data_parallel_group)
+        if self.stage == _WEIGHTS_IN_PARTS:
+            # They would gather module by module, which `_gathered` does for all.
+            self.optimizer.parameter_offload.destroy()
+        for weights in self._adams_weights():
+            # As Adam's first step would make it: so a fresh and a resumed run hold the same.
+            moments = {key: torch.zeros_like(weights) for key in _MOMENTS}
+            self.adam.state[weights] = {"step": torch.zeros((), device=device), **moments}
+        if self.stage in (1, 2):
+            # What the first step would do: without it there is no way from a weight to its moments.
+            self.optimizer._lazy_init_hp_params_optimizer_state()
+
+    def _adams_weights(self) -> list[Tensor]:
+        """What Adam works on: the weights themselves, or this rank's part of them, flat, in one or more tensors."""
+        if self.stage == 0:
+            return list(self.model.parameters())
+        if self.stage == _WEIGHTS_IN_PARTS:
+            return self.optimizer.fp32_partitioned_groups_flat  # type: ignore[no-any-return]
+        return self.optimizer.single_partition_of_fp32_groups  # type: ignore[no-any-return]
+
+    def _gathered(self, *parameters: nn.Parameter, to_change: bool = False) -> AbstractContextManager[None]:
+        """Inside, these weights are whole on every rank; changes stay if they are announced."""
+        enabled = self.stage == _WEIGHTS_IN_PARTS
+        modifier = 0 if to_change else None
+        return self.deepspeed.zero.GatheredParameters(parameters, modifier, enabled=enabled)  # type: ignore[no-any-return]
+
+    def backward(self, sketches: SketchBatch) -> tuple[LossSums, Tensor]:
+        """See `Engine.backward`."""
+        # Batch norm's statistics are moved by the forward pass already.
+        self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
+        with self._gathered(*self.model.parameters()):
+            losses: LossSums = self.engine(sketches)
+            self.engine.backward(losses.total * self.loss_factor)
+        return LossSums(*(term.detach() for term in losses)), self._gradient_norm()
+
+    def _gradient_norm(self) -> Tensor:
+        if self.stage == 0:
+            return torch.nn.utils.get_total_norm(
+                [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
+            )
+        parts = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
+        square = torch.nn.utils.get_total_norm(parts).square()
+        dist.all_reduce(square)
+        return square.sqrt()
+
+    def update(self, learning_rate: float) -> None:
+        """See `Engine.update`."""
+        for group in self.adam.param_groups:
+            group["lr"] = learning_rate
+        self.engine.step()
+
+    def discard(self) -> None:
+        """See `Engine.discard`."""
+        self.optimizer.zero_grad()
+        if self.stage > 0:
+            # As DeepSpeed itself does after an overflow.
+            self.optimizer.averaged_gradients.clear()
+        for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
+            buffer.copy_(before)
+
+    def layout(self) -> dict[str, Tensor]:
+        """See `Engine.layout`."""
+        return self.shapes
+
+    def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
+        """See `Engine.snapshot`."""
+        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors() if mine(name)}
+
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """The tensors of `layout`, each whole until the next one is asked for. All ranks must go through them."""
+        for name, buffer in self.model.named_buffers():
+            yield f"model.{name}", buffer
+        step = self.adam.state[self._adams_weights()[0]]["step"]
+        for name, parameter in self.model.named_parameters():
+            with self._gathered(parameter):
+                yield f"model.{name}", parameter
+            yield f"optimizer.{name}.step", step
+            for key in _MOMENTS:
+                yield f"optimizer.{name}.{key}", self._whole_moment(parameter, key)
+
+    def _whole_moment(self, parameter: nn.Parameter, key: str) -> Tensor:
+        if self.stage == 0:
+            return self.adam.state[parameter][key]  # type: ignore[no-any-return]
+        return self.deepspeed.utils.safe_get_full_optimizer_state(parameter, key)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def restore(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
+        """See `Engine.restore`."""
+        parameters, buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
+        for full_name, tensor in tensors:
+            kind, _, name = full_name.partition(".")
+            if kind == "optimizer":
+                weight, _, key = name.rpartition(".")
+                self._set_state(parameters[weight], key, tensor)
+            elif name in buffers:
+                buffers[name].copy_(tensor)
+            else:
+                with self._gathered(parameters[name], to_change=True):
+                    parameters[name].copy_(tensor)
+        if self.stage > 0:
+            # The weights that Adam works on are copies.
+            self.optimizer.refresh_fp32_params()
+
+    def _set_state(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+        """Set a weight's whole `step` or moment."""
+        if self.stage == 0:
+            self.adam.state[parameter][key].copy_(value)
+        elif key == "step":
+            # All weights have taken the same steps, and share the count.
+            for weights in self._adams_weights():
+                self.adam.state[weights]["step"].copy_(value)
+        elif self.stage == _WEIGHTS_IN_PARTS:
+            # DeepSpeed's own way of setting the whole fails where it cannot be divided by the number of ranks.
+            size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
+            padded = F.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
+            part = padded[dist.get_rank() * size :][:size]
+            self.deepspeed.utils.safe_set_local_optimizer_state(parameter, part, key)
+        else:
+            self.deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
+
+    @contextlib.contextmanager
+    def whole_model(self) -> Iterator[SketchGloc]:
+        """See `Engine.whole_model`."""
+        with self._gathered(*self.model.parameters()):
+            yield self.model
+
+    def close(self) -> None:
+        """See `Engine.close`."""
+        group = self.engine.data_parallel_group
+        self.engine.destroy()
+        del self.engine, self.optimizer
+        # DeepSpeed would keep it for its next engine, which may be of another process group.
+        self.deepspeed.comm.destroy_process_group(group)
+        gc.collect()
+
+
+def _layout(model: SketchGloc) -> dict[str, Tensor]:
+    """See `Engine.layout`."""
+    layout = {f"model.{name}": meta(tensor) for name, tensor in model.state_dict().items()}
+    for name, parameter in model.named_parameters():
+        moments = {key: meta(parameter.detach()) for key in _MOMENTS}
+        state = {"step": torch.zeros((), device="meta"), **moments}
+        layout |= {f"optimizer.{name}.{key}": tensor for key, tensor in state.items()}
+    return layout

@@ -1,0 +1,141 @@
+"""`sgloc bench parity` and `resume`: which runs are started, and what is said of their losses."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from sgloc.bench.launched import Launcher, Run, small_config
+from sgloc.bench.options import BenchOptions, What
+from sgloc.bench.run import bench
+from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
+from sgloc.errors import ConfigError, TrainingError
+
+CPU = torch.device("cpu")
+TINY = Config(
+    model=ModelConfig(EncoderConfig("lstm", 4), DecoderConfig("lstm", 6, num_mixtures=2), latent_size=5),
+    train=TrainConfig(global_batch=9),
+)
+QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
+
+
+def measured(what: What, **options: Any) -> list[dict[str, Any]]:
+    """The rows and facts of a report; where nothing is really started, the shards need not be there."""
+    report = bench(BenchOptions(what, CPU, **{"data": "shards", **options}), TINY)
+    return [json.loads(line) for line in report.to_json().splitlines()][2:]
+
+
+class Losses:
+    """Stands in for a launcher's runs, which take 20 steps and save after 10."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, offsets: dict[tuple[str, int, int], float]) -> None:
+        self.started: list[tuple[str, int, int, str]] = []
+
+        def run(_: Launcher, engine: str, num_ranks: int, accumulation: int = 1, resume: str = "never") -> Run:
+            self.started.append((engine, num_ranks, accumulation, resume))
+            losses = [100.0 - step for step in range(20 if resume == "never" else 10)]
+            if resume != "never":
+                losses = [loss - 10 + offsets.get((engine, num_ranks, accumulation), 0.0) for loss in losses]
+            else:
+                losses[3] += offsets.get((engine, num_ranks, accumulation), 0.0)
+            return Run(f"{engine}-{num_ranks}", losses)
+
+        monkeypatch.setattr(Launcher, "run", run)
+        monkeypatch.setattr(Run, "digests", lambda self, step: {"weights": (step, "0")})
+
+
+def test_parity_compares_every_way_with_ddp_on_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Losses(monkeypatch, {("zero1", 2, 1): 0.0096, ("zero1", 2, 4): -0.0098})
+    *rows, fact = measured("parity", engines=("ddp", "zero1"), world_sizes=(1, 2), accumulations=(1, 4))
+    ways = [(row["engine"], row["ranks"], row["accumulation"]) for row in rows]
+    assert ways == [(engine, ranks, parts) for engine in ("ddp", "zero1") for ranks in (1, 2) for parts in (1, 4)]
+    assert [started[:3] for started in runs.started] == ways
+    assert [row["difference"] for row in rows] == pytest.approx([0, 0, 0, 0, 0, 0, 0.0096 / 97, 0.0098 / 97])
+    assert [row["result"] for row in rows] == [*["pass"] * 7, "FAIL"]
+    assert fact == {"bench": "parity", "name": "result", "passed": 7, "of": 8}
+
+
+def test_resume_goes_through_the_changes(monkeypatch: pytest.MonkeyPatch) -> None:
+    runs = Losses(monkeypatch, {("zero3", 2, 1): 0.00005, ("zero3", 1, 1): 0.0002})
+    *rows, fact = measured("resume", engines=("ddp", "zero3"), world_sizes=(1, 2), steps=10)
+    keys = ("engine", "ranks", "next_engine", "next_ranks", "result")
+    assert [tuple(row[key] for key in keys) for row in rows] == [
+        ("ddp", 2, "ddp", 2, "pass"),
+        ("ddp", 2, "ddp", 1, "pass"),
+        ("ddp", 1, "ddp", 2, "pass"),
+        # Within a millionth, but not to the bit.
+        ("zero3", 2, "zero3", 2, "FAIL"),
+        ("zero3", 2, "zero3", 1, "FAIL"),
+        ("zero3", 1, "zero3", 2, "pass"),
+        ("ddp", 2, "zero3", 2, "pass"),
+        ("zero3", 2, "ddp", 2, "pass"),
+    ]
+    assert fact["passed"] == 6
+    # A run goes on to its end once, and is resumed from the middle by all that are compared with it.
+    never = [started[:2] for started in runs.started if started[3] == "never"]
+    assert sorted(never) == [("ddp", 1), ("ddp", 2), ("zero3", 1), ("zero3", 2)]
+    assert ("zero3", 1, 1, "zero3-2/checkpoints/step-00000010") in runs.started
+
+
+def test_other_weights_are_not_the_same_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    Losses(monkeypatch, {})
+    assert measured("resume", engines=("ddp",), world_sizes=(1,), steps=10)[0]["result"] == "pass"
+    digests = iter(range(2))
+    monkeypatch.setattr(Run, "digests", lambda self, step: {"weights": (step, str(next(digests)))})
+    assert measured("resume", engines=("ddp",), world_sizes=(1,), steps=10)[0]["result"] == "FAIL"
+
+
+def test_without_deepspeed_its_engines_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    runs = Losses(monkeypatch, {})
+    for what in ("parity", "resume"):
+        *rows, _, fact = measured(what, engines=("ddp", "zero1", "zero2"), world_sizes=(1,), steps=10)
+        assert {row["engine"] for row in rows} == {"ddp"}
+        assert fact["why"] == "zero1, zero2 left out: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
+    assert {started[0] for started in runs.started} == {"ddp"}
+
+
+def test_real_runs_are_the_same(sample_shards: str) -> None:
+    row, fact = measured(
+        "parity", data=sample_shards, engines=("zero1",), world_sizes=(2,), accumulations=(2,), steps=3
+    )
+    assert 0 < row["difference"] < 1e-4
+    assert fact["passed"] == 1
+    # On shards of their own.
+    row, fact = measured("resume", engines=("ddp",), world_sizes=(1,), steps=2, batch=5, data=None)
+    assert (row["difference"], row["result"]) == (0, "pass")
+
+
+def test_a_run_that_fails_is_told(sample_shards: str) -> None:
+    with pytest.raises(
+        TrainingError, match=r"ddp on 1 rank\(s\) in 1 part\(s\) failed: sgloc train: .* does not exist"
+    ):
+        measured("parity", data=str(Path(sample_shards).parent), engines=("ddp",), world_sizes=(1,), steps=2)
+
+
+@pytest.mark.parametrize(
+    "options", [{"engines": ("ddp", "zero4")}, {"accumulations": (1, 0)}, {"accumulations": ()}, {"steps": -1}]
+)
+def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match=next(iter(options))):
+        BenchOptions("parity", CPU, **options)
+
+
+def test_the_sizes_are_those_of_the_quickstart() -> None:
+    given, config = yaml.safe_load(QUICKSTART.read_text()), small_config()
+    for section in ("model", "optimizer"):
+        assert_holds(given[section], getattr(config, section))
+    assert config.train.global_batch == given["train"]["global_batch"]
+    assert config.data.disturb_scale == given["data"]["disturb_scale"]
+
+
+def assert_holds(given: dict[str, Any], config: object) -> None:
+    for name, value in given.items():
+        if isinstance(value, dict):
+            assert_holds(value, getattr(config, name))
+        else:
+            assert getattr(config, name) == value

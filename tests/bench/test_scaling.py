@@ -1,0 +1,160 @@
+"""`sgloc bench scaling`: what is computed is computed from what a step really exchanges, and the order really deals."""
+
+import dataclasses
+import json
+import os
+import socket
+import subprocess
+import sys
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from sgloc import dist
+from sgloc.bench.drawn import draw_batch
+from sgloc.bench.options import BenchOptions, preparation
+from sgloc.bench.run import bench
+from sgloc.bench.scaling import Collectives, Costs, Lengths, bytes_sent, shares, step
+from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
+from sgloc.errors import ConfigError
+from sgloc.train.engine import open_engine
+from sgloc.train.opening import build_model
+
+CPU = torch.device("cpu")
+TINY = Config(
+    model=ModelConfig(EncoderConfig(hidden_size=4), DecoderConfig("lstm", 6, num_mixtures=2), latent_size=5),
+    train=TrainConfig(global_batch=8, device="cpu"),
+)
+
+
+class Recorded(TorchDispatchMode):
+    """Inside, collectives are written down: name, elements, bytes of an element."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.calls: list[tuple[str, int, int]] = []
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if function.namespace == "c10d":
+            (tensor,) = args[0]
+            self.calls.append((function.__name__.partition("_.")[0], tensor.numel(), tensor.element_size()))
+        return function(*args, **(kwargs or {}))
+
+
+def _rank(rank: int, port: int) -> None:
+    placement = dist.Placement("srun", rank, rank, 2, "127.0.0.1", port)
+    with dist.process_group(placement, CPU, 60.0):
+        packed = draw_batch(TINY.train.global_batch, 0)
+        batch = preparation(TINY, 30.0)(packed.part(4 * rank, 4 * rank + 4), CPU)
+        engine = open_engine(build_model(TINY, 9), TINY, CPU, 2)
+        for _ in range(2):
+            # In the first step, DDP agrees on its buckets.
+            with Recorded() as recorded:
+                engine.backward(batch)
+                # As the loop does with the losses and the wish to stop.
+                dist.sum_over_ranks([0.0] * 5, CPU)
+                engine.update(1e-3)
+        engine.close()
+    if rank == 0:
+        print(json.dumps(recorded.calls), flush=True)
+    os._exit(0)
+
+
+def main() -> None:
+    """Print what the second step of two ranks exchanges."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    children = []
+    for rank in range(2):
+        children.append(os.fork())
+        if children[-1] == 0:
+            _rank(rank, port)
+    for child in children:
+        os.waitpid(child, 0)
+
+
+@pytest.mark.slow
+def test_the_collectives_are_those_of_a_step() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.bench.test_scaling"],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=True,
+    )
+    calls = json.loads(done.stdout)
+    assert {name for name, _, _ in calls} == {"allreduce"}
+    expected = Collectives.of(TINY)
+    sizes = sorted(elements * size for _, elements, size in calls)
+    gradient = 4 * expected.gradient
+    assert sorted([gradient, *expected.small]) == sizes
+
+
+def test_bytes_of_a_ring() -> None:
+    assert bytes_sent(96e6, 2, 1) == 0
+    assert bytes_sent(96e6, 2, 4) == pytest.approx(144e6)
+    assert Collectives.of(Config()).gradient == 24_057_979
+
+
+def test_a_step_waits_for_the_slowest() -> None:
+    share = {"world_size": 8, "global_batch": 800, "sketches": 100.0, "most_points": 1.5}
+    share |= {"longest": 200.0, "longest_of_rank": 100.0}
+    costs, collectives = Costs(launch=1e-3, sketch=1e-3, latency=1e-4, bandwidth=1e9), Collectives(10**6, (4, 40))
+    record = step(costs, collectives, share, 8_000_000)
+    assert record["compute"] == pytest.approx(200 + 150)
+    assert record["gradient"] == pytest.approx(7 + 0.3)
+    assert record["small"] == pytest.approx(0.6)
+    assert record["efficiency"] == pytest.approx(200 / 357.9)
+    assert (record["steps"], record["epoch_hours"]) == (10_000, pytest.approx(0.3579 * 10_000 / 3600))
+
+
+def test_shares_are_those_of_the_order() -> None:
+    """Two categories of very unlike drawings, each block of one: few streams a rank, and ranks differ."""
+    lengths = Lengths.draw(2**16, [np.array([10]), np.array([30])], seed=0)
+    one = shares(lengths.batches(1024), 1)
+    assert (one["most_points"], one["longest"], one["longest_of_rank"]) == (1, 30, 30)
+    many = shares(lengths.batches(8192), 512)
+    # Both streams of some rank are of the longer drawings.
+    assert many["most_points"] == pytest.approx(1.5, abs=0.1)
+    assert many["most_points_at_random"] < 1.45
+    assert many["longest_of_rank"] < 30
+    alike = shares(Lengths.draw(2**16, [np.array([20])], seed=0).batches(8192), 64)
+    assert (alike["most_points"], alike["most_points_at_random"]) == (1, 1)
+
+
+@pytest.mark.parametrize("with_data", [False, True])
+def test_the_report(tiny_shards: str, with_data: bool) -> None:
+    data = tiny_shards if with_data else None
+    options = BenchOptions("scaling", CPU, data=data, sketches=40_000, world_sizes=(8, 512), costs="latency=1")
+    records = [json.loads(line) for line in bench(options, TINY).to_json().splitlines()]
+    by_name: dict[str, list[dict[str, Any]]] = {}
+    for record in records:
+        by_name.setdefault(record["name"], []).append(record)
+    # 100 drawings are too few for 512 ranks.
+    assert len(by_name["a step, computed"]) == len(by_name["shares of a global batch, simulated"]) == 7
+    assert by_name["settings"][0]["latency"] == 1
+    assert [record["world_size"] for record in by_name["bytes of a rank, computed"]] == [8, 512]
+    assert all(
+        record["small"] == 6000 * (3 if record["world_size"] == 8 else 9) for record in by_name["a step, computed"]
+    )
+
+
+def test_costs() -> None:
+    assert Costs.parse("") == Costs()
+    assert Costs.parse("launch=1,bandwidth=2e9") == dataclasses.replace(Costs(), launch=1.0, bandwidth=2e9)
+    for text, told in (
+        ("launch", "costs: 'launch' is not a name and a number"),
+        ("lunch=1", "costs: there is no 'lunch'; there are launch, sketch, latency, bandwidth"),
+        ("launch=0", "costs: launch must be above 0, not 0.0"),
+        ("launch=nan", "costs: launch must be above 0"),
+    ):
+        with pytest.raises(ConfigError, match=told):
+            Costs.parse(text)
+
+
+if __name__ == "__main__":
+    main()

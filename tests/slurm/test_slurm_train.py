@@ -1,0 +1,69 @@
+"""launch/slurm.py: training through submitit under a real Slurm."""
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from launch.slurm import main
+from tests.slurm.cluster import Cluster
+from tests.train.launch import losses, records, run, tiny_options
+
+STEPS = ("--train.num_steps", "16")
+SMALL = ("--cpus-per-process=1", "--folder=logs")
+
+
+@pytest.mark.slow
+def test_a_job_that_is_out_of_time_goes_on(cluster: Cluster, tmp_path: Path, sample_shards: str) -> None:
+    run_dir = tmp_path / "run"
+    words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait")
+    command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, sample_shards), *STEPS]
+    environment = {**cluster.environment, "PYTHONPATH": str(Path.cwd())}
+    with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as launcher:
+        assert launcher.stdout is not None
+        submitted = re.match(rf"submitted (\d+); logs in logs, run in {run_dir}\n", launcher.stdout.readline())
+        assert submitted is not None
+        cluster.wait_until(lambda: len(records(run_dir)) >= 5, "step 5")
+        cluster.run("scancel", "--signal=USR2", submitted[1])
+        unbroken = losses(run(tmp_path / "unbroken", sample_shards, 4, *STEPS))
+        told = launcher.stdout.read()
+    log = (tmp_path / f"logs/{submitted[1]}_0_log.err").read_text()
+    assert (launcher.returncode, told) == (0, "done\n"), log
+    assert losses(records(run_dir)) == unbroken
+    assert log.count("4 process(es) by srun on 2 node(s)") == 2
+    assert log.count("stopped by a signal at step") == 1
+
+
+@pytest.mark.slow
+def test_what_goes_wrong_is_told(
+    cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name, value in cluster.environment.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
+    monkeypatch.chdir(tmp_path)
+    assert main([*SMALL, "--wait", "--data.path", "nosuch"]) == 1
+    told = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"sgloc train: nosuch/manifest.json does not exist; .* \(log: .*/logs/\d+_0_log.err\)", told[1])
+    assert main([*SMALL, "--partition", "nosuch", "--data.path", "x"]) == 2
+    assert "launch.slurm: the tasks cannot be submitted: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--nodes", "2"], "sgloc train: the options are missing; give at least --config FILE"),
+        (["--train.sed", "3"], "sgloc train: unrecognized arguments: --train.sed 3; did you mean 'train.seed'?"),
+        (["--nodes", "0", "--data.path", "x"], "--nodes must be at least 1, not 0"),
+        (["--gpus-per-node", "-1", "--data.path", "x"], "--gpus-per-node must be at least 0, not -1"),
+        (["--minutes", "5", "--data.path", "x"], "--minutes must be at least 10, not 5; a run is told to save 120 sec"),
+        (["--slurm", "account", "--data.path", "x"], "--slurm takes NAME=VALUE, not 'account'"),
+    ],
+)
+def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err

@@ -1,0 +1,310 @@
+"""`sgloc doctor`: every check fails where it has to; on facts of four ranks, and in one real process."""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from sgloc.cli import main
+from sgloc.doctor import shards as shards_module
+from sgloc.doctor.devices import Device, judge_devices
+from sgloc.doctor.examination import Examination, end_process
+from sgloc.doctor.finding import Finding
+from sgloc.doctor.folder import Folder, judge_folder
+from sgloc.doctor.host import Host, judge_hosts
+from sgloc.doctor.network import Network, bus_bandwidth, judge_network
+from sgloc.doctor.programs import Programs, judge_programs
+from sgloc.doctor.shards import Checked, judge_manifests, judge_rates, judge_shards
+from tests.checkpoints import flip_bit
+
+GIB = 2**30
+RANKS = Examination(0, ["n1", "n1", "n2", "n2"], 1.0, lambda _: end_process())
+PROGRAMS = Programs({"torch": "2.13.0", "cuda": "12.8", "nccl": "2.27.3"}, "570.86", None)
+GPU = Device("H100", "GPU", 8, 80 * GIB, 79 * GIB, 5e13)
+HOST = Host(4 * GIB, 4 * GIB, 4096.0, float("inf"), False, frozenset(range(8)), 4, 1e9)
+NETWORK = Network(5e-5, 0.002, 0.001, True)
+FOLDER = Folder(0.01, 0.5, True, 10**12)
+
+
+def of_all(fact: Any, **of_rank_2: Any) -> dict[int, Any]:
+    """The same fact of all ranks, but for changes of rank 2's."""
+    return {rank: replace(fact, **of_rank_2) if rank == 2 else fact for rank in range(4)}
+
+
+def expect(findings: list[Finding], check: str, status: str, told: str) -> None:
+    """All is well, but for this."""
+    (finding,) = [one for one in findings if (one.check, one.status) == (check, status) and re.search(told, one.found)]
+    assert bool(finding.advice) == (status != "ok")
+    assert {one.status for one in findings if one is not finding} <= {"ok"}, findings
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status", "told"),
+    [
+        ({}, "versions", "ok", "torch 2.13.0"),
+        ({}, "CUDA", "ok", "torch for CUDA 12.8, driver 570.86"),
+        ({"versions": {**PROGRAMS.versions, "nccl": "2.26"}}, "versions", "problem", r"^rank 2 \(n2\) has nccl 2.26"),
+        ({"cuda_error": "too old"}, "CUDA", "problem", r"^rank 2 \(n2\): torch for CUDA 12.8: too old"),
+        ({"cuda_error": "no driver", "driver": None}, "CUDA", "warning", "no driver"),
+    ],
+)
+def test_versions(changes: dict[str, Any], check: str, status: str, told: str) -> None:
+    expect(judge_programs(of_all(PROGRAMS, **changes), RANKS), check, status, told)
+
+
+def test_torch_for_the_cpu_beside_a_gpu() -> None:
+    programs = replace(PROGRAMS, versions={**PROGRAMS.versions, "cuda": "none"})
+    expect(judge_programs(of_all(programs), RANKS), "CUDA", "problem", "driver 570.86, but torch is built for the CPU")
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status", "told"),
+    [
+        ({}, "devices", "ok", "4 x H100 of 80 GiB; 8 visible to each; backend nccl"),
+        ({"kind": "A100"}, "devices", "warning", r"^rank 2 \(n2\) has A100, others have H100"),
+        ({"num_free_bytes": 60 * GIB}, "devices", "warning", r"^rank 2 \(n2\): 60.0 of 80.0 GiB"),
+        ({"identity": "GPU-0"}, "devices", "problem", r"^rank 0 \(n1\), rank 2 \(n2\) share one GPU"),
+        ({}, "speed", "ok", "50,000 GFLOP/s"),
+        ({"flops": 3e13}, "speed", "warning", r"but 30,000 on rank 2 \(n2\)"),
+    ],
+)
+def test_devices(changes: dict[str, Any], check: str, status: str, told: str) -> None:
+    facts = {rank: replace(GPU, identity=f"GPU-{rank}") for rank in range(4)}
+    facts[2] = replace(facts[2], **changes)
+    expect(judge_devices(facts, RANKS), check, status, told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status", "told"),
+    [
+        ({}, "shared memory", "ok", "4,096 of 4,096 MiB"),
+        ({"shared_free_bytes": 100 * 2**20}, "shared memory", "problem", "^100 of 4,096 MiB of /dev/shm free on n2"),
+        ({"open_files": 200.0}, "limits", "problem", r"^200 open files on rank 2 \(n2\)"),
+        ({"has_infiniband": True, "locked_bytes": 65536.0}, "limits", "problem", r"64 KiB .* on rank 2 \(n2\)"),
+        ({"num_threads": 5}, "cores", "warning", "^9 threads of 2 processes on 8 cores of n2: they wait"),
+        ({"time": 1e9 + 3}, "clocks", "warning", r"^rank 2 \(n2\) is 3.0 s ahead of rank 0 \(n1\)"),
+    ],
+)
+def test_hosts(changes: dict[str, Any], check: str, status: str, told: str) -> None:
+    expect(judge_hosts(of_all(HOST, **changes), RANKS, uses_nccl=True), check, status, told)
+
+
+def test_cores() -> None:
+    for changes, told in (
+        ({"num_threads": 1}, "most cores stay idle"),
+        ({"cores": frozenset([0]), "num_threads": 1}, "^2 threads of 2 processes on 1 cores of n1"),
+    ):
+        facts = dict.fromkeys(range(4), replace(HOST, **changes))
+        expect(judge_hosts(facts, RANKS, uses_nccl=False), "cores", "warning", told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status", "told"),
+    [
+        (
+            {},
+            "all-reduce",
+            "ok",
+            "nccl, 4 ranks: 32 bytes in 50 microseconds, 100 MB in 2.0 ms, .* bus bandwidth 75.00",
+        ),
+        ({"latency": 0.1}, "all-reduce", "warning", "32 bytes in 100,000 microseconds"),
+        ({"seconds": 1.0}, "all-reduce", "warning", "bus bandwidth 0.15 GB/s"),
+        ({"is_right": False}, "all-reduce", "problem", r"wrong sums on rank 2 \(n2\)"),
+        (
+            {"link_seconds": 0.01},
+            "links",
+            "warning",
+            r"^1.68 GB/s from rank 1 \(n1\) to rank 2 \(n2\), 10.0 times slower",
+        ),
+    ],
+)
+def test_network(changes: dict[str, Any], check: str, status: str, told: str) -> None:
+    expect(judge_network(of_all(NETWORK, **changes), RANKS, 25_000_000, "nccl"), check, status, told)
+
+
+def test_bandwidths_are_those_of_nccl_tests() -> None:
+    assert bus_bandwidth(8_000_000, 0.001, 8) == (8e9, 14e9)
+
+
+@pytest.mark.parametrize(
+    ("changes", "check", "status", "told"),
+    [
+        ({}, "run folder", "ok", "see what others wrote within 0.01 s"),
+        ({"seen_seconds": 2.0}, "run folder", "warning", "within 2.00 s"),
+        ({"is_locked": False}, "locks", "warning", r"is not seen by rank 2 \(n2\)"),
+        ({"is_locked": None}, "locks", "ok", "none here"),
+        ({"num_free_bytes": 10**9}, "free space", "problem", "^1.0 GB free; a checkpoint .* takes 0.29"),
+        ({"num_free_bytes": None}, "free space", "ok", "1,000.0 GB free"),
+        ({"write_seconds": 100.0}, "writing", "warning", "2 MB/s by all ranks together: 119.0 s"),
+    ],
+)
+def test_folders(changes: dict[str, Any], check: str, status: str, told: str) -> None:
+    findings = judge_folder(of_all(FOLDER, **changes), RANKS, "runs/a", 242_000_000, 24_000_000)
+    expect(findings, check, status, told)
+
+
+def test_shards_of_many_ranks() -> None:
+    facts = dict.fromkeys(range(4), ("abc", 1000, 10))
+    assert judge_manifests(facts, RANKS, "shards") == []
+    other = judge_manifests({**facts, 2: ("def", 900, 10)}, RANKS, "shards")
+    expect(other, "manifest", "problem", r"^rank 2 \(n2\) has other shards in shards than most: 900 training")
+    expect(judge_manifests({0: ("abc", 9, 0)}, RANKS, "shards"), "manifest", "problem", "holds no validation drawing")
+    many = dict.fromkeys(range(4), Checked(("a.tar: it is missing", "b.tar: it is missing"), 0))
+    findings = judge_shards(many, RANKS, "shards", 9)
+    assert [finding.found for finding in findings][-2:] == ["rank 2 (n2): a.tar: it is missing", "3 more"]
+    for slow, status in ((4000.0, "warning"), (6000.0, "warning"), (9000.0, "ok")):
+        finding = judge_rates({0: 13000.0, 1: 13000.0, 2: slow, 3: 13000.0}, RANKS)
+        assert (finding.status, finding.found.endswith(f"slowest {slow:,.0f} on rank 2 (n2)")) == (status, True)
+
+
+# One real process.
+
+Examined = Callable[..., tuple[int, list[dict[str, Any]]]]
+
+
+@pytest.fixture
+def examined(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Examined:
+    """Runs the doctor; gives its exit code and what it found."""
+    monkeypatch.setattr(shards_module, "_STREAM_SECONDS", 0.1)
+
+    def run(*words: object) -> tuple[int, list[dict[str, Any]]]:
+        code = 0
+        try:
+            main(["doctor", "--json", "--device=cpu", *map(str, words)])
+        except SystemExit as stop:
+            code = int(stop.code or 0)
+        output = capsys.readouterr()
+        assert output.err == ""
+        return code, [json.loads(line) for line in output.out.splitlines()]
+
+    return run
+
+
+def problems(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
+    """The checks that failed, and what they found."""
+    return [(finding["check"], finding["found"]) for finding in findings if finding["status"] == "problem"]
+
+
+def test_all_is_well(examined: Examined, tiny_shards: str, tmp_path: Path) -> None:
+    code, findings = examined("--data", tiny_shards, "--run_dir", tmp_path / "run")
+    assert (code, problems(findings)) == (0, [])
+    assert [finding["check"] for finding in findings] == [
+        *("nodes", "versions", "CUDA", "devices", "speed", "shared memory", "limits", "cores", "clocks", "all-reduce"),
+        *("run folder", "locks", "free space", "writing", "shards", "data"),
+    ]
+    numbers: dict[str, float] = {}
+    for finding in findings:
+        numbers |= finding["numbers"]
+    assert numbers["slowest_sketches_per_second"] > 100
+    assert numbers["bytes_per_second"] > 10**5
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["doctor", "--device=cpu", "--run_dir=/proc/nowhere"])
+    rows = [line for line in capsys.readouterr().out.splitlines() if "problem" in line]
+    assert len(rows) == 1
+    assert re.search(r"run folder +│ problem │ rank 0 \(\S+\): .*No such file", rows[0])
+
+
+def test_a_folder_that_cannot_be_written(examined: Examined, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    for run_dir, told in ((tmp_path / "file/run", "Not a directory"), ("/proc/nowhere", "No such file")):
+        code, findings = examined("--run_dir", run_dir)
+        ((check, found),) = problems(findings)
+        assert (code, check) == (1, "run folder")
+        assert told in found
+
+
+def test_a_folder_without_room(examined: Examined, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.statvfs
+
+    def full(path: str) -> Any:
+        is_ours = str(path).startswith(("/dev/shm", str(tmp_path)))
+        return SimpleNamespace(f_frsize=4096, f_blocks=10**6, f_bavail=100) if is_ours else real(path)
+
+    monkeypatch.setattr(os, "statvfs", full)
+    code, findings = examined("--run_dir", tmp_path)
+    assert code == 1
+    assert [check for check, _ in problems(findings)] == ["shared memory", "free space"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_url_is_written_as_well(examined: Examined) -> None:
+    code, findings = examined("--run_dir", "memory://runs/a")
+    assert (code, problems(findings)) == (0, [])
+    assert "free space" not in [finding["check"] for finding in findings]
+
+
+def lose_manifest(shards: Path) -> str:
+    (shards / "manifest.json").unlink()
+    return "manifest.json does not exist"
+
+
+def lose_shard(shards: Path) -> str:
+    (shards / "valid-00000-00000.tar").unlink()
+    return "valid-00000-00000.tar: it is missing"
+
+
+def cut_shard(shards: Path) -> str:
+    path = shards / "test-00000-00000.tar"
+    path.write_bytes(path.read_bytes()[:-512])
+    return "test-00000-00000.tar: it has "
+
+
+def damage_shard(shards: Path) -> str:
+    flip_bit(shards / "test-00000-00000.tar", 8 * 600)
+    return "test-00000-00000.tar: block 0 .* is damaged"
+
+
+@pytest.mark.parametrize("spoil", [lose_manifest, lose_shard, cut_shard, damage_shard])
+def test_shards_that_are_not_whole(
+    examined: Examined, tiny_shards: str, tmp_path: Path, spoil: Callable[[Path], str]
+) -> None:
+    shards = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
+    told = spoil(shards)
+    code, findings = examined("--data", shards)
+    ((check, found),) = problems(findings)
+    assert (code, check) == (1, "shards")
+    assert re.search(told, found)
+
+
+def test_a_half_set_environment(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "0")
+    code, findings = examined()
+    assert code == 1
+    assert problems(findings)[0][0] == "launcher"
+    assert problems(findings)[0][1].startswith("LOCAL_RANK is not set although this looks like a process of torchrun")
+
+
+def test_a_port_that_is_taken(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
+    import socket
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        variables = {"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        for name, value in {**variables, "MASTER_PORT": str(taken.getsockname()[1])}.items():
+            monkeypatch.setenv(name, value)
+        code, findings = examined()
+    ((check, found),) = problems(findings)
+    assert (code, check) == (1, "meeting")
+    assert "cannot be served by rank 0" in found
+
+
+def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    for words, told in (
+        (["--timeout=0"], "timeout must be at least 1 second, not 0.0"),
+        (["--run_dir="], "run_dir is not set; give a folder or URL"),
+        (["--dta=x"], "did you mean 'data'?"),
+    ):
+        with pytest.raises(SystemExit) as stop:
+            main(["doctor", *words])
+        assert stop.value.code == 2
+        assert told in capsys.readouterr().err

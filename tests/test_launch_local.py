@@ -1,0 +1,147 @@
+"""launch/local.py: training on this machine, or on one of several, whatever becomes of its processes."""
+
+import contextlib
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from launch.local import main
+from tests.train.launch import kill, losses, records, run, tiny_options, wait_until, workers
+
+STEPS = ("--train.num_steps", "24")
+FOREVER = ("--train.num_steps", "100000", "--train.patience", "0")
+
+
+class Launched:
+    """A launcher that is running, in a process group of its own, and its log; a context at whose end it is killed."""
+
+    def __init__(self, log: Path, *words: str) -> None:
+        self._log = log
+        with log.open("ab") as output:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "launch.local", *words],
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+
+    @property
+    def log(self) -> str:
+        return self._log.read_text()
+
+    def ask(self, number: int) -> int:
+        """Send a signal, and give the exit code."""
+        self.process.send_signal(number)
+        return self.process.wait(60)
+
+
+@contextlib.contextmanager
+def launched(log: Path, *words: str) -> Iterator[Launched]:
+    started = Launched(log, *words)
+    try:
+        yield started
+    finally:
+        kill(started.process)
+
+
+@pytest.mark.slow
+def test_stopped_killed_and_stopped_again(tmp_path: Path, sample_shards: str) -> None:
+    run_dir = tmp_path / "run"
+    words = ("--processes", "2", *tiny_options(run_dir, sample_shards), *STEPS)
+    with launched(tmp_path / "early", *words) as early:
+        # Ranks that do not listen yet.
+        assert wait_until(lambda: len(list(workers(early.process))) == 2, early.process), early.log
+        assert early.ask(signal.SIGUSR1) == 0, early.log
+        assert "stopped by a signal at step 1;" in early.log
+    with launched(tmp_path / "log", *words) as second:
+        assert wait_until(lambda: len(records(run_dir)) >= 6, second.process), second.log
+        os.kill(max(workers(second.process)), signal.SIGKILL)
+        assert wait_until(lambda: len(records(run_dir)) >= 12, second.process), second.log
+        assert second.ask(signal.SIGTERM) == 0, second.log
+        assert second.log.count("resuming from") == 2
+        assert "stopped by a signal at step" in second.log
+        assert "Traceback" not in second.log
+    with launched(tmp_path / "last", *words) as last:
+        assert last.process.wait(120) == 0, last.log
+    unbroken = run(tmp_path / "unbroken", sample_shards, 2, *STEPS)
+    assert losses(records(run_dir)) == losses(unbroken)
+    with launched(tmp_path / "other", *words, "--train.seed", "1", "--max-restarts", "0") as other:
+        assert other.process.wait(60) == 1
+        assert "is of another run" in other.log
+        assert other.log.endswith("ended with exit code 2; what was wrong stands above\n")
+
+
+@pytest.mark.slow
+def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path: Path, sample_shards: str) -> None:
+    run_dir = tmp_path / "run"
+    with socket.create_server(("localhost", 0)) as free:
+        meeting = f"localhost:{free.getsockname()[1]}"
+    words = ["--nodes", "1:2", "--processes", "1", "--rendezvous", meeting]
+    words += [*tiny_options(run_dir, sample_shards), *FOREVER]
+    # All write into one log, of which rank 0 tells how many there are, and may be on either.
+    log = tmp_path / "log"
+    with launched(log, *words) as first:
+
+        def trains_with(number: int, since: int) -> bool:
+            return f", {number} process(es)" in first.log[since:]
+
+        def takes_steps(number: int) -> bool:
+            return len(records(run_dir)) >= last + number
+
+        # The one that is there before the others is where they meet.
+        assert wait_until(lambda: _listens(meeting), first.process), first.log
+        with launched(log, *words) as second:
+            last = 0
+            assert wait_until(lambda: trains_with(2, 0) and takes_steps(6), first.process), first.log
+            os.killpg(second.process.pid, signal.SIGKILL)
+        since, last = len(first.log), len(records(run_dir))
+        assert wait_until(lambda: trains_with(1, since) and takes_steps(3), first.process), first.log
+        since = len(first.log)
+        with launched(log, *words) as third:
+            assert wait_until(lambda: trains_with(2, since), first.process), first.log
+            last = len(records(run_dir))
+            assert wait_until(lambda: takes_steps(3), first.process), first.log
+            assert first.ask(signal.SIGTERM) == 0, first.log
+            assert third.process.wait(60) == 0, third.log
+    elastic = losses(records(run_dir))
+    unbroken = losses(run(tmp_path / "unbroken", sample_shards, 1, "--train.num_steps", str(len(elastic))))
+    for mine, theirs in zip(elastic, unbroken, strict=True):
+        assert mine == pytest.approx(theirs, rel=1e-4)
+
+
+def _listens(meeting: str) -> bool:
+    host, _, port = meeting.partition(":")
+    with socket.socket() as probe:
+        return probe.connect_ex((host, int(port))) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "sgloc train: the options are missing; give at least --config FILE"),
+        (["--train.sed", "3"], "unrecognized arguments: --train.sed 3; did you mean 'train.seed'?"),
+        (["--data.path", "nosuch"], "nosuch/manifest.json does not exist"),
+        (["--resume", "never", "--data.path", "x"], "what is started again after a fault goes on from its own check"),
+        (["--processes", "0"], "--processes must be auto or at least 1, not 0"),
+        (["--nodes", "2:1"], "--nodes must be a number or MIN:MAX, not 2:1"),
+        (["--nodes=1:2"], "several machines need a place to meet, the same for all; give --rendezvous HOST:PORT"),
+        (["--nodes=2", "--rendezvous=node0"], "give --rendezvous HOST:PORT"),
+        (["--nodes=2", "--rendezvous=n:1"], "--node-rank must be from 0 to 1, not None"),
+        (["--nodes=1:2", "--rendezvous=n:1", "--node_rank=0"], "an elastic run numbers its machines itself"),
+        (["--max_restarts", "-1"], "--max-restarts must be at least 0, not -1"),
+    ],
+)
+def test_mistakes_are_told_before_anything_is_started(
+    words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stop:
+        main(words)
+    assert stop.value.code == 2
+    assert told in capsys.readouterr().err

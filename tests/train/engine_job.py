@@ -1,0 +1,175 @@
+"""What the tests of engines have each rank do; run by torchrun, for several engines one after the other."""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from sgloc import dist
+from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
+from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.sketch.ragged import SketchBatch
+from sgloc.train.engine import Engine, open_engine
+from tests.batches import make_batch
+
+Tensors = dict[str, Tensor]
+# Loss of the global batch and norm of its gradient, step by step.
+Losses = list[tuple[float, float]]
+
+CPU = torch.device("cpu")
+CONFIGS = Path(__file__).parents[2] / "configs" / "deepspeed"
+ENGINES = ("", *(str(CONFIGS / f"zero{stage}.json") for stage in range(4)))
+NUM_STEPS, MIDDLE, LATER = 50, 5, 10
+# Odd, so that the ranks' shares differ.
+GLOBAL_BATCH = 9
+_RATE = 0.01
+# None of these sizes can be divided by the number of ranks.
+_MODEL = ModelConfig(EncoderConfig("lstm", 5), DecoderConfig("layer_norm", 7, num_mixtures=3), latent_size=3)
+
+
+def make_config(deepspeed: str = "", **options: Any) -> Config:
+    training = TrainConfig(global_batch=GLOBAL_BATCH, deepspeed=deepspeed, **options)
+    return Config(model=_MODEL, optimizer=OptimizerConfig(learning_rate=_RATE), train=training)
+
+
+@contextlib.contextmanager
+def opened(config: Config, world_size: int, seed: int = 0) -> Iterator[Engine]:
+    """A fresh engine, whose initial weights are those of the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        model = SketchGloc(config.model, config.loss)
+    engine = open_engine(model, config, CPU, world_size)
+    try:
+        yield engine
+    finally:
+        engine.close()
+
+
+def batch_of(step: int, rank: int, world_size: int) -> SketchBatch:
+    """A rank's share of a step's batch."""
+    generator = torch.Generator().manual_seed(step)
+    strokes = [torch.randint(1, 5, (1 + step % 3,), generator=generator).tolist() for _ in range(GLOBAL_BATCH)]
+    whole = make_batch(strokes, seed=step, dtype=torch.float32)
+    return whole.part(GLOBAL_BATCH * rank // world_size, GLOBAL_BATCH * (rank + 1) // world_size)
+
+
+def take_steps(engine: Engine, first: int, last: int, rank: int = 0, world_size: int = 1) -> Losses:
+    """Steps first to last - 1."""
+    losses = []
+    for step in range(first, last):
+        terms, norm = engine.backward(batch_of(step, rank, world_size))
+        losses.append((dist.sum_over_ranks([float(terms.total)], CPU)[0] / GLOBAL_BATCH, float(norm)))
+        assert dist.max_over_ranks(float(norm), CPU) == float(norm)
+        engine.update(_RATE)
+    return losses
+
+
+@torch.no_grad()
+def validate(engine: Engine, num_calls: int = 1) -> float:
+    """A loss that each rank computes alone, in as many calls as it likes."""
+    with engine.whole_model() as model:
+        model.eval()
+        losses = [float(model(batch_of(0, 0, 1)).total) for _ in range(num_calls)]
+        model.train()
+    return losses[-1]
+
+
+def everything(engine: Engine) -> Tensors:
+    return engine.snapshot(lambda name: True)
+
+
+def are_equal(first: Tensors, second: Tensors) -> bool:
+    return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+class Job:
+    """What is done with each engine.
+
+    Args:
+        rank, world_size: of this process.
+        others: what an engine at another number of ranks held after MIDDLE steps.
+    """
+
+    def __init__(self, rank: int, world_size: int, others: Tensors) -> None:
+        self.rank, self.world_size, self.others = rank, world_size, others
+        self.fresh: Tensors = {}
+        self.middle: Tensors = {}
+        self.later: Tensors = {}
+
+    def steps(self, engine: Engine, first: int, last: int) -> Losses:
+        return take_steps(engine, first, last, self.rank, self.world_size)
+
+    def run(self, deepspeed: str) -> dict[str, Any]:
+        config = make_config(deepspeed)
+        with opened(config, self.world_size) as engine:
+            told: dict[str, Any] = {"name": engine.name, "layout": engine.layout()}
+            told["fresh"] = self.fresh = everything(engine)
+            told["losses"] = self.steps(engine, 0, MIDDLE)
+            told["middle"] = self.middle = everything(engine)
+            told["losses"] += self.steps(engine, MIDDLE, LATER)
+            self.later = everything(engine)
+            told["losses"] += self.steps(engine, LATER, NUM_STEPS)
+            told["validation"] = validate(engine, 1 + self.rank)
+        with opened(config, self.world_size, seed=1) as engine:
+            told |= self.resume(engine)
+            told |= self.discard(engine)
+            engine.restore(self.others.items())
+            told["exchanged"] = self.steps(engine, MIDDLE, MIDDLE + 20)
+        ways: dict[str, dict[str, Any]] = {
+            "parts": {"accumulation": 4, "checkpoint_decoder": True},
+            "bfloat16": {"precision": "bfloat16"},
+        }
+        for name, options in ways.items():
+            with opened(make_config(deepspeed, **options), self.world_size) as engine:
+                told[name] = self.steps(engine, 0, 3)
+        return told
+
+    def resume(self, engine: Engine) -> dict[str, Any]:
+        """What becomes of an engine with other weights that is restored, and then of one that is brought back to its
+        start."""
+        engine.restore(self.middle.items())
+        held = are_equal(everything(engine), self.middle)
+        resumed = self.steps(engine, MIDDLE, LATER)
+        told = {"holds": held, "resumed": resumed, "same later": are_equal(everything(engine), self.later)}
+        engine.restore(self.fresh.items())
+        self.steps(engine, 0, MIDDLE)
+        return told | {"same from the start": are_equal(everything(engine), self.middle)}
+
+    def discard(self, engine: Engine) -> dict[str, Any]:
+        """What becomes of an engine that discards gradients, finite and not."""
+        batch = batch_of(NUM_STEPS, self.rank, self.world_size)
+        engine.backward(batch)
+        engine.discard()
+        if self.rank == self.world_size - 1:
+            batch.targets[0] = torch.nan
+        _, norm = engine.backward(batch)
+        weights = {name for name in self.middle if "running" not in name}
+        before = engine.snapshot(weights.__contains__)
+        engine.discard()
+        return {
+            "norm of nan": float(norm),
+            "backward changes nothing": are_equal(before, {name: self.middle[name] for name in before}),
+            "discard changes nothing": are_equal(everything(engine), self.middle),
+            "goes on": self.steps(engine, MIDDLE, LATER),
+        }
+
+
+def main() -> None:
+    """Arguments: a file of tensors to restore, and the file to write."""
+    source, target = sys.argv[1:]
+    torch.set_num_threads(1)
+    placement = dist.resolve_placement(os.environ)
+    with dist.process_group(placement, CPU, timeout=60):
+        job = Job(placement.rank, placement.world_size, torch.load(source))
+        told = {Path(engine).stem or "ddp": job.run(engine) for engine in ENGINES}
+        if placement.rank == 0:
+            torch.save(told, target)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Engines: with each the same steps, the same tensors to save, and nothing lost on the way from one to another."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import pytest
+import torch
+
+from tests.checkpoints import single_process
+from tests.train.engine_job import (
+    LATER,
+    MIDDLE,
+    NUM_STEPS,
+    Losses,
+    Tensors,
+    everything,
+    make_config,
+    opened,
+    take_steps,
+    validate,
+)
+from tests.train.launch import TIMEOUT
+
+NAMES = ("ddp", "zero0", "zero1", "zero2", "zero3")
+
+
+class OneRank(NamedTuple):
+    """What DDP on one rank does: its losses, its tensors after the first few steps, and the loss that it ends with."""
+
+    losses: Losses
+    middle: Tensors
+    validation: float
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _group() -> Iterator[None]:
+    with single_process():
+        yield
+
+
+@pytest.fixture(scope="module")
+def one_rank() -> OneRank:
+    """What is compared with."""
+    with opened(make_config(), 1) as engine:
+        losses = take_steps(engine, 0, MIDDLE)
+        middle = everything(engine)
+        return OneRank(losses + take_steps(engine, MIDDLE, NUM_STEPS), middle, validate(engine))
+
+
+@pytest.fixture(scope="module")
+def two_ranks(one_rank: OneRank, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+    """What the job tells of each engine on two ranks."""
+    folder = tmp_path_factory.mktemp("engines")
+    torch.save(one_rank.middle, folder / "others.pt")
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    command += ["-m", "tests.train.engine_job", str(folder / "others.pt"), str(folder / "told.pt")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=TIMEOUT, check=False)
+    assert done.returncode == 0, done.stderr
+    # Neither DeepSpeed's greetings nor warnings at every step.
+    assert done.stdout == ""
+    assert "Warning" not in done.stderr
+    told: dict[str, Any] = torch.load(folder / "told.pt")
+    return told
+
+
+def relative(losses: Losses, reference: Losses) -> float:
+    """The largest relative difference of losses."""
+    pairs = zip(losses, reference, strict=True)
+    return max(abs(loss - other) / abs(other) for (loss, _), (other, _) in pairs)
+
+
+each = pytest.mark.parametrize("name", NAMES)
+
+
+@each
+def test_trains_as_ddp_on_one_rank_does(name: str, one_rank: OneRank, two_ranks: dict[str, Any]) -> None:
+    losses, told = one_rank.losses, two_ranks[name]
+    assert relative(told["losses"], losses) < 1e-4
+    assert [norm for _, norm in told["losses"][:5]] == pytest.approx([norm for _, norm in losses[:5]], rel=1e-4)
+    # The norm is that before clipping, and some are clipped.
+    assert max(norm for _, norm in losses) > make_config().optimizer.clip_norm
+    assert relative(told["parts"], losses[:3]) < 1e-6
+
+
+@each
+def test_computes_in_bfloat16_what_ddp_does(name: str, two_ranks: dict[str, Any]) -> None:
+    losses, of_ddp = two_ranks[name]["bfloat16"], two_ranks["ddp"]["bfloat16"]
+    assert relative(losses, of_ddp) < 1e-4
+    assert relative(losses, two_ranks[name]["losses"][:3]) > 1e-4
+
+
+@each
+def test_has_the_same_tensors(name: str, two_ranks: dict[str, Any]) -> None:
+    layout, of_ddp = two_ranks[name]["layout"], two_ranks["ddp"]["layout"]
+    assert list(layout) == list(of_ddp)
+    for key, tensor in layout.items():
+        assert tensor.is_meta
+        assert (tensor.shape, tensor.dtype) == (of_ddp[key].shape, of_ddp[key].dtype)
+        for held in (two_ranks[name]["fresh"], two_ranks[name]["middle"]):
+            assert (held[key].shape, held[key].dtype, held[key].is_cpu) == (tensor.shape, tensor.dtype, True)
+
+
+@each
+def test_starts_with_the_weights_it_is_given(name: str, two_ranks: dict[str, Any]) -> None:
+    fresh = two_ranks[name]["fresh"]
+    with opened(make_config(), 1) as engine:
+        expected = everything(engine)
+    assert all(torch.equal(fresh[key], tensor) for key, tensor in expected.items())
+    assert not any(tensor.any() for key, tensor in fresh.items() if key.startswith("optimizer."))
+
+
+@each
+def test_goes_on_to_the_bit_after_a_restore(name: str, two_ranks: dict[str, Any]) -> None:
+    told = two_ranks[name]
+    assert told["holds"]
+    assert told["resumed"] == told["losses"][MIDDLE:LATER]
+    assert told["same later"]
+    assert told["same from the start"]
+
+
+@each
+def test_discards_a_gradient_without_a_trace(name: str, two_ranks: dict[str, Any]) -> None:
+    told = two_ranks[name]
+    assert not torch.isfinite(torch.tensor(told["norm of nan"]))
+    assert told["backward changes nothing"]
+    assert told["discard changes nothing"]
+    assert told["goes on"] == told["losses"][MIDDLE:LATER]
+
+
+@each
+def test_goes_on_from_what_ddp_on_one_rank_left(name: str, one_rank: OneRank, two_ranks: dict[str, Any]) -> None:
+    assert relative(two_ranks[name]["exchanged"][:20], one_rank.losses[MIDDLE:][:20]) < 1e-6
+
+
+@each
+def test_leaves_what_ddp_on_one_rank_goes_on_from(name: str, two_ranks: dict[str, Any]) -> None:
+    told = two_ranks[name]
+    with opened(make_config(), 1, seed=1) as engine:
+        engine.restore(told["middle"].items())
+        losses = take_steps(engine, MIDDLE, MIDDLE + 20)
+    assert relative(losses, told["losses"][MIDDLE:][:20]) < 1e-6
+
+
+@each
+def test_lends_the_whole_model(name: str, one_rank: OneRank, two_ranks: dict[str, Any]) -> None:
+    assert two_ranks[name]["validation"] == pytest.approx(one_rank.validation, rel=1e-4)
