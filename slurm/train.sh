@@ -56,12 +56,11 @@ if [[ -z ${VIRTUAL_ENV:-} && -f .venv/bin/activate ]]; then
 fi
 command -v sgloc >/dev/null || fail "there is no sgloc: $SLURM_SUBMIT_DIR has no .venv, and no environment with sgloc is active; submit from where it is"
 
-# Until Slurm stops the job; what cannot be told is long.
+# Until Slurm stops the job; a year when it does not tell.
 seconds_left() {
     local end
-    end=$(scontrol show job "$SLURM_JOB_ID" | grep --only-matching 'EndTime=[^ ]*') || true
-    end=$(date --date="${end#EndTime=}" +%s 2>/dev/null) || end=$((EPOCHSECONDS + 365 * 86400))
-    echo $((end - EPOCHSECONDS))
+    end=$(scontrol show job "$SLURM_JOB_ID" | grep --only-matching 'EndTime=[0-9][^ ]*') || end="EndTime=1 year"
+    echo $(($(date --date="${end#EndTime=}" +%s) - EPOCHSECONDS))
 }
 
 # The newest checkpoint of the run; nothing when there is none.

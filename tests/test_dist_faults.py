@@ -78,7 +78,7 @@ def told() -> dict[str, dict[str, Any]]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=90,
+        timeout=200,
         check=True,
     )
     return dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))

@@ -277,6 +277,22 @@ def test_shards_that_are_not_whole(
     assert re.search(told, found)
 
 
+def test_all_shards_are_looked_at_where_there_is_no_time_to_read_them(
+    examined: Examined, tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shards_module, "_WHOLE_SECONDS", -1.0)
+    shards = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
+    code, findings = examined("--data", shards)
+    assert code == 0
+    assert "all 3 are there; read whole and compared, on 1 rank(s): 0" in [finding["found"] for finding in findings]
+    told = [lose_shard(shards), cut_shard(shards)]
+    code, findings = examined("--data", shards)
+    assert [found for _, found in problems(findings) if any(sentence in found for sentence in told)] == [
+        found for _, found in problems(findings)
+    ]
+    assert (code, len(problems(findings))) == (1, 2)
+
+
 def test_a_half_set_environment(examined: Examined, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RANK", "0")
     code, findings = examined()

@@ -52,6 +52,7 @@ def launched(log: Path, *words: str) -> Iterator[Launched]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_stopped_killed_and_stopped_again(tmp_path: Path, sample_shards: str) -> None:
     run_dir = tmp_path / "run"
     words = ("--processes", "2", *tiny_options(run_dir, sample_shards), *STEPS)
@@ -79,6 +80,7 @@ def test_stopped_killed_and_stopped_again(tmp_path: Path, sample_shards: str) ->
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(600)
 def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path: Path, sample_shards: str) -> None:
     run_dir = tmp_path / "run"
     with socket.create_server(("localhost", 0)) as free:

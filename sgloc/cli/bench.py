@@ -65,9 +65,9 @@ def _add_options(parser: "ArgumentParser") -> None:
         "what",
         choices=["ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume"],
         help="grid operations and preparation, reading shards, a training step, drawing, checkpoints, the order of an "
-        "epoch at many numbers of ranks (simulated), building and streaming as many drawings as QuickDraw has, what steps and epochs "
-        "cost at many ranks (computed), whether losses depend on ranks, accumulation and engine, or on a resume (real "
-        "runs)",
+        "epoch at many numbers of ranks (simulated), building and streaming as many drawings as QuickDraw has, what "
+        "steps and epochs cost at many ranks (computed), whether losses depend on ranks, accumulation and engine, or "
+        "on a resume (real runs)",
     )
     parser.add_argument(
         "--data",

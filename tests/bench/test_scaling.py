@@ -83,7 +83,7 @@ def test_the_collectives_are_those_of_a_step() -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=100,
+        timeout=200,
         check=True,
     )
     calls = json.loads(done.stdout)

@@ -1,12 +1,13 @@
 """What tests do with a real Slurm; `tests.slurm.daemons` is what it consists of."""
 
+import contextlib
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -53,13 +54,14 @@ class Cluster:
         self._daemons.communicate(timeout=_START_SECONDS)
         shutil.rmtree(self._folder, ignore_errors=True)
 
-    def lose_node(self, node: str) -> None:
-        """Kill all that runs on a node, n1 or n2, as a power failure would."""
+    @contextlib.contextmanager
+    def without_node(self, node: str) -> Iterator[None]:
+        """Kill all that runs on a node, n1 or n2, as a power failure would, and start it again in the end."""
         self._ask(f"lose {node}")
-
-    def return_node(self, node: str) -> None:
-        """Start a node that was lost."""
-        self._ask(f"return {node}")
+        try:
+            yield
+        finally:
+            self._ask(f"return {node}")
 
     def _ask(self, request: str) -> None:
         assert self._daemons.stdin is not None

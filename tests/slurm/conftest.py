@@ -10,6 +10,7 @@ import pytest
 from tests.slurm.cluster import Cluster
 from tests.slurm.daemons import missing_programs
 from tests.slurm.sources import Mirror
+from tests.train.launch import losses, run
 
 
 @pytest.fixture(scope="session")
@@ -35,3 +36,9 @@ def folder(tmp_path: Path) -> Path:
     """A folder to submit from, with a virtual environment."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
     return tmp_path
+
+
+@pytest.fixture(scope="session")
+def unbroken(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> list[tuple[float, ...]]:
+    """The losses of 40 steps of four ranks on one machine that nothing disturbed."""
+    return losses(run(tmp_path_factory.mktemp("unbroken") / "run", sample_shards, 4, "--train.num_steps", "40"))

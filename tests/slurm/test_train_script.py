@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.slurm.cluster import Cluster
-from tests.train.launch import losses, records, run, tiny_options
+from tests.train.launch import losses, records, tiny_options
 
 SCRIPTS = Path("slurm").resolve()
 TRAIN, EVALUATE = str(SCRIPTS / "train.sh"), str(SCRIPTS / "evaluate.sh")
@@ -37,7 +37,9 @@ def ranks(cluster: Cluster) -> list[int]:
 
 @pytest.mark.slow
 @pytest.mark.timeout(600)
-def test_preempted_killed_and_robbed_of_a_node(cluster: Cluster, folder: Path, sample_shards: str) -> None:
+def test_preempted_killed_and_robbed_of_a_node(
+    cluster: Cluster, folder: Path, sample_shards: str, request: pytest.FixtureRequest
+) -> None:
     run_dir, log = folder / "run", folder / "log"
 
     def train_until(step: int) -> None:
@@ -54,11 +56,10 @@ def test_preempted_killed_and_robbed_of_a_node(cluster: Cluster, folder: Path, s
     train_until(15)
     os.kill(max(ranks(cluster)), signal.SIGKILL)
     train_until(25)
-    cluster.lose_node("n2")
-    # Meanwhile Slurm finds out.
-    unbroken = losses(run(folder / "unbroken", sample_shards, 4, *STEPS))
-    cluster.wait_until(lambda: cluster.states(job)[job] == "PENDING", f"job {job} in the queue")
-    cluster.return_node("n2")
+    with cluster.without_node("n2"):
+        # It takes a while until Slurm finds out.
+        unbroken = request.getfixturevalue("unbroken")
+        cluster.wait_until(lambda: cluster.states(job)[job] == "PENDING", f"job {job} in the queue")
     assert set(cluster.wait(job).values()) == {"COMPLETED"}, log.read_text()
     assert losses(records(run_dir)) == unbroken
     told = log.read_text()

@@ -27,6 +27,7 @@ from sgloc.train.checkpoint import (
     read_manifest,
     share_out,
     spread_tensors,
+    writing,
 )
 from tests.checkpoints import flip_bit, make_manifest, step_path
 
@@ -110,6 +111,7 @@ class Rank:
         assert [sentence.startswith("skipping checkpoint ") for sentence in self.told] == [True]
 
     def a_folder_that_not_all_ranks_share_is_told(self) -> None:
+        writing._LATE_SECONDS = 0.3
         mine = self.run_dir.with_name(f"of-rank-{self.rank}")
         self.writer = Writer(str(mine), self.peers, self.told.append)
         with pytest.raises(

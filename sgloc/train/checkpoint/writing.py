@@ -3,6 +3,7 @@
 import dataclasses
 import heapq
 import re
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
@@ -17,6 +18,8 @@ from sgloc.train.checkpoint.shards import write_shard
 from sgloc.train.checkpoint.storage import Storage, describe, patiently
 
 _NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
+# Network file systems may show late what another machine has written.
+_LATE_SECONDS = 10.0
 
 Value = TypeVar("Value")
 
@@ -154,13 +157,7 @@ class Writer:
         if self.peers.rank != 0:
             return
         final = step_name(manifest.step)
-        found = self.storage.sizes(f"{final}.tmp")
-        for name, (size, _) in manifest.files.items():
-            if found.get(name) != size:
-                raise CheckpointError(
-                    f"rank 0 does not find {name} in {self.storage.location}/{final}.tmp as it was written; "
-                    "give a --train.run_dir that all machines share"
-                )
+        self._refuse_lone_folders(f"{final}.tmp", manifest)
         self.check()
         text = manifest.to_json().encode()
         patiently(lambda: self.storage.write(f"{final}.tmp/{FILE_NAME}", [text]))
@@ -169,6 +166,21 @@ class Writer:
         self.storage.remove(final, FILE_NAME)
         self.storage.rename(f"{final}.tmp", final, [*manifest.files, FILE_NAME])
         self._retain(manifest.step, retention)
+
+    def _refuse_lone_folders(self, folder: str, manifest: CheckpointManifest) -> None:
+        """Raise CheckpointError unless rank 0 sees what all ranks have written."""
+        end = time.monotonic() + _LATE_SECONDS
+        while True:
+            found = self.storage.sizes(folder)
+            missing = [name for name, (size, _) in manifest.files.items() if found.get(name) != size]
+            if not missing:
+                return
+            if time.monotonic() > end:
+                raise CheckpointError(
+                    f"rank 0 does not find {missing[0]} in {self.storage.location}/{folder} as it was written; "
+                    "give a --train.run_dir that all machines share"
+                )
+            time.sleep(0.1)
 
     def _retain(self, step: int, retention: Retention) -> None:
         """Remove what need not stay; the checkpoint is there whether that goes well or not."""
