@@ -2,11 +2,12 @@
 
 import contextlib
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
 from fsspec.implementations.local import LocalFileSystem
+from fsspec.spec import AbstractFileSystem
 
 from sgloc.bench.options import training_split
 from sgloc.data.manifest import Manifest, Shard, load_manifest
@@ -98,35 +99,33 @@ def _check_part(folder: str, manifest: Manifest, examination: Examination) -> Ch
     Folders that are local may be others on each machine, so that each machine's ranks look at all shards.
     """
     file_system, root = open_file_system(folder, _RETRIES.timeout)
-    here = range(len(examination.hosts))
+    here = list(range(len(examination.hosts)))
     if isinstance(file_system, LocalFileSystem):
-        here = examination.on_each_host()[examination.hosts[examination.rank]]  # type: ignore[assignment]
+        here = examination.on_each_host()[examination.hosts[examination.rank]]
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    mine = shards[list(here).index(examination.rank) :: len(here)]
-    problems = [
-        problem for shard in mine if (problem := _size_problem(lambda path: file_system.size(path), root, shard))
-    ]
+    mine = shards[here.index(examination.rank) :: len(here)]
+    found = {shard.path: _size_problem(file_system, root, shard) for shard in mine}
+    problems = [f"{path}: {problem}" for path, problem in found.items() if problem]
     num_whole = 0
     end = time.monotonic() + _WHOLE_SECONDS
     for shard in mine:
         if time.monotonic() > end:
             break
-        if any(problem.startswith(f"{shard.path}: ") for problem in problems):
-            continue
-        checked = check_shard(shard, folder, manifest.sketches_per_block, _RETRIES)
-        problems += [f"{shard.path}: {problem}" for problem in checked.problems]
-        num_whole += 1
+        if found[shard.path] is None:
+            checked = check_shard(shard, folder, manifest.sketches_per_block, _RETRIES)
+            problems += [f"{shard.path}: {problem}" for problem in checked.problems]
+            num_whole += 1
     return Checked(tuple(problems), num_whole)
 
 
-def _size_problem(size_of: Callable[[str], int | None], root: str, shard: Shard) -> str | None:
+def _size_problem(file_system: AbstractFileSystem, root: str, shard: Shard) -> str | None:
     try:
-        size = size_of(f"{root}/{shard.path}")
+        size = file_system.size(f"{root}/{shard.path}")
     except FileNotFoundError:
-        return f"{shard.path}: it is missing"
+        return "it is missing"
     # Some servers do not tell.
     if size is not None and size != shard.num_bytes:
-        return f"{shard.path}: it has {size} bytes, the manifest says {shard.num_bytes}"
+        return f"it has {size} bytes, the manifest says {shard.num_bytes}"
     return None
 
 

@@ -120,9 +120,9 @@ def test_a_bucket_that_cannot_be_reached_does_not_stop_a_run(
         line.is_cut = True
         run.save(2)
         run.saving.wait()
-        assert len(run.told) == 1
-        assert run.told[0].startswith("checkpoint of step 2 could not be written (")
-        assert run.told[0].endswith("); the next is tried at the next save; 1 of 3")
+        (told,) = run.failures
+        assert told.startswith("checkpoint of step 2 could not be written (")
+        assert told.endswith("); the next is tried at the next save; 1 of 3")
         # Nobody takes an older checkpoint because the newest cannot be asked for.
         with pytest.raises(CheckpointError, match="check the network and the server, then start again") as caught:
             read_checkpoint(f"{url}/checkpoints/step-00000001")

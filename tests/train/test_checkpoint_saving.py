@@ -71,6 +71,11 @@ class Run:
         folder = str(step_path(Path(self.config.train.run_dir), step))
         return dict(read_tensors(folder, read_checkpoint(folder)))["model.weight"]
 
+    @property
+    def failures(self) -> list[str]:
+        """What was told of failures: a busy machine may make saves wait, which is told, too."""
+        return [sentence for sentence in self.told if not sentence.startswith("training waited")]
+
     def close(self) -> None:
         self.saving.close()
         self.peers.close()
@@ -110,7 +115,7 @@ def test_training_goes_on_and_what_it_changes_is_not_saved(
         assert run.saved(7).tolist() == [[7.0] * 3] * 2
         state = read_checkpoint(str(step_path(tmp_path, 7))).state
         assert (state["step"], state["skipped_shards"]) == (7, ["one"])
-        assert run.told == []
+        assert run.failures == []
 
 
 def test_the_next_save_waits_for_the_one_before_and_says_so(
@@ -123,7 +128,7 @@ def test_the_next_save_waits_for_the_one_before_and_says_so(
         threading.Timer(0.5, gate.open.set).start()
         run.save(2)
         assert checkpoint_steps(str(tmp_path))[-1] == 1
-        assert re.fullmatch(r"training waited 0\.\d s for the checkpoint of step 1 to be written", run.told[0])
+        assert re.fullmatch(r"training waited \d+\.\d s for the checkpoint of step 1 to be written", run.told[0])
         run.save_at_last()
         run.save_at_last()
         assert checkpoint_steps(str(tmp_path)) == [2, 1]
@@ -153,7 +158,7 @@ def test_saves_that_fail_are_told_and_only_too_many_in_a_row_stop_the_run(
             run.save(step)
         with pytest.raises(CheckpointError) as caught:
             run.save(7)
-        assert run.told == [
+        assert run.failures == [
             f"checkpoint of step {step} could not be written ([Errno 28] No space left on device); "
             f"the next is tried at the next save; {count} of 3"
             for step, count in ((1, 1), (2, 2), (4, 1), (5, 2), (6, 3))
@@ -173,7 +178,7 @@ def test_the_last_save_is_tried_again(tiny_shards: str, tmp_path: Path, monkeypa
         run.save_at_last()
         assert checkpoint_steps(str(tmp_path)) == [3]
         # However many have failed before, it is tried as often as any.
-        assert [sentence.rsplit("; ", 2)[1:] for sentence in run.told] == [
+        assert [sentence.rsplit("; ", 2)[1:] for sentence in run.failures] == [
             ["the next is tried at the next save", "1 of 4"],
             ["the next is tried at the next save", "2 of 4"],
             ["the next is tried at the next save", "3 of 4"],
