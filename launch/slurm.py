@@ -73,6 +73,9 @@ class Rank:
         if code != 0:
             self._judge()
             raise RuntimeError(f"sgloc train ended with exit code {code}")
+        # Before Slurm takes nodes away, it may tell the ranks alone to end.
+        if not self._has_finished():
+            self._requeue()
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission | None:
         """Have the ranks save and end; gives what submitit queues again, unless nothing can be saved."""
@@ -110,9 +113,19 @@ class Rank:
             # Whoever ends now takes all others along, rank 0 before it has judged.
             time.sleep(self.timeout + _VERDICT_SECONDS)
         elif self._newest() != self._at_start:
+            self._requeue()
+
+    def _has_finished(self) -> bool:
+        """Whether training is done, and not only stopped."""
+        command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self.run_dir, "--finished"]
+        return subprocess.run(command, check=False).returncode == 0
+
+    def _requeue(self) -> None:
+        """Have Slurm end the job and queue it again, once for all ranks."""
+        if self._leads:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
-            # Slurm ends this.
-            time.sleep(_VERDICT_SECONDS)
+        # Slurm ends this.
+        time.sleep(_VERDICT_SECONDS)
 
 
 def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:

@@ -91,6 +91,8 @@ trap 'ask TERM' TERM
 requeue() {
     # Slurm has ended the job, and queues it again itself if there is reason to.
     [[ $asked != TERM ]] || exit 143
+    # What was cancelled is not to come back.
+    scontrol show job "$SLURM_JOB_ID" | grep --quiet 'JobState=RUNNING' || exit 143
     say "$1; the job is queued again"
     scontrol requeue "$SLURM_JOB_ID" || fail "it cannot be queued again; submit the same command, and it goes on" 1
     exit 0
@@ -140,6 +142,8 @@ while [[ -z $asked ]]; do
     if [[ -n $asked ]]; then
         break
     elif ((status == 0)); then
+        # Before Slurm takes nodes away, it may tell the ranks alone to end, and so may people.
+        sgloc checkpoint list "$run_dir" --finished || requeue "training was stopped"
         exit 0
     fi
     if ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" true; then

@@ -338,3 +338,12 @@ def test_a_run_is_not_resumed_as_another(said: Said, run_dir: Path, tiny: str) -
     assert "is of another run: it has model.latent_size = 5, this one 6" in sentence
     assert "which --resume never would overwrite" in said(*here, "--resume", "never")
     assert "has a newer checkpoint than" in said(*here, "--resume", step_path(run_dir, 1))
+
+
+def test_a_store_without_credentials_is_told(said: Said, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    told = said("checkpoint", "list", "s3://sgloc-no-such-bucket/run")
+    assert "the store cannot be used (NoCredentialsError: Unable to locate credentials); check the URL, the cre" in told

@@ -11,6 +11,9 @@ from sgloc.cli import bench, checkpoint, data, doctor, generate, shards, train
 from sgloc.cli.parsing import fail, nearest, tell
 from sgloc.errors import SglocError
 
+# Libraries of stores, which raise errors of their own.
+_STORES = frozenset({"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"})
+
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run `sgloc`; a user's mistake becomes one sentence and exit code 2."""
@@ -35,6 +38,12 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(2)
     except KeyboardInterrupt:
         sys.exit(130)
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in _STORES:
+            raise
+        what = f"{type(error).__name__}: {error}"
+        tell(f"sgloc {command}", f"the store cannot be used ({what}); check the URL, the credentials and the network")
+        sys.exit(2)
 
 
 def _overview() -> str:

@@ -29,7 +29,16 @@ def _list(words: list[str]) -> None:
         action="store_true",
         help="print the folder of the newest checkpoint that is whole, and nothing else; exit code 1 if there is none",
     )
+    parser.add_argument(
+        "--finished",
+        action="store_true",
+        help="print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on",
+    )
     options = parse(parser, words, "run")
+    if options.finished:
+        from sgloc.train.resume import has_finished
+
+        sys.exit(0 if has_finished(options.run, _say) else 1)
     if options.newest:
         from sgloc.train.checkpoint import newest_checkpoint
 

@@ -28,10 +28,10 @@ def refuse_other_ranks(config: Config, manifest: Manifest, versions: dict[str, s
 
     def compare() -> None:
         for rank, theirs in enumerate(every_rank):
-            for name, value in every_rank[0].items():
-                if theirs.get(name) != value:
+            for name in {**every_rank[0], **theirs}:
+                if theirs.get(name) != every_rank[0].get(name):
                     raise ConfigError(
-                        f"rank {rank} has {name} = {theirs.get(name)}, rank 0 has {value}; "
+                        f"rank {rank} has {name} = {theirs.get(name)}, rank 0 has {every_rank[0].get(name)}; "
                         "start all ranks with the same options, shards and programs"
                     )
 

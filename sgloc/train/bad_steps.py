@@ -7,7 +7,7 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc import dist
-from sgloc.errors import TrainingError
+from sgloc.train.loggers.terminal import tell
 
 FILE_NAME = "bad-steps.ndjson"
 
@@ -22,8 +22,7 @@ def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, k
         gradient_norm: of the whole gradient.
         key_id: uint64 [B], the sketches of this rank's share.
 
-    Raises:
-        TrainingError: on every rank, if it cannot be written.
+    A disk that is full does not stop the run: the lines then go to standard error.
     """
     line = {"step": step, "rank": None, "loss": loss, "gradient_norm": gradient_norm, "key_ids": key_id.tolist()}
     lines = dist.gather_to_rank_0(line)
@@ -31,13 +30,13 @@ def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, k
     def append() -> None:
         file_system, root = fsspec.core.url_to_fs(run_dir)
         path = f"{root}/{FILE_NAME}"
+        # JSON has no word for what is not finite: it is spelled out.
+        text = "".join(json.dumps({**line, "rank": rank, **_spelled(line)}) + "\n" for rank, line in enumerate(lines))
         try:
             before = file_system.cat_file(path) if file_system.exists(path) else b""
-            # JSON has no word for what is not finite: it is spelled out.
-            texts = [json.dumps({**line, "rank": rank, **_spelled(line)}) + "\n" for rank, line in enumerate(lines)]
-            file_system.pipe_file(path, before + "".join(texts).encode())
-        except OSError as error:
-            raise TrainingError(f"step {step} is not finite, and {path} cannot be written ({error})") from error
+            file_system.pipe_file(path, before + text.encode())
+        except Exception as error:  # A store's library may raise anything.
+            tell(f"{path} cannot be written ({error}), which would say:\n{text.rstrip()}")
 
     dist.on_rank_0(append)
 

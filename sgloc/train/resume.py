@@ -23,6 +23,21 @@ from sgloc.train.engine import Engine
 from sgloc.train.state import LossWindow, TrainState
 
 
+def has_finished(run_dir: str, say: Callable[[str], None]) -> bool:
+    """Whether a run, by its newest whole checkpoint, has nothing left to do.
+
+    Args:
+        run_dir: the run's folder or URL.
+        say: is told of checkpoints that are skipped.
+    """
+    newest = newest_checkpoint(run_dir, say)
+    if newest is None:
+        return False
+    manifest = read_manifest(newest)
+    options = manifest.config["train"]
+    return _state(newest, manifest).is_finished(options["num_steps"], options["patience"])
+
+
 def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) -> list[str]:
     """The folders of the checkpoints to go on from, of which the first that is whole is to be taken; none to start
     anew.
@@ -140,12 +155,15 @@ def _restore(folder: str, engine: Engine, config: Config, data: Manifest, peers:
     def check() -> tuple[CheckpointManifest, TrainState]:
         manifest = read_manifest(folder)
         refuse_other_run(folder, manifest, config, data)
-        try:
-            window = LossWindow(**manifest.state["window"])
-            return manifest, TrainState(**{**manifest.state, "window": window})
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error
+        return manifest, _state(folder, manifest)
 
     manifest, state = peers.from_rank_0(check)
     engine.restore(spread_tensors(folder, manifest, engine.layout(), peers))
     return state
+
+
+def _state(folder: str, manifest: CheckpointManifest) -> TrainState:
+    try:
+        return TrainState(**{**manifest.state, "window": LossWindow(**manifest.state["window"])})
+    except (KeyError, TypeError) as error:
+        raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error

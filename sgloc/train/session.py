@@ -64,10 +64,7 @@ class Session:
     @property
     def is_finished(self) -> bool:
         """Whether all steps are done, or validation has not improved for too long."""
-        patience = self.config.train.patience
-        return self.state.step >= self.config.train.num_steps or bool(
-            patience and self.state.num_bad_validations >= patience
-        )
+        return self.state.is_finished(self.config.train.num_steps, self.config.train.patience)
 
     def feed(self) -> Feed:
         """This rank's batches from where the run stands."""

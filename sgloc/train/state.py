@@ -47,3 +47,7 @@ class TrainState:
     num_skipped_steps: int = 0
     skipped_shards: list[str] = field(default_factory=list)
     num_skipped_sketches: int = 0
+
+    def is_finished(self, num_steps: int, patience: int) -> bool:
+        """Whether all steps are done, or validation has not improved for too long; patience 0: never too long."""
+        return self.step >= num_steps or 0 < patience <= self.num_bad_validations

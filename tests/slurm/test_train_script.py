@@ -53,6 +53,10 @@ def test_preempted_killed_and_robbed_of_a_node(
     preempting = ("--partition=preempt", "--nodes=2", "--exclusive", "--output=other", "--wrap", "sleep 1")
     other = cluster.submit(*preempting, cwd=folder)
     assert set(cluster.wait(other).values()) == {"COMPLETED"}
+    train_until(10)
+    # What Slurm says before it takes nodes away, unless it is configured to say more: to the ranks alone.
+    cluster.run("scancel", "--signal=TERM", job)
+    cluster.wait_until(lambda: f", start 2, in {run_dir}" in log.read_text(), "the second start")
     train_until(15)
     os.kill(max(ranks(cluster)), signal.SIGKILL)
     train_until(25)
@@ -63,9 +67,10 @@ def test_preempted_killed_and_robbed_of_a_node(
     assert set(cluster.wait(job).values()) == {"COMPLETED"}, log.read_text()
     assert losses(records(run_dir)) == unbroken
     told = log.read_text()
-    assert [told.count(f", start {number}, in {run_dir}") for number in range(4)] == [1, 1, 1, 0]
-    assert told.count("4 process(es) by torchrun on 2 node(s)") == 4
+    assert [told.count(f", start {number}, in {run_dir}") for number in range(5)] == [1, 1, 1, 1, 0]
+    assert told.count("4 process(es) by torchrun on 2 node(s)") == 5
     assert told.count("train.sh: training was asked to stop; the job is queued again\n") == 1
+    assert told.count("train.sh: training was stopped; the job is queued again\n") == 1
     assert f"it is started again from {run_dir}/checkpoints/step-" in told
     evaluate = ("--cpus-per-task=1", "--output=drawn.log", EVALUATE)
     options = ("--checkpoint", str(run_dir), "--data", sample_shards, "--out", "drawn", "--count", "2")

@@ -36,6 +36,7 @@ def gather(monkeypatch: pytest.MonkeyPatch, change: dict[str, object]) -> None:
         ({"train.seed": 7}, "rank 1 has train.seed = 7, rank 0 has 0"),
         ({"train.num_steps": 7}, "rank 1 has train.num_steps = 7, rank 0 has 100000"),
         ({"model.encoder.cell": "hyper"}, "rank 1 has model.encoder.cell = hyper, rank 0 has lstm"),
+        ({"versions.deepspeed": "1.0"}, r"rank 1 has versions.deepspeed = 1\.0, rank 0 has None"),
         ({"versions.torch": "1.0"}, r"rank 1 has versions.torch = 1\.0, rank 0 has 2"),
         ({"manifest.scale": 1.5}, r"rank 1 has manifest.scale = 1\.5, rank 0 has "),
         ({"manifest.train.num_sketches": 1}, "rank 1 has manifest.train.num_sketches = 1, rank 0 has "),

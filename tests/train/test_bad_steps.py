@@ -73,6 +73,19 @@ def test_none_may_be_skipped_if_that_is_wanted(
         train(make_config(sample_shards, tmp_path, bad_steps=0), "auto")
 
 
+def test_where_they_cannot_be_written_down_they_are_told(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad-steps.ndjson").mkdir()
+    monkeypatch.setenv("SGLOC_FAILPOINT", "loss:hit:3")
+    train(make_config(sample_shards, tmp_path, num_steps=4), "auto")
+    told = capsys.readouterr().err
+    assert "bad-steps.ndjson cannot be written (" in told
+    (line,) = (json.loads(line) for line in told.splitlines() if line.startswith("{"))
+    assert (line["step"], len(line["key_ids"])) == (3, 16)
+    assert [line["skipped_steps"] for line in records(tmp_path, "train")] == [0, 0, 1, 1]
+
+
 @pytest.mark.slow
 def test_all_ranks_skip_what_is_not_finite_on_one(
     sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -386,10 +386,7 @@ def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:
         save_steps(tmp_path, [1])
 
 
-@given(
-    sizes=st.lists(st.integers(0, 5000), max_size=60),
-    world_size=st.integers(1, 9),
-)
+@given(sizes=st.lists(st.integers(0, 5000), max_size=60), world_size=st.integers(1, 9))
 def test_bytes_are_shared_out_evenly_and_the_same_whoever_asks(sizes: list[int], world_size: int) -> None:
     layout = {f"tensor {number}": torch.empty(size, device="meta") for number, size in enumerate(sizes)}
     entries = share_out(layout, world_size)

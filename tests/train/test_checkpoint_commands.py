@@ -1,5 +1,6 @@
 """`sgloc checkpoint`, and models that are passed on: `sgloc.load_pretrained`."""
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -14,11 +15,23 @@ import yaml
 
 from sgloc import load_pretrained
 from sgloc.cli import main
+from sgloc.config import Config, TrainConfig
 from sgloc.errors import CheckpointError
 from sgloc.evaluate.export import export_model
 from sgloc.evaluate.load import load_model
 from sgloc.nn.sketchgloc import SketchGloc
-from tests.checkpoints import SHARD, flip_bit, make_model, save_model, save_steps, single_process, step_path, truncate
+from sgloc.train.state import TrainState
+from tests.checkpoints import (
+    SHARD,
+    flip_bit,
+    make_model,
+    model_config,
+    save_model,
+    save_steps,
+    single_process,
+    step_path,
+    truncate,
+)
 from tests.commands import Said
 
 CPU = torch.device("cpu")
@@ -82,6 +95,33 @@ def test_list_newest_is_for_scripts(capsys: pytest.CaptureFixture[str], run_dir:
     assert out == f"{step_path(run_dir, 2)}\n"
     assert error.startswith(f"skipping checkpoint {step_path(run_dir, 3)}: ")
     assert printed(capsys, "list", tmp_path / "none", "--newest", code=1) == ("", "")
+
+
+@pytest.mark.parametrize(
+    ("state", "training", "finished"),
+    [
+        ({"step": 8}, {"num_steps": 8}, True),
+        ({"step": 7}, {"num_steps": 8}, False),
+        ({"step": 7, "num_bad_validations": 3}, {"num_steps": 8, "patience": 3}, True),
+        ({"step": 7, "num_bad_validations": 3}, {"num_steps": 8, "patience": 0}, False),
+    ],
+)
+def test_list_finished_tells_whether_a_run_is_done(
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    tiny_shards: str,
+    state: dict[str, int],
+    training: dict[str, int],
+    finished: bool,
+) -> None:
+    config = dataclasses.asdict(Config(model=model_config(), train=TrainConfig(**training)))  # type: ignore[arg-type]
+    whole = dataclasses.asdict(TrainState(**state))  # type: ignore[arg-type]
+    save_model(tmp_path / "run", tiny_shards, make_model(), state=whole, config=config)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as caught:
+        main(["checkpoint", "list", str(tmp_path / "run"), "--finished"])
+    assert caught.value.code == (0 if finished else 1)
+    assert printed(capsys, "list", tmp_path / "none", "--finished", code=1) == ("", "")
 
 
 def test_verify_names_every_damaged_file(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:

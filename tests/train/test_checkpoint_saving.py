@@ -23,7 +23,7 @@ from sgloc.train.engine.protocol import meta
 from sgloc.train.loop import train
 from sgloc.train.saving import Saving
 from sgloc.train.state import TrainState
-from tests.checkpoints import model_config, single_process, step_path
+from tests.checkpoints import SHARD, flip_bit, model_config, single_process, step_path
 from tests.train.launch import losses
 from tests.train.test_loop import make_config, records
 
@@ -218,3 +218,18 @@ def test_a_run_goes_on_when_a_checkpoint_cannot_be_written(
         train(make_config(sample_shards, tmp_path / "none", **options, save_attempts=2), "auto")
     assert checkpoint_steps(str(tmp_path / "none")) == []
     assert [line["step"] for line in records(tmp_path / "none", "train")] == [1, 2, 3, 4, 5, 6]
+    # Half of a checkpoint is not left to fill the disk.
+    assert list((tmp_path / "none/checkpoints").iterdir()) == []
+
+
+def test_damaged_checkpoints_of_later_steps_do_not_count_as_the_newest(sample_shards: str, tmp_path: Path) -> None:
+    for num_steps, every in ((6, 6), (9, 1)):
+        options = {"num_steps": num_steps, "checkpoint_every": every, "validate_every": 99, "keep_checkpoints": 9}
+        train(make_config(sample_shards, tmp_path, **options), "auto")
+    for step in (7, 8, 9):
+        flip_bit(step_path(tmp_path, step) / SHARD, 4321)
+    options = {"num_steps": 7, "checkpoint_every": 7, "validate_every": 99, "keep_checkpoints": 2}
+    train(make_config(sample_shards, tmp_path, **options), "auto")
+    assert checkpoint_steps(str(tmp_path)) == [7, 6]
+    for step in (6, 7):
+        read_checkpoint(str(step_path(tmp_path, step)))

@@ -129,6 +129,12 @@ class Storage:
         """Give a folder of these files another name: at once or, where a store cannot, file by file in this order."""
         if self.is_local:
             Path(self.path(source)).rename(self.path(target))
+            # The new name, too, is to outlast a loss of power.
+            folder = os.open(self.root, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
             return
         self.make_folder(target)
         for name in names:

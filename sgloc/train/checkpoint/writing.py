@@ -1,5 +1,6 @@
 """Writing a checkpoint: committed or absent (DESIGN contract 4)."""
 
+import contextlib
 import dataclasses
 import heapq
 import re
@@ -117,10 +118,17 @@ class Writer:
             failpoint("checkpoint.written", step)
             return {shard: written}
 
-        self._agree(lambda: self._begin(step))
-        parts = self._agree(write_own)
-        files = {name: digest for part in parts for name, digest in part.items()}
-        self._agree(lambda: self._commit(dataclasses.replace(manifest, files=files), retention))
+        try:
+            self._agree(lambda: self._begin(step))
+            parts = self._agree(write_own)
+            files = {name: digest for part in parts for name, digest in part.items()}
+            self._agree(lambda: self._commit(dataclasses.replace(manifest, files=files), retention))
+        except SaveError:
+            if self.peers.rank == 0:
+                # A disk that is full is not to stay so. What cannot be removed now, the next save removes.
+                with contextlib.suppress(Exception):
+                    self.storage.remove(f"{step_name(step)}.tmp", FILE_NAME)
+            raise
 
     def _agree(self, action: Callable[[], Value]) -> list[Value]:
         """What an action gives on every rank; where it raises on some rank, all ranks raise."""
@@ -186,7 +194,10 @@ class Writer:
         """Remove what need not stay; the checkpoint is there whether that goes well or not."""
         try:
             failpoint("checkpoint.renamed", step)
-            for superfluous in retention.superfluous(complete_steps(self.storage)):
+            steps = complete_steps(self.storage)
+            # Those of later steps were damaged, and the run went on from an older one: they must not count as newest.
+            rejected = [later for later in steps if later > step]
+            for superfluous in rejected + retention.superfluous(steps[len(rejected) :]):
                 self.storage.remove(step_name(superfluous), FILE_NAME)
                 failpoint("checkpoint.retained", step)
         except Exception as error:  # As above.
