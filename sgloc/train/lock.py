@@ -52,20 +52,15 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
     """Hold a run's folder while inside.
 
     In a local folder the second run is refused, and the kernel lets go however the first one ends; nothing is left to
-    clean up. A store has no locks: there the run that started last has the folder, and `Claim.check` stops the others.
+    clean up. A store has no locks, nor have some network file systems: there the run that started last has the folder,
+    and `Claim.check` stops the others.
 
     Raises:
         ConfigError: if another process holds it, or it cannot be written.
     """
     file_system, root = fsspec.core.url_to_fs(run_dir)
     if not isinstance(file_system, LocalFileSystem):
-        token = secrets.token_hex(16)
-        try:
-            file_system.makedirs(root, exist_ok=True)
-            file_system.pipe_file(f"{root}/{FILE_NAME}", token.encode())
-        except OSError as error:
-            raise _cannot_be_written(run_dir, error) from error
-        yield Claim(run_dir, token)
+        yield _claim(run_dir)
         return
     try:
         Path(root).mkdir(parents=True, exist_ok=True)
@@ -81,8 +76,21 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
             ) from error
         except OSError:
             # No locks here, as on some network file systems.
-            pass
+            yield _claim(run_dir)
+            return
         yield Claim(run_dir)
+
+
+def _claim(run_dir: str) -> Claim:
+    """Take a folder from whichever run has it."""
+    file_system, root = fsspec.core.url_to_fs(run_dir)
+    token = secrets.token_hex(16)
+    try:
+        file_system.makedirs(root, exist_ok=True)
+        file_system.pipe_file(f"{root}/{FILE_NAME}", token.encode())
+    except OSError as error:
+        raise _cannot_be_written(run_dir, error) from error
+    return Claim(run_dir, token)
 
 
 def _cannot_be_written(run_dir: str, error: OSError) -> ConfigError:

@@ -1,5 +1,6 @@
 """One run, one folder."""
 
+import errno
 from pathlib import Path
 
 import pytest
@@ -19,13 +20,20 @@ def test_a_local_folder_is_held_by_one_and_let_go(tmp_path: Path) -> None:
         claim.check()
 
 
-def test_of_a_store_the_run_that_started_last_has_the_folder(tmp_path: Path) -> None:
-    url = f"memory://{tmp_path}/run"
+@pytest.mark.parametrize("scheme", ["memory://", ""])
+def test_where_there_are_no_locks_the_run_that_started_last_has_the_folder(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
+) -> None:
+    def unsupported(*_: object) -> None:
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", unsupported)
+    url = f"{scheme}{tmp_path}/run"
     with only_writer(url) as first:
         first.check()
         with only_writer(url) as second:
             second.check()
-            with pytest.raises(ConfigError, match=r"another run has been started in memory://.* since"):
+            with pytest.raises(ConfigError, match=r"another run has been started in .*/run since"):
                 first.check()
 
 
