@@ -13,6 +13,10 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 
+# When it is imported it takes the default group of then, if there is one, as a default of arguments, and keeps it, so
+# that gloo's threads outlive it and may abort the process as it ends. torch.optim imports it at the first step.
+import torch.distributed.nn
+
 from sgloc.errors import ConfigError, SglocError
 
 # Until all processes of a run have met.

@@ -9,6 +9,8 @@ from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 
 _LIMIT = 1e-4
+# As much as float32 rounds by.
+_NUDGE = 1e-7
 _NUM_STEPS = 50
 _HEADINGS = {
     "engine": ("engine", "s"),
@@ -21,7 +23,8 @@ _HEADINGS = {
 
 def bench_parity(options: BenchOptions, config: Config) -> TableReport:
     """Train the same run in every way, as real processes, and compare the loss of each step with that of
-    DistributedDataParallel on one rank.
+    DistributedDataParallel on one rank. So that it can be told whether a difference is one of rounding, that run is
+    taken a second time with a learning rate that differs by as little.
 
     Args:
         options: in which ways, how many steps, on which shards.
@@ -38,6 +41,8 @@ def bench_parity(options: BenchOptions, config: Config) -> TableReport:
     rows: list[Record] = []
     with launcher(options, config, num_steps, save_every=num_steps) as start:
         losses = start.run(*first).losses
+        rate = config.optimizer.learning_rate * (1 + _NUDGE)
+        nudged = start.run(*first, options=("--optimizer.learning_rate", repr(rate))).losses
         for way in ways:
             difference = relative_difference(start.run(*way).losses, losses) if way != first else 0.0
             named = dict(zip(("engine", "ranks", "accumulation"), way, strict=True))
@@ -52,6 +57,9 @@ def bench_parity(options: BenchOptions, config: Config) -> TableReport:
     report = TableReport("parity", settings, [Table("loss beside that of ddp on 1 rank in 1 part", _HEADINGS, rows)])
     passed = sum(row["result"] == "pass" for row in rows)
     report.facts.append((f"{passed} of {len(rows)} pass", {"name": "result", "passed": passed, "of": len(rows)}))
+    magnified = relative_difference(nudged, losses)
+    sentence = f"a learning rate larger by {_NUDGE:.0e} of it makes {magnified:.1e}: so this run magnifies rounding"
+    report.facts.append((sentence, {"name": "nudged", "nudge": _NUDGE, "difference": magnified}))
     if left_out:
         report.facts.append((left_out, {"name": "left out", "why": left_out}))
     return report

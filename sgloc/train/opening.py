@@ -19,7 +19,7 @@ from sgloc.errors import ConfigError, DataError
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
-from sgloc.train.engine import open_engine
+from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.feed import read_options
 from sgloc.train.gallery import Gallery
 from sgloc.train.lock import only_writer
@@ -86,6 +86,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
     device = dist.select_device(config.train.device, placement)
     stop = StopFlag()
     with contextlib.ExitStack() as stack:
+        prepare_engine(config, device)
         stack.enter_context(dist.process_group(placement, device, config.train.timeout))
         stack.enter_context(stop.listening())
         manifest = dist.on_each_rank(lambda: _load_data(config, placement))
@@ -110,12 +111,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         saved_step = state.step if is_own else None
         saving = Saving(config, manifest, engine, peers, saved_step, say=tell, check=claim.check)
         stack.callback(saving.close)
-        fixed = Preparation(
-            scale=manifest.scale,
-            seed=config.train.seed,
-            disturb_scale=config.data.disturb_scale,
-            max_node_points=config.model.max_node_points,
-        )
+        preparation, fixed = _preparations(config, manifest)
         validation = _validation(config, manifest, fixed, placement)
         session = Session(
             config=config,
@@ -123,9 +119,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
             device=device,
             manifest=manifest,
             engine=engine,
-            prepare=dataclasses.replace(
-                fixed, augment_scale=config.data.augment_scale, drop_probability=config.data.drop_probability
-            ),
+            prepare=preparation,
             validation=validation,
             state=state,
             saving=saving,
@@ -137,6 +131,18 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         state.wandb_id = dist.on_rank_0(lambda: open_loggers(loggers, config, state.step, state.wandb_id))
         session.say(_greeting(session, folder))
         yield session
+
+
+def _preparations(config: Config, manifest: Manifest) -> tuple[Preparation, Preparation]:
+    """That of drawings to train on, and that of drawings to measure by, which are not augmented."""
+    fixed = Preparation(
+        scale=manifest.scale,
+        seed=config.train.seed,
+        disturb_scale=config.data.disturb_scale,
+        max_node_points=config.model.max_node_points,
+    )
+    augment_scale, drop_probability = config.data.augment_scale, config.data.drop_probability
+    return dataclasses.replace(fixed, augment_scale=augment_scale, drop_probability=drop_probability), fixed
 
 
 def _validation(config: Config, manifest: Manifest, prepare: Preparation, placement: dist.Placement) -> Validation:

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,19 @@ class Losses:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, offsets: dict[tuple[str, int, int], float]) -> None:
         self.started: list[tuple[str, int, int, str]] = []
+        self.options: Sequence[str] = ()
 
-        def run(_: Launcher, engine: str, num_ranks: int, accumulation: int = 1, resume: str = "never") -> Run:
+        def run(
+            _: Launcher,
+            engine: str,
+            num_ranks: int,
+            accumulation: int = 1,
+            resume: str = "never",
+            options: Sequence[str] = (),
+        ) -> Run:
+            if options:
+                self.options = options
+                return Run("nudged", [101.0 - step for step in range(20)])
             self.started.append((engine, num_ranks, accumulation, resume))
             losses = [100.0 - step for step in range(20 if resume == "never" else 10)]
             if resume != "never":
@@ -50,13 +62,15 @@ class Losses:
 
 def test_parity_compares_every_way_with_ddp_on_one_rank(monkeypatch: pytest.MonkeyPatch) -> None:
     runs = Losses(monkeypatch, {("zero1", 2, 1): 0.0096, ("zero1", 2, 4): -0.0098})
-    *rows, fact = measured("parity", engines=("ddp", "zero1"), world_sizes=(1, 2), accumulations=(1, 4))
+    *rows, fact, nudged = measured("parity", engines=("ddp", "zero1"), world_sizes=(1, 2), accumulations=(1, 4))
     ways = [(row["engine"], row["ranks"], row["accumulation"]) for row in rows]
     assert ways == [(engine, ranks, parts) for engine in ("ddp", "zero1") for ranks in (1, 2) for parts in (1, 4)]
     assert [started[:3] for started in runs.started] == ways
     assert [row["difference"] for row in rows] == pytest.approx([0, 0, 0, 0, 0, 0, 0.0096 / 97, 0.0098 / 97])
     assert [row["result"] for row in rows] == [*["pass"] * 7, "FAIL"]
     assert fact == {"bench": "parity", "name": "result", "passed": 7, "of": 8}
+    assert nudged["difference"] == 1 / 81
+    assert runs.options == ("--optimizer.learning_rate", repr(TINY.optimizer.learning_rate * (1 + 1e-7)))
 
 
 def test_resume_goes_through_the_changes(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -93,18 +107,19 @@ def test_without_deepspeed_its_engines_are_left_out(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     runs = Losses(monkeypatch, {})
     for what in ("parity", "resume"):
-        *rows, _, fact = measured(what, engines=("ddp", "zero1", "zero2"), world_sizes=(1,), steps=10)
-        assert {row["engine"] for row in rows} == {"ddp"}
+        *rows, fact = measured(what, engines=("ddp", "zero1", "zero2"), world_sizes=(1,), steps=10)
+        assert {row["engine"] for row in rows if "engine" in row} == {"ddp"}
         assert fact["why"] == "zero1, zero2 left out: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
     assert {started[0] for started in runs.started} == {"ddp"}
 
 
 def test_real_runs_are_the_same(sample_shards: str) -> None:
-    row, fact = measured(
+    row, fact, nudged = measured(
         "parity", data=sample_shards, engines=("zero1",), world_sizes=(2,), accumulations=(2,), steps=3
     )
     assert 0 < row["difference"] < 1e-4
     assert fact["passed"] == 1
+    assert 0 < nudged["difference"] < 1e-4
     # On shards of their own.
     row, fact = measured("resume", engines=("ddp",), world_sizes=(1,), steps=2, batch=5, data=None)
     assert (row["difference"], row["result"]) == (0, "pass")
@@ -127,8 +142,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
 
 def test_the_sizes_are_those_of_the_quickstart() -> None:
     given, config = yaml.safe_load(QUICKSTART.read_text()), small_config()
-    for section in ("model", "optimizer"):
-        assert_holds(given[section], getattr(config, section))
+    assert_holds(given["model"], config.model)
     assert config.train.global_batch == given["train"]["global_batch"]
     assert config.data.disturb_scale == given["data"]["disturb_scale"]
 

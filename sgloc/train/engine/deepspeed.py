@@ -254,8 +254,14 @@ class DeepSpeedEngine:
         """See `Engine.close`."""
         group = self.engine.data_parallel_group
         self.engine.destroy()
+        # What DeepSpeed leaves behind keeps the group, with gloo's threads: what hooks on the modules and on the weights
+        # refer to, the weights, and a variable for its next engine, which may be of another process group.
+        owners = [self.engine, self.optimizer, *self.model.parameters()]
+        if self.stage == _WEIGHTS_IN_PARTS:
+            owners.append(self.optimizer.parameter_offload)
+        for owner in owners:
+            vars(owner).clear()
         del self.engine, self.optimizer
-        # DeepSpeed would keep it for its next engine, which may be of another process group.
         self.deepspeed.comm.destroy_process_group(group)
         gc.collect()
 

@@ -1,0 +1,46 @@
+"""What a training leaves behind as its process ends: no thread of a process group."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.train.launch import TIMEOUT, tiny_options
+
+CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
+
+# A thread of gloo's that frees a tensor while Python ends aborts the process: "terminate called without an active
+# exception".
+TRAIN = """
+import atexit, os, sys
+from pathlib import Path
+from sgloc.cli import main
+
+def tell():
+    names = [(Path("/proc/self/task") / task / "comm").read_text() for task in os.listdir("/proc/self/task")]
+    print("threads", sum("gloo" in name for name in names))
+
+atexit.register(tell)
+main(["train", *sys.argv[1:]])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the names of threads")
+@pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3"])
+def test_no_thread_outlives_the_process_group(engine: str, tiny_shards: str, tmp_path: Path) -> None:
+    if engine != "ddp":
+        pytest.importorskip("deepspeed")
+    options = ["--train.num_steps=2", *([] if engine == "ddp" else [f"--train.deepspeed={CONFIGS}/{engine}.json"])]
+    done = subprocess.run(
+        [sys.executable, "-c", TRAIN, *tiny_options(tmp_path / "run", tiny_shards), *options],
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "threads 0"
