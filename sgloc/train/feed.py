@@ -1,6 +1,5 @@
 """The training batches of a run, and what becomes of shards that stay bad."""
 
-import sys
 from collections.abc import Generator
 
 import torch
@@ -15,6 +14,7 @@ from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
 from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
+from sgloc.train.loggers.terminal import tell
 from sgloc.train.state import TrainState
 
 
@@ -27,7 +27,7 @@ def read_options(config: DataConfig, rank: int) -> ReadOptions:
     return ReadOptions(
         retries=Retries(num_attempts=config.read_attempts, timeout=config.read_timeout),
         cache=BlockCache(config.cache, round(config.cache_gigabytes * 1e9)) if config.cache else None,
-        told=lambda sentence: print(f"rank {rank}: {sentence}", file=sys.stderr, flush=True),
+        told=lambda sentence: tell(f"rank {rank}: {sentence}"),
     )
 
 
@@ -124,7 +124,7 @@ class Feed:
         path = self.manifest.splits["train"].shards[number].path
         self.state.skipped_shards.append(path)
         if self.share.rank == 0:
-            print(f"shard {path} stays bad and is skipped by all ranks", file=sys.stderr, flush=True)
+            tell(f"shard {path} stays bad and is skipped by all ranks")
         self.close()
         self._open()
 

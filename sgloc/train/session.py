@@ -177,11 +177,18 @@ class Session:
     def save(self) -> None:
         """Save a checkpoint of this step: training may go on while it is written."""
         failpoint("save", self.state.step)
+        self._flush()
         self.saving.save(self.engine, self.state)
 
     def save_at_last(self) -> None:
         """Save a checkpoint of this step, unless that has been done, and wait until it is committed."""
+        self._flush()
         self.saving.save_at_last(self.engine, self.state)
+
+    def _flush(self) -> None:
+        """A run that goes on from a checkpoint goes on with the lines up to it."""
+        for logger in self.loggers:
+            logger.flush()
 
     def say(self, sentence: str) -> None:
         """Tell the user, once for all ranks."""

@@ -1,6 +1,5 @@
 """Validation with fixed noise (METHOD 3, 5.5 and 7)."""
 
-import sys
 from collections.abc import Callable
 
 import numpy as np
@@ -13,6 +12,7 @@ from sgloc.data.stream import fixed_batches
 from sgloc.errors import DataError
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.feed import agree_on_bad_shard
+from sgloc.train.loggers.terminal import tell
 
 
 class Validation:
@@ -100,4 +100,4 @@ class Validation:
         if len(self.chosen) == 0:
             raise DataError(f"no validation sketch is left without shard {path}; restore it or build the shards again")
         if self.rank == 0:
-            print(f"shard {path} stays bad: validation goes on without it on all ranks", file=sys.stderr, flush=True)
+            tell(f"shard {path} stays bad: validation goes on without it on all ranks")

@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import select
+import signal
 import socket
 import threading
 import urllib.parse
@@ -22,7 +23,7 @@ from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_checkpoint, read_checkpoint, storage
 from sgloc.train.loop import train
 from tests.servers import Bucket
-from tests.train.launch import losses
+from tests.train.launch import TIMEOUT, kill, losses, start
 from tests.train.test_checkpoint_saving import Run
 from tests.train.test_loop import make_config, records
 
@@ -68,6 +69,20 @@ def test_a_run_lives_in_a_bucket(sample_shards: str, tmp_path: Path, s3: Bucket)
     assert newest_checkpoint(url, told.append) != best
     with pytest.raises(DamagedCheckpointError, match=r"safetensors is damaged: \d+ bytes, not \d+"):
         read_checkpoint(best)
+
+
+def test_a_killed_run_in_a_bucket_keeps_the_lines_up_to_its_checkpoint(
+    sample_shards: str, tmp_path: Path, s3: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    url = f"{s3.url}/runs/killed"
+    monkeypatch.setenv("SGLOC_FAILPOINT", "step:kill:7")
+    options = ["--train.run_dir", url, "--train.num_steps", "8"]
+    process = start(tmp_path / "run", sample_shards, 1, *options, log=tmp_path / "log")
+    try:
+        assert process.wait(TIMEOUT) == -signal.SIGKILL, (tmp_path / "log").read_text()
+    finally:
+        kill(process)
+    assert [line["step"] for line in remote_records(url)] == [1, 2, 3, 4]
 
 
 class Line:

@@ -120,10 +120,37 @@ def test_a_store_that_fails_is_not_tried_again_at_once(monkeypatch: pytest.Monke
             logger.log(record(1))
         # Each of these would wait for the store.
         logger.log(record(2))
+        logger.flush()
         assert len(tries) == 1
     logger.close()
     with fsspec.open("memory://store/metrics.jsonl") as stream:
         assert [json.loads(line)["step"] for line in stream.read().splitlines()] == [1, 2]
+
+
+def test_a_store_is_written_once_a_minute_and_with_each_checkpoint(monkeypatch: pytest.MonkeyPatch) -> None:
+    def written() -> list[int]:
+        with fsspec.open("memory://paced/metrics.jsonl") as stream:
+            return [json.loads(line)["step"] for line in stream.read().splitlines()]
+
+    now = 1000.0
+    monkeypatch.setattr("time.monotonic", lambda: now)
+    logger = JSONLines("memory://paced", 0)
+    for step in (1, 2, 3):
+        logger.log(record(step))
+        now += 25
+    assert written() == [1]
+    logger.log(record(4))
+    assert written() == [1, 2, 3, 4]
+    logger.log(record(5))
+    assert written() == [1, 2, 3, 4]
+    logger.flush()
+    assert written() == [1, 2, 3, 4, 5]
+    times = logger.file_system.modified("/paced/metrics.jsonl")
+    logger.flush()
+    assert logger.file_system.modified("/paced/metrics.jsonl") == times
+    logger.log(record(6))
+    logger.close()
+    assert written() == [1, 2, 3, 4, 5, 6]
 
 
 # The terminal.

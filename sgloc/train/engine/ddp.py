@@ -42,9 +42,8 @@ class DDPEngine:
         """One backward pass on a toy batch, whose gradients are thrown away.
 
         DDP lays out its buckets anew after the first backward pass of a process, by the order in which gradients
-        arrived, and the layout decides in
-        which order the ranks' gradients are summed. Were that pass a training step, a resumed run would sum in another
-        order than one never stopped.
+        arrived, and the layout decides in which order the ranks' gradients are summed. Were that pass a training step,
+        a resumed run would sum in another order than one never stopped.
         """
         toy = SketchBatch(
             points=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),

@@ -254,8 +254,8 @@ class DeepSpeedEngine:
         """See `Engine.close`."""
         group = self.engine.data_parallel_group
         self.engine.destroy()
-        # What DeepSpeed leaves behind keeps the group, with gloo's threads: what hooks on the modules and on the weights
-        # refer to, the weights, and a variable for its next engine, which may be of another process group.
+        # What DeepSpeed leaves behind keeps the group, with gloo's threads: what hooks on modules and weights refer to,
+        # the weights, and a variable for its next engine, which may be of another process group.
         owners = [self.engine, self.optimizer, *self.model.parameters()]
         if self.stage == _WEIGHTS_IN_PARTS:
             owners.append(self.optimizer.parameter_offload)

@@ -22,6 +22,10 @@ class Guarded:
         """Pass a picture on."""
         self._try(lambda: self.logger.show(name, step, png), f"at step {step}")
 
+    def flush(self) -> None:
+        """Pass on that a checkpoint comes."""
+        self._try(self.logger.flush, "before a checkpoint")
+
     def close(self) -> None:
         """Close the logger, and say how often it failed."""
         self._try(self.logger.close, "at the end")

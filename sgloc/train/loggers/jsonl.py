@@ -12,7 +12,7 @@ from sgloc.train.loggers.protocol import Record
 
 METRICS_NAME = "metrics.jsonl"
 
-# Seconds after which a store that has failed is tried again: each try may take it as long to fail.
+# Seconds between writes to a store, which cannot append, and may take as long to fail.
 _STORE_PAUSE = 60.0
 
 
@@ -20,7 +20,8 @@ class JSONLines:
     """metrics.jsonl in the run's folder: one record a line.
 
     When a run resumes at a step, records of later steps, which will come again, and a line that a kill cut short are
-    dropped. Lines that cannot be written, as on a full disk, are written once they can be.
+    dropped. Lines that cannot be written, as on a full disk, are written once they can be. A store, where the
+    whole file has to be written anew, gets them once a minute and with each checkpoint, as runs go on from that.
 
     Args:
         run_dir: folder or URL of the run.
@@ -37,7 +38,7 @@ class JSONLines:
         self.path = f"{root}/{METRICS_NAME}"
         self.is_local = isinstance(self.file_system, LocalFileSystem)
         self.lines = [line for line in self._read() if _step_of(line) <= resumed_step]
-        self.next_try = 0.0
+        self.next_write, self.has_failed = 0.0, False
         self._rewrite()
 
     def _read(self) -> list[str]:
@@ -54,27 +55,28 @@ class JSONLines:
         self.num_written, self.size = len(self.lines), len(content)
 
     def log(self, record: Record) -> None:
-        """Append a record at once, after those that could not be written before.
+        """Append a record, on a local disk at once, after those that could not be written before.
 
         Raises:
             OSError: if it cannot be written for now.
         """
         self.lines.append(json.dumps(record))
-        if time.monotonic() >= self.next_try:
+        if self.is_local or time.monotonic() >= self.next_write:
             self._write()
 
     def _write(self) -> None:
-        # An object store cannot append.
         if self.is_local and self._append():
             return
         try:
             self._rewrite()
+            self.has_failed = False
         except Exception:
+            self.has_failed = True
             with contextlib.suppress(OSError):
                 self.file_system.rm(f"{self.path}.tmp")
-            if not self.is_local:
-                self.next_try = time.monotonic() + _STORE_PAUSE
             raise
+        finally:
+            self.next_write = time.monotonic() + _STORE_PAUSE
 
     def _append(self) -> bool:
         """Append what is not written, unless the file is not as it was left: a full disk may have taken half a line."""
@@ -88,6 +90,16 @@ class JSONLines:
 
     def show(self, name: str, step: int, png: bytes) -> None:
         """Pictures are no lines."""
+
+    def flush(self) -> None:
+        """Write what is not yet written, but for a store that has just failed.
+
+        Raises:
+            OSError: if it cannot be written for now.
+        """
+        is_failing = not self.is_local and self.has_failed and time.monotonic() < self.next_write
+        if self.num_written < len(self.lines) and not is_failing:
+            self._write()
 
     def close(self) -> None:
         """Write what could not be written before.

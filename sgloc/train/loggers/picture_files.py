@@ -26,5 +26,8 @@ class PictureFiles:
         self.file_system.makedirs(self.folder, exist_ok=True)
         self.file_system.pipe_file(f"{self.folder}/step-{step:08d}-{name.rpartition('/')[2]}.png", png)
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def close(self) -> None:
         """Nothing is held back."""

@@ -22,6 +22,10 @@ class Logger(Protocol):
         """Take one picture of a step."""
         ...
 
+    def flush(self) -> None:
+        """See that what was taken so far outlives this process. Called before a checkpoint is written."""
+        ...
+
     def close(self) -> None:
         """Nothing will follow."""
         ...

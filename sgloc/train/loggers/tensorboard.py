@@ -57,6 +57,9 @@ class TensorBoard:
         image = self.summaries.Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
         self._write(step, summary=self.summaries.Summary(value=[self.summaries.Summary.Value(tag=name, image=image)]))
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def _write(self, step: int, **content: object) -> None:
         try:
             if self.writer is None:

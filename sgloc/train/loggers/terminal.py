@@ -29,9 +29,14 @@ class Terminal:
     def show(self, name: str, step: int, png: bytes) -> None:
         """Pictures are no text."""
 
+    def flush(self) -> None:
+        """Nothing is held back."""
+
     def close(self) -> None:
         """Nothing is held back."""
 
 
 def _short(value: Any) -> str:
+    if value is None:
+        return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -102,6 +102,9 @@ class WeightsAndBiases:
         """Send a picture; raises what `log` does."""
         self._put(step=step, picture=name, png=base64.b64encode(png).decode())
 
+    def flush(self) -> None:
+        """What was sent outlives this process: the other one reads it to the end."""
+
     def close(self) -> None:
         """Wait, within bounds, until everything is uploaded or on disk.
 
