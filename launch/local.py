@@ -9,7 +9,7 @@ the same command on each:
 
 The second is elastic: a machine that is lost is done without, and one that comes later is taken in, as long as node0,
 where they meet, is there. The exit code is 0 when training is finished or was stopped, 1 when it failed, 2 for a
-mistake in the options, 130 after a second Ctrl-C.
+mistake, after which nothing is started again on one machine, 130 after a second Ctrl-C.
 """
 
 import argparse
@@ -21,9 +21,15 @@ import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from launch.options import check, split
 
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
+
+# Exit codes, of ranks as well.
+_FAILURE, _MISTAKE = 1, 2
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _REPEAT_SECONDS = 1.0
 # How long machines that come to an elastic run wait for more.
@@ -133,10 +139,7 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     """Run the ranks to their end; gives the exit code."""
     # What is above answers a mistake at once.
     import torch
-    from torch.distributed import DistError
-    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.elastic.rendezvous import RendezvousError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import LaunchConfig
 
     num_processes = max(1, torch.cuda.device_count()) if options.processes == "auto" else int(options.processes)
     # Ranks share the machine's cores; without this each would take them all.
@@ -144,6 +147,8 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     # Else ranks that are started again find what the ones before left in the store (gloo, torch 2.13).
     os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
     here = options.rendezvous.startswith(("localhost:", "127."))
+    # Then ranks are started again from here: torchrun does not tell a mistake from a failure.
+    is_alone = options.max_nodes == 1
     config = LaunchConfig(
         min_nodes=options.min_nodes,
         max_nodes=options.max_nodes,
@@ -156,23 +161,40 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
         else {"rank": options.node_rank},
         # The name of a machine need not be known to itself.
         local_addr="localhost" if here or not options.rendezvous else None,
-        max_restarts=options.max_restarts,
+        max_restarts=0 if is_alone else options.max_restarts,
         # The others are forwarded here.
         signals_to_handle="SIGQUIT",
     )
+    stop = _Stop()
+    with stop.forwarding():
+        code = _run_ranks(config, words)
+        for _ in range(options.max_restarts if is_alone else 0):
+            if code != _FAILURE or stop.requested.is_set():
+                break
+            code = _run_ranks(config, words)
+    return code
+
+
+def _run_ranks(config: "LaunchConfig", words: Sequence[str]) -> int:
+    from torch.distributed import DistError
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.elastic.rendezvous import RendezvousError
+    from torch.distributed.launcher.api import elastic_launch
+
     program, *arguments = rank_command(words)
     try:
-        with _Stop().forwarding():
-            elastic_launch(config, program)(*arguments)
+        elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
         rank, failure = error.get_first_failure()
         code = failure.exitcode
+        if code == _MISTAKE:
+            return _MISTAKE
         how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
         _tell(f"rank {rank} {how}; what was wrong stands above")
-        return 1
+        return _FAILURE
     except (RendezvousError, DistError) as error:
-        _tell(f"the machines do not meet at {options.rendezvous or 'localhost'}: {' '.join(str(error).split())}")
-        return 1
+        _tell(f"the machines do not meet at {config.rdzv_endpoint}: {' '.join(str(error).split())}")
+        return _FAILURE
     except KeyboardInterrupt:
         return 130
     return 0

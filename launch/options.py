@@ -8,11 +8,14 @@ import contextlib
 import sys
 from collections.abc import Sequence
 
-from sgloc.cli.parsing import fail
+from sgloc.cli.parsing import fail, nearest
 from sgloc.cli.train import read_config
 from sgloc.config import Config
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
+
+# All others have a dot.
+_OF_TRAIN = ("--config", "--resume", "--help", "--print_config", "--print-config")
 
 
 def split(
@@ -36,6 +39,10 @@ def split(
         hyphens = name.replace("_", "-")
         spelled.append(f"{hyphens}{equals}{value}" if hyphens in own else word)
     options, others = parser.parse_known_args(spelled)
+    for name in (word.partition("=")[0] for word in others):
+        hint = nearest(name, [option for option in own if option.startswith("--")])
+        if name.startswith("--") and hint and name not in _OF_TRAIN and "." not in name:
+            parser.error(f"there is no option {name}{hint}")
     for name in counts:
         if getattr(options, name) < 1:
             parser.error(f"--{name.replace('_', '-')} must be at least 1, not {getattr(options, name)}")

@@ -145,6 +145,8 @@ while [[ -z $asked ]]; do
         # Before Slurm takes nodes away, it may tell the ranks alone to end, and so may people.
         sgloc checkpoint list "$run_dir" --finished || requeue "training was stopped"
         exit 0
+    elif ((status == 2)); then
+        fail "what is wrong stands above; it would be wrong again"
     fi
     if ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" true; then
         requeue "a node does not answer"

@@ -14,12 +14,12 @@ Said = Callable[..., str]
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
     """Runs a command that must fail, and gives its only line."""
 
-    def run(*words: object) -> str:
+    def run(*words: object, code: int = 2) -> str:
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main([str(word) for word in words])
         output = capsys.readouterr()
-        assert caught.value.code == 2
+        assert caught.value.code == code
         assert output.out == ""
         return only_sentence(output.err, str(words[0]))
 
@@ -33,6 +33,6 @@ def only_sentence(error: str, command: str) -> str:
     told = re.compile(r"starting anew in |.* follows in [\d.]+ s$")
     lines = [line for line in error.splitlines() if line.strip() and not told.match(line)]
     assert len(lines) == 1, error
-    assert re.match(rf"sgloc( {command})?: \S+ ", lines[0])
+    assert re.match(rf"sgloc( {command}( \w+)?)?: \S+ ", lines[0])
     assert "Traceback" not in lines[0]
     return lines[0]

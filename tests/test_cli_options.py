@@ -4,16 +4,33 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
+import torch
 import yaml
 
 import sgloc
+from sgloc.bench.launched import small_config
+from sgloc.bench.options import BenchOptions, What
+from sgloc.bench.tables import TableReport
 from sgloc.cli import main
 from sgloc.config import Config
 
 COMMANDS = ("sample", "shard", "shards", "train", "generate", "bench")
+_BATCH, _RUNS = "data config batch repeats", "data config batch world_sizes engines steps"
+BENCHES: dict[What, str] = {
+    "ops": _BATCH,
+    "stream": f"{_BATCH} remote",
+    "step": _BATCH,
+    "generate": _BATCH,
+    "checkpoint": f"{_BATCH} folder",
+    "order": "data config batch sketches world_sizes plot",
+    "scale": "config batch sketches folder workers",
+    "scaling": "data config batch sketches world_sizes costs",
+    "parity": f"{_RUNS} accumulations",
+    "resume": _RUNS,
+}
 FILE = "{data: {path: there}, model: {latent_size: 5, encoder: {hidden_size: 4}}, train: {num_steps: 2}}"
 Configured = Callable[..., tuple[Config, str]]
 
@@ -66,6 +83,24 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Configured:
     return run
 
 
+@pytest.fixture
+def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[BenchOptions, Config]]:
+    """What `sgloc bench` would measure, and of which run."""
+    given: list[tuple[BenchOptions, Config]] = []
+
+    def bench(options: BenchOptions, config: Config) -> TableReport:
+        given.append((options, config))
+        return TableReport(options.what, {})
+
+    monkeypatch.setattr("sgloc.bench.run.bench", bench)
+
+    def run(*words: object) -> tuple[BenchOptions, Config]:
+        main(["bench", *map(str, words), "--device", "cpu", "--json"])
+        return given.pop()
+
+    return run
+
+
 def test_what_print_config_prints_gives_the_same_configuration(
     capsys: pytest.CaptureFixture[str], configured: Configured, tiny: str, tmp_path: Path
 ) -> None:
@@ -95,6 +130,64 @@ def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
         assert all(f"\n  {command} " in overview for command in COMMANDS)
     main(["--version"])
     assert capsys.readouterr().out == f"{sgloc.__version__}\n"
+
+
+def test_help_of_a_bench_lists_what_concerns_it(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "1000")
+    main(["bench"])
+    overview = capsys.readouterr().out
+    assert get_args(What) == tuple(BENCHES)
+    for what, names in BENCHES.items():
+        assert re.search(rf"^  {what} +[A-Z].*\.$", overview, re.MULTILINE), what
+        with pytest.raises(SystemExit) as caught:
+            main(["bench", what, "--help"])
+        assert caught.value.code == 0
+        text = capsys.readouterr().out
+        listed = re.findall(r"^  --(\w+) .*\S", text, re.MULTILINE)
+        assert set(listed) == {*names.split(), "json", "device"}, what
+        assert "{" not in text.replace("{auto,cpu,cuda}", ""), what
+        usual = BenchOptions(what, torch.device("cpu"))
+        for number, pattern in (
+            (usual.num_sketches, r"sketches in a batch; 0: (\d+)"),
+            (usual.num_repeats, "t; 0: (\\d+)"),
+        ):
+            told = re.search(pattern, text)
+            assert told is None or what == "scaling" or int(told[1]) == number, what
+
+
+def test_a_bench_is_given_its_options(
+    measured: Callable[..., tuple[BenchOptions, Config]], tmp_path: Path, tiny: str
+) -> None:
+    cpu = torch.device("cpu")
+    for what in BENCHES:
+        options, config = measured(what)
+        assert options == BenchOptions(what, cpu)
+        assert config == (small_config() if what in ("parity", "resume") else Config())
+    values: dict[str, tuple[str, Any]] = {
+        "data": (str(tmp_path), str(tmp_path)),
+        "remote": ("memory://shards", "memory://shards"),
+        "batch": ("7", 7),
+        "repeats": ("3", 3),
+        "sketches": ("12345", 12345),
+        "world_sizes": ("1,2", (1, 2)),
+        "accumulations": ("2", (2,)),
+        "engines": ("ddp,zero3", ("ddp", "zero3")),
+        "steps": ("6", 6),
+        "costs": ("launch=1e-4", "launch=1e-4"),
+        "plot": ("a.png", "a.png"),
+        "folder": ("there", "there"),
+        "workers": ("2", 2),
+    }
+    for what, names in BENCHES.items():
+        own = [name for name in names.split() if name != "config"]
+        options, config = measured(what, "--config", tiny, *(f"--{name}={values[name][0]}" for name in own))
+        fields = {name: values[name][1] for name in own}
+        if "workers" in fields:
+            fields["num_workers"] = fields.pop("workers")
+        assert options == BenchOptions(what, cpu, **fields)
+        assert config.model.latent_size == 5
 
 
 def test_dashes_in_names_of_options_are_as_good_as_underscores(

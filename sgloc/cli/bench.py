@@ -1,57 +1,162 @@
-"""`sgloc bench`."""
+"""`sgloc bench`: what it measures, and the options of each."""
 
 import sys
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, cast
 
-from sgloc.cli.parsing import check_location, new_parser, parse
+from sgloc.cli.parsing import check_location, fail, nearest, new_parser, parse
 from sgloc.cli.train import config_parser, instantiate
 from sgloc.errors import ConfigError
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import Namespace
+
+    from sgloc.bench.options import What
+
+# In the order in which --help shows them; a bench says what stands for {usual}.
+_OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
+    {
+        "data": {"type": str, "default": None, "help": "folder or URL of shards to measure on; default: {usual}"},
+        "remote": {"type": str, "default": None, "help": "URL of the same shards on a server, to measure as well"},
+        "config": {"type": str, "default": None, "help": "YAML file of options of `sgloc train`; default: {usual}"},
+        "batch": {"type": int, "default": 0, "help": "sketches in a batch; 0: {usual}"},
+        "repeats": {"type": int, "default": 0, "help": "of each measurement; 0: {usual}"},
+        "sketches": {"type": int, "default": 50_000_000, "help": "in the made-up QuickDraw"},
+        "world_sizes": {
+            "type": str,
+            "default": None,
+            "help": "numbers of ranks, comma-separated; default: {usual}",
+        },
+        "accumulations": {
+            "type": str,
+            "default": "1,2,4",
+            "help": "numbers of parts in which a batch is computed, comma-separated",
+        },
+        "engines": {
+            "type": str,
+            "default": "ddp,zero0,zero1,zero2,zero3",
+            "help": "what to train with, of these, comma-separated",
+        },
+        "steps": {"type": int, "default": 0, "help": "steps that are compared; 0: {usual}"},
+        "costs": {
+            "type": str,
+            "default": "",
+            "help": "seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a "
+            "second, as launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default",
+        },
+        "plot": {"type": str, "default": None, "help": "PNG file to plot to"},
+        "folder": {"type": str, "default": None, "help": "{usual}"},
+        "workers": {"type": int, "default": 1, "help": "processes that build; 0: one a core"},
+    }
+)
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What is measured, in a sentence, and the options that say on what, with what is usual where that differs from
+    bench to bench; all have --json and --device as well."""
+
+    sentence: str
+    options: Mapping[str, str]
+
+
+_PUBLISHED = "the published sizes"
+_DRAWN = {"data": "a drawn batch", "config": _PUBLISHED}
+_RUNS = {
+    "data": "a small drawn sample",
+    "config": "the sizes of configs/quickstart.yaml",
+    "batch": "that of the configuration",
+    "world_sizes": "1,2,4",
+    "engines": "",
+}
+_BENCHES: Mapping[str, _Bench] = MappingProxyType(
+    {
+        "ops": _Bench("Grid operations and preparation of a batch.", {**_DRAWN, "batch": "1024", "repeats": "10"}),
+        "stream": _Bench(
+            "Reading shards.",
+            {"data": "drawn ones", "remote": "", "config": _PUBLISHED, "batch": "100", "repeats": "3"},
+        ),
+        "step": _Bench("A training step.", {**_DRAWN, "batch": "100", "repeats": "5"}),
+        "generate": _Bench("Drawing.", {**_DRAWN, "batch": "256", "repeats": "3"}),
+        "checkpoint": _Bench(
+            "Saving and loading a checkpoint, and what it costs steps.",
+            {**_DRAWN, "batch": "100", "repeats": "5", "folder": "folder or URL to save to; default: a temporary one"},
+        ),
+        "order": _Bench(
+            "The order of an epoch at many numbers of ranks, simulated.",
+            {
+                "data": "made-up shards",
+                "config": _PUBLISHED,
+                "batch": "64, of each rank",
+                "sketches": "",
+                "world_sizes": "15 of them from 1 to 512",
+                "plot": "",
+            },
+        ),
+        "scale": _Bench(
+            "Building and streaming as many drawings as QuickDraw has.",
+            {
+                "config": _PUBLISHED,
+                "batch": "1024",
+                "sketches": "",
+                "folder": "local folder to build in; it must be given",
+                "workers": "",
+            },
+        ),
+        "scaling": _Bench(
+            "What steps and epochs cost at many numbers of ranks, computed.",
+            {
+                "data": "drawings as long as drawn ones",
+                "config": _PUBLISHED,
+                "batch": "100, 1024, 8192 and 32768 over all ranks",
+                "sketches": "",
+                "world_sizes": "8,64,512",
+                "costs": "",
+            },
+        ),
+        "parity": _Bench(
+            "Whether losses depend on ranks, accumulation and engine: real runs.",
+            {**_RUNS, "accumulations": "", "steps": "50"},
+        ),
+        "resume": _Bench("Whether losses depend on a resume: real runs.", {**_RUNS, "steps": "20"}),
+    }
+)
 
 
 def bench(words: list[str]) -> None:
-    """Measure speed, memory, padding, order, sameness: `sgloc bench ops`, `stream`, `step`, `generate`, `checkpoint`,
-    `order`, `scale`, `scaling`, `parity` or `resume`."""
-    parser = new_parser("bench", bench)
-    _add_options(parser)
-    options = parse(parser, words)
-    for name in ("data", "remote"):
-        if options[name] is not None:
-            check_location(parser, name, options[name])
-    training = config_parser("bench", bench)
+    """Measure speed, memory, padding, order and sameness: `sgloc bench step` and nine more."""
+    if not words or words[0] in ("-h", "--help"):
+        lines = [f"  {name:<10} {one.sentence}" for name, one in _BENCHES.items()]
+        usage = "usage: sgloc bench <what> [options]; `sgloc bench <what> --help` lists the options"
+        print("\n".join([usage, "", *lines]))
+        return
+    what = words[0]
+    if what not in _BENCHES:
+        hint = nearest(what, list(_BENCHES)) or f"; it must be one of {', '.join(_BENCHES)}"
+        fail("sgloc bench", f"there is no bench {what!r}{hint}; see `sgloc bench --help`")
+    _bench(what, words[1:])
+
+
+def _bench(what: str, words: list[str]) -> None:
+    options = _parse(what, words)
+    training = config_parser(f"bench {what}", _BENCHES[what].sentence)
     config = instantiate(training, parse(training, [f"--config={options.config}"] if options.config else []))
     from rich.console import Console
 
     from sgloc.bench import run
     from sgloc.bench.launched import small_config
-    from sgloc.bench.options import WORLD_SIZES, BenchOptions
+    from sgloc.bench.options import BenchOptions
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
 
     device = select_device(options.device, resolve_placement({}))
     if device.type == "cpu":
         keep_freed_memory()
-    if options.what in ("parity", "resume") and not options.config:
+    if what in ("parity", "resume") and not options.config:
         config = small_config()
-    wanted = BenchOptions(
-        options.what,
-        device,
-        data=options.data,
-        batch=options.batch,
-        repeats=options.repeats,
-        sketches=options.sketches,
-        world_sizes=WORLD_SIZES if options.world_sizes is None else _numbers("world_sizes", options.world_sizes),
-        plot=options.plot,
-        folder=options.folder,
-        num_workers=options.workers,
-        remote=options.remote,
-        costs=options.costs,
-        steps=options.steps,
-        engines=tuple(options.engines.split(",")),
-        accumulations=_numbers("accumulations", options.accumulations),
-    )
+    wanted = BenchOptions(cast("What", what), device, **_given(what, options))
     report = run.bench(wanted, config)
     if options.json:
         print(report.to_json(), end="")
@@ -60,86 +165,38 @@ def bench(words: list[str]) -> None:
         report.print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))
 
 
-def _add_options(parser: "ArgumentParser") -> None:
-    parser.add_argument(
-        "what",
-        choices=["ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume"],
-        help="grid operations and preparation, reading shards, a training step, drawing, checkpoints, the order of an "
-        "epoch at many numbers of ranks (simulated), building and streaming as many drawings as QuickDraw has, what "
-        "steps and epochs cost at many ranks (computed), whether losses depend on ranks, accumulation and engine, or "
-        "on a resume (real runs)",
-    )
-    parser.add_argument(
-        "--data",
-        default=None,
-        type=str,
-        help="folder or URL of shards to measure on, not for scale; default: a drawn batch as real drawings make it, "
-        "for order made-up shards",
-    )
-    parser.add_argument(
-        "--remote", default=None, type=str, help="for stream: URL of the same shards on a server, to measure as well"
-    )
-    parser.add_argument(
-        "--config",
-        default=None,
-        type=str,
-        help="YAML file of options of `sgloc train`; default: the published sizes, for parity and resume those of "
-        "configs/quickstart.yaml",
-    )
-    parser.add_argument(
-        "--batch",
-        type=int,
-        default=0,
-        help="sketches in a batch, for order of a rank; 0: 100, for ops and scale 1024, for generate 256, for order 64",
-    )
-    parser.add_argument(
-        "--repeats", type=int, default=0, help="of each measurement; 0: 5, for ops 10, for stream and generate 3"
-    )
-    parser.add_argument(
-        "--sketches",
-        type=int,
-        default=50_000_000,
-        help="for order, scale and scaling: sketches in the made-up QuickDraw",
-    )
-    parser.add_argument(
-        "--world_sizes",
-        default=None,
-        type=str,
-        help="for order and scaling: numbers of ranks to simulate, comma-separated; default: 15 of them from 1 to 512, "
-        "for scaling 8,64,512; for parity and resume: to train on; default: 1,2,4",
-    )
-    parser.add_argument(
-        "--steps", type=int, default=0, help="for parity and resume: steps that are compared; 0: 50, for resume 20"
-    )
-    parser.add_argument(
-        "--engines",
-        type=str,
-        default="ddp,zero0,zero1,zero2,zero3",
-        help="for parity and resume: what to train with, of these, comma-separated",
-    )
-    parser.add_argument(
-        "--accumulations",
-        type=str,
-        default="1,2,4",
-        help="for parity: parts in which a batch is computed, comma-separated",
-    )
-    parser.add_argument(
-        "--costs",
-        default="",
-        type=str,
-        help="for scaling: seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a "
-        "second, as launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default",
-    )
-    parser.add_argument("--plot", default=None, type=str, help="for order: PNG file to plot to")
-    parser.add_argument(
-        "--folder",
-        default=None,
-        type=str,
-        help="for scale: local folder to build in; for checkpoint: folder or URL to save to, default: a temporary one",
-    )
-    parser.add_argument("--workers", type=int, default=1, help="for scale: processes that build; 0: one a core")
+def _parse(what: str, words: list[str]) -> "Namespace":
+    """The options of a bench, of which it has only its own."""
+    own = _BENCHES[what].options
+    parser = new_parser(f"bench {what}", _BENCHES[what].sentence)
+    for name, option in _OPTIONS.items():
+        if name in own:
+            parser.add_argument(f"--{name}", **{**option, "help": option["help"].format(usual=own[name])})
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    options = parse(parser, words)
+    for name in ("data", "remote"):
+        if options.get(name) is not None:
+            check_location(parser, name, options[name])
+    return options
+
+
+def _given(what: str, options: "Namespace") -> dict[str, Any]:
+    """What `BenchOptions` is given: what was not is left to it.
+
+    Raises:
+        ConfigError: if a list of numbers is none.
+    """
+    given = {name: options[name] for name in _BENCHES[what].options if options[name] is not None}
+    given.pop("config", None)
+    if "workers" in given:
+        given["num_workers"] = given.pop("workers")
+    if "engines" in given:
+        given["engines"] = tuple(given["engines"].split(","))
+    for name in ("world_sizes", "accumulations"):
+        if name in given:
+            given[name] = _numbers(name, given[name])
+    return given
 
 
 def _numbers(name: str, text: str) -> tuple[int, ...]:

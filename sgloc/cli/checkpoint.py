@@ -35,6 +35,11 @@ def _list(words: list[str]) -> None:
         help="print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on",
     )
     options = parse(parser, words, "run")
+    from sgloc.train.checkpoint.finding import run_around
+
+    run_dir = run_around(options.run)
+    if run_dir is not None:
+        fail(parser.prog, f"{options.run} is not a run's folder; give {run_dir}")
     if options.finished:
         from sgloc.train.resume import has_finished
 

@@ -12,7 +12,10 @@ import jsonargparse
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-# How the parser names what it does not know: on the command line, in a file's section, at a file's top.
+# How the parser names an option that is wrong, and says what is wrong with a path.
+_PARSER_KEY = re.compile(r'^Parser key "([^"]+)":\s+')
+_WRONG_PATH = re.compile(r"^--([\w.]+): \w+ (does not exist|is not a file|is not readable): ('.*'|\".*\")$")
+# How it names what it does not know: on the command line, in a file's section, at a file's top.
 _UNKNOWN = re.compile(
     r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
 )
@@ -36,9 +39,9 @@ def nearest(name: str, known: Sequence[str]) -> str:
     return f"; did you mean {near[0]!r}?" if near else ""
 
 
-def new_parser(command: str, function: Callable[[list[str]], None]) -> "ArgumentParser":
-    """A parser of a command's options, described by the first paragraph of the function's docstring."""
-    description = (function.__doc__ or "").split("\n\n")[0]
+def new_parser(command: str, described: Callable[[list[str]], None] | str) -> "ArgumentParser":
+    """A parser of a command's options, described by a sentence or by the first paragraph of a function's docstring."""
+    description = described if isinstance(described, str) else (described.__doc__ or "").split("\n\n")[0]
     return jsonargparse.ArgumentParser(
         prog=f"sgloc {command}", description=description, exit_on_error=False, allow_abbrev=False
     )
@@ -60,7 +63,8 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
         known = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
         unknown = _UNKNOWN.search(str(error))
         hint = nearest(".".join(filter(None, unknown.groups())), known) if unknown else ""
-        fail(parser.prog, f"{str(error).strip()}{hint}; see `{parser.prog} --help`")
+        said = _WRONG_PATH.sub(r"--\1 is \3, which \2", _PARSER_KEY.sub(r"--\1: ", str(error).strip()))
+        fail(parser.prog, f"{said}{hint}; see `{parser.prog} --help`")
     for name, default in parser.get_defaults().items():
         # In a file, the parser lets null stand for any value, and anything for a section.
         if default is not None and options.get(name) is None:

@@ -27,12 +27,12 @@ def _config_first(words: list[str]) -> list[str]:
     return first + rest
 
 
-def config_parser(command: str, function: Callable[[list[str]], None]) -> "ArgumentParser":
+def config_parser(command: str, described: Callable[[list[str]], None] | str) -> "ArgumentParser":
     """A parser of all options of `sgloc train`, from a YAML file and the command line, for a command."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from sgloc.config import Config
 
-    parser = new_parser(command, function)
+    parser = new_parser(command, described)
     parser.add_argument("--config", action="config", help="YAML file of options")
     parser.add_class_arguments(Config)
     parser.add_argument(

@@ -49,7 +49,10 @@ def agree_on_bad_shard(error: BadShardError | None, policy: str, device: torch.d
         bad = int(dist.max_over_ranks(-1 if error is None else error.shard, device))
         return None if bad < 0 else bad
     if error is not None:
-        raise DataError(f"{error}; --data.bad_shards skip goes on without a shard that stays bad") from error
+        refused = DataError(f"{error}; --data.bad_shards skip goes on without a shard that stays bad")
+        # It may be there again when training is started again.
+        refused.exit_code = 1
+        raise refused from error
     return None
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
-from sgloc.errors import ConfigError
+from sgloc.errors import ConfigError, OccupiedError
 
 FILE_NAME = ".lock"
 
@@ -56,7 +56,7 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
     and `Claim.check` stops the others.
 
     Raises:
-        ConfigError: if another process holds it, or it cannot be written.
+        OccupiedError: if another process holds it, or it cannot be written.
     """
     file_system, root = fsspec.core.url_to_fs(run_dir)
     if not isinstance(file_system, LocalFileSystem):
@@ -71,7 +71,7 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ConfigError(
+            raise OccupiedError(
                 f"another run is writing to {run_dir}; wait for it, stop it, or give another --train.run_dir"
             ) from error
         except OSError:
@@ -93,5 +93,5 @@ def _claim(run_dir: str) -> Claim:
     return Claim(run_dir, token)
 
 
-def _cannot_be_written(run_dir: str, error: OSError) -> ConfigError:
-    return ConfigError(f"cannot write to {run_dir} ({error}); give a --train.run_dir that can be written")
+def _cannot_be_written(run_dir: str, error: OSError) -> OccupiedError:
+    return OccupiedError(f"cannot write to {run_dir} ({error}); give a --train.run_dir that can be written")

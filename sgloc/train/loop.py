@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sgloc import dist
 from sgloc.config import Config
-from sgloc.errors import TrainingError
+from sgloc.errors import LostRankError
 from sgloc.failpoint import failpoint
 from sgloc.memory import peak_memory
 from sgloc.train.loggers.protocol import Record
@@ -30,9 +30,9 @@ def train(config: Config, resume: str) -> None:
         _train(config, resume)
     except RuntimeError as error:
         if dist.is_lost_peer(error):
-            raise TrainingError("another process of this run is gone; what it said last tells why") from error
+            raise LostRankError("another process of this run is gone; what it said last tells why") from error
         if dist.is_timeout(error):
-            raise TrainingError(
+            raise LostRankError(
                 f"another process of this run has not answered for {config.train.timeout:.0f} s (train.timeout); "
                 "start again, and the run goes on from its newest checkpoint"
             ) from error

@@ -15,7 +15,7 @@ from sgloc.config import Config
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
-from sgloc.errors import ConfigError, DataError
+from sgloc.errors import ConfigError, DataError, OccupiedError
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
@@ -51,7 +51,7 @@ def _write_config(config: Config) -> None:
         )
         file_system.pipe_file(f"{root}/versions.json", (json.dumps(versions(), indent=1) + "\n").encode())
     except OSError as error:
-        raise ConfigError(
+        raise OccupiedError(
             f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
         ) from error
 

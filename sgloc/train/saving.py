@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from sgloc.config import Config, identity
 from sgloc.data.manifest import Manifest
-from sgloc.errors import CheckpointError
+from sgloc.errors import UnreachableError
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, SaveError, Writer, share_out
 from sgloc.train.checkpoint.writing import shard_name
 from sgloc.train.engine import Engine
@@ -64,7 +64,7 @@ class Saving:
         """Begin to save a checkpoint of this step, once the one before is written.
 
         Raises:
-            CheckpointError: on every rank, if too many in a row could not be written, up to the one before.
+            UnreachableError: on every rank, if too many in a row could not be written, up to the one before.
         """
         self.wait()
         self._begin(engine, state, "the next is tried at the next save")
@@ -73,7 +73,7 @@ class Saving:
         """Save a checkpoint of this step, unless there is one, and wait until it is committed.
 
         Raises:
-            CheckpointError: on every rank, if it cannot be written, as often as it is tried.
+            UnreachableError: on every rank, if it cannot be written, as often as it is tried.
         """
         self.wait()
         self._num_failures = 0
@@ -86,7 +86,7 @@ class Saving:
         """Wait until nothing is being written, and take note of how it went.
 
         Raises:
-            CheckpointError: on every rank, if too many in a row could not be written.
+            UnreachableError: on every rank, if too many in a row could not be written.
         """
         if self._thread is None:
             return
@@ -140,7 +140,7 @@ class Saving:
         if self._num_failures < self.config.save_attempts:
             return
         since = "there is no checkpoint" if self.saved_step is None else f"the newest is that of step {self.saved_step}"
-        error = CheckpointError(
+        error = UnreachableError(
             f"{self._num_failures} saves in a row could not be written to {self.config.run_dir}, the last since "
             f"{last}; {since}; make room or give another --train.run_dir, then start again"
         )

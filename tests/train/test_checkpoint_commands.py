@@ -156,11 +156,35 @@ def test_mistakes_are_told_in_a_sentence(said: Said, run_dir: Path, tmp_path: Pa
         assert "holds no complete checkpoint" in said("checkpoint", command, tmp_path)
     for words in (("show", tmp_path / "none"), ("export", tmp_path / "none", "--out", tmp_path / "out")):
         assert "none does not exist; give a run's folder" in said("checkpoint", *words)
+    for command in ("list", "verify"):
+        assert "none does not exist; give a run's folder" in said("checkpoint", command, tmp_path / "none")
     assert "did you mean 'verify'?" in said("checkpoint", "verfy", run_dir)
     (tmp_path / "file").touch()
     assert "give an --out that can be written" in said(
         "checkpoint", "export", run_dir, "--out", tmp_path / "file" / "out"
     )
+
+
+@pytest.mark.parametrize("url", ["{}", "file://{}"])
+def test_a_folder_inside_a_run_is_told_from_the_run(
+    said: Said, capsys: pytest.CaptureFixture[str], run_dir: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, inside, step = (url.format(path) for path in (run_dir, run_dir / "checkpoints", step_path(run_dir, 2)))
+    for words in ((), ("--newest",), ("--finished",)):
+        for path in (inside, f"{inside}/", step, f"{step}/"):
+            assert said("checkpoint", "list", path, *words).endswith(f"{path} is not a run's folder; give {run}")
+    assert f"{inside} is not a run's folder; give {run}, or one of its" in said("checkpoint", "show", inside)
+    monkeypatch.chdir(run_dir / "checkpoints")
+    assert said("checkpoint", "list", ".").endswith(" . is not a run's folder; give ..")
+
+
+def test_only_a_checkpoint_within_a_run_is_told_from_it(
+    capsys: pytest.CaptureFixture[str], run_dir: Path, tmp_path: Path
+) -> None:
+    called_so = run_dir.rename(tmp_path / "checkpoints")
+    assert printed(capsys, "list", called_so, "--newest")[0] == f"{step_path(called_so, 3)}\n"
+    alone = step_path(called_so, 3).rename(tmp_path / "alone")
+    assert "alone" in printed(capsys, "list", alone)[0]
 
 
 @pytest.mark.parametrize("url", ["{}", "memory://{}"])

@@ -166,6 +166,9 @@ class _Worker:
             said = self.connection.recv()
         except (EOFError, OSError) as error:
             self._process.join()
+            if self._process.exitcode == -signal.SIGINT:
+                # Ctrl-C ends workers and this process alike, but not always this one first.
+                raise KeyboardInterrupt from error
             raise DataError(
                 f"a worker process ended {_how(self._process.exitcode)} while it built part {self.number}; what is "
                 "built is kept: give the same command again, with fewer --workers if memory was short"

@@ -1,6 +1,7 @@
 """Which of a run's checkpoints to take: the newest that verifies; those that are skipped are named (DESIGN
 contract 4)."""
 
+import os.path
 from collections.abc import Callable, Iterable
 from typing import TypeVar
 
@@ -26,6 +27,31 @@ def checkpoint_folders(run_dir: str) -> list[str]:
 def is_checkpoint(path: str) -> bool:
     """Whether a path is a checkpoint's, and not a run's."""
     return Storage(path).exists(FILE_NAME)
+
+
+def run_around(path: str) -> str | None:
+    """The folder of the run whose folder of checkpoints a path is, or one of them; None if it is neither.
+
+    The name alone tells nothing: a run's own folder may be called so.
+    """
+    if is_checkpoint(path):
+        up = "../.."
+    elif complete_steps(Storage(path)):
+        up = ".."
+    else:
+        return None
+    protocol, separator, folder = path.rpartition("://")
+    run_dir = protocol + separator + os.path.normpath(f"{folder}/{up}")
+    return run_dir if checkpoint_steps(run_dir) else None
+
+
+def no_checkpoint(path: str) -> CheckpointError:
+    """What to say of a path that is neither a checkpoint's nor that of a run that has any."""
+    run_dir = run_around(path)
+    if run_dir is not None:
+        return CheckpointError(f"{path} is not a run's folder; give {run_dir}, or one of its {FOLDER}/step-*")
+    what = "holds no complete checkpoint" if Storage(path).exists() else "does not exist"
+    return CheckpointError(f"{path} {what}; give a run's folder or one of its {FOLDER}/step-*")
 
 
 def first_whole(
@@ -73,11 +99,9 @@ def use_checkpoint(path: str, use: Callable[[str], Value], say: Callable[[str], 
     """
     if is_checkpoint(path):
         return path, use(path)
-    if not Storage(path).exists():
-        raise CheckpointError(f"{path} does not exist; give a run's folder or one of its {FOLDER}/step-*")
     folders = checkpoint_folders(path)
     if not folders:
-        raise CheckpointError(f"{path} holds no complete checkpoint; give a run's folder or one of its {FOLDER}/step-*")
+        raise no_checkpoint(path)
     found = first_whole(_best_first(path, folders), use, say)
     if found is None:
         raise CheckpointError(f"no checkpoint in {path} is whole; all {len(folders)} are damaged")

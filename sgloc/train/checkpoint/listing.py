@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgloc.errors import CheckpointError
-from sgloc.train.checkpoint.finding import checkpoint_steps, is_checkpoint
-from sgloc.train.checkpoint.manifest import FOLDER, CheckpointManifest, read_manifest, step_folder
+from sgloc.train.checkpoint.finding import checkpoint_steps, is_checkpoint, no_checkpoint
+from sgloc.train.checkpoint.manifest import CheckpointManifest, read_manifest, step_folder
 from sgloc.train.checkpoint.shards import read_shard
 from sgloc.train.checkpoint.storage import Storage
 
@@ -81,7 +81,7 @@ def list_checkpoints(path: str) -> list[Listed]:
         return [examine(path)]
     steps = checkpoint_steps(path)
     if not steps:
-        raise CheckpointError(f"{path} holds no complete checkpoint; give a run's folder or one of its {FOLDER}/step-*")
+        raise no_checkpoint(path)
     return [examine(step_folder(path, step)) for step in steps]
 
 

@@ -10,7 +10,7 @@ from typing import Any, TypeVar
 from fsspec.implementations.local import LocalFileSystem
 
 from sgloc.data.remote.access import Retries, is_transient, open_file_system, read_range
-from sgloc.errors import CheckpointError, DamagedCheckpointError, SglocError
+from sgloc.errors import CheckpointError, DamagedCheckpointError, SglocError, UnreachableError
 
 # A save that fails is done again at the next one; this is for what passes within seconds.
 _RETRIES = Retries(num_attempts=3, first_delay=0.5, longest_delay=5.0, timeout=30.0)
@@ -40,7 +40,7 @@ def _damaged_or_unreachable(path: str, *, is_local: bool) -> Iterator[None]:
         raise
     except Exception as error:
         if is_transient(error) and not is_local:
-            raise CheckpointError(
+            raise UnreachableError(
                 f"{path} cannot be read ({describe(error)}); check the network and the server, then start again"
             ) from error
         if isinstance(error, FileNotFoundError):

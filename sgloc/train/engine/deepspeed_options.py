@@ -1,7 +1,8 @@
 """DeepSpeed's JSON file: which fields are the user's to choose, and what the others are."""
 
+import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -27,6 +28,8 @@ _THEIRS: Mapping[str, type] = MappingProxyType(
     }
 )
 _HIGHEST_STAGE = 3
+# How alike two names are of which one may stand for the other by mistake; DeepSpeed has many that are less alike.
+_ALIKE = 0.75
 _OFF = MappingProxyType({"enabled": False})
 # DeepSpeed's default is to overlap at stage 3. Batch norm sums over the ranks too, within the backward pass, and two
 # communicators at once are for a user to choose.
@@ -57,7 +60,8 @@ def read_options(path: str, config: Config, world_size: int) -> Options:
         if name in _THEIRS:
             chosen[name.removeprefix(_ZERO)] = _checked(name, value, path)
         elif name not in ours:
-            raise ConfigError(f"{name} in {path} is not one of the fields that can be set: {', '.join(_THEIRS)}")
+            hint = _nearest(name, ["zero_optimization", *_THEIRS, *ours])
+            raise ConfigError(f"{name} in {path} is not one of the fields that can be set: {', '.join(_THEIRS)}{hint}")
         elif not _agrees(value, ours[name][0]):
             raise ConfigError(f"{name} = {_text(value)} in {path}, but {ours[name][1]}; remove it there")
     return chosen
@@ -130,6 +134,13 @@ def _agrees(given: object, ours: object) -> bool:
     if ours is _OFF:
         return not given.get("enabled", False)
     return isinstance(ours, dict) and all(name in ours and _agrees(value, ours[name]) for name, value in given.items())
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    """The words that ask whether the nearest known field was meant, if any is near; it may have stood elsewhere."""
+    fields = {field.removeprefix(_ZERO): field for field in known}
+    near = difflib.get_close_matches(name.removeprefix(_ZERO), fields, n=1, cutoff=_ALIKE)
+    return f"; did you mean {fields[near[0]]!r}?" if near else ""
 
 
 def _checked(name: str, value: object, path: str) -> bool | int:
