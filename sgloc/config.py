@@ -7,6 +7,8 @@ from typing import Any, Literal
 from sgloc.errors import ConfigError
 
 CellName = Literal["lstm", "layer_norm", "hyper"]
+ModelName = Literal["sketchgloc", "sketch_rnn"]
+GraphName = Literal["grid9", "none", "complete", "temporal", "nearest"]
 
 
 def _require(condition: bool, option: str, requirement: str, value: object) -> None:
@@ -55,10 +57,18 @@ class DecoderConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """SketchGloc's shape. The defaults are the published sizes."""
+    """The model's shape. The defaults are SketchGloc's published sizes."""
 
     encoder: EncoderConfig = field(default_factory=EncoderConfig)
     decoder: DecoderConfig = field(default_factory=DecoderConfig)
+    kind: ModelName = "sketchgloc"
+    """sketch_rnn: the classical baseline, whose encoder reads the whole drawing as one sequence of points and knows no
+    strokes and no graphs; the decoder is the same."""
+    graph: GraphName = "grid9"
+    """Graphs between strokes. grid9: the nine of METHOD 4. The others are there to compare with: none, every stroke
+    alone; complete, everything linked; temporal, neighbours in drawing order; nearest, those with the nearest boxes."""
+    num_neighbours: int = 3
+    """Strokes that a stroke is linked with in the graph `nearest`."""
     latent_size: int = 128
     """Width of the sketch code y."""
     hyper_size: int = 256
@@ -67,9 +77,11 @@ class ModelConfig:
     """Width of the embeddings through which a `hyper` cell scales its gates."""
     max_node_points: int | None = None
     """Most points in a graph node; longer strokes become several nodes. null: a node is a whole stroke."""
+    batch_norm_epsilon: float = 1e-5
+    """What batch norm adds to the variance; weights that TensorFlow trained want 1.001e-5."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_size", "hyper_size", "hyper_embedding_size"):
+        for name in ("latent_size", "hyper_size", "hyper_embedding_size", "num_neighbours"):
             _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
         _require(
             self.max_node_points is None or self.max_node_points >= 1,
@@ -77,6 +89,7 @@ class ModelConfig:
             "null or at least 1",
             self.max_node_points,
         )
+        _require(self.batch_norm_epsilon > 0, "model.batch_norm_epsilon", "above 0", self.batch_norm_epsilon)
 
 
 @dataclass(frozen=True)
@@ -129,13 +142,21 @@ class LossConfig:
     """What is minimised (METHOD 5 and 7)."""
 
     kl_weight: float = 0.0
-    """Weight of the code's Kullback-Leibler divergence from a standard normal; the published loss has none."""
+    """Weight of the code's Kullback-Leibler divergence from a standard normal; the published loss has none.
+    Sketch-RNN's 0.5, which counts a mean over the code and over 250 points, is about 1 in these sums."""
+    kl_start: float = 1.0
+    """Share of that weight at step 0, from which it grows to the whole; 1: the whole from the start. Sketch-RNN's is
+    0.01."""
+    kl_decay: float = 0.99995
+    """Factor a step by which what is missing of the weight shrinks."""
     pen_loss_on_padding: bool = False
     """Count the pen's cross entropy on end rows up to the data set's longest drawing, as the original's training loss
     did. Costs the padding it computes."""
 
     def __post_init__(self) -> None:
         _require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
+        _require(0 <= self.kl_start <= 1, "loss.kl_start", "from 0 to 1", self.kl_start)
+        _require(0 < self.kl_decay <= 1, "loss.kl_decay", "above 0 and at most 1", self.kl_decay)
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,8 @@ Products of a forward pass, as rows x inputs x outputs:
 =========  ==============================================================================================
 strokes    for each of two directions the cell with P rows of points x 2, and P - S rows of state: a node's first step
            begins with a state of zero, whose products are zero
-graphs     two layers of N x D x D
+graphs     two layers of N x D x D; a single graph has N = S. `sketch_rnn` has none, and its strokes are whole drawings,
+           S = B, of four numbers a point
 latent     mean and log variance, 2 x (B x D x Z)
 decoder    first state B x Z x W; the cell with R rows x 5 of the drawing, B x Z of the code, and R rows of state
 output     R x H x (3 + 6 m)
@@ -47,7 +48,7 @@ from sgloc.sketch.ragged import SketchBatch
 STAGES = ("strokes", "graphs", "latent", "decoder", "output")
 # The latent is computed over the whole batch and never computed again.
 _RECOMPUTED_STAGES = ("strokes", "graphs", "decoder", "output")
-_POINT_SIZE = 2
+_POINT_SIZES = {"sketchgloc": 2, "sketch_rnn": 4}
 # Eight scales and four shifts.
 _NUM_MODULATIONS = 12
 
@@ -69,8 +70,14 @@ class Shapes:
     num_graph_rows: int
 
     @classmethod
-    def of(cls, sketches: SketchBatch) -> "Shapes":
+    def of(cls, sketches: SketchBatch, config: ModelConfig) -> "Shapes":
         """The shapes of a batch. Where a node has no neighbour in a graph, there is nothing to multiply."""
+        if config.kind == "sketch_rnn":
+            return cls(len(sketches), len(sketches), len(sketches.points), 0)
+        if config.graph != "grid9":
+            # Every node is linked with itself.
+            num_nodes = len(sketches.node_offsets) - 1
+            return cls(len(sketches), num_nodes, len(sketches.points), num_nodes)
         adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, sketches.sketch_node_offsets)
         num_nodes = len(sketches.node_offsets) - 1
         one = sketches.points.new_ones(num_nodes, 1)
@@ -165,7 +172,7 @@ def _stroke_products(config: ModelConfig, shapes: Shapes) -> Iterator[Product]:
     size, name = config.encoder.hidden_size, config.encoder.cell
     for _direction in range(2):
         for width in _input_widths(name, size, config):
-            yield Product(shapes.num_points, _POINT_SIZE, width, is_constant=True)
+            yield Product(shapes.num_points, _POINT_SIZES[config.kind], width, is_constant=True)
         yield from _state_products(name, size, config, shapes.num_points, shapes.num_points - shapes.num_nodes)
 
 

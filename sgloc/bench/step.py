@@ -131,7 +131,7 @@ def _measure(
             ceilings[number].append(ceiling.around())
     for times, rates, (name, sketches), peak in zip(seconds, ceilings, batches, peaks, strict=True):
         flops = training_flops(
-            config.model, Shapes.of(sketches), config.train.accumulation, config.train.checkpoint_decoder
+            config.model, Shapes.of(sketches, config.model), config.train.accumulation, config.train.checkpoint_decoder
         )
         _, executed = executed_flops(partial(take_step, engine, sketches, rate))
         more: dict[str, Any] = {"ceilings": rates, "peak_memory_mib": peak}

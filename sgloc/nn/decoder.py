@@ -5,8 +5,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgloc.config import ModelConfig
+from sgloc.nn.bidirectional import recurrent_masks
 from sgloc.nn.cells import make_cell
-from sgloc.nn.encoder import recurrent_masks
 from sgloc.nn.mixture import NUM_PEN_STATES
 from sgloc.nn.product import Linear
 from sgloc.nn.sequence import TimeMajor

@@ -13,7 +13,7 @@ from sgloc.config import LossConfig, ModelConfig
 from sgloc.nn.cells import Cell
 from sgloc.nn.compiled import CompiledSteps
 from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
-from sgloc.nn.encoder import Code, Encoder
+from sgloc.nn.encoder import Code, make_encoder
 from sgloc.nn.mixture import split_output
 from sgloc.nn.sequence import TimeMajor
 from sgloc.ops.ragged import group_index, local_index
@@ -31,7 +31,7 @@ class LossSums(NamedTuple):
         mixture: negative log density of the points.
         pen: cross entropy of the pen states.
         divergence: Kullback-Leibler divergence of the codes from a standard normal.
-        total: what is minimised: mixture + pen + kl_weight * divergence.
+        total: what is minimised: mixture + pen + kl_weight * divergence, in training with that step's weight.
     """
 
     mixture: Tensor
@@ -66,7 +66,7 @@ def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tenso
 
 
 class SketchGloc(nn.Module):
-    """The model.
+    """The model; with another encoder, one of those that it is compared with.
 
     Args:
         config: its shape.
@@ -79,8 +79,13 @@ class SketchGloc(nn.Module):
         self.config = config
         self.loss = loss or LossConfig()
         self.longest = longest
-        self.encoder = Encoder(config)
+        self.kl_share = 1.0
+        self.encoder = make_encoder(config)
         self.decoder = Decoder(config)
+
+    def begin_step(self, step: int) -> None:
+        """Have the training loss be that of a step, counted from 0: the divergence's weight grows with them."""
+        self.kl_share = 1 - (1 - self.loss.kl_start) * self.loss.kl_decay**step
 
     def compile_steps(self, backend: str | Callable[..., object] = "inductor") -> None:
         """From now on run the cells by steps that torch.compile has compiled; weights and results stay the same.
@@ -131,7 +136,8 @@ class SketchGloc(nn.Module):
         divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
         total = mixture + pen
         if self.loss.kl_weight > 0:
-            total = total + self.loss.kl_weight * divergence
+            share = self.kl_share if self.training else 1.0
+            total = total + self.loss.kl_weight * share * divergence
         return LossSums(mixture, pen, divergence, total)
 
     def reconstruction(

@@ -50,6 +50,7 @@ def _train(config: Config, resume: str) -> None:
                 packed = feed.next()
             rate = learning_rate(config.optimizer, state.step)
             failpoint("step", state.step + 1)
+            session.engine.model.begin_step(state.step)
             losses, gradient_norm = session.engine.backward(session.prepare(packed, session.device))
             state.step += 1
             if session.account(losses, gradient_norm, packed):

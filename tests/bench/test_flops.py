@@ -8,7 +8,7 @@ import torch
 
 from sgloc.bench.flops import STAGES, Shapes, drawing_flops, training_flops
 from sgloc.bench.timing import executed_flops
-from sgloc.config import CellName, DecoderConfig, EncoderConfig, LossConfig, ModelConfig
+from sgloc.config import CellName, DecoderConfig, EncoderConfig, GraphName, LossConfig, ModelConfig, ModelName
 from sgloc.nn.sampling import draw
 from sgloc.nn.sketchgloc import SketchGloc
 from tests.batches import make_batch
@@ -43,14 +43,22 @@ def test_a_step_computes_what_has_to_be_computed_and_nothing_else(
     encoder: CellName, decoder: CellName, num_parts: int, checkpoint_decoder: bool
 ) -> None:
     config = tiny(encoder, decoder)
-    shapes = Shapes.of(make_batch(STROKES))
+    shapes = Shapes.of(make_batch(STROKES), ModelConfig())
     needed = training_flops(config, shapes, num_parts, checkpoint_decoder)
     assert step_flops(config, None, num_parts, checkpoint_decoder) == needed.total
     assert (sum(needed.recomputed.values()) > 0) == (num_parts > 1 or checkpoint_decoder)
 
 
+@pytest.mark.parametrize(
+    ("kind", "graph"), [("sketchgloc", "none"), ("sketchgloc", "temporal"), ("sketch_rnn", "grid9")]
+)
+def test_what_is_compared_computes_no_more_either(kind: ModelName, graph: GraphName) -> None:
+    config = dataclasses.replace(tiny("lstm", "layer_norm"), kind=kind, graph=graph)
+    assert step_flops(config) == training_flops(config, Shapes.of(make_batch(STROKES), config)).total
+
+
 def test_padding_shows() -> None:
-    config, shapes = tiny("lstm", "hyper"), Shapes.of(make_batch(STROKES))
+    config, shapes = tiny("lstm", "hyper"), Shapes.of(make_batch(STROKES), ModelConfig())
     executed = step_flops(config, LossConfig(pen_loss_on_padding=True))
     # End rows up to 21 for each of five sketches: what drawings of 20 points each would cost the decoder.
     padded = training_flops(config, Shapes(shapes.num_sketches, 0, 5 * 20, 0))
@@ -89,7 +97,7 @@ def test_a_node_has_a_row_in_the_graphs_in_which_it_has_a_neighbour() -> None:
     # A node is its own neighbour in the centre; the second is right of the first, and above it.
     batch = make_batch([[2, 2], [1]])
     points = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [5.0, 5.0]])
-    shapes = Shapes.of(dataclasses.replace(batch, points=points))
+    shapes = Shapes.of(dataclasses.replace(batch, points=points), ModelConfig())
     assert shapes == Shapes(num_sketches=2, num_nodes=3, num_points=5, num_graph_rows=3 + 2)
 
 

@@ -6,8 +6,10 @@ import torch
 
 from sgloc import ops, random
 from sgloc.config import CellName, DecoderConfig, EncoderConfig, LossConfig, ModelConfig
+from sgloc.nn.bidirectional import Bidirectional, recurrent_masks
 from sgloc.nn.cells import Cell
-from sgloc.nn.encoder import recurrent_masks
+from sgloc.nn.decoder import Decoder
+from sgloc.nn.encoder import LayoutEncoder
 from sgloc.nn.mixture import split_output
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.random import Purpose
@@ -55,6 +57,7 @@ def masks_of(cell: Cell, model: SketchGloc, sketches: SketchBatch, sketch: int, 
 
 def oracle_gather(model: SketchGloc, sketches: SketchBatch, sketch: int) -> np.ndarray:
     encoder = model.encoder
+    assert isinstance(encoder, LayoutEncoder)
     first_point = int(sketches.sketch_point_offsets[sketch])
     num_points = int(sketches.sketch_point_offsets[sketch + 1]) - first_point
     nodes = slices(sketches.node_offsets)[slices(sketches.sketch_node_offsets)[sketch]]
@@ -81,6 +84,7 @@ def oracle_gather(model: SketchGloc, sketches: SketchBatch, sketch: int) -> np.n
 def oracle_loss(model: SketchGloc, sketches: SketchBatch) -> tuple[float, float, np.ndarray]:
     """Summed mixture and pen loss, and the codes."""
     encoder, decoder = model.encoder, model.decoder
+    assert isinstance(encoder, LayoutEncoder)
     gathered = np.stack([oracle_gather(model, sketches, sketch) for sketch in range(len(sketches))])
     norm = encoder.batch_norm
     statistics = (numpy_of(norm.running_mean), numpy_of(norm.running_var))
@@ -146,9 +150,8 @@ def test_parts_and_checkpoints_change_nothing_but_memory(name: CellName) -> None
         model = make_model(name, name)
         losses = model(sketches, num_parts, checkpoint_decoder)
         losses.total.backward()
-        results.append(
-            (losses, [parameter.grad for parameter in model.parameters()], model.encoder.batch_norm.running_mean)
-        )
+        running_mean = dict(model.named_buffers())["encoder.batch_norm.running_mean"]
+        results.append((losses, [parameter.grad for parameter in model.parameters()], running_mean))
     for losses, gradients, running_mean in results[1:]:
         torch.testing.assert_close(losses, results[0][0], rtol=1e-12, atol=1e-12)
         torch.testing.assert_close(gradients, results[0][1], rtol=1e-8, atol=1e-10)
@@ -219,7 +222,9 @@ def test_pen_loss_on_padding_counts_end_rows_up_to_the_longest_drawing_in_traini
     plain = make_model("lstm", "lstm")
     with torch.no_grad():
         assert torch.equal(model.eval()(sketches).pen, plain.eval()(sketches).pen)
-        model.decoder.keep = model.encoder.strokes.keep = plain.decoder.keep = plain.encoder.strokes.keep = 1.0
+        for part in (*model.modules(), *plain.modules()):
+            if isinstance(part, Bidirectional | Decoder):
+                part.keep = 1.0
         padded, unpadded = model.train()(sketches), plain.train()(sketches)
         torch.testing.assert_close(padded.mixture, unpadded.mixture, rtol=1e-12, atol=1e-12)
         # With no weights but an output bias, each end row costs the same.
