@@ -1,8 +1,8 @@
 """Every option of a training run, with its default, unit and meaning: the single source of all three (DESIGN contract
 6)."""
 
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from dataclasses import Field, dataclass, field
+from typing import Any, ClassVar, Literal, Protocol
 
 from sgloc.errors import ConfigError
 
@@ -11,7 +11,8 @@ ModelName = Literal["sketchgloc", "sketch_rnn"]
 GraphName = Literal["grid9", "none", "complete", "temporal", "nearest"]
 
 
-def _require(condition: bool, option: str, requirement: str, value: object) -> None:
+def require(condition: bool, option: str, requirement: str, value: object) -> None:
+    """Refuse an option's value, unless the condition holds."""
     if not condition:
         raise ConfigError(f"{option} must be {requirement}, not {value}")
 
@@ -28,8 +29,8 @@ class EncoderConfig:
     """Probability that recurrent dropout keeps a unit of the candidate; 1 turns it off."""
 
     def __post_init__(self) -> None:
-        _require(self.hidden_size >= 1, "model.encoder.hidden_size", "at least 1", self.hidden_size)
-        _require(
+        require(self.hidden_size >= 1, "model.encoder.hidden_size", "at least 1", self.hidden_size)
+        require(
             0 < self.recurrent_keep <= 1, "model.encoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep
         )
 
@@ -48,11 +49,11 @@ class DecoderConfig:
     """Components of the mixture that says where the next point is."""
 
     def __post_init__(self) -> None:
-        _require(self.hidden_size >= 1, "model.decoder.hidden_size", "at least 1", self.hidden_size)
-        _require(
+        require(self.hidden_size >= 1, "model.decoder.hidden_size", "at least 1", self.hidden_size)
+        require(
             0 < self.recurrent_keep <= 1, "model.decoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep
         )
-        _require(self.num_mixtures >= 1, "model.decoder.num_mixtures", "at least 1", self.num_mixtures)
+        require(self.num_mixtures >= 1, "model.decoder.num_mixtures", "at least 1", self.num_mixtures)
 
 
 @dataclass(frozen=True)
@@ -82,14 +83,14 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         for name in ("latent_size", "hyper_size", "hyper_embedding_size", "num_neighbours"):
-            _require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
-        _require(
+            require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
+        require(
             self.max_node_points is None or self.max_node_points >= 1,
             "model.max_node_points",
             "null or at least 1",
             self.max_node_points,
         )
-        _require(self.batch_norm_epsilon > 0, "model.batch_norm_epsilon", "above 0", self.batch_norm_epsilon)
+        require(self.batch_norm_epsilon > 0, "model.batch_norm_epsilon", "above 0", self.batch_norm_epsilon)
 
 
 @dataclass(frozen=True)
@@ -124,17 +125,17 @@ class DataConfig:
     """Validate on this many drawings, spread evenly over the validation split; 0: on all."""
 
     def __post_init__(self) -> None:
-        _require(self.disturb_scale >= 0, "data.disturb_scale", "at least 0", self.disturb_scale)
-        _require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
-        _require(
+        require(self.disturb_scale >= 0, "data.disturb_scale", "at least 0", self.disturb_scale)
+        require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
+        require(
             0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
         )
-        _require(self.prefetch >= 1, "data.prefetch", "at least 1", self.prefetch)
-        _require(self.read_threads >= 0, "data.read_threads", "at least 0", self.read_threads)
-        _require(self.read_attempts >= 1, "data.read_attempts", "at least 1", self.read_attempts)
-        _require(self.read_timeout > 0, "data.read_timeout", "above 0", self.read_timeout)
-        _require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
-        _require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
+        require(self.prefetch >= 1, "data.prefetch", "at least 1", self.prefetch)
+        require(self.read_threads >= 0, "data.read_threads", "at least 0", self.read_threads)
+        require(self.read_attempts >= 1, "data.read_attempts", "at least 1", self.read_attempts)
+        require(self.read_timeout > 0, "data.read_timeout", "above 0", self.read_timeout)
+        require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
+        require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
 
 
 @dataclass(frozen=True)
@@ -154,9 +155,9 @@ class LossConfig:
     did. Costs the padding it computes."""
 
     def __post_init__(self) -> None:
-        _require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
-        _require(0 <= self.kl_start <= 1, "loss.kl_start", "from 0 to 1", self.kl_start)
-        _require(0 < self.kl_decay <= 1, "loss.kl_decay", "above 0 and at most 1", self.kl_decay)
+        require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
+        require(0 <= self.kl_start <= 1, "loss.kl_start", "from 0 to 1", self.kl_start)
+        require(0 < self.kl_decay <= 1, "loss.kl_decay", "above 0 and at most 1", self.kl_decay)
 
 
 @dataclass(frozen=True)
@@ -173,20 +174,20 @@ class OptimizerConfig:
     """Largest norm of the whole gradient; a larger one is scaled down to it."""
 
     def __post_init__(self) -> None:
-        _require(self.learning_rate > 0, "optimizer.learning_rate", "above 0", self.learning_rate)
-        _require(
+        require(self.learning_rate > 0, "optimizer.learning_rate", "above 0", self.learning_rate)
+        require(
             0 <= self.min_learning_rate <= self.learning_rate,
             "optimizer.min_learning_rate",
             "from 0 to the learning rate",
             self.min_learning_rate,
         )
-        _require(
+        require(
             0 < self.learning_rate_decay <= 1,
             "optimizer.learning_rate_decay",
             "above 0 and at most 1",
             self.learning_rate_decay,
         )
-        _require(self.clip_norm > 0, "optimizer.clip_norm", "above 0", self.clip_norm)
+        require(self.clip_norm > 0, "optimizer.clip_norm", "above 0", self.clip_norm)
 
 
 @dataclass(frozen=True)
@@ -240,7 +241,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         # Batch norm over one drawing would make every code the same.
-        _require(self.global_batch >= 2, "train.global_batch", "at least 2", self.global_batch)
+        require(self.global_batch >= 2, "train.global_batch", "at least 2", self.global_batch)
         for name in (
             "num_steps",
             "accumulation",
@@ -250,12 +251,12 @@ class TrainConfig:
             "keep_checkpoints",
             "save_attempts",
         ):
-            _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
-        _require(0 <= self.seed < 2**63, "train.seed", "at least 0 and below 2**63", self.seed)
+            require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        require(0 <= self.seed < 2**63, "train.seed", "at least 0 and below 2**63", self.seed)
         for name in ("patience", "keep_every", "bad_steps"):
-            _require(getattr(self, name) >= 0, f"train.{name}", "at least 0", getattr(self, name))
-        _require(self.timeout >= 1, "train.timeout", "at least 1", self.timeout)
-        _require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
+            require(getattr(self, name) >= 0, f"train.{name}", "at least 0", getattr(self, name))
+        require(self.timeout >= 1, "train.timeout", "at least 1", self.timeout)
+        require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
 
 
 @dataclass(frozen=True)
@@ -284,10 +285,10 @@ class LogConfig:
     Weights & Biases or TensorBoard is on, and in gallery/ of the run's folder; 0: none."""
 
     def __post_init__(self) -> None:
-        _require(bool(self.wandb_project), "log.wandb_project", "a name", repr(self.wandb_project))
-        _require(self.wandb_timeout >= 1, "log.wandb_timeout", "at least 1", self.wandb_timeout)
+        require(bool(self.wandb_project), "log.wandb_project", "a name", repr(self.wandb_project))
+        require(self.wandb_timeout >= 1, "log.wandb_timeout", "at least 1", self.wandb_timeout)
         # Rank 0 draws them while the others wait.
-        _require(0 <= self.gallery <= 256, "log.gallery", "from 0 to 256", self.gallery)
+        require(0 <= self.gallery <= 256, "log.gallery", "from 0 to 256", self.gallery)
 
 
 @dataclass(frozen=True)
@@ -300,6 +301,32 @@ class Config:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
+
+
+class RunConfig(Protocol):
+    """What the configurations of all runs have in common; each is a dataclass."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+    @property
+    def data(self) -> DataConfig:
+        """Which drawings."""
+        ...
+
+    @property
+    def optimizer(self) -> OptimizerConfig:
+        """How the weights move."""
+        ...
+
+    @property
+    def train(self) -> TrainConfig:
+        """How long, where to."""
+        ...
+
+    @property
+    def log(self) -> LogConfig:
+        """Where metrics go."""
+        ...
 
 
 # What a resumed run may change without becoming another run: where, how long and how often, not what is computed.

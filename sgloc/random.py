@@ -36,6 +36,8 @@ class Purpose(enum.IntEnum):
     SAMPLE_COMPONENT = 10
     SAMPLE_PEN = 11
     SAMPLE_POINT = 12
+    RASTER = 13
+    CLASSIFIER = 14
 
 
 def _signed(value: int) -> int:

@@ -14,7 +14,7 @@ from sgloc.config import Config
 from sgloc.nn.decoder import PEN_DOWN, PEN_END, Decoder
 from sgloc.nn.mixture import NUM_PEN_STATES
 from sgloc.nn.sampling import draw
-from sgloc.train.opening import build_model
+from sgloc.train.task import build_model
 
 # Larger than anything the weights could add to a pen's logit.
 _CERTAIN = 1e6

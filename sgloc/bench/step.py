@@ -17,11 +17,11 @@ from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, Spread, executed_flops
 from sgloc.config import Config
 from sgloc.memory import peak_memory
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.nn.trainable import Trainable
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine, open_engine
-from sgloc.train.opening import build_model
 from sgloc.train.schedule import learning_rate
+from sgloc.train.task import build_model
 
 PHASES = ("forward", "backward", "optimizer")
 _WARM_UP_STEPS = 2
@@ -85,7 +85,7 @@ class _Stopwatch:
         self.backward_end = self.clock.mark()
 
     @contextmanager
-    def watching(self, model: SketchGloc) -> Iterator[None]:
+    def watching(self, model: Trainable) -> Iterator[None]:
         """Inside, steps of this model are timed."""
         hooks = [
             model.register_forward_hook(self._on_forward),

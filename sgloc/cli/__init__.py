@@ -41,7 +41,7 @@ def _run(words: list[str]) -> None:
     if command not in _COMMANDS:
         fail("sgloc", f"there is no command {command!r}{nearest(command, list(_COMMANDS))}; see `sgloc --help`")
     # A launcher starts training again: it may be the store that is to blame, not the user.
-    of_stores = 1 if command == "train" else 2
+    of_stores = 1 if command in ("train", "train-classifier") else 2
     try:
         with _flushed():
             _COMMANDS[command](words[1:])
@@ -84,7 +84,7 @@ def _has_reader() -> bool:
 
 
 def _overview() -> str:
-    lines = [f"  {name:<10} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
+    lines = [f"  {name:<16} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
     return "\n".join(["usage: sgloc <command> [options]; `sgloc <command> --help` lists the options", "", *lines])
 
 
@@ -93,6 +93,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "shard": data.shard,
     "shards": shards.shards,
     "train": train.train,
+    "train-classifier": train.train_classifier,
     "generate": generate.generate,
     "checkpoint": checkpoint.checkpoint,
     "doctor": doctor.doctor,

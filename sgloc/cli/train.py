@@ -3,7 +3,7 @@
 import itertools
 import os
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import jsonargparse
 
@@ -14,7 +14,9 @@ from sgloc.orphan import die_with_parent
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from sgloc.config import Config
+    from sgloc.config import Config, RunConfig
+
+AnyConfig = TypeVar("AnyConfig", bound="RunConfig")
 
 
 def _config_first(words: list[str]) -> list[str]:
@@ -27,14 +29,17 @@ def _config_first(words: list[str]) -> list[str]:
     return first + rest
 
 
-def config_parser(command: str, described: Callable[[list[str]], None] | str) -> "ArgumentParser":
-    """A parser of all options of `sgloc train`, from a YAML file and the command line, for a command."""
+def config_parser(
+    command: str, described: Callable[[list[str]], None] | str, config_type: "type[RunConfig] | None" = None
+) -> "ArgumentParser":
+    """A parser of all options of `sgloc train`, or of another type of run, from a YAML file and the command line, for a
+    command."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
     from sgloc.config import Config
 
     parser = new_parser(command, described)
     parser.add_argument("--config", action="config", help="YAML file of options")
-    parser.add_class_arguments(Config)
+    parser.add_class_arguments(config_type or Config)
     parser.add_argument(
         "--resume",
         default="auto",
@@ -48,11 +53,15 @@ def instantiate(parser: "ArgumentParser", options: "Namespace") -> "Config":
     """The configuration that was parsed."""
     from sgloc.config import Config
 
+    return _instantiate(parser, options, Config)
+
+
+def _instantiate(parser: "ArgumentParser", options: "Namespace", config_type: type[AnyConfig]) -> AnyConfig:
     try:
         values = parser.instantiate(options)
+        return config_type(**{name: values[name] for name in config_type.__dataclass_fields__})
     except ConfigError as error:
         fail(parser.prog, str(error))
-    return Config(**{name: values[name] for name in Config.__dataclass_fields__})
 
 
 def read_config(words: list[str]) -> "tuple[Config, str]":
@@ -78,3 +87,37 @@ def train(words: list[str]) -> None:
     if select_device(config.train.device, resolve_placement(os.environ)).type == "cpu":
         keep_freed_memory()
     loop.train(config, resume)
+
+
+def train_classifier(words: list[str]) -> None:
+    """Train Sketch-a-Net, the classifier behind Rec, on a data set's drawings, or go on training; then test it.
+
+    `sgloc train-classifier --data shards/mine --train.run_dir runs/mine-classifier`, or the same under torchrun. The
+    best checkpoint's accuracy on the test drawings, and a picture of what it confuses, are written into the run's
+    folder.
+    """
+    if "TORCHELASTIC_RUN_ID" in os.environ:
+        die_with_parent()
+    from sgloc.classifier.config import ClassifierConfig
+
+    parser = config_parser("train-classifier", train_classifier, ClassifierConfig)
+    words = ["--data.path" if word == "--data" else word.replace("--data=", "--data.path=", 1) for word in words]
+    options = parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    config = _instantiate(parser, options, ClassifierConfig)
+    from sgloc.classifier.task import ClassifierTask
+    from sgloc.classifier.testing import PICTURE, test_classifier
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.memory import keep_freed_memory
+    from sgloc.train import loop
+    from sgloc.train.loggers.terminal import tell
+    from sgloc.train.resume import has_finished
+
+    placement = resolve_placement(os.environ)
+    device = select_device(config.train.device, placement)
+    if device.type == "cpu":
+        keep_freed_memory()
+    loop.train(config, options.resume, ClassifierTask())
+    if placement.rank == 0 and has_finished(config.train.run_dir, tell):
+        tested = test_classifier(config.train.run_dir, config.data.path, device, tell)
+        picture = f"{config.train.run_dir.rstrip('/')}/{PICTURE}"
+        print(f"test accuracy {tested.accuracy:.4f} on {tested.confusion.sum():,} drawings; {picture}")

@@ -125,6 +125,10 @@ class Preparation:
     augment_scale: float = 0.0
     drop_probability: float = 0.0
 
+    def load(self, packed: PackedBatch) -> PackedBatch:
+        """On the host there is nothing to do."""
+        return packed
+
     def __call__(self, packed: PackedBatch, device: torch.device) -> SketchBatch:
         """Move a batch to the device and normalise, augment, disturb and cut it there."""
 

@@ -2,12 +2,11 @@
 
 import itertools
 from collections.abc import Callable
-from typing import NamedTuple, TypeVar, cast
+from typing import ClassVar, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
+from torch import Tensor
 
 from sgloc.config import LossConfig, ModelConfig
 from sgloc.nn.cells import Cell
@@ -15,11 +14,11 @@ from sgloc.nn.compiled import CompiledSteps
 from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
 from sgloc.nn.encoder import Code, make_encoder
 from sgloc.nn.mixture import split_output
+from sgloc.nn.recomputed import recomputed
 from sgloc.nn.sequence import TimeMajor
+from sgloc.nn.trainable import Trainable
 from sgloc.ops.ragged import group_index, local_index
 from sgloc.sketch.ragged import SketchBatch
-
-Result = TypeVar("Result")
 
 _CHECKPOINT_STEPS = 32
 
@@ -65,7 +64,7 @@ def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tenso
     return inputs, pen, point
 
 
-class SketchGloc(nn.Module):
+class SketchGloc(Trainable):
     """The model; with another encoder, one of those that it is compared with.
 
     Args:
@@ -73,6 +72,8 @@ class SketchGloc(nn.Module):
         loss: what is minimised.
         longest: the most points of a drawing of the data set; used only with `loss.pen_loss_on_padding`.
     """
+
+    loss_names: ClassVar[tuple[str, ...]] = LossSums._fields
 
     def __init__(self, config: ModelConfig, loss: LossConfig | None = None, longest: int = 0) -> None:
         super().__init__()
@@ -82,6 +83,12 @@ class SketchGloc(nn.Module):
         self.kl_share = 1.0
         self.encoder = make_encoder(config)
         self.decoder = Decoder(config)
+
+    def toy_batch(self) -> SketchBatch:
+        """See `Trainable.toy_batch`: one stroke of two points."""
+        points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        one, two = torch.tensor([0, 1]), torch.tensor([0, 2])
+        return SketchBatch(points, points, torch.tensor([False, True]), two, one, two, torch.tensor([0]))
 
     def begin_step(self, step: int) -> None:
         """Have the training loss be that of a step, counted from 0: the divergence's weight grows with them."""
@@ -122,14 +129,14 @@ class SketchGloc(nn.Module):
         if num_parts == 1:
             gathered = self.encoder.gather(sketches)
         else:
-            gathered = torch.cat([_recomputed(self.encoder.gather, part) for part in parts])
+            gathered = torch.cat([recomputed(self.encoder.gather, part) for part in parts])
         code = self.encoder.code(gathered, sketches.random_key)
         if num_parts == 1:
             mixture, pen = self.reconstruction(sketches, code.y, checkpoint_decoder)
         else:
             codes = code.y.split([len(part) for part in parts])
             terms = [
-                _recomputed(self.reconstruction, part, y, checkpoint_decoder)
+                recomputed(self.reconstruction, part, y, checkpoint_decoder)
                 for part, y in zip(parts, codes, strict=True)
             ]
             mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
@@ -161,8 +168,3 @@ class SketchGloc(nn.Module):
         real = point[row] >= 0
         log_density = mixture.log_density(torch.where(real[:, None], sketches.targets[point[row]], 0))
         return -torch.where(real, log_density, 0).sum(), pen_loss
-
-
-def _recomputed(function: Callable[..., Result], *arguments: SketchBatch | Tensor | bool) -> Result:
-    # Dropout comes from counters, so there is no generator state to restore.
-    return cast(Result, checkpoint(function, *arguments, use_reentrant=False, preserve_rng_state=False))

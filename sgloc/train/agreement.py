@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sgloc import dist
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest
 from sgloc.errors import ConfigError
 
@@ -12,7 +12,7 @@ from sgloc.errors import ConfigError
 _LOCAL_OPTIONS = frozenset({"data.path", "data.cache"})
 
 
-def refuse_other_ranks(config: Config, manifest: Manifest, versions: dict[str, str]) -> None:
+def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str, str]) -> None:
     """Refuse to start where a rank was given something else. All ranks must call it together.
 
     Args:

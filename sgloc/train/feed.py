@@ -1,6 +1,9 @@
 """The training batches of a run, and what becomes of shards that stay bad."""
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import torch
 
@@ -56,6 +59,15 @@ def agree_on_bad_shard(error: BadShardError | None, policy: str, device: torch.d
     return None
 
 
+@dataclass(frozen=True)
+class _Pulled:
+    """A batch and what loading makes of it, if it is loaded; or what was met in its place."""
+
+    packed: PackedBatch | None = None
+    loaded: Future[Any] | None = None
+    error: BadShardError | None = None
+
+
 class Feed:
     """This rank's shares of the global batches, from where the run stands.
 
@@ -66,6 +78,7 @@ class Feed:
         share: which part of the sequence this rank reads.
         seed: of the run.
         device: of this process.
+        load: what is to be done with a batch on the host while the one before it trains; None: nothing.
 
     Raises:
         ConfigError: if the cache's folder cannot be made.
@@ -79,28 +92,30 @@ class Feed:
         share: Share,
         seed: int,
         device: torch.device,
+        load: Callable[[PackedBatch], Any] | None = None,
     ) -> None:
         self.config, self.manifest, self.state, self.share = config, manifest, state, share
         self.seed, self.device = seed, device
+        self._load = load
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="sgloc-load") if load is not None else None
+        self._ahead: _Pulled | None = None
         self.reader = ShardReader(config.path, manifest, "train", options=read_options(config, share.rank))
         self._open()
 
-    def next(self) -> PackedBatch:
-        """The share of the batch that the run's next step takes. All ranks must call it together.
+    def next(self) -> tuple[PackedBatch, Any]:
+        """The share of the batch that the run's next step takes, and what loading made of it. All ranks must call it
+        together.
 
         Raises:
             DataError: if a shard stays bad and is not to be skipped.
         """
         while True:
-            packed, error = None, None
-            try:
-                packed = next(self._batches)
-            except BadShardError as bad:
-                error = bad
-            shard = agree_on_bad_shard(error, self.config.bad_shards, self.device)
-            if packed is not None and shard is None:
+            pulled = self._ahead or self._pull()
+            shard = agree_on_bad_shard(pulled.error, self.config.bad_shards, self.device)
+            if pulled.packed is not None and shard is None:
                 self._count_skipped()
-                return packed
+                self._ahead = None if self._loader is None else self._pull()
+                return pulled.packed, pulled.packed if pulled.loaded is None else pulled.loaded.result()
             if shard is not None:
                 self._skip(shard)
 
@@ -111,10 +126,23 @@ class Feed:
         return {"data_retries": num_retries, "skipped_sketches": self.state.num_skipped_sketches}
 
     def close(self) -> None:
-        """End the threads that read ahead."""
+        """End the threads that read and load ahead."""
         self._batches.close()
+        if self._loader is not None:
+            self._loader.shutdown(wait=False, cancel_futures=True)
+
+    def _pull(self) -> "_Pulled":
+        """The batch that follows, being loaded; or the error that there is in its place."""
+        try:
+            packed = next(self._batches)
+        except BadShardError as error:
+            return _Pulled(error=error)
+        if self._loader is None or self._load is None:
+            return _Pulled(packed)
+        return _Pulled(packed, self._loader.submit(self._load, packed))
 
     def _open(self) -> None:
+        self._ahead = None
         shards = self.manifest.splits["train"].shards
         skipped = [number for number, shard in enumerate(shards) if shard.path in self.state.skipped_shards]
         self._order = Order.of_training(self.manifest, self.seed, skipped)
@@ -128,7 +156,7 @@ class Feed:
         self.state.skipped_shards.append(path)
         if self.share.rank == 0:
             tell(f"shard {path} stays bad and is skipped by all ranks")
-        self.close()
+        self._batches.close()
         self._open()
 
     def _count_skipped(self) -> None:

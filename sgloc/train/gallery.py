@@ -11,6 +11,7 @@ from sgloc.data.batch import Preparation
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.nn.trainable import Trainable
 from sgloc.train.loggers.terminal import tell
 
 # METHOD 3's r where the training moves no strokes.
@@ -39,7 +40,7 @@ class Gallery:
         }
         self.told: set[type[Exception]] = set()
 
-    def draw(self, model: SketchGloc, device: torch.device) -> dict[str, bytes]:
+    def draw(self, model: Trainable, device: torch.device) -> dict[str, bytes]:
         """The galleries by their names, as PNG: gallery/generated redraws the sketches, gallery/reorganized redraws
         them after their strokes were moved. What cannot be drawn is left out, and why is told once.
 
@@ -47,6 +48,7 @@ class Gallery:
             model: whose weights are whole, on the device.
             device: to compute on.
         """
+        assert isinstance(model, SketchGloc)
         was_training = model.training
         model.eval()
         try:

@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator
 
 from sgloc import dist
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.errors import LostRankError
 from sgloc.failpoint import failpoint
 from sgloc.memory import peak_memory
@@ -13,21 +13,23 @@ from sgloc.train.loggers.protocol import Record
 from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
 from sgloc.train.session import Session
+from sgloc.train.task import SKETCHES, Task
 
 
-def train(config: Config, resume: str) -> None:
+def train(config: RunConfig, resume: str, task: Task = SKETCHES) -> None:
     """Train until the steps are done, validation no longer improves, or a signal says stop.
 
     Args:
         config: of the run.
         resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a
             checkpoint's folder.
+        task: what is trained.
 
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
     """
     try:
-        _train(config, resume)
+        _train(config, resume, task)
     except RuntimeError as error:
         if dist.is_lost_peer(error):
             raise LostRankError("another process of this run is gone; what it said last tells why") from error
@@ -39,19 +41,19 @@ def train(config: Config, resume: str) -> None:
         raise
 
 
-def _train(config: Config, resume: str) -> None:
-    with open_session(config, resume) as session, contextlib.closing(session.feed()) as feed:
+def _train(config: RunConfig, resume: str, task: Task) -> None:
+    with open_session(config, resume, task) as session, contextlib.closing(session.feed()) as feed:
         state, every = session.state, config.train
         meter = _Meter(session)
         # What a stop cut short is done first.
         session.validate_if_due()
         while not (session.is_stopped or session.is_finished):
             with meter.waiting():
-                packed = feed.next()
+                packed, loaded = feed.next()
             rate = learning_rate(config.optimizer, state.step)
             failpoint("step", state.step + 1)
             session.engine.model.begin_step(state.step)
-            losses, gradient_norm = session.engine.backward(session.prepare(packed, session.device))
+            losses, gradient_norm = session.engine.backward(session.prepare(loaded, session.device))
             state.step += 1
             if session.account(losses, gradient_norm, packed):
                 session.engine.update(rate)

@@ -11,37 +11,28 @@ import torch
 import yaml
 
 from sgloc import dist
-from sgloc.config import Config
-from sgloc.data.batch import Preparation
+from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError, DataError, OccupiedError
-from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.feed import read_options
-from sgloc.train.gallery import Gallery
 from sgloc.train.lock import only_writer
-from sgloc.train.loggers.open import close_loggers, open_loggers, shows_galleries
+from sgloc.train.loggers.open import close_loggers, open_loggers
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell
 from sgloc.train.resume import checkpoints_to_resume, resume_from
 from sgloc.train.saving import Saving
 from sgloc.train.session import Session
 from sgloc.train.signals import StopFlag
+from sgloc.train.task import SKETCHES, Prepare, Task
 from sgloc.train.validate import Validation
 from sgloc.train.versions import versions
 
 
-def build_model(config: Config, longest_points: int) -> SketchGloc:
-    """A model with the initial weights of the configured seed; the same on every rank and every start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        return SketchGloc(config.model, config.loss, longest_points)
-
-
-def _write_config(config: Config) -> None:
+def _write_config(config: RunConfig) -> None:
     """Write the resolved configuration and the versions beside the run."""
     try:
         file_system, root = fsspec.core.url_to_fs(config.train.run_dir)
@@ -56,7 +47,7 @@ def _write_config(config: Config) -> None:
         ) from error
 
 
-def _load_data(config: Config, placement: dist.Placement) -> Manifest:
+def _load_data(config: RunConfig, placement: dist.Placement) -> Manifest:
     """The manifest of shards that fit the configuration."""
     if not config.data.path:
         raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
@@ -72,12 +63,13 @@ def _load_data(config: Config, placement: dist.Placement) -> Manifest:
 
 
 @contextlib.contextmanager
-def open_session(config: Config, resume: str) -> Iterator[Session]:
+def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Iterator[Session]:
     """Build a run, or rebuild it as its checkpoint left it; inside, signals only set the stop flag.
 
     Args:
         config: of the run.
         resume: see `checkpoints_to_resume`.
+        task: what is trained.
 
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used.
@@ -100,7 +92,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         loggers: list[Logger] = []
         # After the last checkpoint is written: W&B may take its time.
         stack.callback(close_loggers, loggers)
-        model = build_model(config, manifest.longest_points).to(device)
+        model = task.build_model(config, manifest).to(device)
         engine = open_engine(model, config, device, placement.world_size)
         stack.callback(engine.close)
         state, folder = resume_from(folders, engine, config, manifest, peers, tell)
@@ -111,7 +103,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         saved_step = state.step if is_own else None
         saving = Saving(config, manifest, engine, peers, saved_step, say=tell, check=claim.check)
         stack.callback(saving.close)
-        preparation, fixed = _preparations(config, manifest)
+        preparation, fixed = task.preparations(config, manifest)
         validation = _validation(config, manifest, fixed, placement)
         session = Session(
             config=config,
@@ -119,12 +111,13 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
             device=device,
             manifest=manifest,
             engine=engine,
+            task=task,
             prepare=preparation,
             validation=validation,
             state=state,
             saving=saving,
             stop=stop,
-            gallery=Gallery(validation.reader, fixed, config.log.gallery) if shows_galleries(config) else None,
+            gallery=task.gallery(config, validation.reader, manifest),
             loggers=loggers,
         )
         dist.on_rank_0(lambda: _write_config(config))
@@ -133,19 +126,7 @@ def open_session(config: Config, resume: str) -> Iterator[Session]:
         yield session
 
 
-def _preparations(config: Config, manifest: Manifest) -> tuple[Preparation, Preparation]:
-    """That of drawings to train on, and that of drawings to measure by, which are not augmented."""
-    fixed = Preparation(
-        scale=manifest.scale,
-        seed=config.train.seed,
-        disturb_scale=config.data.disturb_scale,
-        max_node_points=config.model.max_node_points,
-    )
-    augment_scale, drop_probability = config.data.augment_scale, config.data.drop_probability
-    return dataclasses.replace(fixed, augment_scale=augment_scale, drop_probability=drop_probability), fixed
-
-
-def _validation(config: Config, manifest: Manifest, prepare: Preparation, placement: dist.Placement) -> Validation:
+def _validation(config: RunConfig, manifest: Manifest, prepare: Prepare, placement: dist.Placement) -> Validation:
     reader = ShardReader(config.data.path, manifest, "valid", options=read_options(config.data, placement.rank))
     batch_size = -(-config.train.global_batch // (placement.world_size * config.train.accumulation))
     where = (placement.rank, placement.world_size, config.data.bad_shards)

@@ -5,7 +5,7 @@ from dataclasses import asdict
 
 import fsspec.core
 
-from sgloc.config import Config, identity
+from sgloc.config import RunConfig, identity
 from sgloc.data.manifest import Manifest
 from sgloc.errors import CheckpointError
 from sgloc.train.checkpoint import (
@@ -93,7 +93,7 @@ def _is_other_of(path: str, newest: str) -> bool:
     return root != newest_root and root.rsplit("/", 1)[0] == newest_root.rsplit("/", 1)[0]
 
 
-def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: Config, manifest: Manifest) -> None:
+def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunConfig, manifest: Manifest) -> None:
     """Refuse to go on from a checkpoint of a run that computes something else.
 
     Raises:
@@ -115,7 +115,7 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: Config
 
 
 def resume_from(
-    folders: list[str], engine: Engine, config: Config, data: Manifest, peers: Peers, say: Callable[[str], None]
+    folders: list[str], engine: Engine, config: RunConfig, data: Manifest, peers: Peers, say: Callable[[str], None]
 ) -> tuple[TrainState, str | None]:
     """Bring a run to where the first whole one of some checkpoints left it. All ranks must call it together.
 
@@ -151,7 +151,7 @@ def resume_from(
     return state, folder
 
 
-def _restore(folder: str, engine: Engine, config: Config, data: Manifest, peers: Peers) -> TrainState:
+def _restore(folder: str, engine: Engine, config: RunConfig, data: Manifest, peers: Peers) -> TrainState:
     def check() -> tuple[CheckpointManifest, TrainState]:
         manifest = read_manifest(folder)
         refuse_other_run(folder, manifest, config, data)

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from sgloc.config import Config, identity
+from sgloc.config import RunConfig, identity
 from sgloc.data.manifest import Manifest
 from sgloc.errors import UnreachableError
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, SaveError, Writer, share_out
@@ -41,7 +41,7 @@ class Saving:
 
     def __init__(
         self,
-        config: Config,
+        config: RunConfig,
         data: Manifest,
         engine: Engine,
         peers: Peers,
@@ -148,7 +148,7 @@ class Saving:
         error.told = self.peers.rank != 0
         raise error
 
-    def _constants(self, config: Config, data: Manifest, engine: Engine) -> CheckpointManifest:
+    def _constants(self, config: RunConfig, data: Manifest, engine: Engine) -> CheckpointManifest:
         """What all checkpoints of the run say."""
         options = dataclasses.asdict(config)
         return CheckpointManifest(

@@ -1,19 +1,19 @@
 """A run in progress: everything the loop works with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sgloc import dist
-from sgloc.config import Config
-from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.config import RunConfig
+from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import Manifest
 from sgloc.data.stream import Share
 from sgloc.errors import TrainingError
 from sgloc.failpoint import failpoint
-from sgloc.nn.sketchgloc import LossSums
 from sgloc.train.bad_steps import FILE_NAME as BAD_STEPS
 from sgloc.train.bad_steps import write_bad_step
 from sgloc.train.engine import Engine
@@ -24,6 +24,7 @@ from sgloc.train.loggers.terminal import tell
 from sgloc.train.saving import Saving
 from sgloc.train.signals import StopFlag
 from sgloc.train.state import LossWindow, TrainState
+from sgloc.train.task import Prepare, Task
 from sgloc.train.validate import Validation
 
 
@@ -37,6 +38,7 @@ class Session:
         device: of this process.
         manifest: of the shards.
         engine: takes the steps.
+        task: what is trained.
         prepare: makes training batches ready on the device.
         validation: computes the validation loss.
         state: advances with the run, and is saved.
@@ -47,12 +49,13 @@ class Session:
         is_stopped: some rank was asked to stop, as all ranks know.
     """
 
-    config: Config
+    config: RunConfig
     placement: dist.Placement
     device: torch.device
     manifest: Manifest
     engine: Engine
-    prepare: Preparation
+    task: Task
+    prepare: Prepare
     validation: Validation
     state: TrainState
     saving: Saving
@@ -70,13 +73,14 @@ class Session:
         """This rank's batches from where the run stands."""
         size = self.config.train.global_batch
         share = Share(size, self.placement.rank, self.placement.world_size, self.state.step * size)
-        return Feed(self.config.data, self.manifest, self.state, share, self.config.train.seed, self.device)
+        load = self.prepare.load if self.task.loads_ahead else None
+        return Feed(self.config.data, self.manifest, self.state, share, self.config.train.seed, self.device, load)
 
-    def account(self, losses: LossSums, gradient_norm: Tensor, packed: PackedBatch) -> bool:
+    def account(self, losses: Any, gradient_norm: Tensor, packed: PackedBatch) -> bool:
         """Add a step's losses of all ranks to the window, unless they or the gradient are not finite.
 
         Args:
-            losses: of this rank's share of the batch.
+            losses: of this rank's share of the batch, as the model gives them.
             gradient_norm: of the whole gradient.
             packed: the share.
 
@@ -90,18 +94,16 @@ class Session:
         if failpoint("loss", self.state.step):
             own[-1] = float("nan")
         numbers = [*own, float(self.stop.requested)]
-        mixture, pen, divergence, total, stops = dist.sum_over_ranks(numbers, self.device)
+        *sums, stops = dist.sum_over_ranks(numbers, self.device)
         self.is_stopped = stops > 0
-        if not np.isfinite(total + float(gradient_norm)):
+        if not np.isfinite(sums[-1] + float(gradient_norm)):
             self._skip_step(own[-1], float(gradient_norm), packed)
             return False
         self.state.num_bad_steps = 0
         window = self.state.window
         window.num_sketches += self.config.train.global_batch
-        window.mixture += mixture
-        window.pen += pen
-        window.divergence += divergence
-        window.total += total
+        for name, value in zip(losses._fields, sums, strict=True):
+            window.sums[name] = window.sums.get(name, 0.0) + value
         return True
 
     def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
@@ -130,11 +132,11 @@ class Session:
         """Log the losses since the last such line, averaged, with the last step's gradient norm, and start a new
         window."""
         window = self.state.window
-        sums = {"loss": window.total, "mixture": window.mixture, "pen": window.pen, "divergence": window.divergence}
-        # All steps of the window may have been skipped.
-        means: Record = {
-            name: value / window.num_sketches if window.num_sketches else None for name, value in sums.items()
-        }
+        *others, total = self.engine.model.loss_names
+        means: Record = {}
+        for name, term in (("loss", total), *((name, name) for name in others)):
+            # All steps of the window may have been skipped.
+            means[name] = window.sums[term] / window.num_sketches if window.num_sketches else None
         means["skipped_steps"] = self.state.num_skipped_steps
         self.log(
             "train", {**means, "gradient_norm": float(gradient_norm), "learning_rate": learning_rate, **performance}

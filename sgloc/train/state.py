@@ -5,14 +5,11 @@ from dataclasses import dataclass, field
 
 @dataclass
 class LossWindow:
-    """Losses summed over the steps since the last line of metrics, of all ranks, in nats; they average to what the line
-    says."""
+    """Loss terms summed over the steps since the last line of metrics, of all ranks, by their names; divided by the
+    number of sketches they are what the line says."""
 
     num_sketches: int = 0
-    mixture: float = 0.0
-    pen: float = 0.0
-    divergence: float = 0.0
-    total: float = 0.0
+    sums: dict[str, float] = field(default_factory=dict)
 
 
 @dataclass

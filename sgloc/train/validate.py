@@ -6,13 +6,13 @@ import numpy as np
 import torch
 
 from sgloc import dist
-from sgloc.data.batch import Preparation
 from sgloc.data.reader import BadShardError, ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import DataError
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.nn.trainable import Trainable
 from sgloc.train.feed import agree_on_bad_shard
 from sgloc.train.loggers.terminal import tell
+from sgloc.train.task import Prepare
 
 
 class Validation:
@@ -31,7 +31,7 @@ class Validation:
     def __init__(
         self,
         reader: ShardReader,
-        prepare: Preparation,
+        prepare: Prepare,
         limit: int,
         batch_size: int,
         rank: int,
@@ -45,7 +45,7 @@ class Validation:
 
     @torch.no_grad()
     def __call__(
-        self, model: SketchGloc, device: torch.device, autocast: bool, stop: Callable[[], bool]
+        self, model: Trainable, device: torch.device, autocast: bool, stop: Callable[[], bool]
     ) -> dict[str, float] | None:
         """Mean loss terms a sketch in nats, the same on all ranks. All ranks must call it.
 
@@ -64,7 +64,7 @@ class Validation:
         was_training = model.training
         model.eval()
         while True:
-            sums, error = [0.0, 0.0, 0.0, 0.0], None
+            sums, error = [0.0] * len(model.loss_names), None
             try:
                 sums = self._sums(model, device, autocast, stop)
             except BadShardError as bad:
@@ -74,22 +74,22 @@ class Validation:
                 break
             self._skip(shard)
         model.train(was_training)
-        names = ("mixture", "pen", "divergence", "loss")
+        names = (*model.loss_names[:-1], "loss")
         *totals, stops = dist.sum_over_ranks([*sums, float(stop())], device)
         if stops > 0:
             return None
         return {name: total / len(self.chosen) for name, total in zip(names, totals, strict=True)}
 
-    def _sums(self, model: SketchGloc, device: torch.device, autocast: bool, stop: Callable[[], bool]) -> list[float]:
+    def _sums(self, model: Trainable, device: torch.device, autocast: bool, stop: Callable[[], bool]) -> list[float]:
         """Loss terms of this rank's sketches, added up; of some of them if it is to leave off."""
         count = len(self.chosen)
         mine = self.chosen[count * self.rank // self.world_size : count * (self.rank + 1) // self.world_size]
-        sums = [0.0, 0.0, 0.0, 0.0]
+        sums = [0.0] * len(model.loss_names)
         for packed in fixed_batches(self.reader, mine, batch_size=self.batch_size):
             if stop():
                 break
             with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                losses = model(self.prepare(packed, device))
+                losses = model(self.prepare(self.prepare.load(packed), device))
             sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
         return sums
 

@@ -21,7 +21,7 @@ from sgloc.bench.scaling import Collectives, Costs, Lengths, bytes_sent, shares,
 from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.errors import ConfigError
 from sgloc.train.engine import open_engine
-from sgloc.train.opening import build_model
+from sgloc.train.task import build_model
 
 CPU = torch.device("cpu")
 TINY = Config(

@@ -4,14 +4,14 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
-from sgloc.config import Config
-from sgloc.nn.sketchgloc import LossSums, SketchGloc
-from sgloc.sketch.ragged import SketchBatch
+from sgloc.config import RunConfig
+from sgloc.nn.trainable import Trainable
 from sgloc.train.engine.protocol import meta
 
 
@@ -20,7 +20,7 @@ class DDPEngine:
 
     name = "DDP"
 
-    def __init__(self, model: SketchGloc, config: Config, device: torch.device, world_size: int) -> None:
+    def __init__(self, model: Trainable, config: RunConfig, device: torch.device, world_size: int) -> None:
         self.model = model
         self.config, self.device = config, device
         if config.train.compile:
@@ -45,35 +45,26 @@ class DDPEngine:
         arrived, and the layout decides in which order the ranks' gradients are summed. Were that pass a training step,
         a resumed run would sum in another order than one never stopped.
         """
-        toy = SketchBatch(
-            points=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
-            targets=torch.tensor([[0.0, 0.0], [1.0, 1.0]]),
-            pen_lift=torch.tensor([False, True]),
-            node_offsets=torch.tensor([0, 2]),
-            sketch_node_offsets=torch.tensor([0, 1]),
-            sketch_point_offsets=torch.tensor([0, 2]),
-            random_key=torch.tensor([0]),
-        )
         # In evaluation mode batch norm's running statistics stay as they are. There the code's variance shows in the
         # divergence alone, and DDP waits for every weight's gradient.
         self.model.eval()
-        losses: LossSums = self.replica(toy.to(device=self.device))
-        (losses.total + losses.divergence).backward()
+        losses = self.replica(self.model.toy_batch().to(device=self.device))
+        torch.stack([term for term in losses if term.requires_grad]).sum().backward()
         self.model.train()
         self.optimizer.zero_grad()
 
-    def backward(self, sketches: SketchBatch) -> tuple[LossSums, Tensor]:
+    def backward(self, batch: Any) -> tuple[Any, Tensor]:
         """See `Engine.backward`."""
         train = self.config.train
         self.optimizer.zero_grad()
         # Batch norm's statistics are moved by the forward pass already.
         self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            losses: LossSums = self.replica(sketches, train.accumulation, train.checkpoint_decoder)
+            losses = self.replica(batch, train.accumulation, train.checkpoint_decoder)
         (losses.total * self.loss_factor).backward()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.norm = torch.nn.utils.get_total_norm(gradients)
-        return LossSums(*(term.detach() for term in losses)), self.norm
+        return losses._make(term.detach() for term in losses), self.norm
 
     def update(self, learning_rate: float) -> None:
         """See `Engine.update`."""
@@ -103,7 +94,7 @@ class DDPEngine:
         for name, tensor in tensors:
             own[name].copy_(tensor)
 
-    def whole_model(self) -> AbstractContextManager[SketchGloc]:
+    def whole_model(self) -> AbstractContextManager[Trainable]:
         """See `Engine.whole_model`."""
         return contextlib.nullcontext(self.model)
 

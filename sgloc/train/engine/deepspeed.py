@@ -9,16 +9,16 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import ModuleType
+from typing import Any
 
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
-from sgloc.nn.sketchgloc import LossSums, SketchGloc
-from sgloc.sketch.ragged import SketchBatch
+from sgloc.nn.trainable import Trainable
 from sgloc.train.engine.deepspeed_options import Options, fill_in
 from sgloc.train.engine.protocol import meta
 
@@ -65,14 +65,14 @@ def _told_of(device: torch.device) -> Iterator[None]:
 class _Step(nn.Module):
     """The pass forward of a training step. DeepSpeed turns autocast off around the module that it is given."""
 
-    def __init__(self, model: SketchGloc, config: Config, device: torch.device) -> None:
+    def __init__(self, model: Trainable, config: RunConfig, device: torch.device) -> None:
         super().__init__()
         self.model, self.train_config, self.device_type = model, config.train, device.type
 
-    def forward(self, sketches: SketchBatch) -> LossSums:
+    def forward(self, batch: Any) -> Any:
         train = self.train_config
         with torch.autocast(self.device_type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            return self.model(sketches, train.accumulation, train.checkpoint_decoder)  # type: ignore[no-any-return]
+            return self.model(batch, train.accumulation, train.checkpoint_decoder)
 
 
 class DeepSpeedEngine:
@@ -96,7 +96,7 @@ class DeepSpeedEngine:
     """
 
     def __init__(
-        self, model: SketchGloc, config: Config, device: torch.device, world_size: int, chosen: Options
+        self, model: Trainable, config: RunConfig, device: torch.device, world_size: int, chosen: Options
     ) -> None:
         deepspeed = import_deepspeed(device)
         self.deepspeed, self.model, self.device, self.stage = deepspeed, model, device, int(chosen["stage"])
@@ -150,14 +150,14 @@ class DeepSpeedEngine:
         modifier = 0 if to_change else None
         return self.deepspeed.zero.GatheredParameters(parameters, modifier, enabled=enabled)  # type: ignore[no-any-return]
 
-    def backward(self, sketches: SketchBatch) -> tuple[LossSums, Tensor]:
+    def backward(self, batch: Any) -> tuple[Any, Tensor]:
         """See `Engine.backward`."""
         # Batch norm's statistics are moved by the forward pass already.
         self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         with self._gathered(*self.model.parameters()):
-            losses: LossSums = self.engine(sketches)
+            losses = self.engine(batch)
             self.engine.backward(losses.total * self.loss_factor)
-        return LossSums(*(term.detach() for term in losses)), self._gradient_norm()
+        return losses._make(term.detach() for term in losses), self._gradient_norm()
 
     def _gradient_norm(self) -> Tensor:
         if self.stage == 0:
@@ -245,7 +245,7 @@ class DeepSpeedEngine:
             self.deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
 
     @contextlib.contextmanager
-    def whole_model(self) -> Iterator[SketchGloc]:
+    def whole_model(self) -> Iterator[Trainable]:
         """See `Engine.whole_model`."""
         with self._gathered(*self.model.parameters()):
             yield self.model
@@ -266,7 +266,7 @@ class DeepSpeedEngine:
         gc.collect()
 
 
-def _layout(model: SketchGloc) -> dict[str, Tensor]:
+def _layout(model: Trainable) -> dict[str, Tensor]:
     """See `Engine.layout`."""
     layout = {f"model.{name}": meta(tensor) for name, tensor in model.state_dict().items()}
     for name, parameter in model.named_parameters():

@@ -8,7 +8,7 @@ from typing import Any
 
 import fsspec
 
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 
 Options = dict[str, Any]
@@ -36,7 +36,7 @@ _OFF = MappingProxyType({"enabled": False})
 _CHOSEN_FOR_THEM = MappingProxyType({"stage": 0, "overlap_comm": False})
 
 
-def read_options(path: str, config: Config, world_size: int) -> Options:
+def read_options(path: str, config: RunConfig, world_size: int) -> Options:
     """Read the file that train.deepspeed names.
 
     Args:
@@ -67,7 +67,7 @@ def read_options(path: str, config: Config, world_size: int) -> Options:
     return chosen
 
 
-def fill_in(chosen: Options, config: Config, world_size: int) -> Options:
+def fill_in(chosen: Options, config: RunConfig, world_size: int) -> Options:
     """DeepSpeed's whole configuration.
 
     Args:
@@ -91,12 +91,12 @@ def fill_in(chosen: Options, config: Config, world_size: int) -> Options:
     }
 
 
-def _share(config: Config, world_size: int) -> int:
+def _share(config: RunConfig, world_size: int) -> int:
     """The most drawings that a rank has of a batch."""
     return -(-config.train.global_batch // world_size)
 
 
-def _ours(config: Config, world_size: int) -> dict[str, tuple[object, str]]:
+def _ours(config: RunConfig, world_size: int) -> dict[str, tuple[object, str]]:
     """What the run's configuration says, by the field that could say otherwise, and in words."""
     train, optimizer = config.train, config.optimizer
     share = -(-_share(config, world_size) // train.accumulation)

@@ -5,16 +5,16 @@ import contextlib
 import torch
 
 from sgloc import dist
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.nn.trainable import Trainable
 from sgloc.train.engine.ddp import DDPEngine
 from sgloc.train.engine.deepspeed import DeepSpeedEngine, import_deepspeed
 from sgloc.train.engine.deepspeed_options import read_options
 from sgloc.train.engine.protocol import Engine
 
 
-def prepare_engine(config: Config, device: torch.device) -> None:
+def prepare_engine(config: RunConfig, device: torch.device) -> None:
     """Import what the engine needs, to be called before there is a process group: DeepSpeed takes that as a default of
     arguments, so that gloo's threads would outlive it and might abort the process as it ends."""
     if config.train.deepspeed:
@@ -23,7 +23,7 @@ def prepare_engine(config: Config, device: torch.device) -> None:
             import_deepspeed(device)
 
 
-def open_engine(model: SketchGloc, config: Config, device: torch.device, world_size: int) -> Engine:
+def open_engine(model: Trainable, config: RunConfig, device: torch.device, world_size: int) -> Engine:
     """The engine to train a model with. All ranks must call it together.
 
     Args:

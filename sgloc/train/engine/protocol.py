@@ -2,13 +2,12 @@
 
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from sgloc.nn.sketchgloc import LossSums, SketchGloc
-from sgloc.sketch.ragged import SketchBatch
+from sgloc.nn.trainable import Trainable
 
 
 class Engine(Protocol):
@@ -22,17 +21,17 @@ class Engine(Protocol):
     """
 
     name: str
-    model: SketchGloc
+    model: Trainable
 
-    def backward(self, sketches: SketchBatch) -> tuple[LossSums, Tensor]:
+    def backward(self, batch: Any) -> tuple[Any, Tensor]:
         """The gradient of the global batch's mean loss, from this rank's share of it.
 
         Args:
-            sketches: the share, on the device.
+            batch: the share, on the device, as the model wants it.
 
         Returns:
-            This rank's loss terms, and the norm of the whole gradient before clipping, 0-dimensional and the same on
-            all ranks.
+            This rank's loss terms, as the model gives them, and the norm of the whole gradient before clipping,
+            0-dimensional and the same on all ranks.
         """
         ...
 
@@ -58,7 +57,7 @@ class Engine(Protocol):
         """Take the values of all tensors of `layout`, which every rank is given whole, in the same order."""
         ...
 
-    def whole_model(self) -> AbstractContextManager[SketchGloc]:
+    def whole_model(self) -> AbstractContextManager[Trainable]:
         """Inside, every weight of the model is whole on every rank, to be read; each rank may call the model as often
         as it likes."""
         ...

@@ -5,7 +5,7 @@ import secrets
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.jsonl import JSONLines
@@ -16,12 +16,12 @@ from sgloc.train.loggers.terminal import Terminal
 from sgloc.train.loggers.wandb import WeightsAndBiases
 
 
-def shows_galleries(config: Config) -> bool:
+def shows_galleries(config: RunConfig) -> bool:
     """Whether there is anything that galleries are drawn for."""
     return config.log.gallery > 0 and (config.log.tensorboard or config.log.wandb != "disabled")
 
 
-def open_loggers(loggers: list[Logger], config: Config, resumed_step: int, wandb_id: str | None) -> str | None:
+def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wandb_id: str | None) -> str | None:
     """Open a run's loggers, none of which can stop it from then on. On rank 0 only.
 
     Args:

@@ -12,7 +12,7 @@ import threading
 from dataclasses import asdict
 from typing import Any
 
-from sgloc.config import Config
+from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.train.loggers.protocol import Record, scalars
 from sgloc.train.versions import versions
@@ -43,7 +43,7 @@ class WeightsAndBiases:
 
     name = "Weights & Biases"
 
-    def __init__(self, config: Config, run_id: str, folder: str | None) -> None:
+    def __init__(self, config: RunConfig, run_id: str, folder: str | None) -> None:
         if importlib.util.find_spec("wandb") is None:
             raise ConfigError("log.wandb needs Weights & Biases; pip install wandb, or leave the option out")
         log = config.log

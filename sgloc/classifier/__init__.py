@@ -1,0 +1,1 @@
+"""Training and testing Sketch-a-Net, the classifier behind Rec (METHOD 10)."""
