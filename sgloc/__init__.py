@@ -3,13 +3,13 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from sgloc.nn.sketchgloc import SketchGloc
+    from sgloc.evaluate.pretrained import Pretrained
 
 __version__ = "0.1.0"
 
 
-def load_pretrained(path: str, device: str = "cpu") -> "SketchGloc":
-    """Load a trained model, in evaluation mode.
+def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
+    """Load a trained model, to encode, generate and reorganize sketches with.
 
     Args:
         path: folder or URL of a model that `sgloc checkpoint export` wrote; of a run, of which the best checkpoint is
@@ -25,4 +25,4 @@ def load_pretrained(path: str, device: str = "cpu") -> "SketchGloc":
     from sgloc.evaluate.load import load_model
     from sgloc.train.loggers.terminal import tell
 
-    return load_model(path, torch.device(device), tell).model
+    return load_model(path, torch.device(device), tell)

@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from sgloc import __version__
-from sgloc.cli import bench, checkpoint, data, doctor, generate, shards, train
+from sgloc.cli import bench, checkpoint, data, doctor, evaluate, generate, shards, train
 from sgloc.cli.parsing import fail, nearest, tell
 from sgloc.errors import SglocError
 
@@ -95,6 +95,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "train": train.train,
     "train-classifier": train.train_classifier,
     "generate": generate.generate,
+    "evaluate": evaluate.evaluate,
     "checkpoint": checkpoint.checkpoint,
     "doctor": doctor.doctor,
     "bench": bench.bench,

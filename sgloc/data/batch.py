@@ -153,15 +153,4 @@ class Preparation:
         points = targets
         if self.disturb_scale > 0:
             points = transform.disturb(targets, stroke_lengths, stroke_offsets, random_key, self.disturb_scale)
-        node_offsets, sketch_node_offsets = transform.split_nodes(stroke_lengths, stroke_offsets, self.max_node_points)
-        pen_lift = torch.zeros(len(targets), dtype=torch.bool, device=device)
-        pen_lift[offsets_from_lengths(stroke_lengths)[1:] - 1] = True
-        return SketchBatch(
-            points=points,
-            targets=targets,
-            pen_lift=pen_lift,
-            node_offsets=node_offsets,
-            sketch_node_offsets=sketch_node_offsets,
-            sketch_point_offsets=point_offsets,
-            random_key=random_key,
-        )
+        return SketchBatch.of_strokes(points, targets, stroke_lengths, stroke_offsets, self.max_node_points, random_key)

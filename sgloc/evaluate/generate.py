@@ -19,14 +19,13 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
 from sgloc.evaluate.load import load_model
-from sgloc.nn.decoder import PEN_LIFT
+from sgloc.evaluate.sketches import Polylines, polylines, polylines_of_rows
 from sgloc.nn.sampling import draw
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
 
 Row = Literal["original", "disturbed", "redrawn"]
-Polylines = list[npt.NDArray[np.float64]]
 
 _CANVAS = 255
 # From where to where an option can be; the upper ends only keep numbers finite and memory in bounds.
@@ -119,21 +118,21 @@ def generate(
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
     """
-    trained = load_model(checkpoint, device, say)
-    model = trained.model
+    pretrained = load_model(checkpoint, device, say)
+    model = pretrained.model
     manifest = load_manifest(data)
     reader = ShardReader(data, manifest, options.split)
     count = min(options.count, reader.num_sketches)
     chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
     prepare = Preparation(
-        scale=trained.scale,
+        scale=pretrained.scale,
         seed=options.seed,
         disturb_scale=options.disturb_scale,
         max_node_points=model.config.max_node_points,
     )
     drawn: list[Drawn] = []
     for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
-        max_points = options.max_points or trained.longest_points
+        max_points = options.max_points or pretrained.longest_points
         drawn += redraw(
             model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=options.temperature
         )
@@ -179,25 +178,17 @@ def _describe(
     points, targets, pen_lift = (tensor.cpu() for tensor in (sketches.points, sketches.targets, sketches.pen_lift))
     result = []
     for index, (start, stop) in enumerate(itertools.pairwise(offsets)):
-        here, drawing = slice(start, stop), rows[index].cpu()
+        here = slice(start, stop)
         result.append(
             Drawn(
                 category=categories[int(packed.category[index])],
                 key_id=int(packed.key_id[index]),
-                original=_polylines(targets[here], pen_lift[here], scale),
-                disturbed=_polylines(points[here], pen_lift[here], scale),
-                redrawn=_polylines(drawing[:, :2], drawing[:, 2 + PEN_LIFT] > 0, scale),
+                original=polylines(targets[here], pen_lift[here], scale),
+                disturbed=polylines(points[here], pen_lift[here], scale),
+                redrawn=polylines_of_rows(rows[index], scale),
             )
         )
     return result
-
-
-def _polylines(points: Tensor, pen_lift: Tensor, scale: float) -> Polylines:
-    """Cut normalised points [n, 2] after each lift of the pen (bool [n]) and bring them back into the source's
-    units."""
-    coordinates = points.double().numpy() * scale
-    ends = np.flatnonzero(pen_lift.numpy()) + 1
-    return [line for line in np.split(coordinates, ends) if len(line)]
 
 
 def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[list[int]]]:

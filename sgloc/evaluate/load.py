@@ -1,7 +1,6 @@
 """A trained model from a checkpoint, or from what `sgloc checkpoint export` wrote."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -10,25 +9,11 @@ from torch import Tensor
 from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.evaluate.export import is_export, read_export
+from sgloc.evaluate.pretrained import Pretrained
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_manifest, use_checkpoint
 
 _PREFIX = "model."
-
-
-@dataclass(frozen=True)
-class Trained:
-    """A trained model.
-
-    Attributes:
-        model: in evaluation mode.
-        scale: of the data set that it was trained on (METHOD 1).
-        longest_points: points of the longest drawing there.
-    """
-
-    model: SketchGloc
-    scale: float
-    longest_points: int
 
 
 def _build(options: dict[str, Any], folder: str) -> SketchGloc:
@@ -42,7 +27,7 @@ def _build(options: dict[str, Any], folder: str) -> SketchGloc:
         ) from error
 
 
-def _load_export(folder: str) -> tuple[SketchGloc, float, int]:
+def _load_export(folder: str) -> Pretrained:
     about, tensors = read_export(folder)
     model = _build(about.model, folder)
     for name, own in model.state_dict().items():
@@ -50,19 +35,19 @@ def _load_export(folder: str) -> tuple[SketchGloc, float, int]:
         if found is None or (found.shape, found.dtype) != (own.shape, own.dtype):
             raise CheckpointError(f"{folder} is of another model: it has no tensor {name} like this program's")
         own.copy_(found)
-    return model, about.scale, about.longest_points
+    return Pretrained(model, about.scale, about.longest_points, str(about.data.get("identity", "")))
 
 
-def _load_checkpoint(folder: str) -> tuple[SketchGloc, float, int]:
+def _load_checkpoint(folder: str) -> Pretrained:
     manifest: CheckpointManifest = read_manifest(folder)
     model = _build(manifest.config.get("model", {}), folder)
     own: dict[str, Tensor] = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
     for name, tensor in load_tensors(folder, manifest, own).items():
         own[name].copy_(tensor)
-    return model, manifest.scale, manifest.longest_points
+    return Pretrained(model, manifest.scale, manifest.longest_points, manifest.data_identity)
 
 
-def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> Trained:
+def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> Pretrained:
     """Load a model for evaluation.
 
     Args:
@@ -75,7 +60,8 @@ def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> T
     """
     with torch.no_grad():
         if is_export(path):
-            model, scale, longest_points = _load_export(path)
+            pretrained = _load_export(path)
         else:
-            _, (model, scale, longest_points) = use_checkpoint(path, _load_checkpoint, say)
-    return Trained(model.to(device).eval(), scale, longest_points)
+            _, pretrained = use_checkpoint(path, _load_checkpoint, say)
+    pretrained.model.to(device).eval()
+    return pretrained

@@ -5,6 +5,9 @@ from dataclasses import dataclass, fields
 import torch
 from torch import Tensor
 
+from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.sketch.transform import split_nodes
+
 
 @dataclass(frozen=True)
 class SketchBatch:
@@ -27,6 +30,39 @@ class SketchBatch:
     sketch_node_offsets: Tensor
     sketch_point_offsets: Tensor
     random_key: Tensor
+
+    @classmethod
+    def of_strokes(
+        cls,
+        points: Tensor,
+        targets: Tensor,
+        stroke_lengths: Tensor,
+        sketch_stroke_offsets: Tensor,
+        max_node_points: int | None,
+        random_key: Tensor,
+    ) -> "SketchBatch":
+        """A batch of these points, cut into strokes and nodes (METHOD 2).
+
+        Args:
+            points, targets: float [P, 2], see above.
+            stroke_lengths: int64 [strokes], points of each stroke, at least 1.
+            sketch_stroke_offsets: int64 [B+1], where each sketch's strokes begin.
+            max_node_points: the most points in a node; None: a node is a whole stroke.
+            random_key: int64 [B].
+        """
+        stroke_offsets = offsets_from_lengths(stroke_lengths)
+        pen_lift = torch.zeros(len(targets), dtype=torch.bool, device=targets.device)
+        pen_lift[stroke_offsets[1:] - 1] = True
+        node_offsets, sketch_node_offsets = split_nodes(stroke_lengths, sketch_stroke_offsets, max_node_points)
+        return cls(
+            points=points,
+            targets=targets,
+            pen_lift=pen_lift,
+            node_offsets=node_offsets,
+            sketch_node_offsets=sketch_node_offsets,
+            sketch_point_offsets=stroke_offsets[sketch_stroke_offsets],
+            random_key=random_key,
+        )
 
     def __len__(self) -> int:
         return len(self.random_key)

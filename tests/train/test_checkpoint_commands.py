@@ -195,7 +195,7 @@ def test_an_exported_model_is_read_back(
     printed(capsys, "export", model_dir, "--out", out)
     model = make_model("hyper")
     for path in (out, f"{out}/", str(model_dir), str(step_path(model_dir, 1))):
-        loaded = load_pretrained(path)
+        loaded = load_pretrained(path).model
         assert not loaded.training
         assert same_weights(loaded, model)
     exported, saved = (load_model(path, CPU, print) for path in (out, str(model_dir)))

@@ -1,0 +1,73 @@
+"""Ret: at which rank a generated sketch's own original is found by its code (METHOD 10).
+
+No array of queries x gallery x code width is made, and none of queries x gallery: distances are computed a tile at a
+time by matrix products, in float32. Where rounding could decide, they are computed again in float64, so that a rank
+depends neither on the tiles nor on the number of processes.
+"""
+
+import torch
+from torch import Tensor
+
+_QUERIES = 1024
+_TILE = 8192
+# Pairs whose distance is computed again at once, and rows in which such are looked for.
+_PAIRS, _ROWS = 65536, 64
+
+
+def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
+    """How many codes of the gallery are nearer to each query than its own original's; of equally near ones those that
+    stand before it.
+
+    Args:
+        queries: float32 [n, Z]; a row that is not finite has the last rank.
+        own: int64 [n], which row of the gallery is the query's original's.
+        gallery: float32 [N, Z], finite.
+
+    Returns:
+        int64 [n], from 0 to N - 1.
+    """
+    ranks = torch.full_like(own, len(gallery) - 1)
+    finite = torch.isfinite(queries).all(1).nonzero()[:, 0]
+    # Without what all have in common, fewer digits are lost.
+    center = gallery.double().mean(0).float()
+    half = (gallery - center).square().sum(1) / 2
+    longest = half.max()
+    for chosen in finite.split(_QUERIES):
+        query, mine = queries[chosen], own[chosen]
+        centered, original = query - center, gallery[mine] - center
+        score = half[mine] - (centered * original).sum(1)
+        # A bound of what float32 can get wrong in a score, twice.
+        width = gallery.shape[1] + 4
+        margin = width * 2.0**-22 * (torch.sqrt(centered.square().sum(1) * 2 * longest) + longest)
+        # So that one product gives half the squared distance, but for what all of a query's have in common, less that
+        # from its own original.
+        left = torch.cat([-centered, torch.ones_like(score)[:, None], -score[:, None]], dim=1)
+        count = torch.zeros_like(mine)
+        for start in range(0, len(gallery), _TILE):
+            tile = slice(start, start + _TILE)
+            right = torch.cat([gallery[tile] - center, half[tile, None], torch.ones_like(half[tile, None])], dim=1)
+            farther = left @ right.t()
+            is_here = ((mine >= start) & (mine < start + _TILE)).nonzero()[:, 0]
+            farther[is_here, mine[is_here] - start] = torch.inf
+            nearer, not_farther = _count_below(farther, -margin), _count_below(farther, margin)
+            count += nearer
+            for row in (not_farther > nearer).nonzero()[:, 0].split(_ROWS):
+                unsure = (farther[row].abs() <= margin[row, None]).nonzero()
+                for pairs in unsure.split(_PAIRS):
+                    which, other = row[pairs[:, 0]], start + pairs[:, 1]
+                    count.index_add_(0, which, _is_before(query[which], mine[which], other, gallery).long())
+        ranks[chosen] = count
+    return ranks
+
+
+def _count_below(values: Tensor, limit: Tensor) -> Tensor:
+    """How many of each row's values [n, N] are at most its limit [n]; int64 [n]. Counted in float32, which is several
+    times faster than in integers and exact up to 2**24."""
+    is_below = torch.le(values, limit[:, None], out=torch.empty_like(values))
+    return (is_below @ values.new_ones(values.shape[1])).long()
+
+
+def _is_before(query: Tensor, own: Tensor, other: Tensor, gallery: Tensor) -> Tensor:
+    """Whether another code [n] of the gallery comes before the own one [n] for queries [n, Z]; bool [n]."""
+    distance, limit = ((query.double() - gallery[which].double()).square().sum(1) for which in (other, own))
+    return (distance < limit) | ((distance == limit) & (other < own))

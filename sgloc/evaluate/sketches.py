@@ -1,0 +1,91 @@
+"""Sketches as people have them, stroke-3 and polylines, and as the model has them (METHOD 1)."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sgloc import random
+from sgloc.errors import DataError
+from sgloc.nn.decoder import PEN_LIFT
+from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.sketch.ragged import SketchBatch
+from sgloc.sketch.transform import MOST_OFFSET
+
+Polylines = list[npt.NDArray[np.float64]]
+Stroke3 = npt.NDArray[np.integer | np.floating]
+
+
+def polylines_of_stroke3(sketch: Stroke3, number: int = 0) -> Polylines:
+    """One float64 [n, 2] array of absolute (x, y) a stroke, offsets beyond +-1000 clipped to it.
+
+    Args:
+        sketch: [N, 3], rows (dx, dy, pen_lift) in the source's units.
+        number: of the sketch, to name it by.
+
+    Raises:
+        DataError: if it is not that.
+    """
+    rows = np.asarray(sketch)
+    if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) == 0:
+        raise DataError(f"sketch {number} has shape {rows.shape}; give stroke-3, [points, 3] with at least one point")
+    if rows.dtype.kind not in "iuf" or not np.isfinite(rows).all():
+        raise DataError(f"sketch {number} holds what is not a finite number; give rows (dx, dy, pen_lift)")
+    points = np.cumsum(np.clip(rows[:, :2].astype(np.float64), -MOST_OFFSET, MOST_OFFSET), axis=0)
+    ends = np.flatnonzero(rows[:-1, 2]) + 1
+    return np.split(points, ends)
+
+
+def stroke3_of_polylines(polylines: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
+    """Rows (dx, dy, pen_lift), float32 [N, 3], of strokes [n, 2] of absolute (x, y); [0, 3] of none."""
+    if not polylines:
+        return np.zeros((0, 3), dtype=np.float32)
+    points = np.concatenate(polylines)
+    rows = np.zeros((len(points), 3))
+    rows[:, :2] = np.diff(points, axis=0, prepend=np.zeros((1, 2)))
+    rows[np.cumsum([len(line) for line in polylines]) - 1, 2] = 1
+    return rows.astype(np.float32)
+
+
+def batch_of(
+    sketches: Sequence[Sequence[npt.NDArray[np.floating]]],
+    scale: float,
+    max_node_points: int | None,
+    random_key: Tensor,
+    device: torch.device,
+) -> SketchBatch:
+    """Sketches as the model reads them, undisturbed.
+
+    Args:
+        sketches: each at least one stroke, [n, 2] of absolute (x, y) in the source's units.
+        scale: by which they are divided.
+        max_node_points: the most points in a node; None: a node is a whole stroke.
+        random_key: int64 [B].
+        device: to put them on.
+    """
+    strokes = [stroke for sketch in sketches for stroke in sketch]
+    points = torch.from_numpy(np.concatenate(strokes) / scale).float().to(device)
+    lengths = torch.tensor([len(stroke) for stroke in strokes], device=device)
+    offsets = offsets_from_lengths(torch.tensor([len(sketch) for sketch in sketches], device=device))
+    return SketchBatch.of_strokes(points, points, lengths, offsets, max_node_points, random_key.to(device))
+
+
+def polylines(points: Tensor, pen_lift: Tensor, scale: float) -> Polylines:
+    """Cut normalised points [n, 2] after each lift of the pen (bool [n]) and bring them back into the source's
+    units."""
+    coordinates = points.double().numpy() * scale
+    ends = np.flatnonzero(pen_lift.numpy()) + 1
+    return [line for line in np.split(coordinates, ends) if len(line)]
+
+
+def polylines_of_rows(rows: Tensor, scale: float) -> Polylines:
+    """The strokes of stroke-5 rows [n, 5], in the source's units."""
+    rows = rows.cpu()
+    return polylines(rows[:, :2], rows[:, 2 + PEN_LIFT] > 0, scale)
+
+
+def keys_of(seed: int, count: int) -> Tensor:
+    """Random keys of sketches that have no number of their own, int64 [count]."""
+    return random.fold(random.fold(seed, 0), torch.arange(count))
