@@ -17,12 +17,19 @@ def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
         device: where to put it, as torch spells it: "cpu", "cuda", "cuda:1".
 
     Raises:
-        SglocError: if there is no such model there.
+        SglocError: if there is no such model there, or no such device.
     """
     # They take seconds, which `import sgloc` must not.
     import torch
 
+    from sgloc.errors import ConfigError
     from sgloc.evaluate.load import load_model
     from sgloc.train.loggers.terminal import tell
 
-    return load_model(path, torch.device(device), tell)
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except (RuntimeError, AssertionError) as error:
+        said = " ".join(str(error).split())
+        raise ConfigError(f"device {device!r} cannot be had here ({said}); give another, such as 'cpu'") from error
+    return load_model(path, place, tell)

@@ -39,6 +39,7 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
         # A bound of what float32 can get wrong in a score, twice.
         width = gallery.shape[1] + 4
         margin = width * 2.0**-22 * (torch.sqrt(centered.square().sum(1) * 2 * longest) + longest)
+        margin = margin.clamp(min=torch.finfo(margin.dtype).tiny)
         # So that one product gives half the squared distance, but for what all of a query's have in common, less that
         # from its own original.
         left = torch.cat([-centered, torch.ones_like(score)[:, None], -score[:, None]], dim=1)

@@ -142,8 +142,8 @@ def evaluate(
 
 @contextlib.contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Inside, a process computes with one thread on a CPU: the last digit of a product depends on their number, and with
-    it may a drawing. More cores are used by more processes."""
+    """Inside, a process computes with one thread on a CPU: the last digit of a product, and with it a drawing, may
+    depend on their number. More cores are used by more processes."""
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -315,7 +315,8 @@ def _outcome(storage: Storage, num_parts: int, task: EvaluationTask, ranks: npt.
     kept: dict[str, list[Array]] = {}
     for number in range(num_parts):
         part = _read_part(storage, number) or {}
-        part[f"{task.name}.is_empty"] = np.isnan(part[f"{task.name}.query"]).any(axis=1)
+        is_empty: Array = np.isnan(part[f"{task.name}.query"]).any(axis=1)  # type: ignore[assignment]
+        part[f"{task.name}.is_empty"] = is_empty
         for name, array in part.items():
             # The codes are the greater part of it, and have done their work.
             if array.ndim == 1:

@@ -1,0 +1,244 @@
+"""`sgloc evaluate`: the same numbers by any number of ranks and after any stop, and what they mean."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from sgloc.classifier.load import load_classifier
+from sgloc.classifier.task import ClassifierTask
+from sgloc.cli import main
+from sgloc.data.batch import Preparation
+from sgloc.data.manifest import load_manifest
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
+from sgloc.errors import ConfigError
+from sgloc.evaluate.generate import redraw
+from sgloc.evaluate.load import load_model
+from sgloc.evaluate.placing import placing_moves
+from sgloc.evaluate.run import EvaluateOptions, evaluate
+from sgloc.evaluate.sketches import stroke3_of_polylines
+from sgloc.evaluate.tasks import EvaluationTask, parse_tasks
+from sgloc.train.loop import train
+from tests.checkpoints import make_model, save_model, single_process
+from tests.commands import Said
+from tests.train.test_classifier import make_config
+
+CPU = torch.device("cpu")
+TASKS = "synthesis,reorganization:0.2"
+
+
+@pytest.fixture(scope="module")
+def judge(sample_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    run_dir = tmp_path_factory.mktemp("judge")
+    train(make_config(sample_shards, run_dir, num_steps=2, validate_every=2), "auto", ClassifierTask())
+    return str(run_dir)
+
+
+@pytest.fixture(scope="module")
+def checkpoint(sample_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+    model = make_model()
+    # Or tanh would be 1 to the last digit, and many codes the same.
+    dict(model.named_buffers())["encoder.batch_norm.running_var"].fill_(3000.0)
+    return str(save_model(tmp_path_factory.mktemp("model"), sample_shards, model))
+
+
+def words(checkpoint: str, shards: str, judge: str, out: Path, *others: str) -> list[str]:
+    options = {"checkpoint": checkpoint, "data": shards, "classifier": judge, "out": str(out), "tasks": TASKS}
+    options |= {"batch_size": "7", "resamples": "50"}
+    return ["evaluate", *(word for name, value in options.items() for word in (f"--{name}", value)), *others]
+
+
+@pytest.fixture(scope="module")
+def alone(checkpoint: str, sample_shards: str, judge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An evaluation by one process."""
+    out = tmp_path_factory.mktemp("alone") / "out"
+    main(words(checkpoint, sample_shards, judge, out))
+    return out
+
+
+def results(out: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((out / "results.json").read_text())
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("num_processes", [2, 4])
+def test_ranks_give_the_same_to_the_last_digit(
+    checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, num_processes: int
+) -> None:
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
+    command = [*launcher, "-m", "sgloc", *words(checkpoint, sample_shards, judge, tmp_path / "out")]
+    # Threads, too, may be as many as they like.
+    done = subprocess.run(
+        command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=150, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "out/results.json").read_bytes() == (alone / "results.json").read_bytes()
+    assert (tmp_path / "out/results.md").read_bytes() == (alone / "results.md").read_bytes()
+    assert (alone / "results.md").read_text().splitlines()[6] in done.stdout
+
+
+def test_the_numbers_are_what_they_are_called(checkpoint: str, sample_shards: str, judge: str, alone: Path) -> None:
+    """Sketch by sketch, through what generates, encodes and classifies elsewhere."""
+    pretrained, classifier = load_model(checkpoint, CPU, print), load_classifier(judge, CPU, print)
+    manifest = load_manifest(sample_shards)
+    reader = ShardReader(sample_shards, manifest, "test")
+    (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=100)
+    found = results(alone)
+    assert [one["task"] for one in found["tasks"]] == TASKS.split(",")
+    for one, scale in zip(found["tasks"], (0.0, 0.2), strict=True):
+        prepare = Preparation(pretrained.scale, 0, scale)
+        drawn = redraw(
+            pretrained.model,
+            packed,
+            prepare,
+            manifest.categories,
+            CPU,
+            max_points=pretrained.longest_points,
+            temperature=0,
+        )
+        gallery = pretrained.encode_polylines([sketch.original for sketch in drawn]).astype(np.float64)
+        hits: list[int] = []
+        given_hits: list[int] = []
+        right, moved, left, count = [], [], [], 0
+        for number, sketch in enumerate(drawn):
+            for ranks, strokes in ((hits, sketch.redrawn), (given_hits, sketch.disturbed)):
+                if strokes:
+                    (code,) = pretrained.encode([stroke3_of_polylines(strokes)])
+                    distances = np.square(code - gallery).mean(1)
+                    ranks.append(int((distances < distances[number]).sum()))
+                else:
+                    ranks.append(len(drawn) - 1)
+            right.append(classifier.classify([sketch.redrawn])[0] == packed.category[number])
+            points = np.concatenate([*sketch.original, [[0.0, 0.0]]])
+            size = np.ptp(points, axis=0).max()
+            moves = placing_moves(sketch.disturbed, sketch.redrawn)
+            for now, clean, move in list(zip(sketch.disturbed, sketch.original, moves, strict=True))[1:]:
+                moved.append(100 * np.linalg.norm(now[0] + move - clean[0]) / size)
+                left.append(100 * np.linalg.norm(now[0] - clean[0]) / size)
+            count += not sketch.redrawn
+        assert one["sketches"] == len(drawn) == 40
+        assert one["empty"] == count
+        for at in (1, 10, 50):
+            # A hit more or less: codes are computed in other batches here.
+            assert one["ret"][str(at)]["value"] == pytest.approx(np.mean(np.array(hits) < at), abs=0.026)
+            assert one["given_ret"][str(at)]["value"] == pytest.approx(np.mean(np.array(given_hits) < at), abs=0.026)
+        assert one["rec"]["value"] == pytest.approx(np.mean(right), abs=0.026)
+        assert one["distance"]["value"] == pytest.approx(np.mean(moved), rel=0.02)
+        assert one["given_distance"]["value"] == pytest.approx(np.mean(left), rel=1e-3, abs=1e-9)
+        for metric in (one["rec"], one["distance"], *one["ret"].values()):
+            assert metric["low"] <= metric["value"] <= metric["high"]
+        by_category = one["categories"]
+        assert list(by_category) == manifest.categories
+        assert sum(each["sketches"] for each in by_category.values()) == 40
+        mean = np.mean([each["rec"]["value"] for each in by_category.values()])
+        assert mean == pytest.approx(one["rec"]["value"])
+    synthesis, moved_task = found["tasks"]
+    assert synthesis["given_ret"]["1"]["value"] == 1.0
+    assert synthesis["given_distance"]["value"] == 0.0
+    assert moved_task["given_distance"]["value"] == pytest.approx(25, rel=0.2)
+
+
+def test_it_goes_on_where_it_was_stopped(
+    checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, given = tmp_path / "out", words(checkpoint, sample_shards, judge, tmp_path / "out")
+    main(given)
+    parts = sorted((out / "parts").iterdir())
+    assert len(parts) == 6
+    whole = {part: part.read_bytes() for part in parts}
+    (out / "results.json").unlink()
+    # One is missing, one was cut short, one is empty; the others are not done again.
+    parts[1].unlink()
+    parts[3].write_bytes(whole[parts[3]][:-100])
+    parts[4].write_bytes(b"")
+    kept = parts[0].stat().st_mtime_ns
+    capsys.readouterr()
+    main(given)
+    assert capsys.readouterr().err.count("batches are evaluated") == 3
+    assert {part: part.read_bytes() for part in parts} == whole
+    assert parts[0].stat().st_mtime_ns == kept
+    assert results(out)["tasks"] == results(alone)["tasks"]
+
+
+def test_other_weights_shards_or_options_are_another_evaluation(
+    checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, said: Said
+) -> None:
+    other = str(save_model(tmp_path / "other", sample_shards, make_model(seed=1)))
+    for given in (
+        words(other, sample_shards, judge, alone),
+        words(checkpoint, sample_shards, "", alone),
+        words(checkpoint, sample_shards, judge, alone, "--seed", "1"),
+        words(checkpoint, sample_shards, judge, alone, "--temperature", "0.5"),
+    ):
+        given = [word for pair in zip(given[1::2], given[2::2], strict=True) for word in pair if pair[1]]
+        assert "holds another evaluation" in said("evaluate", *given)
+
+
+def test_without_a_classifier_rec_is_not_measured(
+    checkpoint: str, sample_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = EvaluateOptions(tasks=(EvaluationTask(0.0),), count=9, num_resamples=10)
+    with single_process():
+        found = evaluate(
+            checkpoint, sample_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1, say=print
+        )
+    assert found is not None
+    (task,) = found["tasks"]
+    assert task["rec"] is None
+    assert task["sketches"] == 9
+    assert "| synthesis | 9 | - |" in (tmp_path / "results.md").read_text()
+
+
+def test_an_interval_holds_what_another_half_of_the_sketches_gives(alone: Path) -> None:
+    for task in results(alone)["tasks"]:
+        width = task["rec"]["high"] - task["rec"]["low"]
+        share = task["rec"]["value"]
+        assert width == pytest.approx(2 * 1.96 * np.sqrt(share * (1 - share) / 40), rel=0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("drawing", "not 'drawing'"),
+        ("reorganization", "not 'reorganization'"),
+        ("reorganization:-1", "not 'reorganization:-1'"),
+        ("reorganization:nan", "not 'reorganization:nan'"),
+        ("synthesis,synthesis", "names a task twice"),
+        ("", "not ''"),
+    ],
+)
+def test_tasks_that_cannot_be(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_tasks(text)
+
+
+def test_mistakes(
+    checkpoint: str, sample_shards: str, tiny_shards: str, judge: str, tmp_path: Path, said: Said
+) -> None:
+    def fails(**changes: str) -> str:
+        given = {"checkpoint": checkpoint, "data": sample_shards, "classifier": judge, "out": str(tmp_path / "out")}
+        return said(
+            "evaluate", *(word for name, value in {**given, **changes}.items() for word in (f"--{name}", value))
+        )
+
+    assert "was trained on other shards than" in fails(data=tiny_shards)
+    assert "is not of a classifier" in fails(classifier=checkpoint)
+    assert "batch_size must be from 1" in fails(batch_size="0")
+    assert "holds no complete checkpoint" in fails(checkpoint=str(tmp_path))
+    (tmp_path / "file").write_text("")
+    assert "cannot write to" in fails(out=str(tmp_path / "file" / "out"))
+
+
+def test_options_have_ranges() -> None:
+    for options in ({"count": -1}, {"num_resamples": 0}, {"temperature": -0.1}, {"max_points": -1}, {"seed": -1}):
+        with pytest.raises(ConfigError, match=f"{next(iter(options))} must be from"):
+            dataclasses.replace(EvaluateOptions(tasks=()), **options)
