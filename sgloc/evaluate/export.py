@@ -150,6 +150,22 @@ def export_model(path: str, folder: str, say: Callable[[str], None]) -> tuple[st
         card = _card(about, num_values)
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{found} does not say what model it is of ({error!r})") from error
+    write_export(folder, about, tensors, card)
+    return found, num_values
+
+
+def write_export(folder: str, about: About, tensors: dict[str, Tensor], card: str) -> None:
+    """Write the files of a model.
+
+    Args:
+        folder: folder or URL to write to; what is there under the same names is replaced.
+        about: for config.json.
+        tensors: the model's.
+        card: the text of README.md.
+
+    Raises:
+        DataError: if the folder cannot be written.
+    """
     files = {
         WEIGHTS: safetensors.torch.save(tensors, {"format": "pt"}),
         CONFIG: (json.dumps(dataclasses.asdict(about), indent=1) + "\n").encode(),
@@ -162,7 +178,6 @@ def export_model(path: str, folder: str, say: Callable[[str], None]) -> tuple[st
             patiently(lambda name=name, content=content: storage.write(name, [content]))  # type: ignore[misc]
     except Exception as error:  # A store's library may raise anything.
         raise DataError(f"cannot write to {folder} ({describe(error)}); give an --out that can be written") from error
-    return found, num_values
 
 
 def is_export(path: str) -> bool:

@@ -1,0 +1,32 @@
+"""`sgloc import-tf`."""
+
+from sgloc.cli.parsing import fail, new_parser, parse
+
+
+def import_tf(words: list[str]) -> None:
+    """Make a model of a checkpoint of the original TensorFlow 1 program: pip install 'sgloc[tf]' first."""
+    parser = new_parser("import-tf", import_tf)
+    parser.add_argument("folder", help="local folder with vector-N.index, vector-N.data-* and model_config.json")
+    parser.add_argument("--out", required=True, help="folder or URL to write to")
+    parser.add_argument(
+        "--scale", type=float, default=0.0, help="standard deviation of its data set's offsets, which it does not store"
+    )
+    parser.add_argument("--data", default="", type=str, help="shards of that data set, whose scale is taken")
+    parser.add_argument(
+        "--max_points", type=int, default=0, help="of a drawing; 0: as --data or the original's max_seq_len tell"
+    )
+    options = parse(parser, words, "folder", "out")
+    if (options.scale != 0) == bool(options.data):
+        fail(parser.prog, "the original does not store its scale; give either --scale or --data")
+    from sgloc.data.manifest import load_manifest
+    from sgloc.evaluate.import_tf import import_tf as run
+
+    scale, longest, licence = options.scale, options.max_points, ""
+    if options.data:
+        manifest = load_manifest(options.data)
+        scale, longest, licence = manifest.scale, longest or manifest.longest_points, manifest.licence
+    done = run(options.folder, options.out, scale, longest, licence)
+    print(
+        f"{options.out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}; {done.num_left} variables "
+        f"of its training are left out; sgloc.load_pretrained({options.out!r}) gives the model"
+    )
