@@ -1,0 +1,40 @@
+"""`sgloc reorganize`."""
+
+import functools
+import sys
+
+from sgloc.cli.parsing import new_parser, parse
+
+
+def reorganize(words: list[str]) -> None:
+    """Put the strokes of your own drawing where they belong: SVG in, SVG out, and a picture of before and after.
+
+    The drawing is an .svg file; an .ndjson file with a drawing a line, as QuickDraw has them; or a .json file, a list
+    of strokes, each a list of points [x, y]. Its own strokes are moved, and the model redraws it. The first stroke
+    stays where it is.
+    """
+    parser = new_parser("reorganize", reorganize)
+    parser.add_argument("drawing", help="path or URL of the drawing")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        help="a checkpoint; a run's folder, of which the best is taken; or an exported model's folder",
+    )
+    parser.add_argument("--out", required=True, help="folder or URL to write to")
+    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy; above: sample, 0.24 as published")
+    parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
+    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    options = parse(parser, words, "drawing", "checkpoint", "out")
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.evaluate.load import load_model
+    from sgloc.evaluate.reorganize import PICTURE, reorganize_file
+
+    device = select_device(options.device, resolve_placement({}))
+    pretrained = load_model(options.checkpoint, device, functools.partial(print, file=sys.stderr))
+    done = reorganize_file(pretrained, options.drawing, options.out, temperature=options.temperature, seed=options.seed)
+    out = options.out.rstrip("/")
+    for one in done[:10]:
+        print(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))
+    if len(done) > 10:
+        print(f"and {len(done) - 10} drawings more")
+    print(f"{out}/{PICTURE}")

@@ -1,0 +1,91 @@
+"""`sgloc reorganize`: a user's own drawing in, its strokes where they belong out."""
+
+import json
+import xml.etree.ElementTree as ElementTree
+from pathlib import Path
+
+import matplotlib.image
+import numpy as np
+import pytest
+
+import sgloc
+from sgloc.cli import main
+from sgloc.evaluate.pretrained import Pretrained
+from sgloc.evaluate.reorganize import reorganize_strokes
+from sgloc.evaluate.sketches import polylines_of_stroke3, stroke3_of_polylines
+from tests.checkpoints import make_model, save_model
+from tests.commands import Said
+
+STROKES = [
+    np.array([[0.0, 0.0], [255.0, 0.0], [255.0, 120.0]]),
+    np.array([[40.0, 40.0], [90.0, 40.0]]),
+    np.array([[10.0, 200.0], [10.0, 100.0], [60.0, 100.0]]),
+]
+
+
+@pytest.fixture(scope="module")
+def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_shards: str) -> str:
+    return str(save_model(tmp_path_factory.mktemp("run"), tiny_shards, make_model(seed=2)))
+
+
+@pytest.fixture(scope="module")
+def pretrained(checkpoint: str) -> Pretrained:
+    return sgloc.load_pretrained(checkpoint)
+
+
+def test_it_is_what_the_python_api_gives(pretrained: Pretrained) -> None:
+    ((moved, redrawn),) = reorganize_strokes(pretrained, [STROKES])
+    sketch = stroke3_of_polylines(STROKES)
+    (kept,), (drawn,) = pretrained.reorganize([sketch], keep_strokes=True), pretrained.reorganize([sketch])
+    for one, other in zip(moved, polylines_of_stroke3(kept), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    for one, other in zip(redrawn, polylines_of_stroke3(drawn), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-3)
+    assert any(np.abs(one - before).max() > 1 for one, before in zip(moved, STROKES, strict=True))
+
+
+def test_the_canvas_does_not_matter(pretrained: Pretrained) -> None:
+    shift = np.array((-30.0, 12.0))
+    ((moved, redrawn),) = reorganize_strokes(pretrained, [STROKES])
+    ((other_moved, other_redrawn),) = reorganize_strokes(pretrained, [[stroke * 7.5 + shift for stroke in STROKES]])
+    for one, other in zip(moved + redrawn, other_moved + other_redrawn, strict=True):
+        np.testing.assert_allclose(other, one * 7.5 + shift, atol=1e-2)
+
+
+@pytest.mark.parametrize("form", ["svg", "json", "ndjson"])
+def test_the_files(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], form: str) -> None:
+    path = tmp_path / f"house.{form}"
+    if form == "svg":
+        lines = "".join(f'<polyline points="{" ".join(f"{x},{y}" for x, y in stroke)}"/>' for stroke in STROKES)
+        path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="300">{lines}</svg>')
+    elif form == "json":
+        path.write_text(json.dumps([stroke.tolist() for stroke in STROKES]))
+    else:
+        path.write_text(json.dumps({"drawing": [stroke.T.tolist() for stroke in STROKES]}))
+    out = tmp_path / "out"
+    main(["reorganize", str(path), "--checkpoint", checkpoint, "--out", str(out)])
+    assert {file.name for file in out.iterdir()} == {"house-moved.svg", "house-redrawn.svg", "before-after.png"}
+    said = capsys.readouterr().out
+    assert said == f"{out}/house-moved.svg, {out}/house-redrawn.svg\n{out}/before-after.png\n"
+    root = ElementTree.fromstring((out / "house-moved.svg").read_text())
+    moved = [
+        np.array([pair.split(",") for pair in line.attrib["points"].split()], dtype=float)
+        for line in root.iter("{http://www.w3.org/2000/svg}polyline")
+    ]
+    np.testing.assert_allclose(moved[0], STROKES[0], atol=0.01)
+    for stroke, before in zip(moved, STROKES, strict=True):
+        np.testing.assert_allclose(np.diff(stroke, axis=0), np.diff(before, axis=0), atol=0.05)
+    height, width, _ = matplotlib.image.imread(out / "before-after.png").shape
+    assert height > width > 200
+
+
+def test_mistakes(checkpoint: str, tmp_path: Path, said: Said) -> None:
+    path = tmp_path / "a.json"
+    path.write_text("[]")
+    assert "holds no stroke" in said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "out")
+    path.write_text("[[[0, 0], [1, 1]]]")
+    (tmp_path / "file").write_text("")
+    text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "file" / "out")
+    assert "cannot write to" in text
+    text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "o", "--temperature", "-1")
+    assert "temperature must be at least 0" in text
