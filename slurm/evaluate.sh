@@ -1,17 +1,20 @@
 #!/bin/bash
-# Redraws sketches with a trained model, on one node. From the folder that holds .venv, or with an environment active:
+# Measures a trained model on all test drawings: Rec, Ret and distances. From the folder that holds .venv, or with an
+# environment active:
 #
-#   sbatch --gpus-per-node=1 slurm/evaluate.sh --checkpoint runs/all345 --data /scratch/shards --out runs/all345/drawn
+#   sbatch --ntasks-per-node=8 --gpus-per-node=8 slurm/evaluate.sh --checkpoint runs/all345 --data /scratch/shards \
+#     --classifier runs/all345-classifier --out runs/all345/evaluated
 #
-# All options after the script's name are those of `sgloc generate`; those before it override the lines below. --out is to
-# be a folder or URL that outlives the job.
+# All options after the script's name are those of `sgloc evaluate`; those before it override the lines below. Each task is
+# a process of its own, with one of the GPUs; any number of them gives the same result. --out is to be a folder or URL that
+# outlives the job, and that all nodes see.
 
 #SBATCH --job-name=sgloc-evaluate
 #SBATCH --nodes=1
-#SBATCH --ntasks=1
+#SBATCH --ntasks-per-node=1
 #SBATCH --cpus-per-task=8
 #SBATCH --time=04:00:00
-# It writes the same again.
+# It goes on where it was.
 #SBATCH --requeue
 # What was said before is kept.
 #SBATCH --open-mode=append
@@ -19,14 +22,14 @@
 
 set -euo pipefail
 
-command=generate
+command=evaluate
 
 fail() {
     echo "evaluate.sh: $1" >&2
     exit 2
 }
 
-usage="submit it with: sbatch slurm/evaluate.sh --checkpoint runs/all345 --data /scratch/shards --out runs/all345/drawn"
+usage="submit it with: sbatch slurm/evaluate.sh --checkpoint runs/all345 --data /scratch/shards --out runs/all345/evaluated"
 
 [[ -n ${SLURM_JOB_ID:-} ]] || fail "this is not a Slurm job; $usage"
 for name in SLURM_SUBMIT_DIR SLURM_CPUS_PER_TASK; do
@@ -44,4 +47,4 @@ command -v sgloc >/dev/null || fail "there is no sgloc: $SLURM_SUBMIT_DIR has no
 
 echo "job $SLURM_JOB_ID on $(hostname), start ${SLURM_RESTART_COUNT:-0}" >&2
 export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
-exec sgloc "$command" "$@"
+exec srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 sgloc "$command" "$@"

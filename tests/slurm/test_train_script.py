@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from sgloc.cli import main
+from tests.checkpoints import make_model, save_model
 from tests.slurm.cluster import Cluster
 from tests.train.launch import losses, records, tiny_options
 
@@ -112,14 +114,25 @@ def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Pa
         ((TRAIN,), "train.sh: the options of `sgloc train` are missing; submit it with: sbatch"),
         ((TRAIN, "--train.sed", "1"), "sgloc train: unrecognized arguments: --train.sed 1; did you mean 'train.seed'?"),
         ((TRAIN, "--data.path", "nosuch"), "sgloc train: nosuch/manifest.json does not exist; give a folder"),
-        ((EVALUATE,), "evaluate.sh: the options of `sgloc generate` are missing; submit it with: sbatch"),
-        ((EVALUATE, "--split", "tst"), "sgloc generate: "),
+        ((EVALUATE,), "evaluate.sh: the options of `sgloc evaluate` are missing; submit it with: sbatch"),
+        ((EVALUATE, "--split", "tst"), "sgloc evaluate: "),
     ],
 )
 def test_mistakes_are_told(cluster: Cluster, folder: Path, words: Sequence[str], told: str) -> None:
     job = cluster.submit("--output=log", *words, cwd=folder)
     assert set(cluster.wait(job).values()) == {"FAILED"}
     assert told in (folder / "log").read_text()
+
+
+def test_tasks_share_an_evaluation(cluster: Cluster, folder: Path, tiny_shards: str) -> None:
+    checkpoint = str(save_model(folder / "model", tiny_shards, make_model()))
+    words = ["--checkpoint", checkpoint, "--data", tiny_shards, "--resamples", "20", "--batch_size", "4"]
+    main(["evaluate", *words, "--out", str(folder / "here")])
+    options = ["--output=log", "--ntasks-per-node=2", "--cpus-per-task=1"]
+    job = cluster.submit(*options, EVALUATE, *words, "--out", "there", cwd=folder)
+    assert set(cluster.wait(job).values()) == {"COMPLETED"}, (folder / "log").read_text()
+    assert (folder / "there/results.json").read_bytes() == (folder / "here/results.json").read_bytes()
+    assert "| synthesis | 12 |" in (folder / "log").read_text()
 
 
 def test_a_short_time_limit_is_told(cluster: Cluster, folder: Path, tiny_shards: str) -> None:
