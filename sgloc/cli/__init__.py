@@ -10,7 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 
 from sgloc import __version__
-from sgloc.cli import bench, checkpoint, data, doctor, evaluate, generate, import_tf, reorganize, shards, train
+from sgloc.cli import bench, checkpoint, data, doctor, evaluate, generate, import_tf, reorganize, report, shards, train
 from sgloc.cli.parsing import fail, nearest, tell
 from sgloc.errors import SglocError
 
@@ -97,6 +97,7 @@ _COMMANDS: dict[str, Callable[[list[str]], None]] = {
     "generate": generate.generate,
     "evaluate": evaluate.evaluate,
     "reorganize": reorganize.reorganize,
+    "report": report.report,
     "checkpoint": checkpoint.checkpoint,
     "import-tf": import_tf.import_tf,
     "doctor": doctor.doctor,

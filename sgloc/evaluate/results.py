@@ -98,21 +98,29 @@ def markdown(results: dict[str, Any]) -> str:
         "95 % intervals by the bootstrap. The rows 'as given' measure the sketches that the model was given to redraw "
         "(for synthesis the originals themselves) in the same way.",
         "",
-        *_table("task", [row for found in results["tasks"] for row in _task_rows(found)]),
+        *_markdown_table("task", overall_rows(results)),
     ]
     for found in results["tasks"]:
-        rows = [(name, _cells(one, "")) for name, one in found["categories"].items()]
-        lines += ["", f"## {found['task']}", "", *_table("category", rows)]
+        lines += ["", f"## {found['task']}", "", *_markdown_table("category", table_rows(found))]
     return "\n".join(lines) + "\n"
 
 
 def overall(results: dict[str, Any]) -> str:
     """The table over all sketches alone."""
-    return "\n".join(_table("task", [row for found in results["tasks"] for row in _task_rows(found)]))
+    return "\n".join(_markdown_table("task", overall_rows(results)))
 
 
-def _task_rows(found: dict[str, Any]) -> list[tuple[str, list[str]]]:
-    return [(found["task"], _cells(found, "")), ("as given", _cells(found, "given_"))]
+def overall_rows(results: dict[str, Any]) -> list[list[str]]:
+    """The cells of the table over all sketches, the header first."""
+    rows = [["", *_HEADER]]
+    for found in results["tasks"]:
+        rows += [[found["task"], *_cells(found, "")], ["as given", *_cells(found, "given_")]]
+    return rows
+
+
+def table_rows(found: dict[str, Any]) -> list[list[str]]:
+    """The cells of a task's table by category, the header first."""
+    return [["", *_HEADER], *([name, *_cells(one, "")] for name, one in found["categories"].items())]
 
 
 def _cells(found: dict[str, Any], prefix: str) -> list[str]:
@@ -129,7 +137,7 @@ def _cell(estimate: dict[str, Any] | None, factor: float) -> str:
     return f"{value:.1f} ({low:.1f} to {high:.1f})"
 
 
-def _table(first: str, rows: list[tuple[str, list[str]]]) -> list[str]:
-    header = [first, *_HEADER]
-    rule = ["---", *("---:" for _ in _HEADER)]
-    return [f"| {' | '.join(cells)} |" for cells in (header, rule, *([name, *cells] for name, cells in rows))]
+def _markdown_table(first: str, rows: list[list[str]]) -> list[str]:
+    (_, *header), *others = rows
+    rule = ["---", *("---:" for _ in header)]
+    return [f"| {' | '.join(cells)} |" for cells in ([first, *header], rule, *others)]

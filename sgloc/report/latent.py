@@ -1,0 +1,95 @@
+"""A map of codes: each drawing where its code is, in the plane in which codes differ most (principal components)."""
+
+import colorsys
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+Polylines = list[npt.NDArray[np.float64]]
+
+_WIDTH, _HEIGHT, _MARGIN = 1080, 760, 40
+# Side of a drawing on the map, in pixels, and how near two of them may be.
+_SIDE, _SPACING = 36, 40
+_DOT = 2.2
+
+
+@dataclass(frozen=True)
+class Map:
+    """Where codes are in their first two principal components.
+
+    Attributes:
+        places: float64 [n, 2].
+        shares: of the codes' variance that either component has.
+    """
+
+    places: npt.NDArray[np.float64]
+    shares: tuple[float, float]
+
+
+def principal_map(codes: npt.NDArray[np.float32]) -> Map:
+    """The first two principal components of codes [n, Z]; fewer than two directions give zeros."""
+    centered = codes.astype(np.float64) - codes.mean(0, dtype=np.float64)
+    _, strengths, directions = np.linalg.svd(centered, full_matrices=False)
+    # Of either direction the one is taken in which the largest entry points up, so that the map does not flip.
+    signs = np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])
+    places = np.zeros((len(codes), 2))
+    found = (centered @ (directions * signs[:, None]).T)[:, :2]
+    places[:, : found.shape[1]] = found
+    variances = np.zeros(2)
+    variances[: len(strengths)] = strengths[:2] ** 2
+    total = max(float((strengths**2).sum()), np.finfo(np.float64).tiny)
+    return Map(places, (float(variances[0] / total), float(variances[1] / total)))
+
+
+def color_of(number: int, count: int) -> str:
+    """The colour of a category among so many."""
+    red, green, blue = colorsys.hls_to_rgb(number / max(count, 1), 0.42, 0.65)
+    return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
+
+
+def draw_map(
+    places: npt.NDArray[np.float64], sketches: Sequence[Polylines], labels: Sequence[int], names: Sequence[str]
+) -> str:
+    """An SVG with a dot for each sketch, and the sketch itself where there is room.
+
+    Args:
+        places: [n, 2], of any unit.
+        sketches: n.
+        labels: n, their categories.
+        names: of all categories.
+    """
+    low, high = places.min(0), places.max(0)
+    extent = np.maximum(high - low, 1e-12)
+    size = np.array((_WIDTH, _HEIGHT)) - 2 * _MARGIN
+    pixels = (places - low) / extent * size + _MARGIN
+    shown: list[int] = []
+    dots, drawings = [], []
+    for number, (pixel, sketch, label) in enumerate(zip(pixels, sketches, labels, strict=True)):
+        color = color_of(label, len(names))
+        is_free = all(np.abs(pixel - pixels[other]).max() >= _SPACING for other in shown)
+        if is_free and sketch:
+            shown.append(number)
+            drawings.append(
+                f'<g stroke="{color}"><title>{html.escape(names[label])}</title>{_small(sketch, pixel)}</g>'
+            )
+        else:
+            dots.append(f'<circle cx="{pixel[0]:.1f}" cy="{pixel[1]:.1f}" r="{_DOT}" fill="{color}"/>')
+    pen = 'fill="none" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"'
+    return (
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
+        f'<g opacity="0.45">{"".join(dots)}</g><g {pen}>{"".join(drawings)}</g></svg>'
+    )
+
+
+def _small(sketch: Polylines, center: npt.NDArray[np.float64]) -> str:
+    points = np.concatenate(sketch)
+    low, high = points.min(0), points.max(0)
+    unit = _SIDE / max(float((high - low).max()), 1e-12)
+    lines = []
+    for stroke in sketch:
+        place = (stroke - (low + high) / 2) * unit + center
+        lines.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in place)}"/>')
+    return "".join(lines)
