@@ -15,7 +15,7 @@ Strokes = Sequence[npt.NDArray[np.floating]]
 # Points by which shapes are compared.
 _NUM_SAMPLES = 16
 # What it costs, in sketch sizes, to move a matched stroke by one sketch size, and to leave a stroke without a match.
-_MOVE_COST = 0.1
+_MOVE_COST = 0.5
 _UNMATCHED_COST = 0.15
 
 
