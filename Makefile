@@ -16,10 +16,10 @@ test: $(VENV)/installed-dev system-packages
 	$(BIN)/mypy
 	$(BIN)/pytest -q
 
-# What the tests start for themselves, a web server and Slurm, from Debian or Ubuntu where one is root or becomes root
+# What the tests start for themselves, a web server, a browser and Slurm, from Debian or Ubuntu where one is root or becomes root
 # without a password. The services are of no use to the tests and are not left running.
-SYSTEM_PACKAGES := nginx slurmctld slurmd slurm-client munge
-SYSTEM_PROGRAMS := nginx slurmctld slurmd sbatch munged
+SYSTEM_PACKAGES := nginx chromium slurmctld slurmd slurm-client munge
+SYSTEM_PROGRAMS := nginx chromium slurmctld slurmd sbatch munged
 SYSTEM_SERVICES := nginx slurmctld slurmd munge
 
 system-packages:

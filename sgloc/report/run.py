@@ -65,6 +65,7 @@ def write_report(
         SglocError: if the run, its shards or its evaluation cannot be used, or the file cannot be written.
     """
     folder, manifest = use_checkpoint(run_dir, read_manifest, say)
+    results = _results(run_dir, options.evaluated)
     pretrained = load_model(folder, device, say)
     data = options.data or str(manifest.config["data"]["path"])
     shards = load_manifest(data)
@@ -99,7 +100,7 @@ def write_report(
         facts=facts,
         losses=plot_losses(records) if records else "",
         speed=plot_speed(records) if records else "",
-        results=_results(run_dir, options.evaluated),
+        results=results,
         shown=shown,
     )
     try:
