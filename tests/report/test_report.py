@@ -149,7 +149,7 @@ def test_a_run_that_was_not_evaluated_says_so(
     assert "codes of 9 test drawings" in out.read_text()
     assert "holds no results.json" in said("report", tmp_path, "--evaluated", tmp_path / "nowhere")
     assert "count must be from 2" in said("report", tmp_path, "--count", "1")
-    assert "holds no complete checkpoint" in said("report", tmp_path / "nowhere")
+    assert "does not exist; give a run's folder" in said("report", tmp_path / "nowhere")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/results.json").write_text("{}")
     assert "is damaged" in said("report", tmp_path, "--evaluated", tmp_path / "broken")
