@@ -17,7 +17,9 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
 
-What = Literal["ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume"]
+What = Literal[
+    "ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume", "retrieval"
+]
 
 # Sketches in a batch (for order: of a rank) and repeats, where none are asked for.
 _DEFAULTS: dict[What, tuple[int, int]] = {
@@ -31,6 +33,7 @@ _DEFAULTS: dict[What, tuple[int, int]] = {
     "scaling": (1024, 1),
     "parity": (64, 1),
     "resume": (64, 1),
+    "retrieval": (20_000, 3),
 }
 # Of real runs, DistributedDataParallel first.
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3")

@@ -11,6 +11,7 @@ from sgloc.bench.order import bench_order
 from sgloc.bench.parity import bench_parity
 from sgloc.bench.report import Report
 from sgloc.bench.resume import bench_resume
+from sgloc.bench.retrieval import bench_retrieval
 from sgloc.bench.scale import bench_scale
 from sgloc.bench.scaling import bench_scaling
 from sgloc.bench.step import bench_step
@@ -30,6 +31,7 @@ _BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report | TableReport]] 
         "scaling": bench_scaling,
         "parity": bench_parity,
         "resume": bench_resume,
+        "retrieval": bench_retrieval,
     }
 )
 

@@ -121,12 +121,15 @@ _BENCHES: Mapping[str, _Bench] = MappingProxyType(
             {**_RUNS, "accumulations": "", "steps": "50"},
         ),
         "resume": _Bench("Whether losses depend on a resume: real runs.", {**_RUNS, "steps": "20"}),
+        "retrieval": _Bench(
+            "Ranking codes, each among all.", {"config": _PUBLISHED, "batch": "20,000 codes", "repeats": "3"}
+        ),
     }
 )
 
 
 def bench(words: list[str]) -> None:
-    """Measure speed, memory, padding, order and sameness: `sgloc bench step` and nine more."""
+    """Measure speed, memory, padding, order and sameness: `sgloc bench step` and ten more."""
     if not words or words[0] in ("-h", "--help"):
         lines = [f"  {name:<10} {one.sentence}" for name, one in _BENCHES.items()]
         usage = "usage: sgloc bench <what> [options]; `sgloc bench <what> --help` lists the options"
