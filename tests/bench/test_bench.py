@@ -62,6 +62,13 @@ def check_measurement(record: dict[str, Any]) -> None:
 
 
 # webdataset leaves it to the garbage collector to close its tars.
+def test_ranking_is_measured_on_as_many_codes_as_asked_for() -> None:
+    found = run("retrieval", batch=300)["ranks"]
+    assert found["flops"] == 2 * 300 * 300 * 5
+    assert found["seconds"]["median"] > 0
+    assert 0 < found["top_1"] < found["top_10"] < found["top_50"] < 1
+
+
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("from_shards", [False, True])
 @pytest.mark.parametrize("what", MEASURED)
