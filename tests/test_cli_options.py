@@ -17,7 +17,10 @@ from sgloc.bench.tables import TableReport
 from sgloc.cli import main
 from sgloc.config import Config
 
-COMMANDS = ("sample", "shard", "shards", "train", "generate", "bench")
+COMMANDS = (
+    *("sample", "shard", "shards", "train", "train-classifier", "generate", "evaluate", "reorganize", "report"),
+    *("checkpoint", "import-tf", "doctor", "bench"),
+)
 _BATCH, _RUNS = "data config batch repeats", "data config batch world_sizes engines steps"
 BENCHES: dict[What, str] = {
     "ops": _BATCH,
@@ -30,6 +33,7 @@ BENCHES: dict[What, str] = {
     "scaling": "data config batch sketches world_sizes costs",
     "parity": f"{_RUNS} accumulations",
     "resume": _RUNS,
+    "retrieval": "config batch repeats",
 }
 FILE = "{data: {path: there}, model: {latent_size: 5, encoder: {hidden_size: 4}}, train: {num_steps: 2}}"
 Configured = Callable[..., tuple[Config, str]]

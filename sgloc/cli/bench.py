@@ -121,9 +121,7 @@ _BENCHES: Mapping[str, _Bench] = MappingProxyType(
             {**_RUNS, "accumulations": "", "steps": "50"},
         ),
         "resume": _Bench("Whether losses depend on a resume: real runs.", {**_RUNS, "steps": "20"}),
-        "retrieval": _Bench(
-            "Ranking codes, each among all.", {"config": _PUBLISHED, "batch": "20,000 codes", "repeats": "3"}
-        ),
+        "retrieval": _Bench("Ranking codes, each among all.", {"config": _PUBLISHED, "batch": "20000", "repeats": "3"}),
     }
 )
 

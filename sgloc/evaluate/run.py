@@ -31,6 +31,7 @@ from sgloc.evaluate.results import Outcome, markdown, summarise
 from sgloc.evaluate.retrieval import retrieval_ranks
 from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.train.checkpoint.storage import Storage, describe, patiently
+from sgloc.train.versions import versions
 
 RESULTS, TABLES, PLAN, PARTS = "results.json", "results.md", "plan.json", "parts"
 # What there is of each task, one number a sketch.
@@ -198,6 +199,8 @@ def _plan(
         "data": {"path": data, "identity": manifest.identity, "licence": manifest.licence, "sketches": count},
         "classifier": None if judge is None else {"checkpoint": judge.checkpoint, "weights": _fingerprint(judge.model)},
         "options": {**asdict(options), "tasks": [task.name for task in options.tasks]},
+        # Parts that other programs made are not to be mixed.
+        "versions": versions(),
     }
 
 
@@ -224,7 +227,7 @@ def _agree(storage: Storage, plan: dict[str, Any]) -> None:
             held = None
         if not isinstance(held, dict) or _without_places(held) != _without_places(plan):
             raise ConfigError(
-                f"{storage.location} holds another evaluation (of other weights, shards or options); give another --out"
+                f"{storage.location} holds another evaluation (of other weights, shards, options or versions); give another --out"
             )
         return
     try:
