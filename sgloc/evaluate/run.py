@@ -227,7 +227,8 @@ def _agree(storage: Storage, plan: dict[str, Any]) -> None:
             held = None
         if not isinstance(held, dict) or _without_places(held) != _without_places(plan):
             raise ConfigError(
-                f"{storage.location} holds another evaluation (of other weights, shards, options or versions); give another --out"
+                f"{storage.location} holds another evaluation (of other weights, shards, options or versions); "
+                "give another --out"
             )
         return
     try:

@@ -1,0 +1,115 @@
+"""The comparison of docs/RESULTS.md: nine graphs against one, none, and a whole sequence; real drawings, equal budgets.
+
+    sgloc shard --source ../shared/data/quickdraw-simplified --out shards/claim --categories "$(cat benchmarks/claim-categories.txt)"
+    sgloc train-classifier --config configs/claim-classifier.yaml
+    python -m benchmarks.claim
+
+Every model is trained with every seed, `--parallel` at a time, one process and one thread each; then each is evaluated,
+and a table of all is printed and written. What is done is not done again, so that it can be stopped at any time.
+"""  # fmt: skip
+
+import argparse
+import concurrent.futures
+import json
+import os
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+CONFIG, CLASSIFIER, SHARDS = "configs/claim.yaml", "runs/claim/classifier", "shards/claim"
+RUNS = Path("runs/claim")
+MODELS: dict[str, tuple[str, ...]] = {
+    "grid9": (),
+    "complete": ("--model.graph", "complete"),
+    "temporal": ("--model.graph", "temporal"),
+    "nearest": ("--model.graph", "nearest"),
+    "none": ("--model.graph", "none"),
+    "sketch_rnn": ("--model.kind", "sketch_rnn"),
+}
+
+
+def run_dir(name: str, seed: int) -> Path:
+    """Where a model's run with a seed is."""
+    return RUNS / f"{name}-{seed}"
+
+
+def sgloc(log: Path, *words: str) -> None:
+    """Run a command, what it says into a file."""
+    with log.open("a") as file:
+        command = [sys.executable, "-m", "sgloc", *words]
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        subprocess.run(command, stdout=file, stderr=subprocess.STDOUT, env=environment, check=True)
+
+
+def train_and_evaluate(name: str, seed: int) -> None:
+    """One model with one seed; both commands end at once where there is nothing left to do."""
+    folder = run_dir(name, seed)
+    folder.mkdir(parents=True, exist_ok=True)
+    log = RUNS / f"{folder.name}.log"
+    words = ("--train.seed", str(seed), "--train.run_dir", str(folder))
+    sgloc(log, "train", "--config", CONFIG, *MODELS[name], *words)
+    if not (folder / "evaluated/results.json").exists():
+        words = ("--classifier", CLASSIFIER, "--out", str(folder / "evaluated"))
+        sgloc(log, "evaluate", "--checkpoint", str(folder), "--data", SHARDS, *words)
+    print(f"{folder.name} is done", flush=True)
+
+
+def measured(name: str, seed: int) -> dict[str, Any]:
+    """What came out: validation loss, and of each task its metrics, in percent."""
+    folder = run_dir(name, seed)
+    records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
+    found: dict[str, Any] = {"loss": min(record["loss"] for record in records if record["event"] == "validation")}
+    results = json.loads((folder / "evaluated/results.json").read_text())
+    for task in results["tasks"]:
+        for prefix in ("", "given_"):
+            ret = task[f"{prefix}ret"]
+            found[f"{prefix}{task['task']}"] = [
+                100 * task[f"{prefix}rec"]["value"],
+                *(100 * ret[at]["value"] for at in ("1", "10", "50")),
+                task[f"{prefix}distance"]["value"],
+            ]
+    return found
+
+
+def spread(values: list[float], digits: int = 1) -> str:
+    """Mean over the seeds, and how far the seeds are from it at most."""
+    mean = statistics.mean(values)
+    return f"{mean:.{digits}f} ± {max(abs(value - mean) for value in values):.{digits}f}"
+
+
+def table(seeds: list[int]) -> str:
+    """A table of each task, a row a model."""
+    done = {name: [measured(name, seed) for seed in seeds] for name in MODELS}
+    losses = [f"| {name} | {spread([one['loss'] for one in ones], 2)} |" for name, ones in done.items()]
+    lines = ["| model | validation loss |", "| --- | ---: |", *losses]
+    tasks = [task for task in done["grid9"][0] if task != "loss" and not task.startswith("given_")]
+    for task in tasks:
+        lines += ["", f"### {task}", "", "| model | Rec | Ret top-1 | Ret top-10 | Ret top-50 | distance |"]
+        lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
+        for name, ones in done.items():
+            lines.append(f"| {name} | {' | '.join(map(spread, map(list, zip(*(one[task] for one in ones)))))} |")
+        given = [one[f"given_{task}"] for one in done["grid9"]]
+        lines.append(f"| left where they are | {' | '.join(map(spread, map(list, zip(*given))))} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """Train, evaluate, and tell."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
+    parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
+    parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
+    options = parser.parse_args()
+    seeds = [int(word) for word in options.seeds.split(",")]
+    with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
+        jobs = [pool.submit(train_and_evaluate, name, seed) for seed in seeds for name in MODELS]
+        for job in concurrent.futures.as_completed(jobs):
+            job.result()
+    text = table(seeds)
+    (RUNS / "table.md").write_text(text)
+    print(f"\n{text}")
+
+
+if __name__ == "__main__":
+    main()
