@@ -1,12 +1,13 @@
 """The comparison of docs/RESULTS.md: nine graphs against one, none, and a whole sequence; real drawings, equal budgets.
 
-    sgloc shard --source ../shared/data/quickdraw-simplified --out shards/claim --categories "$(cat benchmarks/claim-categories.txt)"
+    sgloc shard --source ../shared/data/quickdraw-simplified --out shards/claim \\
+        --categories "$(cat benchmarks/claim-categories.txt)"
     sgloc train-classifier --config configs/claim-classifier.yaml
     python -m benchmarks.claim
 
 Every model is trained with every seed, `--parallel` at a time, one process and one thread each; then each is evaluated,
 and a table of all is printed and written. What is done is not done again, so that it can be stopped at any time.
-"""  # fmt: skip
+"""
 
 import argparse
 import concurrent.futures
@@ -89,10 +90,14 @@ def table(seeds: list[int]) -> str:
         lines += ["", f"### {task}", "", "| model | Rec | Ret top-1 | Ret top-10 | Ret top-50 | distance |"]
         lines.append("| --- | ---: | ---: | ---: | ---: | ---: |")
         for name, ones in done.items():
-            lines.append(f"| {name} | {' | '.join(map(spread, map(list, zip(*(one[task] for one in ones)))))} |")
-        given = [one[f"given_{task}"] for one in done["grid9"]]
-        lines.append(f"| left where they are | {' | '.join(map(spread, map(list, zip(*given))))} |")
+            lines.append(f"| {name} | {_cells([one[task] for one in ones])} |")
+        lines.append(f"| left where they are | {_cells([one[f'given_{task}'] for one in done['grid9']])} |")
     return "\n".join(lines) + "\n"
+
+
+def _cells(rows: list[list[float]]) -> str:
+    """The metrics of all seeds, each a row, beside each other."""
+    return " | ".join(spread(list(column)) for column in zip(*rows, strict=True))
 
 
 def main() -> None:

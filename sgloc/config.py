@@ -70,6 +70,14 @@ class ModelConfig:
     alone; complete, everything linked; temporal, neighbours in drawing order; nearest, those with the nearest boxes."""
     num_neighbours: int = 3
     """Strokes that a stroke is linked with in the graph `nearest`."""
+    graph_layers: int = 2
+    """Layers of graph convolution."""
+    graph_weights: Literal["separate", "shared"] = "separate"
+    """shared: all of the nine graphs have the same weights, so that it does not matter where a stroke is."""
+    graph_center: bool = True
+    """Pass messages over the graph of the grid's centre too, in which every stroke is linked with itself."""
+    graph_mean: bool = False
+    """In the nine graphs, take the mean over a stroke's neighbours in place of the published sum."""
     latent_size: int = 128
     """Width of the sketch code y."""
     hyper_size: int = 256
@@ -82,7 +90,7 @@ class ModelConfig:
     """What batch norm adds to the variance; weights that TensorFlow trained want 1.001e-5."""
 
     def __post_init__(self) -> None:
-        for name in ("latent_size", "hyper_size", "hyper_embedding_size", "num_neighbours"):
+        for name in ("latent_size", "hyper_size", "hyper_embedding_size", "num_neighbours", "graph_layers"):
             require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
         require(
             self.max_node_points is None or self.max_node_points >= 1,

@@ -13,8 +13,8 @@ Products of a forward pass, as rows x inputs x outputs:
 =========  ==============================================================================================
 strokes    for each of two directions the cell with P rows of points x 2, and P - S rows of state: a node's first step
            begins with a state of zero, whose products are zero
-graphs     two layers of N x D x D; a single graph has N = S. `sketch_rnn` has none, and its strokes are whole drawings,
-           S = B, of four numbers a point
+graphs     layers of N x D x D, two as published; a single graph has N = S. `sketch_rnn` has none, and its strokes are
+           whole drawings, S = B, of four numbers a point
 latent     mean and log variance, 2 x (B x D x Z)
 decoder    first state B x Z x W; the cell with R rows x 5 of the drawing, B x Z of the code, and R rows of state
 output     R x H x (3 + 6 m)
@@ -138,7 +138,8 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
     """
     products = {
         "strokes": list(_stroke_products(config, shapes)),
-        "graphs": 2 * [Product(shapes.num_graph_rows, 2 * config.encoder.hidden_size, 2 * config.encoder.hidden_size)],
+        "graphs": config.graph_layers
+        * [Product(shapes.num_graph_rows, 2 * config.encoder.hidden_size, 2 * config.encoder.hidden_size)],
         "latent": 2 * [Product(shapes.num_sketches, 2 * config.encoder.hidden_size, config.latent_size)],
         "decoder": list(_decoder_products(config, shapes.num_sketches, shapes.num_points + shapes.num_sketches)),
         "output": [_output_product(config, shapes.num_points + shapes.num_sketches)],

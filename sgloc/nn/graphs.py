@@ -18,6 +18,9 @@ from sgloc.nn.product import multiply
 from sgloc.ops.ragged import group_index, offsets_from_lengths, segment_sum
 from sgloc.sketch.ragged import SketchBatch
 
+# The bit of the grid's middle cell.
+_CENTER = 4
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """The values in float32, unless their type is wider."""
@@ -101,10 +104,13 @@ class GraphConvolution(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.name, self.num_neighbours = config.graph, config.num_neighbours
+        self.has_center, self.takes_mean = config.graph_center, config.graph_mean
+        self.num_graphs = ops.NUM_CELLS if self.name == "grid9" else 1
+        self.num_layers = config.graph_layers
         width = 2 * config.encoder.hidden_size
-        shape = (ops.NUM_CELLS if self.name == "grid9" else 1, width, width)
-        self.weight1 = nn.Parameter(torch.randn(shape) * math.sqrt(2 / width))
-        self.weight2 = nn.Parameter(torch.randn(shape) * math.sqrt(2 / width))
+        shape = (self.num_graphs if config.graph_weights == "separate" else 1, width, width)
+        for layer in range(1, self.num_layers + 1):
+            self.register_parameter(f"weight{layer}", nn.Parameter(torch.randn(shape) * math.sqrt(2 / width)))
 
     def forward(self, embeddings: Tensor, sketches: SketchBatch) -> Tensor:
         """Embeddings [S, D] to one vector a sketch, [B, D]."""
@@ -114,17 +120,30 @@ class GraphConvolution(nn.Module):
         is_real = h0.detach().any(dim=2)
         counts = is_real.sum(1).tolist()
         row = is_real.flatten().nonzero()[:, 0]
-        weights = zip(self.weight1.unbind(), self.weight2.unbind(), strict=True)
         parts = h0.flatten(0, 1).index_select(0, row).split(counts)
-        h2 = torch.cat(
-            [torch.relu(multiply(torch.relu(multiply(h, w1)), w2)) for h, (w1, w2) in zip(parts, weights, strict=True)]
-        )  # the real rows of [K, S, D]
+        layers = [
+            self.get_parameter(f"weight{layer}").expand(self.num_graphs, -1, -1).unbind()
+            for layer in range(1, self.num_layers + 1)
+        ]
+        outputs = []
+        for h, *weights in zip(parts, *layers, strict=True):
+            for weight in weights:
+                h = torch.relu(multiply(h, weight))
+            outputs.append(h)
         sketch = group_index(sketches.sketch_node_offsets)[row % len(embeddings)]
         own = segment_sum(at_least_float32(h0.sum(0)), sketches.sketch_node_offsets)
-        return own.index_add(0, sketch, at_least_float32(h2)) / 2
+        # The last layer's real rows of [K, S, D].
+        return own.index_add(0, sketch, at_least_float32(torch.cat(outputs))) / 2
 
     def _neighbour_sums(self, embeddings: Tensor, sketches: SketchBatch) -> Tensor:
-        if self.name == "grid9":
-            adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, sketches.sketch_node_offsets)
-            return ops.grid_aggregate(adjacency, embeddings, sketches.sketch_node_offsets)
-        return single_graph_sum(embeddings, _LINKS[self.name](sketches, self.num_neighbours))
+        if self.name != "grid9":
+            return single_graph_sum(embeddings, _LINKS[self.name](sketches, self.num_neighbours))
+        offsets = sketches.sketch_node_offsets
+        adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, offsets)
+        if not self.has_center:
+            adjacency = adjacency & ~(1 << _CENTER)
+        sums = ops.grid_aggregate(adjacency, embeddings, offsets)
+        if not self.takes_mean:
+            return sums
+        ones = embeddings.new_ones(len(embeddings), 1)
+        return sums / ops.grid_aggregate(adjacency, ones, offsets).clamp(min=1)

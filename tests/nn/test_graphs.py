@@ -1,6 +1,8 @@
 """The graphs and the encoder that SketchGloc is compared with, against literal ones."""
 
+import dataclasses
 import itertools
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +16,7 @@ from sgloc.nn.graphs import GraphConvolution
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from tests.batches import make_batch
+from tests.oracle import layout
 
 STROKES = [[3, 1, 4, 2, 2], [2], [5, 2, 1, 3, 2, 1, 1], [7, 7]]
 SINGLE_GRAPHS: list[GraphName] = ["none", "complete", "temporal", "nearest"]
@@ -58,10 +61,10 @@ def test_messages_pass_over_the_links_of_the_definition(graph: GraphName) -> Non
     model, sketches = make_model(graph).eval(), make_batch(STROKES)
     convolution = model.encoder.graph
     assert isinstance(convolution, GraphConvolution)
-    width = convolution.weight1.shape[1]
+    w1, w2 = (weight[0].detach().numpy() for weight in convolution.parameters())
+    width = len(w1)
     embeddings = torch.randn(len(sketches.node_offsets) - 1, width, dtype=torch.float64)
     found = convolution(embeddings, sketches).detach().numpy()
-    w1, w2 = convolution.weight1[0].detach().numpy(), convolution.weight2[0].detach().numpy()
     for sketch in range(len(sketches)):
         adjacency = linked(graph, strokes_of(sketches, sketch)).astype(float)
         nodes = slice(*sketches.sketch_node_offsets[sketch : sketch + 2].tolist())
@@ -142,3 +145,42 @@ def test_the_weight_of_the_divergence_grows_in_training() -> None:
     )
     model.eval()
     assert weight(0) == pytest.approx(0.5)
+
+
+ABLATIONS: dict[str, dict[str, Any]] = {
+    "shared": {"graph_weights": "shared"},
+    "no center": {"graph_center": False},
+    "mean": {"graph_mean": True},
+    "one layer": {"graph_layers": 1},
+    "three layers": {"graph_layers": 3},
+}
+
+
+@pytest.mark.parametrize("name", ABLATIONS)
+def test_what_is_left_out_of_the_nine_graphs(name: str) -> None:
+    changes, sketches = ABLATIONS[name], make_batch(STROKES)
+    torch.manual_seed(0)
+    config = dataclasses.replace(make_model().config, **changes)
+    convolution = GraphConvolution(config).double()
+    width = 12
+    embeddings = torch.randn(len(sketches.node_offsets) - 1, width, dtype=torch.float64)
+    found = convolution(embeddings, sketches).detach().numpy()
+    weights = [weight.detach().numpy() for _, weight in convolution.named_parameters()]
+    assert len(weights) == config.graph_layers
+    assert {len(weight) for weight in weights} == {1 if name == "shared" else 9}
+    for sketch in range(len(sketches)):
+        strokes = strokes_of(sketches, sketch)
+        bits = np.array(layout.adjacency([layout.node_box(stroke) for stroke in strokes]))
+        nodes = slice(*sketches.sketch_node_offsets[sketch : sketch + 2].tolist())
+        expected = np.zeros(width)
+        for cell in range(9):
+            adjacency = (bits >> cell & 1).astype(float)
+            if name == "no center" and cell == 4:
+                adjacency[:] = 0
+            if name == "mean":
+                adjacency /= np.maximum(adjacency.sum(1, keepdims=True), 1)
+            h0 = h = adjacency @ embeddings[nodes].numpy()
+            for weight in weights:
+                h = np.maximum(h @ weight[0 if name == "shared" else cell], 0)
+            expected += ((h0 + h) / 2).sum(0)
+        np.testing.assert_allclose(found[sketch], expected, rtol=1e-10)

@@ -76,9 +76,8 @@ def oracle_gather(model: SketchGloc, sketches: SketchBatch, sketch: int) -> np.n
         for node in nodes
     ]
     adjacency = layout.adjacency([layout.node_box(numpy_of(sketches.points[node])) for node in nodes])
-    return network.grid_convolution(
-        numpy_of(encoder.graph.weight1), numpy_of(encoder.graph.weight2), np.stack(embeddings), adjacency
-    )
+    weight1, weight2 = (numpy_of(weight) for weight in encoder.graph.parameters())
+    return network.grid_convolution(weight1, weight2, np.stack(embeddings), adjacency)
 
 
 def oracle_loss(model: SketchGloc, sketches: SketchBatch) -> tuple[float, float, np.ndarray]:
