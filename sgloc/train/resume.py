@@ -96,10 +96,13 @@ def _is_other_of(path: str, newest: str) -> bool:
 def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunConfig, manifest: Manifest) -> None:
     """Refuse to go on from a checkpoint of a run that computes something else.
 
+    An option that is younger than the checkpoint has its default there: what an option adds is never the default.
+
     Raises:
         CheckpointError: naming the first option that differs, or the data.
     """
-    theirs, ours = identity(checkpoint.config), identity(asdict(config))
+    defaults, ours = identity(asdict(type(config)())), identity(asdict(config))
+    theirs = {**defaults, **identity(checkpoint.config)}
     for name in sorted(theirs.keys() | ours.keys()):
         if theirs.get(name) != ours.get(name):
             raise CheckpointError(

@@ -186,12 +186,18 @@ def test_where_and_how_long_may_change(shards: Manifest, name: str) -> None:
     assert name not in identity(dataclasses.asdict(config))
 
 
-def test_an_option_that_only_one_of_the_two_has_is_named(shards: Manifest) -> None:
+def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest) -> None:
     config = Config(model=model_config())
     older = dataclasses.asdict(config)
     del older["loss"]["kl_weight"]
-    with pytest.raises(CheckpointError, match=r"it has loss\.kl_weight = None, this one 0\.0"):
-        refuse_other_run("there", make_manifest(shards, config=older), config, shards)
+    refuse_other_run("there", make_manifest(shards, config=older), config, shards)
+    other = changed(config, "loss.kl_weight", 0.5)
+    with pytest.raises(CheckpointError, match=r"it has loss\.kl_weight = 0\.0, this one 0\.5"):
+        refuse_other_run("there", make_manifest(shards, config=older), other, shards)
+
+
+def test_an_option_that_is_unknown_here_is_named(shards: Manifest) -> None:
+    config = Config(model=model_config())
     newer = {**dataclasses.asdict(config), "momentum": 0.9}
     with pytest.raises(CheckpointError, match=r"it has momentum = 0\.9, this one None"):
         refuse_other_run("there", make_manifest(shards, config=newer), config, shards)
