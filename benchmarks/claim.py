@@ -4,9 +4,10 @@
         --categories "$(cat benchmarks/claim-categories.txt)"
     sgloc train-classifier --config configs/claim-classifier.yaml
     python -m benchmarks.claim
+    python -m benchmarks.claim --ablations --seeds 0
 
 Every model is trained with every seed, `--parallel` at a time, one process and one thread each; then each is evaluated,
-and a table of all is printed and written. What is done is not done again, so that it can be stopped at any time.
+and a table of all is printed. What is done is not done again, so that it can be stopped at any time.
 """
 
 import argparse
@@ -16,6 +17,7 @@ import os
 import statistics
 import subprocess
 import sys
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,15 @@ MODELS: dict[str, tuple[str, ...]] = {
     "nearest": ("--model.graph", "nearest"),
     "none": ("--model.graph", "none"),
     "sketch_rnn": ("--model.kind", "sketch_rnn"),
+}
+# The nine graphs, one thing changed.
+ABLATIONS: dict[str, tuple[str, ...]] = {
+    "grid9-mean": ("--model.graph_mean", "true"),
+    "grid9-middle": ("--model.graph_relation", "middle"),
+    "grid9-shared": ("--model.graph_weights", "shared"),
+    "grid9-no-center": ("--model.graph_center", "false"),
+    "grid9-one-layer": ("--model.graph_layers", "1"),
+    "grid9-three-layers": ("--model.graph_layers", "3"),
 }
 
 
@@ -50,7 +61,7 @@ def train_and_evaluate(name: str, seed: int) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     log = RUNS / f"{folder.name}.log"
     words = ("--train.seed", str(seed), "--train.run_dir", str(folder))
-    sgloc(log, "train", "--config", CONFIG, *MODELS[name], *words)
+    sgloc(log, "train", "--config", CONFIG, *(MODELS | ABLATIONS)[name], *words)
     if not (folder / "evaluated/results.json").exists():
         words = ("--classifier", CLASSIFIER, "--out", str(folder / "evaluated"))
         sgloc(log, "evaluate", "--checkpoint", str(folder), "--data", SHARDS, *words)
@@ -80,9 +91,9 @@ def spread(values: list[float], digits: int = 1) -> str:
     return f"{mean:.{digits}f} ± {max(abs(value - mean) for value in values):.{digits}f}"
 
 
-def table(seeds: list[int]) -> str:
+def table(names: Iterable[str], seeds: list[int]) -> str:
     """A table of each task, a row a model."""
-    done = {name: [measured(name, seed) for seed in seeds] for name in MODELS}
+    done = {name: [measured(name, seed) for seed in seeds] for name in names}
     losses = [f"| {name} | {spread([one['loss'] for one in ones], 2)} |" for name, ones in done.items()]
     lines = ["| model | validation loss |", "| --- | ---: |", *losses]
     tasks = [task for task in done["grid9"][0] if task != "loss" and not task.startswith("given_")]
@@ -105,15 +116,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument("--seeds", default="0,1,2", help="comma-separated")
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
+    parser.add_argument("--ablations", action="store_true", help="the nine graphs with one thing changed too")
     options = parser.parse_args()
     seeds = [int(word) for word in options.seeds.split(",")]
+    names = [*MODELS, *ABLATIONS] if options.ablations else [*MODELS]
     with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
-        jobs = [pool.submit(train_and_evaluate, name, seed) for seed in seeds for name in MODELS]
+        jobs = [pool.submit(train_and_evaluate, name, seed) for seed in seeds for name in names]
         for job in concurrent.futures.as_completed(jobs):
             job.result()
-    text = table(seeds)
-    (RUNS / "table.md").write_text(text)
-    print(f"\n{text}")
+    print(f"\n{table(names, seeds)}")
 
 
 if __name__ == "__main__":

@@ -78,6 +78,9 @@ class ModelConfig:
     """Pass messages over the graph of the grid's centre too, in which every stroke is linked with itself."""
     graph_mean: bool = False
     """In the nine graphs, take the mean over a stroke's neighbours in place of the published sum."""
+    graph_relation: Literal["perimeter", "middle"] = "perimeter"
+    """Cells of a stroke's grid in which another is. perimeter: those on the border of the block that its box covers, as
+    published. middle: the one that the middle of its box is in."""
     latent_size: int = 128
     """Width of the sketch code y."""
     hyper_size: int = 256

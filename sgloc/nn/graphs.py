@@ -37,6 +37,11 @@ def _all_pairs(sketch_offsets: Tensor) -> tuple[Tensor, Tensor]:
     return first, sketch_offsets[sketch[first]] + place
 
 
+def _middles(boxes: Tensor) -> Tensor:
+    """Where the middles of boxes [S, 4] are, (x, y), [S, 2]."""
+    return torch.stack([boxes[:, 0] + boxes[:, 1], boxes[:, 2] + boxes[:, 3]], dim=1) / 2
+
+
 def no_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
     """Every node alone: no message is passed."""
     node = torch.arange(len(sketches.node_offsets) - 1, device=sketches.points.device)
@@ -58,17 +63,16 @@ def temporal_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, 
 def nearest_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
     """Every node linked with those whose boxes' centres are nearest to its own's, so many of them, and with those to
     which it is among the nearest; of equally distant ones the earlier drawn."""
-    boxes = ops.node_boxes(sketches.points, sketches.node_offsets).detach()
-    centres = torch.stack([boxes[:, 0] + boxes[:, 1], boxes[:, 2] + boxes[:, 3]], dim=1) / 2
+    centres = _middles(ops.node_boxes(sketches.points, sketches.node_offsets).detach())
     first, second = _all_pairs(sketches.sketch_node_offsets)
     # A node comes first of its own list, then the others by their distance.
     distance = torch.where(first == second, -1, (centres[first] - centres[second]).square().sum(1))
     by_distance = torch.argsort(distance, stable=True)
     by_node = by_distance[torch.argsort(first[by_distance], stable=True)]
-    list_offsets = offsets_from_lengths(torch.bincount(first, minlength=len(boxes)))
+    num_nodes = len(centres)
+    list_offsets = offsets_from_lengths(torch.bincount(first, minlength=num_nodes))
     place = torch.arange(len(by_node), device=first.device) - list_offsets[first[by_node]]
     chosen = by_node[place <= num_neighbours]
-    num_nodes = len(boxes)
     there, back = first[chosen] * num_nodes + second[chosen], second[chosen] * num_nodes + first[chosen]
     links = torch.unique(torch.cat([there, back]))
     return links // num_nodes, links % num_nodes
@@ -98,13 +102,34 @@ def single_graph_sum(embeddings: Tensor, links: tuple[Tensor, Tensor]) -> Tensor
     return torch.zeros_like(embeddings).index_add(0, first, embeddings[second] * weight[:, None])[None]
 
 
+def middle_adjacency(sketches: SketchBatch, adjacency: Tensor) -> Tensor:
+    """The nine graphs, had the relation of a node to another only the cell that the middle of its box is in.
+
+    Args:
+        sketches: the batch.
+        adjacency: int16 [B, M, M], of the published relation.
+
+    Returns:
+        int16 [B, M, M].
+    """
+    boxes = ops.node_boxes(sketches.points, sketches.node_offsets).detach()
+    middles = _middles(boxes)
+    first, second = _all_pairs(sketches.sketch_node_offsets)
+    least, most, value = boxes[first][:, [0, 2]], boxes[first][:, [1, 3]], middles[second]
+    cell = (value >= least).short() + (value > most).short()  # column and row, [E, 2]
+    sketch = group_index(sketches.sketch_node_offsets)[first]
+    begin = sketches.sketch_node_offsets[sketch]
+    bits = torch.ones_like(first, dtype=adjacency.dtype) << (3 * cell[:, 0] + cell[:, 1])
+    return torch.zeros_like(adjacency).index_put((sketch, first - begin, second - begin), bits)
+
+
 class GraphConvolution(nn.Module):
     """Message passing over a sketch's graphs, then a sum over the sketch (METHOD 5.2 and 5.3)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.name, self.num_neighbours = config.graph, config.num_neighbours
-        self.has_center, self.takes_mean = config.graph_center, config.graph_mean
+        self.relation, self.has_center, self.takes_mean = config.graph_relation, config.graph_center, config.graph_mean
         self.num_graphs = ops.NUM_CELLS if self.name == "grid9" else 1
         self.num_layers = config.graph_layers
         width = 2 * config.encoder.hidden_size
@@ -140,6 +165,8 @@ class GraphConvolution(nn.Module):
             return single_graph_sum(embeddings, _LINKS[self.name](sketches, self.num_neighbours))
         offsets = sketches.sketch_node_offsets
         adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, offsets)
+        if self.relation == "middle":
+            adjacency = middle_adjacency(sketches, adjacency)
         if not self.has_center:
             adjacency = adjacency & ~(1 << _CENTER)
         sums = ops.grid_aggregate(adjacency, embeddings, offsets)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -147,10 +148,19 @@ def test_the_weight_of_the_divergence_grows_in_training() -> None:
     assert weight(0) == pytest.approx(0.5)
 
 
+def middle_cell(box: Sequence[float], other: Sequence[float]) -> int:
+    """The bit of the cell of a box's grid, both (x0, x1, y0, y1), in which another's middle is."""
+    places = []
+    for low, high, value in ((*box[:2], sum(other[:2]) / 2), (*box[2:], sum(other[2:]) / 2)):
+        places.append(0 if value < low else 2 if value > high else 1)
+    return 1 << (3 * places[0] + places[1])
+
+
 ABLATIONS: dict[str, dict[str, Any]] = {
     "shared": {"graph_weights": "shared"},
     "no center": {"graph_center": False},
     "mean": {"graph_mean": True},
+    "middle": {"graph_relation": "middle"},
     "one layer": {"graph_layers": 1},
     "three layers": {"graph_layers": 3},
 }
@@ -170,7 +180,10 @@ def test_what_is_left_out_of_the_nine_graphs(name: str) -> None:
     assert {len(weight) for weight in weights} == {1 if name == "shared" else 9}
     for sketch in range(len(sketches)):
         strokes = strokes_of(sketches, sketch)
-        bits = np.array(layout.adjacency([layout.node_box(stroke) for stroke in strokes]))
+        boxes = [layout.node_box(stroke) for stroke in strokes]
+        bits = np.array(
+            [[middle_cell(i, j) for j in boxes] for i in boxes] if name == "middle" else layout.adjacency(boxes)
+        )
         nodes = slice(*sketches.sketch_node_offsets[sketch : sketch + 2].tolist())
         expected = np.zeros(width)
         for cell in range(9):
