@@ -1,0 +1,78 @@
+"""The pictures of the comparison in docs/RESULTS.md, of what `python -m benchmarks.claim` left.
+
+    python -m benchmarks.claim_pictures docs
+
+QuickDraw's own drawings, whole or disturbed, are in none of them: only what the models drew.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import torch
+
+from benchmarks.claim import MODELS, SEEDS, SHARDS, run_dir
+from sgloc.data.batch import Preparation
+from sgloc.data.manifest import load_manifest
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
+from sgloc.evaluate.generate import redraw
+from sgloc.evaluate.load import load_model
+from sgloc.sketch.render import GalleryRow, write_gallery
+
+DISTURB_SCALE = 0.1
+
+
+def draw_curves(path: Path) -> None:
+    """Validation loss by step, every seed a line."""
+    figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
+    for number, name in enumerate(MODELS):
+        for seed in SEEDS:
+            lines = (run_dir(name, seed) / "metrics.jsonl").read_text().splitlines()
+            records = [record for record in map(json.loads, lines) if record["event"] == "validation"]
+            steps, losses = zip(*((record["step"], record["loss"]) for record in records), strict=True)
+            label = name if seed == SEEDS[0] else None
+            axes.plot(steps, losses, color=f"C{number}", linewidth=1, marker=".", markersize=3, label=label)
+    axes.set(xlabel="step", ylabel="validation loss (nats a drawing)", yscale="log")
+    axes.yaxis.set_major_formatter("{x:.0f}")
+    axes.yaxis.set_minor_formatter("{x:.0f}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()
+    figure.savefig(path, dpi=120)
+
+
+def draw_gallery(path: Path) -> None:
+    """What the models of the first seed drew of the first disturbed test drawing of every category."""
+    manifest = load_manifest(SHARDS)
+    reader = ShardReader(SHARDS, manifest, "test")
+    (everything,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
+    _, first = np.unique(everything.category.numpy(), return_index=True)
+    (packed,) = fixed_batches(reader, first, batch_size=len(first))
+    rows = []
+    for name in MODELS:
+        pretrained = load_model(str(run_dir(name, SEEDS[0])), torch.device("cpu"), print)
+        prepare = Preparation(pretrained.scale, 0, DISTURB_SCALE, max_node_points=None)
+        drawn = redraw(
+            pretrained.model,
+            packed,
+            prepare,
+            manifest.categories,
+            pretrained.device,
+            max_points=pretrained.longest_points,
+            temperature=0.0,
+        )
+        rows.append(GalleryRow(name, [one.redrawn for one in drawn]))
+    write_gallery(rows, str(path), columns=10, captions=[one.category for one in drawn])
+
+
+def main() -> None:
+    """Draw both into the folder that is given."""
+    folder = Path(sys.argv[1])
+    draw_curves(folder / "claim-curves.png")
+    draw_gallery(folder / "claim-gallery.png")
+
+
+if __name__ == "__main__":
+    main()
