@@ -14,7 +14,7 @@ test: $(VENV)/installed-dev system-packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q
+	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
 
 # What the tests start for themselves, a web server, a browser and Slurm, from Debian or Ubuntu where one is root or becomes root
 # without a password. The services are of no use to the tests and are not left running.

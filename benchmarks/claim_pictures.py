@@ -48,7 +48,7 @@ def draw_gallery(path: Path) -> None:
     manifest = load_manifest(SHARDS)
     reader = ShardReader(SHARDS, manifest, "test")
     (everything,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
-    _, first = np.unique(everything.category.numpy(), return_index=True)
+    _, first = np.unique(everything.category, return_index=True)
     (packed,) = fixed_batches(reader, first, batch_size=len(first))
     rows = []
     for name in MODELS:

@@ -1,5 +1,6 @@
 """What holds for all tests."""
 
+import collections
 from pathlib import Path
 
 import hypothesis
@@ -21,6 +22,17 @@ from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("sgloc", deadline=None)
 hypothesis.settings.load_profile("sgloc")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests of a file, and all that share one Slurm, run in one process; what has most that is slow goes first."""
+    groups = ["slurm" if item.path.parent.name == "slurm" else str(item.path) for item in items]
+    num_slow = collections.Counter(
+        group for group, item in zip(groups, items, strict=True) if item.get_closest_marker("slow")
+    )
+    for group, item in zip(groups, items, strict=True):
+        item.add_marker(pytest.mark.xdist_group(group))
+    items[:] = [item for _, item in sorted(zip(groups, items, strict=True), key=lambda pair: -num_slow[pair[0]])]
 
 
 @pytest.fixture(scope="session", autouse=True)
