@@ -3,19 +3,13 @@
 import functools
 import sys
 
-from sgloc.cli.parsing import new_parser, parse
+from sgloc.cli.parsing import add_shared, new_parser, parse
 
 
 def generate(words: list[str]) -> None:
     """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery."""
     parser = new_parser("generate", generate)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="a checkpoint; a run's folder, of which the best is taken; or an exported model's folder",
-    )
-    parser.add_argument("--data", required=True, help="folder or URL of shards")
-    parser.add_argument("--out", required=True, help="folder or URL to write to")
+    add_shared(parser, "checkpoint", "data", "out")
     parser.add_argument(
         "--task",
         choices=["synthesis", "reorganization"],
@@ -28,19 +22,10 @@ def generate(words: list[str]) -> None:
         default=0.1,
         help="how far reorganization moves strokes, in sketch sizes (r of METHOD 3)",
     )
-    parser.add_argument("--split", choices=["train", "valid", "test"], default="test", help="which sketches")
     parser.add_argument("--count", type=int, default=64, help="sketches, spread evenly over the split")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy; above: sample, 0.24 as published")
-    parser.add_argument(
-        "--max_points",
-        type=int,
-        default=0,
-        help="most points of a drawing; 0: as many as the longest drawing of the training data has",
-    )
-    parser.add_argument("--batch_size", type=int, default=256, help="sketches decoded together")
     parser.add_argument("--rows", default="original,disturbed,redrawn", help="rows of the gallery, comma-separated")
     parser.add_argument("--seed", type=int, default=0, help="seed of the disturbance and of sampling")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    add_shared(parser, "split", "temperature", "max_points", "batch_size", "device")
     options = parse(parser, words, "checkpoint", "data", "out")
     from sgloc.dist import resolve_placement, select_device
     from sgloc.evaluate.generate import GenerateOptions

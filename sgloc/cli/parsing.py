@@ -5,7 +5,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonargparse
 
@@ -45,6 +45,32 @@ def new_parser(command: str, described: Callable[[list[str]], None] | str) -> "A
     return jsonargparse.ArgumentParser(
         prog=f"sgloc {command}", description=description, exit_on_error=False, allow_abbrev=False
     )
+
+
+# Options that several commands have.
+_SHARED: dict[str, dict[str, Any]] = {
+    "checkpoint": {
+        "required": True,
+        "help": "a checkpoint; a run's folder, of which the best is taken; or an exported model's folder",
+    },
+    "data": {"required": True, "help": "folder or URL of shards"},
+    "out": {"required": True, "help": "folder or URL to write to"},
+    "split": {"choices": ["train", "valid", "test"], "default": "test", "help": "which sketches"},
+    "temperature": {"type": float, "default": 0.0, "help": "0: greedy; above: sample, 0.24 as published"},
+    "max_points": {
+        "type": int,
+        "default": 0,
+        "help": "most points of a drawing; 0: as many as the longest drawing of the training data has",
+    },
+    "batch_size": {"type": int, "default": 256, "help": "sketches computed together"},
+    "device": {"choices": ["auto", "cpu", "cuda"], "default": "auto", "help": "where to compute"},
+}
+
+
+def add_shared(parser: "ArgumentParser", *names: str) -> None:
+    """Add options that other commands have too."""
+    for name in names:
+        parser.add_argument(f"--{name}", **_SHARED[name])
 
 
 def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Namespace":

@@ -3,7 +3,7 @@
 import functools
 import sys
 
-from sgloc.cli.parsing import new_parser, parse
+from sgloc.cli.parsing import add_shared, new_parser, parse
 
 
 def reorganize(words: list[str]) -> None:
@@ -15,15 +15,8 @@ def reorganize(words: list[str]) -> None:
     """
     parser = new_parser("reorganize", reorganize)
     parser.add_argument("drawing", help="path or URL of the drawing")
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        help="a checkpoint; a run's folder, of which the best is taken; or an exported model's folder",
-    )
-    parser.add_argument("--out", required=True, help="folder or URL to write to")
-    parser.add_argument("--temperature", type=float, default=0.0, help="0: greedy; above: sample, 0.24 as published")
+    add_shared(parser, "checkpoint", "out", "temperature", "device")
     parser.add_argument("--seed", type=int, default=0, help="seed of sampling")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     options = parse(parser, words, "drawing", "checkpoint", "out")
     from sgloc.dist import resolve_placement, select_device
     from sgloc.evaluate.load import load_model

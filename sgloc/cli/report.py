@@ -1,6 +1,6 @@
 """`sgloc report`."""
 
-from sgloc.cli.parsing import check_location, new_parser, parse
+from sgloc.cli.parsing import add_shared, check_location, new_parser, parse
 
 
 def report(words: list[str]) -> None:
@@ -21,7 +21,7 @@ def report(words: list[str]) -> None:
     parser.add_argument("--count", type=int, default=2000, help="most test drawings on the map of codes")
     parser.add_argument("--examples", type=int, default=10, help="drawings that are redrawn and found again")
     parser.add_argument("--seed", type=int, default=0, help="seed of the disturbance")
-    parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
+    add_shared(parser, "device")
     options = parse(parser, words, "run")
     out = options.out or f"{options.run.rstrip('/')}/report.html"
     check_location(parser, "out", out)

@@ -7,7 +7,7 @@ that an evaluation that is stopped goes on where it was; all ranks then share in
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -122,16 +122,7 @@ def evaluate(
     with _one_thread(device):
         dist.on_each_rank(lambda: _measure_all(storage, reader, chosen, measuring, options, rank, world_size, tell))
     num_parts = -(-count // options.batch_size)
-    gallery = dist.on_each_rank(lambda: np.concatenate(list(_arrays(storage, num_parts, "gallery"))))
-    outcomes = []
-    for task in options.tasks:
-        ranks = dist.on_each_rank(
-            lambda task=task: _ranks(storage, num_parts, task, gallery, rank, world_size, device)  # type: ignore[misc]
-        )
-        gathered = dist.gather_to_rank_0(ranks)
-        if rank == 0:
-            outcomes.append(_outcome(storage, num_parts, task, np.concatenate(gathered, axis=1)))
-    dist.on_each_rank(lambda: None)
+    outcomes = _retrieve(storage, num_parts, options.tasks, rank, world_size, device)
     if rank != 0:
         return None
     tasks = summarise(outcomes, manifest.categories, options.num_resamples, options.seed)
@@ -313,6 +304,24 @@ def _ranks(
         queries = np.concatenate(list(_arrays(storage, num_parts, f"{task.name}.{name}")))[mine]
         found.append(retrieval_ranks(torch.from_numpy(queries).to(device), own, codes).cpu().numpy())
     return np.stack(found)
+
+
+def _retrieve(
+    storage: Storage, num_parts: int, tasks: Sequence[EvaluationTask], rank: int, world_size: int, device: torch.device
+) -> list[Outcome]:
+    """Find every redrawn sketch's own original, each rank a share of them; the outcomes are on rank 0."""
+    gallery = dist.on_each_rank(lambda: np.concatenate(list(_arrays(storage, num_parts, "gallery"))))
+    outcomes = []
+    for task in tasks:
+        ranks = dist.on_each_rank(
+            lambda task=task: _ranks(storage, num_parts, task, gallery, rank, world_size, device)  # type: ignore[misc]
+        )
+        gathered = dist.gather_to_rank_0(ranks)
+        if rank == 0:
+            outcomes.append(_outcome(storage, num_parts, task, np.concatenate(gathered, axis=1)))
+    # Nobody ends before rank 0 has them all.
+    dist.on_each_rank(lambda: None)
+    return outcomes
 
 
 def _outcome(storage: Storage, num_parts: int, task: EvaluationTask, ranks: npt.NDArray[np.int64]) -> Outcome:

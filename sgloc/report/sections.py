@@ -15,8 +15,9 @@ from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import Drawn, redraw
 from sgloc.evaluate.placing import placed
 from sgloc.evaluate.pretrained import Pretrained
-from sgloc.evaluate.sketches import Polylines, polylines_of_rows
+from sgloc.evaluate.sketches import Polylines, polylines, polylines_of_rows
 from sgloc.report.latent import Map, principal_map
+from sgloc.sketch.ragged import SketchBatch
 
 NUM_NEIGHBOURS = 5
 _BATCH_SIZE = 256
@@ -114,11 +115,7 @@ def look(
         batch = clean(packed, pretrained.device)
         with torch.no_grad():
             codes.append(pretrained.model.encode(batch).y.float().cpu().numpy())
-        bounds = batch.sketch_point_offsets.tolist()
-        points, lift = batch.points.cpu(), batch.pen_lift.cpu().numpy()
-        for start, stop in itertools.pairwise(bounds):
-            strokes = points[start:stop].double().numpy() * pretrained.scale
-            originals.append(np.split(strokes, np.flatnonzero(lift[start:stop])[:-1] + 1))
+        originals += _strokes(batch, pretrained.scale)
         labels += packed.category.tolist()
     gallery = np.concatenate(codes)
     some = np.arange(min(num_examples, count), dtype=np.int64) * count // min(num_examples, count)
@@ -139,6 +136,15 @@ def look(
         path=_path(pretrained, gallery, originals, labels, num_between),
         names=manifest.categories,
     )
+
+
+def _strokes(batch: SketchBatch, scale: float) -> list[Polylines]:
+    """The sketches of a batch, in source units."""
+    points, pen_lift = batch.points.cpu(), batch.pen_lift.cpu()
+    return [
+        polylines(points[start:stop], pen_lift[start:stop], scale)
+        for start, stop in itertools.pairwise(batch.sketch_point_offsets.tolist())
+    ]
 
 
 def _redrawing(one: Drawn) -> Redrawing:
