@@ -87,7 +87,7 @@ def main() -> None:
     print(
         f"\ndone in {minutes:.1f} minutes\n"
         f"  validation   loss fell from {losses[0]:.1f} to {min(losses):.1f} nats a drawing\n"
-        f"  gallery      {GALLERY}/gallery.png: original, disturbed, redrawn by the model\n"
+        f"  gallery      {GALLERY}/gallery.png: original, disturbed, put back, redrawn by the model\n"
         f"  measured     {EVALUATED}/results.md: Rec, Ret and distances, the table above and by category\n"
         f"  drawings     {GALLERY}/redrawn.ndjson, {GALLERY}/svg/\n"
         f"  checkpoints  {RUN}/checkpoints/\n"

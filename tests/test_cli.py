@@ -133,7 +133,10 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("generate --checkpiont a --data b --out c", "did you mean 'checkpoint'?"),
         ("generate --checkpoint a --data b --out c --task copy", "'synthesis', 'reorganization'"),
         ("generate --checkpoint a --data b --out c --count 0", "count must be from 1"),
-        ("generate --checkpoint a --data b --out c --rows first", "rows must be some of original, disturbed, redrawn"),
+        (
+            "generate --checkpoint a --data b --out c --rows first",
+            "rows must be some of original, disturbed, put_back, redrawn",
+        ),
         ("generate --checkpoint a --data b --out c --temperature hot", "--temperature: "),
         ("bench xyz", "there is no bench 'xyz'; it must be one of ops, stream, step, generate"),
         ("bench orders", "there is no bench 'orders'; did you mean 'order'?"),

@@ -23,7 +23,9 @@ def generate(words: list[str]) -> None:
         help="how far reorganization moves strokes, in sketch sizes (r of METHOD 3)",
     )
     parser.add_argument("--count", type=int, default=64, help="sketches, spread evenly over the split")
-    parser.add_argument("--rows", default="original,disturbed,redrawn", help="rows of the gallery, comma-separated")
+    parser.add_argument(
+        "--rows", default="original,disturbed,put_back,redrawn", help="rows of the gallery, comma-separated"
+    )
     parser.add_argument("--seed", type=int, default=0, help="seed of the disturbance and of sampling")
     add_shared(parser, "split", "temperature", "max_points", "batch_size", "device")
     options = parse(parser, words, "checkpoint", "data", "out")

@@ -19,13 +19,16 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
 from sgloc.evaluate.load import load_model
+from sgloc.evaluate.placing import placed
 from sgloc.evaluate.sketches import Polylines, polylines, polylines_of_rows
 from sgloc.nn.sampling import draw
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
 
-Row = Literal["original", "disturbed", "redrawn"]
+Row = Literal["original", "disturbed", "put_back", "redrawn"]
+# What is like another in synthesis, where no stroke is moved.
+_OF_REORGANIZATION = {"disturbed", "put_back"}
 
 _CANVAS = 255
 # From where to where an option can be; the upper ends only keep numbers finite and memory in bounds.
@@ -54,7 +57,7 @@ class GenerateOptions:
             on.
         seed: of the disturbance and of the sampling.
         batch_size: drawings decoded together.
-        rows: rows of the gallery.
+        rows: rows of the gallery; put_back: the sketch's own strokes, each moved to where the redrawing has it.
     """
 
     split: str = "test"
@@ -64,7 +67,7 @@ class GenerateOptions:
     max_points: int = 0
     seed: int = 0
     batch_size: int = 256
-    rows: tuple[str, ...] = ("original", "disturbed", "redrawn")
+    rows: tuple[str, ...] = get_args(Row)
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
@@ -75,8 +78,11 @@ class GenerateOptions:
             raise ConfigError(
                 f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}"
             )
-        if self.disturb_scale == 0 and set(self.rows) == {"disturbed"}:
-            raise ConfigError("rows must be more than disturbed, for in synthesis nothing is; add original or redrawn")
+        if self.disturb_scale == 0 and not set(self.rows) - _OF_REORGANIZATION:
+            raise ConfigError(
+                f"rows must be more than {', '.join(self.rows)}, for in synthesis no stroke is moved; "
+                "add original or redrawn"
+            )
 
 
 @dataclass(frozen=True)
@@ -88,6 +94,11 @@ class Drawn:
     original: Polylines
     disturbed: Polylines
     redrawn: Polylines
+
+    @property
+    def put_back(self) -> Polylines:
+        """The disturbed strokes, each moved rigidly to where the redrawing has it."""
+        return placed(self.disturbed, self.redrawn)
 
 
 def generate(
@@ -217,6 +228,11 @@ def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     base = folder.rstrip("/")
     for index, one in enumerate(drawn):
         write_svg(one.redrawn, f"{base}/svg/{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg")
-    shown = [row for row in options.rows if row != "disturbed" or options.disturb_scale > 0]
-    gallery = [GalleryRow(row, [getattr(one, row) for one in drawn]) for row in shown]
-    write_gallery(gallery, f"{base}/gallery.png", captions=[one.category for one in drawn])
+    write_drawn(drawn, f"{base}/gallery.png", options.disturb_scale, options.rows)
+
+
+def write_drawn(drawn: Sequence[Drawn], path: str, disturb_scale: float, rows: Sequence[str] = get_args(Row)) -> None:
+    """Write a gallery of sketches and what became of them, `rows` as in `GenerateOptions`, to a path or URL."""
+    shown = [row for row in rows if row not in _OF_REORGANIZATION or disturb_scale > 0]
+    gallery = [GalleryRow(row.replace("_", " "), [getattr(one, row) for one in drawn]) for row in shown]
+    write_gallery(gallery, path, captions=[one.category for one in drawn])

@@ -13,7 +13,6 @@ from sgloc.data.manifest import Manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import Drawn, redraw
-from sgloc.evaluate.placing import placed
 from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.sketches import Polylines, polylines, polylines_of_rows
 from sgloc.report.latent import Map, principal_map
@@ -21,17 +20,6 @@ from sgloc.sketch.ragged import SketchBatch
 
 NUM_NEIGHBOURS = 5
 _BATCH_SIZE = 256
-
-
-@dataclass(frozen=True)
-class Redrawing:
-    """A test sketch: its category, as it is, with its strokes moved, with them put back, and redrawn."""
-
-    category: str
-    original: Polylines
-    disturbed: Polylines
-    put_back: Polylines
-    redrawn: Polylines
 
 
 @dataclass(frozen=True)
@@ -67,7 +55,7 @@ class Shown:
     """
 
     disturb_scale: float
-    redrawings: list[Redrawing]
+    redrawings: list[Drawn]
     retrievals: list[Retrieval]
     sketches: list[Polylines]
     labels: list[int]
@@ -128,7 +116,7 @@ def look(
     )
     return Shown(
         disturb_scale=disturb_scale,
-        redrawings=[_redrawing(one) for one in drawn],
+        redrawings=drawn,
         retrievals=_retrieve(pretrained, drawn, some, gallery, originals),
         sketches=originals,
         labels=labels,
@@ -145,11 +133,6 @@ def _strokes(batch: SketchBatch, scale: float) -> list[Polylines]:
         polylines(points[start:stop], pen_lift[start:stop], scale)
         for start, stop in itertools.pairwise(batch.sketch_point_offsets.tolist())
     ]
-
-
-def _redrawing(one: Drawn) -> Redrawing:
-    put_back = placed(one.disturbed, one.redrawn)
-    return Redrawing(one.category, one.original, one.disturbed, put_back, one.redrawn)
 
 
 def _retrieve(

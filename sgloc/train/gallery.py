@@ -64,16 +64,13 @@ class Gallery:
 
     def _draw(self, model: SketchGloc, prepare: Preparation, device: torch.device) -> bytes:
         # Drawing pictures takes a second to import.
-        from sgloc.evaluate.generate import redraw
-        from sgloc.sketch.render import GalleryRow, write_gallery
+        from sgloc.evaluate.generate import redraw, write_drawn
 
         manifest = self.reader.manifest
         chosen = np.arange(self.count, dtype=np.int64) * self.reader.num_sketches // self.count
         max_points = min(manifest.longest_points, _MOST_POINTS)
         (packed,) = fixed_batches(self.reader, chosen, batch_size=self.count)
         drawn = redraw(model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=0.0)
-        names = ("original", "disturbed", "redrawn") if prepare.disturb_scale else ("original", "redrawn")
-        rows = [GalleryRow(name, [getattr(one, name) for one in drawn]) for name in names]
         with tempfile.TemporaryDirectory() as folder:
-            write_gallery(rows, f"{folder}/gallery.png", captions=[one.category for one in drawn])
+            write_drawn(drawn, f"{folder}/gallery.png", prepare.disturb_scale)
             return Path(folder, "gallery.png").read_bytes()

@@ -128,8 +128,9 @@ def test_rows_of_the_gallery(tmp_path: Path, checkpoint: str, tiny_shards: str) 
     assert cell > 50
     assert two - height() == cell
     assert gallery("disturbed", disturb_scale=0.3) != original != gallery("redrawn", disturb_scale=0.3)
-    # In synthesis nothing is disturbed, so that row would show the original twice.
-    assert gallery("original", "disturbed", "redrawn") == gallery("original", "redrawn")
+    assert gallery("put_back", disturb_scale=0.3) != gallery("redrawn", disturb_scale=0.3)
+    # In synthesis no stroke is moved, so that these rows would show the original again.
+    assert gallery("original", "disturbed", "put_back", "redrawn") == gallery("original", "redrawn")
 
 
 def test_simplified_drawings_fit_the_canvas_and_are_enlarged_never() -> None:
@@ -294,9 +295,10 @@ def test_the_limit_is_the_longest_training_drawing_unless_given(tmp_path: Path, 
         ({"temperature": -0.1}, "temperature must be from 0"),
         ({"temperature": float("nan")}, "temperature must be from 0"),
         ({"disturb_scale": float("inf")}, "disturb_scale must be from 0"),
-        ({"rows": ("original", "drawn")}, "rows must be some of original, disturbed, redrawn, not drawn"),
+        ({"rows": ("original", "drawn")}, "rows must be some of original, disturbed, put_back, redrawn, not drawn"),
         ({"rows": ()}, "rows must be some of .*, not none"),
-        ({"rows": ("disturbed",)}, "rows must be more than disturbed"),
+        ({"rows": ("disturbed",)}, "rows must be more than disturbed, for"),
+        ({"rows": ("disturbed", "put_back")}, "rows must be more than disturbed, put_back, for"),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
