@@ -182,4 +182,6 @@ def test_purposes_keep_their_numbers() -> None:
         "SAMPLE_COMPONENT": 10,
         "SAMPLE_PEN": 11,
         "SAMPLE_POINT": 12,
+        "RASTER": 13,
+        "CLASSIFIER": 14,
     }

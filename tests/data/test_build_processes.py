@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from sgloc.data.build.part import part_file
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards, build_task
 from sgloc.data.manifest import Manifest, join_manifests, load_manifest
@@ -201,7 +202,8 @@ def test_workers_do_not_outlive_a_killed_build(tmp_path: Path) -> None:
 
 def test_workers_say_nothing_when_a_build_is_killed(source: Path, tmp_path: Path) -> None:
     with building(source, tmp_path / "out", 2) as process:
-        wait_until(lambda: len(begun(tmp_path / "out")) == 2, process)
+        # Of two workers each begins with one of the first two parts.
+        wait_until(lambda: all(any((tmp_path / "out").glob(part_file(number, "*"))) for number in (0, 1)), process)
         os.kill(process.pid, signal.SIGKILL)
         _, error = process.communicate(timeout=60)
     assert error == ""
