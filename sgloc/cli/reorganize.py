@@ -23,8 +23,11 @@ def reorganize(words: list[str]) -> None:
     from sgloc.evaluate.reorganize import PICTURE, reorganize_file
 
     device = select_device(options.device, resolve_placement({}))
-    pretrained = load_model(options.checkpoint, device, functools.partial(print, file=sys.stderr))
-    done = reorganize_file(pretrained, options.drawing, options.out, temperature=options.temperature, seed=options.seed)
+    say = functools.partial(print, file=sys.stderr)
+    pretrained = load_model(options.checkpoint, device, say)
+    done = reorganize_file(
+        pretrained, options.drawing, options.out, temperature=options.temperature, seed=options.seed, say=say
+    )
     out = options.out.rstrip("/")
     for one in done[:10]:
         print(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))

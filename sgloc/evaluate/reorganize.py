@@ -1,6 +1,6 @@
 """`sgloc reorganize`: a user's own drawing, with every stroke where it belongs."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import fsspec.core
@@ -71,7 +71,13 @@ def _canvas(strokes: Polylines) -> tuple[npt.NDArray[np.float64], float]:
 
 
 def reorganize_file(
-    pretrained: Pretrained, location: str, folder: str, *, temperature: float = 0.0, seed: int = 0
+    pretrained: Pretrained,
+    location: str,
+    folder: str,
+    *,
+    temperature: float = 0.0,
+    seed: int = 0,
+    say: Callable[[str], None],
 ) -> list[Reorganized]:
     """Reorganize the drawings of a file, and write of each an SVG with its own strokes moved, <name>-moved.svg, and one
     with the decoder's drawing, <name>-redrawn.svg; and a picture of all, before-after.png.
@@ -82,11 +88,12 @@ def reorganize_file(
         folder: folder or URL to write to.
         temperature: of METHOD 9; 0 is greedy.
         seed: of the sampling.
+        say: is told of what was left out of the file.
 
     Raises:
         DataError: if the file cannot be read, or the folder cannot be written.
     """
-    read = read_own(location)
+    read = read_own(location, say)
     names, drawings = [name for name, _ in read], [strokes for _, strokes in read]
     found = reorganize_strokes(pretrained, drawings, temperature=temperature, seed=seed)
     done = [Reorganized(*each) for each in zip(names, drawings, *zip(*found, strict=True), strict=True)]

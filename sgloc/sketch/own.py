@@ -1,9 +1,10 @@
 """A user's own drawing: read from SVG, ndjson or JSON, and written as SVG in its own coordinates."""
 
+import functools
 import io
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 from xml.etree.ElementTree import ParseError
@@ -25,7 +26,7 @@ _CURVE_PIECES = 16
 _PEN, _MARGIN = 0.012, 0.06
 
 
-def read_own(location: str) -> list[tuple[str, Polylines]]:
+def read_own(location: str, say: Callable[[str], None]) -> list[tuple[str, Polylines]]:
     """The drawings of a file, each with a name and its strokes: float64 [n, 2] of absolute (x, y), y downwards.
 
     An SVG is one drawing: every path, line, polyline, polygon, rectangle, circle and ellipse of it a stroke, in the
@@ -35,12 +36,13 @@ def read_own(location: str) -> list[tuple[str, Polylines]]:
 
     Args:
         location: path or URL.
+        say: is told of what an SVG has beside strokes.
 
     Raises:
         DataError: if it cannot be read or is none of these; it tells where.
     """
     name = PurePosixPath(location)
-    readers = {".svg": _read_svg, ".ndjson": _read_ndjson, ".json": _read_json}
+    readers = {".svg": functools.partial(_read_svg, say=say), ".ndjson": _read_ndjson, ".json": _read_json}
     reader = readers.get(name.suffix.lower())
     if reader is None:
         raise DataError(f"{location} is none of what can be read; give {_FORMS}")
@@ -57,15 +59,18 @@ def read_own(location: str) -> list[tuple[str, Polylines]]:
     return [(f"{name.stem}-{number:04d}", drawing) for number, drawing in enumerate(drawings, start=1)]
 
 
-def _read_svg(content: bytes, location: str) -> list[Polylines]:
+def _read_svg(content: bytes, location: str, say: Callable[[str], None]) -> list[Polylines]:
     import svgelements
 
     try:
-        tree = svgelements.SVG.parse(io.BytesIO(content), reify=True)
-        shapes = [element for element in tree.elements() if isinstance(element, svgelements.Shape)]
+        elements = list(svgelements.SVG.parse(io.BytesIO(content), reify=True).elements())
+        shapes = [element for element in elements if isinstance(element, svgelements.Shape)]
+        num_others = sum(isinstance(element, svgelements.Text | svgelements.Image) for element in elements)
         strokes = [_trace(part) for shape in shapes for part in svgelements.Path(shape).as_subpaths()]
     except (ParseError, ValueError, TypeError, AttributeError, IndexError, ArithmeticError) as error:
         raise DataError(f"{location} is no SVG that can be read ({error}); save it anew as plain SVG") from error
+    if num_others:
+        say(f"{num_others} texts and images of {location} are no strokes and left out")
     return [_checked([stroke for stroke in strokes if len(stroke)], location)]
 
 

@@ -25,7 +25,10 @@ def write(folder: Path, name: str, text: str) -> str:
 
 
 def test_an_svg_is_its_shapes(tmp_path: Path) -> None:
-    ((name, strokes),) = read_own(write(tmp_path, "my drawing.svg", SVG))
+    told: list[str] = []
+    location = write(tmp_path, "my drawing.svg", SVG)
+    ((name, strokes),) = read_own(location, told.append)
+    assert told == [f"1 texts and images of {location} are no strokes and left out"]
     assert name == "my drawing"
     # Two pixels a unit, and a path that lifts the pen is two strokes.
     expected = [
@@ -56,13 +59,13 @@ def test_json_and_ndjson(tmp_path: Path) -> None:
     timed = {"drawing": [[[0, 5, 9], [1, 2, 3], [0, 10, 20]], [[7.5], [8], [30]]]}
     plain = json.dumps(expected)
     for name, text in (("a.json", json.dumps(quickdraw)), ("b.json", json.dumps(timed)), ("c.json", plain)):
-        ((_, strokes),) = read_own(write(tmp_path, name, text))
+        ((_, strokes),) = read_own(write(tmp_path, name, text), pytest.fail)
         assert [stroke.tolist() for stroke in strokes] == expected
-    read = read_own(write(tmp_path, "many.ndjson", f"{json.dumps(quickdraw)}\n\n{json.dumps(timed)}\n"))
+    read = read_own(write(tmp_path, "many.ndjson", f"{json.dumps(quickdraw)}\n\n{json.dumps(timed)}\n"), pytest.fail)
     assert [name for name, _ in read] == ["many-0001", "many-0002"]
     assert all([stroke.tolist() for stroke in strokes] == expected for _, strokes in read)
     # From anywhere.
-    assert len(read_own(f"file://{tmp_path}/many.ndjson")) == 2
+    assert len(read_own(f"file://{tmp_path}/many.ndjson", pytest.fail)) == 2
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_json_and_ndjson(tmp_path: Path) -> None:
 def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, text: str | None, message: str) -> None:
     location = str(tmp_path / name) if text is None else write(tmp_path, name, text)
     with pytest.raises(DataError, match=message):
-        read_own(location)
+        read_own(location, pytest.fail)
 
 
 def test_entities_that_explode_do_no_harm(tmp_path: Path) -> None:
@@ -99,7 +102,7 @@ def test_entities_that_explode_do_no_harm(tmp_path: Path) -> None:
     entities = "".join(f'<!ENTITY {one} "{f"&{before};" * 10}">' for before, one in itertools.pairwise(names))
     bomb = f'<!DOCTYPE svg [<!ENTITY e0 "xxxxxxxxxx">{entities}]><svg><title>&{names[-1]};</title></svg>'
     with pytest.raises(DataError):
-        read_own(write(tmp_path, "bomb.svg", bomb))
+        read_own(write(tmp_path, "bomb.svg", bomb), pytest.fail)
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
