@@ -42,7 +42,11 @@ def read_own(location: str, say: Callable[[str], None]) -> list[tuple[str, Polyl
         DataError: if it cannot be read or is none of these; it tells where.
     """
     name = PurePosixPath(location)
-    readers = {".svg": functools.partial(_read_svg, say=say), ".ndjson": _read_ndjson, ".json": _read_json}
+    readers: dict[str, Callable[[bytes, str], list[Polylines]]] = {
+        ".svg": functools.partial(_read_svg, say=say),
+        ".ndjson": _read_ndjson,
+        ".json": _read_json,
+    }
     reader = readers.get(name.suffix.lower())
     if reader is None:
         raise DataError(f"{location} is none of what can be read; give {_FORMS}")
