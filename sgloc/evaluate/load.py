@@ -40,6 +40,8 @@ def _load_export(folder: str) -> Pretrained:
 
 def _load_checkpoint(folder: str) -> Pretrained:
     manifest: CheckpointManifest = read_manifest(folder)
+    if "raster" in manifest.config:
+        raise CheckpointError(f"{folder} is of a classifier, which draws nothing; give a run of `sgloc train`")
     model = _build(manifest.config.get("model", {}), folder)
     own: dict[str, Tensor] = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
     for name, tensor in load_tensors(folder, manifest, own).items():

@@ -233,6 +233,7 @@ def test_mistakes(
 
     assert "was trained on other shards than" in fails(data=tiny_shards)
     assert "is not of a classifier" in fails(classifier=checkpoint)
+    assert "is of a classifier, which draws nothing" in fails(checkpoint=judge)
     assert "batch_size must be from 1" in fails(batch_size="0")
     assert "holds no complete checkpoint" in fails(checkpoint=str(tmp_path))
     (tmp_path / "file").write_text("")
