@@ -22,8 +22,8 @@ p { color: var(--soft); margin: 2px 0 12px; max-width: 78ch; }
 section { background: white; border: 1px solid var(--line); border-radius: 10px; padding: 18px 20px; margin-top: 18px; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: 2px 18px; margin: 10px 0 0; }
 dt { color: var(--soft); } dd { margin: 0; overflow-wrap: anywhere; }
-table { border-collapse: collapse; font-size: 13.5px; margin: 8px 0; } .scroll { overflow-x: auto; }
-th, td { padding: 4px 10px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
+table { border-collapse: collapse; font-size: 12.5px; margin: 8px 0; } .scroll { overflow-x: auto; }
+th, td { padding: 4px 7px; text-align: right; border-bottom: 1px solid var(--line); white-space: nowrap; }
 th:first-child, td:first-child { text-align: left; }
 tr.given td { color: var(--soft); } img { max-width: 100%; height: auto; }
 .grid { display: grid; grid-template-columns: 118px repeat(auto-fill, 92px); gap: 6px; align-items: center; }
