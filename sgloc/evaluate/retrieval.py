@@ -29,8 +29,8 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
     ranks = torch.full_like(own, len(gallery) - 1)
     finite = torch.isfinite(queries).all(1).nonzero()[:, 0]
     # Without what all have in common, fewer digits are lost.
-    center = gallery.double().mean(0).float()
-    half = (gallery - center).square().sum(1) / 2
+    center = (torch.stack([tile.double().sum(0) for tile in gallery.split(_TILE)]).sum(0) / len(gallery)).float()
+    half = torch.cat([(tile - center).square().sum(1) for tile in gallery.split(_TILE)]) / 2
     longest = half.max()
     for chosen in finite.split(_QUERIES):
         query, mine = queries[chosen], own[chosen]
