@@ -1,0 +1,72 @@
+"""What the encoders of `python -m benchmarks.claim` make of a drawing: sums over strokes, and codes.
+
+    python -m benchmarks.claim_codes grid9-0 complete-0 none-0 sketch_rnn-0
+
+Of all test drawings: how a sum over strokes grows with their number, as a power of it; how long its tails are after
+batch norm, as the kurtosis of a component, 3 if it were normal; how much of the variance between drawings the codes of
+the same drawing differ by once its strokes are moved; and how many directions the codes use, as the participation ratio
+of their variances.
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+from benchmarks.claim import RUNS, SHARDS
+from sgloc.data.batch import Preparation
+from sgloc.data.manifest import load_manifest
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
+from sgloc.evaluate.load import load_model
+from sgloc.evaluate.pretrained import Pretrained
+from sgloc.nn.encoder import LayoutEncoder
+from sgloc.sketch.ragged import SketchBatch
+
+DISTURBANCES = (0.1, 0.3)
+
+
+def read_test_split(scale: float, disturb_scale: float) -> SketchBatch:
+    """All test drawings as one batch."""
+    reader = ShardReader(SHARDS, load_manifest(SHARDS), "test")
+    (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
+    return Preparation(scale, 0, disturb_scale)(packed, torch.device("cpu"))
+
+
+def growth_and_tails(encoder: LayoutEncoder, sketches: SketchBatch) -> tuple[str, str]:
+    """The power of the number of strokes with which a sum grows, and the kurtosis of its components."""
+    gathered = encoder.gather(sketches).double()
+    num_strokes = sketches.sketch_node_offsets.diff().double()
+    power = np.polyfit(num_strokes.log().numpy(), gathered.norm(dim=1).log().numpy(), 1)[0]
+    normalised = encoder.batch_norm(gathered.float()).double()
+    centered = normalised - normalised.mean(0)
+    kurtosis = (centered.pow(4).mean(0) / centered.square().mean(0).square()).mean()
+    return f"{power:.2f}", f"{kurtosis:.1f}"
+
+
+@torch.no_grad()
+def describe(pretrained: Pretrained) -> list[str]:
+    """The cells of a model's row."""
+    model, clean = pretrained.model, read_test_split(pretrained.scale, 0.0)
+    sums = growth_and_tails(model.encoder, clean) if isinstance(model.encoder, LayoutEncoder) else ("", "")
+    codes = model.encode(clean).mean.double()
+    variance = (codes - codes.mean(0)).square().sum(1).mean()
+    shares = []
+    for disturb_scale in DISTURBANCES:
+        moved = model.encode(read_test_split(pretrained.scale, disturb_scale)).mean.double()
+        shares.append(f"{100 * float((moved - codes).square().sum(1).mean() / variance):.1f} %")
+    spectrum = torch.linalg.eigvalsh(torch.cov(codes.T))
+    return [*sums, *shares, f"{float(spectrum.sum().square() / spectrum.square().sum()):.1f}"]
+
+
+def main() -> None:
+    """A table, a row each of the runs that are named."""
+    head = ["run", "growth", "kurtosis", *(f"moved by r = {scale}" for scale in DISTURBANCES), "directions"]
+    print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))
+    for name in sys.argv[1:]:
+        pretrained = load_model(str(RUNS / name), torch.device("cpu"), print)
+        print("| " + " | ".join([name, *describe(pretrained)]) + " |")
+
+
+if __name__ == "__main__":
+    main()
