@@ -25,7 +25,6 @@ CONFIG, CLASSIFIER, SHARDS = "configs/claim.yaml", "runs/claim/classifier", "sha
 RUNS = Path("runs/claim")
 MODELS: dict[str, tuple[str, ...]] = {
     "grid9": (),
-    "grid9-mean": ("--model.graph_mean", "true"),
     "grid9-middle": ("--model.graph_relation", "middle"),
     "complete": ("--model.graph", "complete"),
     "temporal": ("--model.graph", "temporal"),
@@ -35,6 +34,7 @@ MODELS: dict[str, tuple[str, ...]] = {
 }
 # What else of the nine graphs can be changed, one thing at a time.
 ABLATIONS: dict[str, tuple[str, ...]] = {
+    "grid9-mean": ("--model.graph_mean", "true"),
     "grid9-shared": ("--model.graph_weights", "shared"),
     "grid9-no-center": ("--model.graph_center", "false"),
     "grid9-one-layer": ("--model.graph_layers", "1"),
