@@ -5,7 +5,7 @@
 Of all test drawings: how a sum over strokes grows with their number, as a power of it; how long its tails are after
 batch norm, as the kurtosis of a component, 3 if it were normal; how much of the variance between drawings the codes of
 the same drawing differ by once its strokes are moved; and how many directions the codes use, as the participation ratio
-of their variances.
+of their variances. Before them, of the relations between strokes, how many cells they mark, and how often they change.
 """
 
 import sys
@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from benchmarks.claim import RUNS, SHARDS
+from sgloc import ops
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
@@ -21,6 +22,7 @@ from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.load import load_model
 from sgloc.evaluate.pretrained import Pretrained
 from sgloc.nn.encoder import LayoutEncoder
+from sgloc.nn.graphs import middle_adjacency
 from sgloc.sketch.ragged import SketchBatch
 
 DISTURBANCES = (0.1, 0.3)
@@ -59,8 +61,26 @@ def describe(pretrained: Pretrained) -> list[str]:
     return [*sums, *shares, f"{float(spectrum.sum().square() / spectrum.square().sum()):.1f}"]
 
 
+def describe_relations(scale: float) -> str:
+    """How many cells a stroke marks in the grid of another of its sketch, and how often moving strokes changes them."""
+    clean, moved = read_test_split(scale, 0.0), read_test_split(scale, DISTURBANCES[0])
+    published, after = (
+        ops.node_adjacency(one.points, one.node_offsets, one.sketch_node_offsets) for one in (clean, moved)
+    )
+    num_strokes, width = clean.sketch_node_offsets.diff(), published.shape[1]
+    is_real = torch.arange(width)[None] < num_strokes[:, None]
+    pairs = is_real[:, :, None] & is_real[:, None, :] & ~torch.eye(width, dtype=torch.bool)
+    cells = sum((published[pairs].int() >> cell) & 1 for cell in range(ops.NUM_CELLS))
+    middles = middle_adjacency(clean, published) != middle_adjacency(moved, after)
+    return (
+        f"cells a pair: {torch.as_tensor(cells).float().mean():.2f}; relations that r = {DISTURBANCES[0]} changes: "
+        f"{(published != after)[pairs].float().mean():.0%}, of the middle cell alone {middles[pairs].float().mean():.0%}"
+    )
+
+
 def main() -> None:
     """A table, a row each of the runs that are named."""
+    print(describe_relations(load_manifest(SHARDS).scale), end="\n\n")
     head = ["run", "growth", "kurtosis", *(f"moved by r = {scale}" for scale in DISTURBANCES), "directions"]
     print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))
     for name in sys.argv[1:]:
