@@ -71,10 +71,11 @@ def describe_relations(scale: float) -> str:
     is_real = torch.arange(width)[None] < num_strokes[:, None]
     pairs = is_real[:, :, None] & is_real[:, None, :] & ~torch.eye(width, dtype=torch.bool)
     cells = sum((published[pairs].int() >> cell) & 1 for cell in range(ops.NUM_CELLS))
-    middles = middle_adjacency(clean, published) != middle_adjacency(moved, after)
+    changed = (published != after)[pairs].float().mean()
+    middle_changed = (middle_adjacency(clean, published) != middle_adjacency(moved, after))[pairs].float().mean()
     return (
         f"cells a pair: {torch.as_tensor(cells).float().mean():.2f}; relations that r = {DISTURBANCES[0]} changes: "
-        f"{(published != after)[pairs].float().mean():.0%}, of the middle cell alone {middles[pairs].float().mean():.0%}"
+        f"{changed:.0%}, of the middle cell alone {middle_changed:.0%}"
     )
 
 
