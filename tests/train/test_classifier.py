@@ -156,6 +156,6 @@ def test_mistakes(sample_shards: str, tiny_shards: str, whole: Path, tmp_path: P
     save_model(tmp_path / "sketches", tiny_shards, make_model())
     with pytest.raises(CheckpointError, match="is not of a classifier; give a run of `sgloc train-classifier`"):
         load_classifier(str(tmp_path / "sketches"), CPU, print)
-    assert "is of another model" in said(
+    assert "is of a classifier, which draws nothing" in said(
         "generate", "--checkpoint", whole, "--data", sample_shards, "--out", tmp_path / "drawn"
     )
