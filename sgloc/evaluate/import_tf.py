@@ -4,13 +4,12 @@ The names of the original's variables are put beside ours, cell by cell. Kernels
 order i, j, f, o in both; so do the parts of the states (METHOD 6).
 """
 
-import json
 import re
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +21,7 @@ from torch import Tensor
 
 from sgloc.config import CellName, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.errors import CheckpointError, ConfigError
+from sgloc.evaluate import original
 from sgloc.evaluate.export import About, write_export
 from sgloc.evaluate.read_tf import NO_TENSORFLOW
 from sgloc.nn.mixture import NUM_PEN_STATES
@@ -37,15 +37,8 @@ _DECODER = "decoder/decoder/rnn"
 # TensorFlow's fused batch norm does not take a smaller one.
 _BATCH_NORM_EPSILON = 1.001e-5
 _CHECKPOINT = re.compile(r"vector-(\d+)\.index")
-# What model_config.json calls the sizes.
-_CONFIG_NAMES = {
-    "enc_model": "encoder.cell",
-    "enc_rnn_size": "encoder.hidden_size",
-    "dec_model": "decoder.cell",
-    "dec_rnn_size": "decoder.hidden_size",
-    "z_size": "latent_size",
-    "num_mixture": "decoder.num_mixtures",
-}
+# Most points of a drawing, or of a node, that can be asked for.
+_MOST_POINTS = 10**5
 
 
 @dataclass(frozen=True)
@@ -56,11 +49,15 @@ class Imported:
         checkpoint: which.
         num_values: of the model.
         num_left: variables of the training that are of no use here.
+        max_node_points: most points of a graph node; None: a node is a whole stroke.
+        notes: a sentence for each thing in model_config.json that was not taken.
     """
 
     checkpoint: str
     num_values: int
     num_left: int
+    max_node_points: int | None
+    notes: list[str] = field(default_factory=list)
 
 
 def find_checkpoint(folder: str) -> Path:
@@ -78,27 +75,38 @@ def find_checkpoint(folder: str) -> Path:
     return max(found)[1].with_suffix("")
 
 
-def import_tf(folder: str, out: str, scale: float, longest_points: int, licence: str) -> Imported:
+def import_tf(
+    folder: str, out: str, scale: float, longest_points: int, licence: str, *, max_node_points: int = 0
+) -> Imported:
     """Write the newest checkpoint of the original as a model that `sgloc.load_pretrained` reads.
 
+    The weights tell the sizes and the cells. model_config.json tells the length of drawings and of nodes; a checkpoint
+    without that file can be imported where longest_points is given.
+
     Args:
-        folder: local folder with vector-N.index, vector-N.data-* and model_config.json.
+        folder: local folder with vector-N.index, vector-N.data-* and, if it is there, model_config.json.
         out: folder or URL to write to.
         scale: of the data set that it was trained on (METHOD 1), which the original does not store.
         longest_points: points of the longest drawing there; 0: the max_seq_len of model_config.json.
         licence: of the drawings, if it is known.
+        max_node_points: most points of a graph node (METHOD 2); 0: as model_config.json tells, or whole strokes.
 
     Raises:
-        CheckpointError: if a variable is missing, unknown, or of another shape; it is named.
+        CheckpointError: if a variable is missing, unknown, or of another shape; it is named. Also if model_config.json
+            cannot be read, or belongs to another checkpoint.
         ConfigError: if TensorFlow is not installed, or the scale or the longest drawing is not told.
     """
-    checkpoint = find_checkpoint(folder)
-    options = _read_options(folder)
-    longest_points = longest_points or _longest(options, folder)
     if not 0 < scale < float("inf"):
         raise ConfigError(f"scale must be above 0, not {scale}")
+    for name, value in (("max_points", longest_points), ("max_node_points", max_node_points)):
+        if not 0 <= value <= _MOST_POINTS:
+            raise ConfigError(f"{name} must be from 0 to {_MOST_POINTS:,}, not {value}")
+    checkpoint = find_checkpoint(folder)
+    options = original.read_options(folder)
+    longest_points = longest_points or _longest(options, folder)
     variables, num_left = _read_variables(checkpoint)
-    config = _model_config(variables, options, str(checkpoint))
+    config = _model_config(variables, options, max_node_points, str(checkpoint))
+    notes = original.compare(options, asdict(config), folder)
     tensors = convert(variables, config, str(checkpoint))
     about = About(
         model=asdict(config),
@@ -110,7 +118,7 @@ def import_tf(folder: str, out: str, scale: float, longest_points: int, licence:
     )
     num_values = sum(tensor.numel() for tensor in tensors.values())
     write_export(out, about, tensors, _card(about, checkpoint.name, num_values))
-    return Imported(str(checkpoint), num_values, num_left)
+    return Imported(str(checkpoint), num_values, num_left, config.max_node_points, notes)
 
 
 def convert(variables: Variables, config: ModelConfig, where: str) -> dict[str, Tensor]:
@@ -257,26 +265,18 @@ def read_with_tensorflow(checkpoint: Path) -> tuple[Variables, int]:
     return found, num_left
 
 
-def _read_options(folder: str) -> dict[str, Any]:
-    path = Path(folder, "model_config.json")
-    try:
-        options = json.loads(path.read_text())
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"{path} cannot be read ({error}); it belongs beside the checkpoint") from error
-    if not isinstance(options, dict):
-        raise CheckpointError(f"{path} is not an object of options; it belongs beside the checkpoint")
-    return options
-
-
 def _longest(options: dict[str, Any], folder: str) -> int:
-    longest = options.get("max_seq_len")
-    if not isinstance(longest, int) or longest < 1:
-        raise ConfigError(f"{folder}/model_config.json tells no max_seq_len; give --max_points or --data")
+    longest = original.count_of(options, "max_seq_len")
+    if longest is None:
+        raise ConfigError(
+            f"{folder}/{original.FILE_NAME} tells no max_seq_len, the points of the longest drawing; "
+            "give --max_points or --data"
+        )
     return longest
 
 
-def _model_config(variables: Variables, options: dict[str, Any], where: str) -> ModelConfig:
-    """The model's shape, by the variables there are; model_config.json must not say otherwise."""
+def _model_config(variables: Variables, options: dict[str, Any], max_node_points: int, where: str) -> ModelConfig:
+    """The model's shape, by the variables there are; what these do not tell, by model_config.json."""
 
     def cell_of(scope: str) -> CellName:
         for name, cell in _CELLS.items():
@@ -302,33 +302,31 @@ def _model_config(variables: Variables, options: dict[str, Any], where: str) -> 
                 "hyper_embedding_size": shape(f"{path}/hyper_ix/zw/super_linear_b", 1)[0],
             }
     (num_outputs,) = shape("decoder/decoder/fc/fc_b", 1)
-    config = ModelConfig(
-        EncoderConfig(encoder, shape(f"ENC1_RNN/fw/{_CLASSES[encoder]}/W_hh", 2)[0]),
+    keep = original.recurrent_keep(options)
+    return ModelConfig(
+        EncoderConfig(encoder, shape(f"ENC1_RNN/fw/{_CLASSES[encoder]}/W_hh", 2)[0], keep),
         DecoderConfig(
             decoder,
             shape(f"{_DECODER}/{_CLASSES[decoder]}/W_hh", 2)[0],
+            keep,
             num_mixtures=max(1, (num_outputs - NUM_PEN_STATES) // 6),
         ),
         latent_size=shape("fc_mu/fc_b", 1)[0],
+        max_node_points=max_node_points or original.node_points(options),
         batch_norm_epsilon=_BATCH_NORM_EPSILON,
         **hyper,  # type: ignore[arg-type]
     )
-    found = asdict(config)
-    for theirs, ours in _CONFIG_NAMES.items():
-        section, _, name = ours.rpartition(".")
-        value = (found[section] if section else found)[name]
-        if theirs in options and options[theirs] != value:
-            raise CheckpointError(
-                f"{where} is not what its model_config.json says: {theirs} is {options[theirs]} there, {value} here"
-            )
-    return config
 
 
 def _card(about: About, checkpoint: str, num_values: int) -> str:
+    moved = original.disturb_scale(about.training["original_options"])
+    task = f"reorganization, strokes moved by up to {moved} sketch sizes" if moved else "synthesis"
+    task = "a task that the original did not write down" if moved is None else task
     return f"""# SketchGloc
 
 A model of the spatial layout of free-hand sketches, imported from the TensorFlow checkpoint `{checkpoint}` of the
 original program. model.safetensors holds {num_values:,} numbers. Sketches are divided by a scale of {about.scale:g}.
+It was trained for {task}.
 
 - Licence of the drawings: {about.data["licence"] or "not told"}
 
