@@ -87,6 +87,9 @@ class ModelConfig:
     """Units of the small LSTM inside a `hyper` cell."""
     hyper_embedding_size: int = 32
     """Width of the embeddings through which a `hyper` cell scales its gates."""
+    hyper_dropout: Literal["main", "both"] = "main"
+    """Where recurrent dropout falls in a `hyper` cell: on the candidate of the main LSTM alone, as published, or on
+    that of the small LSTM inside it too."""
     max_node_points: int | None = None
     """Most points in a graph node; longer strokes become several nodes. null: a node is a whole stroke."""
     batch_norm_epsilon: float = 1e-5
@@ -338,59 +341,3 @@ class RunConfig(Protocol):
     def log(self) -> LogConfig:
         """Where metrics go."""
         ...
-
-
-# What a resumed run may change without becoming another run: where, how long and how often, not what is computed.
-_FREE_OPTIONS = frozenset(
-    {
-        "data.path",
-        "data.prefetch",
-        "data.read_threads",
-        "data.read_attempts",
-        "data.read_timeout",
-        "data.bad_shards",
-        "data.cache",
-        "data.cache_gigabytes",
-        "train.run_dir",
-        "train.num_steps",
-        "train.accumulation",
-        "train.checkpoint_decoder",
-        "train.compile",
-        "train.deepspeed",
-        "train.device",
-        "train.log_every",
-        "train.validate_every",
-        "train.patience",
-        "train.checkpoint_every",
-        "train.keep_checkpoints",
-        "train.keep_every",
-        "train.save_attempts",
-        "train.bad_steps",
-        "train.timeout",
-        "log.wandb",
-        "log.wandb_project",
-        "log.wandb_entity",
-        "log.wandb_group",
-        "log.wandb_name",
-        "log.wandb_timeout",
-        "log.tensorboard",
-        "log.gallery",
-    }
-)
-
-
-def identity(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """The options that make a run what it is, by dotted name.
-
-    Args:
-        options: a `Config` as `dataclasses.asdict` gives it.
-        prefix: of the names; for the recursion.
-    """
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            flat |= identity(value, f"{path}.")
-        elif path not in _FREE_OPTIONS:
-            flat[path] = value
-    return flat

@@ -10,6 +10,7 @@ from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.evaluate.export import is_export, read_export
 from sgloc.evaluate.pretrained import Pretrained
+from sgloc.identity import younger_options
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_manifest, use_checkpoint
 
@@ -17,10 +18,12 @@ _PREFIX = "model."
 
 
 def _build(options: dict[str, Any], folder: str) -> SketchGloc:
-    """A model of a configuration that a file holds."""
+    """A model of a configuration that a file holds; options younger than the file have what was done before them."""
+    younger = {name.removeprefix(_PREFIX): value for name, value in younger_options({"model": options}).items()}
+    younger = {name: value for name, value in younger.items() if "." not in name}
     try:
         cells = {"encoder": EncoderConfig(**options["encoder"]), "decoder": DecoderConfig(**options["decoder"])}
-        return SketchGloc(ModelConfig(**{**options, **cells}))
+        return SketchGloc(ModelConfig(**{**younger, **options, **cells}))
     except (KeyError, TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{folder} is of another model: its configuration does not fit this program ({error})"

@@ -40,8 +40,9 @@ class Bidirectional(nn.Module):
         super().__init__()
         self.keep = config.encoder.recurrent_keep
         sizes = (input_size, config.encoder.hidden_size, config.hyper_size, config.hyper_embedding_size)
-        self.forward_cell = make_cell(config.encoder.cell, *sizes)
-        self.backward_cell = make_cell(config.encoder.cell, *sizes)
+        drop_both = config.hyper_dropout == "both"
+        self.forward_cell = make_cell(config.encoder.cell, *sizes, drop_both)
+        self.backward_cell = make_cell(config.encoder.cell, *sizes, drop_both)
 
     def forward(self, inputs: Tensor, offsets: Tensor, sketches: SketchBatch) -> Tensor:
         """The last forward output, then the backward output at the first point.

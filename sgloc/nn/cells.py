@@ -270,12 +270,14 @@ class HyperLSTM(Cell):
 
     A small layer-norm LSTM reads the input and the old h; its output h' scales the eight gate pre-activations (four of
     the input, four recurrent) and shifts the four recurrent ones, through embeddings of width E. Dropout masks are
-    [n, H + A]: the main candidate's, then the small one's.
+    [n, H], of the main candidate; with `drop_both` they are [n, H + A]: the main candidate's, then the small one's.
     """
 
-    def __init__(self, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int) -> None:
+    def __init__(
+        self, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False
+    ) -> None:
         sizes = (hidden_size, hyper_size, hidden_size, hyper_size)
-        super().__init__(hidden_size, sizes, hidden_size + hyper_size)
+        super().__init__(hidden_size, sizes, hidden_size + hyper_size if drop_both else hidden_size)
         self.hyper_size, self.input_size = hyper_size, input_size
         self.weight_input = _input_weight(input_size, 4 * hidden_size)
         self.weight_hidden = _recurrent_weight(hidden_size)
@@ -313,8 +315,10 @@ class HyperLSTM(Cell):
         return HyperRecurrence(hidden, hyper_hidden, down, down_bias, up, bias, Norm(*norms[:4]), Norm(*norms[4:]))
 
 
-def make_cell(name: CellName, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int) -> Cell:
-    """The cell of that name; the last two sizes concern only `hyper`."""
+def make_cell(
+    name: CellName, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False
+) -> Cell:
+    """The cell of that name; what follows the sizes of input and state concerns only `hyper`."""
     if name == "hyper":
-        return HyperLSTM(input_size, hidden_size, hyper_size, embedding_size)
+        return HyperLSTM(input_size, hidden_size, hyper_size, embedding_size, drop_both)
     return {"lstm": LSTM, "layer_norm": LayerNormLSTM}[name](input_size, hidden_size)

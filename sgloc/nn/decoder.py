@@ -31,7 +31,12 @@ class Decoder(nn.Module):
         self.keep = config.decoder.recurrent_keep
         size = config.decoder.hidden_size
         self.cell = make_cell(
-            config.decoder.cell, ROW_SIZE + config.latent_size, size, config.hyper_size, config.hyper_embedding_size
+            config.decoder.cell,
+            ROW_SIZE + config.latent_size,
+            size,
+            config.hyper_size,
+            config.hyper_embedding_size,
+            config.hyper_dropout == "both",
         )
         self.initial_state = Linear(config.latent_size, sum(self.cell.state_sizes))
         self.output = Linear(size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)

@@ -288,7 +288,7 @@ class HyperRecurrence:
 
         Args:
             tape: of some or all steps.
-            masks: [R, H + A] or None.
+            masks: [R, H], [R, H + A] or None.
             old, new: c [R, H] and c' [R, A], before and after each step.
         """
         mask, small_mask = self._parts_of_masks(masks)
@@ -349,5 +349,7 @@ class HyperRecurrence:
         )
 
     def _parts_of_masks(self, masks: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Masks [R, H + A] of the main and the small LSTM."""
-        return (None, None) if masks is None else (masks[:, : self.size], masks[:, self.size :])
+        """Masks of the main LSTM and, where it has any, of the small one, from [R, H] or [R, H + A]."""
+        if masks is None or masks.shape[1] == self.size:
+            return masks, None
+        return masks[:, : self.size], masks[:, self.size :]

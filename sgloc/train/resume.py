@@ -5,9 +5,10 @@ from dataclasses import asdict
 
 import fsspec.core
 
-from sgloc.config import RunConfig, identity
+from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest
 from sgloc.errors import CheckpointError
+from sgloc.identity import identity, younger_options
 from sgloc.train.checkpoint import (
     CheckpointManifest,
     Peers,
@@ -96,20 +97,27 @@ def _is_other_of(path: str, newest: str) -> bool:
 def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunConfig, manifest: Manifest) -> None:
     """Refuse to go on from a checkpoint of a run that computes something else.
 
-    An option that is younger than the checkpoint has its default there: what an option adds is never the default.
+    An option that is younger than the checkpoint has there what was done before it existed: its default, or what
+    `younger_options` says.
 
     Raises:
-        CheckpointError: naming the first option that differs, or the data.
+        CheckpointError: naming the options that differ, or the data.
     """
     defaults, ours = identity(asdict(type(config)())), identity(asdict(config))
-    theirs = {**defaults, **identity(checkpoint.config)}
-    for name in sorted(theirs.keys() | ours.keys()):
-        if theirs.get(name) != ours.get(name):
-            raise CheckpointError(
-                f"checkpoint {folder} is of another run: "
-                f"it has {name} = {theirs.get(name)}, this one {ours.get(name)}; "
-                "give that value, or another --train.run_dir"
-            )
+    younger = {name: value for name, value in younger_options(checkpoint.config).items() if name in defaults}
+    theirs = {**defaults, **younger, **identity(checkpoint.config)}
+    differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
+    if differing:
+        said = [
+            f"{name} = {theirs.get(name)}{' (from before there was a choice)' if name in younger else ''}, "
+            f"this one {ours.get(name)}"
+            for name in differing
+        ]
+        values = "that value" if len(differing) == 1 else "those values"
+        raise CheckpointError(
+            f"checkpoint {folder} is of another run: it has {'; '.join(said)}; "
+            f"give {values}, or another --train.run_dir"
+        )
     if checkpoint.data_identity != manifest.identity:
         raise CheckpointError(
             f"checkpoint {folder} was trained on other shards than {config.data.path}; "

@@ -8,9 +8,10 @@ import threading
 import time
 from collections.abc import Callable
 
-from sgloc.config import RunConfig, identity
+from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest
 from sgloc.errors import UnreachableError
+from sgloc.identity import identity
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, SaveError, Writer, share_out
 from sgloc.train.checkpoint.writing import shard_name
 from sgloc.train.engine import Engine

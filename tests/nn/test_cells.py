@@ -10,14 +10,21 @@ from sgloc.nn.sequence import TimeMajor
 from tests.oracle import cells as oracle
 
 CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]
+# With each, whether dropout falls on the small LSTM of a hyper cell too.
+CELLS_AND_DROPS = [
+    pytest.param("lstm", False, id="lstm"),
+    pytest.param("layer_norm", False, id="layer_norm"),
+    pytest.param("hyper", False, id="hyper"),
+    pytest.param("hyper", True, id="hyper drops both"),
+]
 LENGTHS = [3, 1, 5, 3, 2]
 INPUT, HIDDEN, HYPER, EMBEDDING = 4, 6, 5, 3
 
 
-def random_cell(name: CellName, seed: int = 0) -> Cell:
+def random_cell(name: CellName, seed: int = 0, drop_both: bool = False) -> Cell:
     """A cell whose every parameter is random, so that none hides behind its initial value."""
     torch.manual_seed(seed)
-    cell = make_cell(name, INPUT, HIDDEN, HYPER, EMBEDDING).double()
+    cell = make_cell(name, INPUT, HIDDEN, HYPER, EMBEDDING, drop_both).double()
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4 + 0.1)
@@ -29,13 +36,13 @@ def oracle_parameters(cell: Cell) -> dict[str, np.ndarray]:
 
 
 def split_mask(cell: Cell, mask: torch.Tensor) -> tuple[np.ndarray, ...]:
-    sizes = [cell.hidden_size, cell.hyper_size] if isinstance(cell, HyperLSTM) else [cell.hidden_size]
-    return tuple(part.numpy() for part in mask.split(sizes))
+    parts = mask.tensor_split([cell.hidden_size])
+    return tuple(part.numpy() for part in parts if len(part))
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName) -> None:
-    cell = random_cell(name)
+@pytest.mark.parametrize(("name", "drop_both"), CELLS_AND_DROPS)
+def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName, drop_both: bool) -> None:
+    cell = random_cell(name, drop_both=drop_both)
     layout = TimeMajor.from_lengths(torch.tensor(LENGTHS))
     inputs = [torch.randn(length, INPUT, dtype=torch.float64) for length in LENGTHS]
     masks = [torch.rand(length, cell.mask_size, dtype=torch.float64) for length in LENGTHS]
@@ -61,9 +68,9 @@ def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName) -> No
 
 
 @pytest.mark.parametrize("segment", [None, 1, 2])
-@pytest.mark.parametrize("name", CELLS)
-def test_gradients_in_float64(name: CellName, segment: int | None) -> None:
-    cell = random_cell(name)
+@pytest.mark.parametrize(("name", "drop_both"), CELLS_AND_DROPS)
+def test_gradients_in_float64(name: CellName, drop_both: bool, segment: int | None) -> None:
+    cell = random_cell(name, drop_both=drop_both)
     layout = TimeMajor.from_lengths(torch.tensor([2, 3, 1]))
     inputs = torch.randn(6, INPUT, dtype=torch.float64, requires_grad=True)
     state = torch.randn(3, sum(cell.state_sizes), dtype=torch.float64, requires_grad=True)

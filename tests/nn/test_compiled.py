@@ -12,7 +12,7 @@ from sgloc.nn.cells import Cell
 from sgloc.nn.compiled import CompiledSteps, Padding, round_up
 from sgloc.nn.sequence import TimeMajor
 from tests.batches import make_batch
-from tests.nn.test_cells import CELLS, HIDDEN, INPUT, LENGTHS, random_cell
+from tests.nn.test_cells import CELLS_AND_DROPS, HIDDEN, INPUT, LENGTHS, random_cell
 from tests.nn.test_network import STROKES, make_model
 
 
@@ -50,9 +50,9 @@ def outputs_and_gradients(
     return [outputs, *torch.autograd.grad((outputs * draw(num_rows, HIDDEN)).sum(), leaves)]
 
 
-@pytest.mark.parametrize("name", CELLS)
-def test_outputs_and_gradients_are_those_of_plain_steps(name: CellName) -> None:
-    cell, counter = random_cell(name), CompileCounter()
+@pytest.mark.parametrize(("name", "drop_both"), CELLS_AND_DROPS)
+def test_outputs_and_gradients_are_those_of_plain_steps(name: CellName, drop_both: bool) -> None:
+    cell, counter = random_cell(name, drop_both=drop_both), CompileCounter()
     cases = [
         {"has_state": has_state, "has_mask": has_mask, "segment": segment}
         for has_state, has_mask, segment in [

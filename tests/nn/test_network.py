@@ -1,5 +1,7 @@
 """Encoder, decoder and loss against the literal oracle, sketch by sketch, in float64."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -22,7 +24,9 @@ STROKES = [[3, 1, 4], [2], [5, 2, 1, 3, 2]]
 KEEP = 0.7
 
 
-def make_model(encoder: CellName, decoder: CellName, loss: LossConfig | None = None, longest: int = 0) -> SketchGloc:
+def make_model(
+    encoder: CellName, decoder: CellName, loss: LossConfig | None = None, longest: int = 0, **options: Any
+) -> SketchGloc:
     torch.manual_seed(0)
     config = ModelConfig(
         EncoderConfig(encoder, 4, KEEP),
@@ -30,6 +34,7 @@ def make_model(encoder: CellName, decoder: CellName, loss: LossConfig | None = N
         latent_size=5,
         hyper_size=3,
         hyper_embedding_size=2,
+        **options,
     )
     model = SketchGloc(config, loss, longest).double()
     with torch.no_grad():
@@ -127,6 +132,21 @@ def test_loss_and_codes_equal_the_oracle(name: CellName, training: bool, grad: b
     np.testing.assert_allclose(losses.mixture.item(), mixture, rtol=1e-9)
     np.testing.assert_allclose(losses.pen.item(), pen, rtol=1e-9)
     np.testing.assert_allclose(numpy_of(model.encode(sketches).y), codes, rtol=1e-9, atol=1e-12)
+
+
+def test_dropout_of_a_hyper_cell_falls_on_the_main_candidate_alone_or_on_both() -> None:
+    sketches = make_batch(STROKES)
+    of_main, of_both = (make_model("hyper", "hyper", hyper_dropout=kind) for kind in ("main", "both"))
+    for model in (of_main, of_both):
+        mixture, pen, _ = oracle_loss(model, sketches)
+        losses = model(sketches)
+        np.testing.assert_allclose([losses.mixture.item(), losses.pen.item()], [mixture, pen], rtol=1e-9)
+    assert of_main(sketches).total != of_both(sketches).total
+    assert of_main.config.hyper_dropout == ModelConfig().hyper_dropout
+    # The counters give the main candidate the same masks in both.
+    keys, steps = sketches.random_key, torch.arange(len(sketches))
+    masks = [recurrent_masks(model.decoder.cell, keys, Purpose.DECODER, steps, KEEP) for model in (of_main, of_both)]
+    assert torch.equal(masks[0], masks[1][:, : masks[0].shape[1]])
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -26,6 +26,8 @@ def training_losses(name: CellName) -> list[float]:
         latent_size=5,
         hyper_size=4,
         hyper_embedding_size=3,
+        # As they were drawn then.
+        hyper_dropout="both",
     )
     model = SketchGloc(config).double()
     with torch.no_grad():

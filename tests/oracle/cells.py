@@ -124,7 +124,7 @@ def hyper_lstm(
         c: [H].
         hyper_c: [A].
         mask: [H].
-        hyper_mask: [A].
+        hyper_mask: [A]; ones where recurrent dropout falls on the main candidate alone.
 
     Returns:
         The new (h, hyper_h, c, hyper_c), shaped as given.
@@ -168,7 +168,8 @@ def run(
         params: its parameters.
         inputs: [T, I].
         state: [state size], the slices in the order lstm (c, h), layer_norm (h, c), hyper (h, hyper_h, c, hyper_c).
-        masks: from the step, from 0, to its masks: (mask,), or (mask, hyper_mask) for `hyper`.
+        masks: from the step, from 0, to its masks: (mask,); for `hyper`, (mask, hyper_mask) drops the inner cell's
+            candidate too.
 
     Returns:
         The outputs h, [T, H], and the state after the last step, as `state`.
@@ -185,8 +186,8 @@ def run(
             h, c = layer_norm_lstm(params, x, state[:num_units], state[num_units:], mask)
             state = np.concatenate([h, c])
         else:
-            mask, hyper_mask = masks(t)
             num_hyper = len(params["hyper.weight_hidden"])
+            mask, hyper_mask = (*masks(t), np.ones(num_hyper))[:2]
             h, hyper_h, c, hyper_c = np.split(state, [num_units, num_units + num_hyper, 2 * num_units + num_hyper])
             h, hyper_h, c, hyper_c = hyper_lstm(params, x, h, hyper_h, c, hyper_c, mask, hyper_mask)
             state = np.concatenate([h, hyper_h, c, hyper_c])

@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
-from sgloc.config import Config, identity
+from sgloc.config import Config
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
+from sgloc.identity import identity
 from sgloc.train.loop import train
 from sgloc.train.opening import open_session
 from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
@@ -138,6 +139,18 @@ def changed(config: Config, name: str, value: Any) -> Config:
     return result
 
 
+def without(config: Config, *names: str) -> dict[str, Any]:
+    """The configuration as a program wrote it that did not know the options of these dotted names."""
+    options = dataclasses.asdict(config)
+    for name in names:
+        *sections, last = name.split(".")
+        section = options
+        for each in sections:
+            section = section[each]
+        del section[last]
+    return options
+
+
 OTHERS = {
     "data.validation_limit": 7,
     "model.latent_size": 6,
@@ -194,6 +207,22 @@ def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest)
     other = changed(config, "loss.kl_weight", 0.5)
     with pytest.raises(CheckpointError, match=r"it has loss\.kl_weight = 0\.0, this one 0\.5"):
         refuse_other_run("there", make_manifest(shards, config=older), other, shards)
+
+
+def test_an_option_younger_than_the_checkpoint_whose_default_is_new_has_what_was_done_before(shards: Manifest) -> None:
+    config = Config(model=model_config())
+    older = make_manifest(shards, config=without(config, "model.hyper_dropout"))
+    refuse_other_run("there", older, changed(config, "model.hyper_dropout", "both"), shards)
+    message = r"it has model\.hyper_dropout = both \(from before there was a choice\), this one main; give that value"
+    with pytest.raises(CheckpointError, match=message):
+        refuse_other_run("there", older, config, shards)
+
+
+def test_all_options_that_differ_are_named_at_once(shards: Manifest) -> None:
+    config = changed(changed(Config(model=model_config()), "train.seed", 7), "loss.kl_weight", 0.5)
+    message = r"it has loss.kl_weight = 0.0, this one 0.5; train.seed = 0, this one 7; give those values, or another"
+    with pytest.raises(CheckpointError, match=message):
+        refuse_other_run("there", make_manifest(shards), config, shards)
 
 
 def test_an_option_that_is_unknown_here_is_named(shards: Manifest) -> None:
