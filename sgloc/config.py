@@ -1,6 +1,7 @@
 """Every option of a training run, with its default, unit and meaning: the single source of all three (DESIGN contract
 6)."""
 
+import re
 from dataclasses import Field, dataclass, field
 from typing import Any, ClassVar, Literal, Protocol
 
@@ -115,10 +116,16 @@ class DataConfig:
     """Folder or URL of the shards that `sgloc shard` wrote. Required."""
     disturb_scale: float = 0.0
     """How far strokes are moved, r of METHOD 3, in sketch sizes: 0 trains synthesis, 0.1 or 0.3 reorganization."""
+    validation_disturb: float | None = None
+    """How far strokes are moved in validation, by which the best checkpoint is chosen; null: as far as in training. The
+    original validates on undisturbed sketches, 0."""
     augment_scale: float = 0.1
     """x and y are scaled by factors from 1 - this to 1 + this, in training."""
     drop_probability: float = 0.1
     """Probability that an inner point of a stroke is dropped, in training."""
+    translate: bool = True
+    """Move each whole sketch at random in training (METHOD 8), as published: the origin then lies anywhere over the
+    middle two thirds of the sketch."""
     prefetch: int = 2
     """Batches that are read ahead of the training step."""
     read_threads: int = 0
@@ -140,6 +147,8 @@ class DataConfig:
 
     def __post_init__(self) -> None:
         require(self.disturb_scale >= 0, "data.disturb_scale", "at least 0", self.disturb_scale)
+        disturb = self.validation_disturb
+        require(disturb is None or disturb >= 0, "data.validation_disturb", "null or at least 0", disturb)
         require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
         require(
             0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
@@ -167,9 +176,13 @@ class LossConfig:
     pen_loss_on_padding: bool = False
     """Count the pen's cross entropy on end rows up to the data set's longest drawing, as the original's training loss
     did. Costs the padding it computes."""
+    density_floor: float = 0.0
+    """Added to the mixture's density inside the logarithm. The original's 1e-6 means that no point costs more than 13.8
+    nats."""
 
     def __post_init__(self) -> None:
         require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
+        require(0 <= self.density_floor <= 1, "loss.density_floor", "from 0 to 1", self.density_floor)
         require(0 <= self.kl_start <= 1, "loss.kl_start", "from 0 to 1", self.kl_start)
         require(0 < self.kl_decay <= 1, "loss.kl_decay", "above 0 and at most 1", self.kl_decay)
 
@@ -204,6 +217,15 @@ class OptimizerConfig:
         require(self.clip_norm > 0, "optimizer.clip_norm", "above 0", self.clip_norm)
 
 
+def _steps_and_epochs(every: int | str) -> tuple[int, int]:
+    """What train.validate_every says, one of them 0."""
+    match = re.fullmatch(r"([0-9]+) epochs?", every) if isinstance(every, str) else None
+    steps, epochs = (0, int(match[1])) if match else (every, 0)
+    is_right = isinstance(steps, int) and not isinstance(steps, bool) and max(steps, epochs) >= 1
+    require(is_right, "train.validate_every", 'a number of steps, at least 1, or such as "1 epoch"', repr(every))
+    return int(steps), epochs
+
+
 @dataclass(frozen=True)
 class TrainConfig:
     """The run: how long, how often, where to."""
@@ -235,8 +257,9 @@ class TrainConfig:
     """Where to compute; auto takes CUDA when there is one."""
     log_every: int = 10
     """Steps between lines of metrics."""
-    validate_every: int = 500
-    """Steps between validations."""
+    validate_every: int | str = 500
+    """Steps between validations; or, such as "1 epoch" or "2 epochs", passes through the training drawings, rounded up
+    to whole steps."""
     patience: int = 5
     """Stop after this many validations in a row without a new best; 0: never."""
     checkpoint_every: int = 500
@@ -260,17 +283,26 @@ class TrainConfig:
             "num_steps",
             "accumulation",
             "log_every",
-            "validate_every",
             "checkpoint_every",
             "keep_checkpoints",
             "save_attempts",
         ):
             require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        _steps_and_epochs(self.validate_every)
         require(0 <= self.seed < 2**63, "train.seed", "at least 0 and below 2**63", self.seed)
         for name in ("patience", "keep_every", "bad_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0", getattr(self, name))
         require(self.timeout >= 1, "train.timeout", "at least 1", self.timeout)
         require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
+
+    def validation_interval(self, num_drawings: int) -> int:
+        """Steps between validations.
+
+        Args:
+            num_drawings: of the training split.
+        """
+        steps, epochs = _steps_and_epochs(self.validate_every)
+        return steps or max(1, -(-epochs * num_drawings // self.global_batch))
 
 
 @dataclass(frozen=True)

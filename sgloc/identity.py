@@ -62,7 +62,7 @@ def identity(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # What a run did before these options existed, where that is not their default: a checkpoint without the option was made
 # so. A new option whose default changes what is computed needs an entry here.
-_BEFORE: Mapping[str, Any] = MappingProxyType({"model.hyper_dropout": "both"})
+_BEFORE: Mapping[str, Any] = MappingProxyType({"data.translate": False, "model.hyper_dropout": "both"})
 
 
 def younger_options(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -71,6 +71,9 @@ def younger_options(options: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         options: a configuration as a checkpoint or an export holds it.
     """
+    if "raster" in options:
+        # A classifier, which none of them concerns.
+        return {}
     return {name: value for name, value in _BEFORE.items() if not _holds(options, name.split("."))}
 
 

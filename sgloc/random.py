@@ -38,6 +38,7 @@ class Purpose(enum.IntEnum):
     SAMPLE_POINT = 12
     RASTER = 13
     CLASSIFIER = 14
+    TRANSLATE = 15
 
 
 def _signed(value: int) -> int:

@@ -176,6 +176,8 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
             "train --data.path s --optimizer.min_learning_rate 1",
             "min_learning_rate must be from 0 to the learning rate",
         ),
+        ("train --data.path s --train.validate_every often", "at least 1, or such as \"1 epoch\", not 'often'"),
+        ("train --data.path s --train.validate_every 1.5", "at least 1, or such as \"1 epoch\", not '1.5'"),
         ("train", "data.path is not set"),
         ("train --config none.yaml", "sgloc train: --config is '{}/none.yaml', which does not exist; see"),
         ("train --config .", "sgloc train: --config is '{}/.', which is not a file; see"),

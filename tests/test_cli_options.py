@@ -120,6 +120,14 @@ def test_what_print_config_prints_gives_the_same_configuration(
     assert len(set(leaves(config)) - set(leaves(Config()))) == 9
 
 
+def test_validation_counted_in_epochs_is_given_as_words(configured: Configured, tmp_path: Path) -> None:
+    (tmp_path / "epochs.yaml").write_text("data: {path: shards}\ntrain: {validate_every: 2 epochs}")
+    assert configured("--config", tmp_path / "epochs.yaml")[0].train.validate_every == "2 epochs"
+    for given, expected in (("1 epoch", "1 epoch"), ("250", 250)):
+        config, _ = configured("--config", tmp_path / "epochs.yaml", "--train.validate_every", given)
+        assert config.train.validate_every == expected
+
+
 def test_options_override_the_file_wherever_they_stand(configured: Configured, tiny: str) -> None:
     option = ("--model.encoder.hidden_size", 9)
     for words in (("--config", tiny, *option), (*option, "--config", tiny), (*option, f"--config={tiny}")):

@@ -165,6 +165,7 @@ def preparation(config: Config, scale: float) -> Preparation:
         max_node_points=config.model.max_node_points,
         augment_scale=config.data.augment_scale,
         drop_probability=config.data.drop_probability,
+        translate=config.data.translate,
     )
 
 

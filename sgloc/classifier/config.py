@@ -58,6 +58,7 @@ class ClassifierConfig:
     def __post_init__(self) -> None:
         for option, value in (
             ("data.disturb_scale", self.data.disturb_scale),
+            ("data.validation_disturb", self.data.validation_disturb),
             ("train.checkpoint_decoder", self.train.checkpoint_decoder),
             ("train.compile", self.train.compile),
             ("log.gallery", self.log.gallery),

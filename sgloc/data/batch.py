@@ -10,7 +10,7 @@ import torch
 
 from sgloc import random
 from sgloc.data.block import IntArray
-from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.ops.ragged import group_index, offsets_from_lengths
 from sgloc.sketch import transform
 from sgloc.sketch.ragged import SketchBatch
 
@@ -116,6 +116,7 @@ class Preparation:
         max_node_points: the most points in a node; None: a node is a whole stroke.
         augment_scale: x and y are scaled by factors from 1 - this to 1 + this.
         drop_probability: of an inner point.
+        translate: whether whole sketches are moved.
     """
 
     scale: float
@@ -124,13 +125,14 @@ class Preparation:
     max_node_points: int | None = None
     augment_scale: float = 0.0
     drop_probability: float = 0.0
+    translate: bool = False
 
     def load(self, packed: PackedBatch) -> PackedBatch:
         """On the host there is nothing to do."""
         return packed
 
     def __call__(self, packed: PackedBatch, device: torch.device) -> SketchBatch:
-        """Move a batch to the device and normalise, augment, disturb and cut it there."""
+        """Move a batch to the device and normalise, augment, disturb, translate and cut it there."""
 
         def on_device(array: npt.NDArray[np.generic]) -> torch.Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)
@@ -153,4 +155,9 @@ class Preparation:
         points = targets
         if self.disturb_scale > 0:
             points = transform.disturb(targets, stroke_lengths, stroke_offsets, random_key, self.disturb_scale)
+        if self.translate:
+            lengths = point_offsets.diff()
+            moves = transform.translations(targets, lengths, random_key, self.scale)
+            moves = moves.index_select(0, group_index(point_offsets, len(targets)))
+            points, targets = points + moves, targets + moves
         return SketchBatch.of_strokes(points, targets, stroke_lengths, stroke_offsets, self.max_node_points, random_key)

@@ -34,8 +34,8 @@ class Mixture:
     log_sigma_y: Tensor
     rho_logit: Tensor
 
-    def log_density(self, points: Tensor) -> Tensor:
-        """Log density at points [R, 2]; returns [R]."""
+    def log_density(self, points: Tensor, floor: float = 0.0) -> Tensor:
+        """Logarithm of the density at points [R, 2], plus a floor from 0 to 1; returns [R]."""
         # With rho = tanh(r), 1 / (1 - rho^2) is cosh(r)^2, so the quadratic form is a sum of two squares and needs no
         # division.
         z_x = (points[:, :1] - self.mean_x) * torch.exp(-self.log_sigma_x)
@@ -44,7 +44,10 @@ class Mixture:
         magnitude = self.rho_logit.abs()
         log_cosh = magnitude + F.softplus(-2 * magnitude) - math.log(2)
         log_normal = log_cosh - self.log_sigma_x - self.log_sigma_y - math.log(2 * math.pi) - 0.5 * quadratic
-        return torch.logsumexp(F.log_softmax(self.logits, dim=1) + log_normal, dim=1)
+        log_density = torch.logsumexp(F.log_softmax(self.logits, dim=1) + log_normal, dim=1)
+        if floor > 0:
+            log_density = torch.logaddexp(log_density, torch.full_like(log_density, math.log(floor)))
+        return log_density
 
 
 def split_output(raw: Tensor) -> tuple[Tensor, Mixture]:

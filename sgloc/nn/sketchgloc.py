@@ -166,5 +166,6 @@ class SketchGloc(Trainable):
         pen_loss = F.cross_entropy(pen_logits, pen[row], reduction="sum")
         # End rows have no point: their density is computed at the origin and left out.
         real = point[row] >= 0
-        log_density = mixture.log_density(torch.where(real[:, None], sketches.targets[point[row]], 0))
+        places = torch.where(real[:, None], sketches.targets[point[row]], 0)
+        log_density = mixture.log_density(places, self.loss.density_floor)
         return -torch.where(real, log_density, 0).sum(), pen_loss

@@ -13,6 +13,9 @@ from sgloc.random import Purpose
 
 MOST_OFFSET = 1000
 _FIRST_POINTS_KEPT = 3
+# Of the images in the original, in the source's units; and the share of the room around a sketch by which it is moved.
+_HALF_IMAGE = 24.0
+_TRANSLATION = 0.8
 
 
 def absolute_coordinates(offsets: Tensor, sketch_point_offsets: Tensor, scale: float) -> Tensor:
@@ -105,9 +108,7 @@ def disturb(
         [P, 2].
     """
     stroke_offsets = offsets_from_lengths(stroke_lengths)
-    sketch_lengths = stroke_offsets[sketch_stroke_offsets].diff()
-    low = torch.segment_reduce(points, "min", lengths=sketch_lengths, axis=0).clamp(max=0)
-    high = torch.segment_reduce(points, "max", lengths=sketch_lengths, axis=0).clamp(min=0)
+    low, high = _bounds(points, stroke_offsets[sketch_stroke_offsets].diff())
     size = (high - low).amax(1)  # [B]
     stroke = local_index(sketch_stroke_offsets, len(stroke_lengths))
     sketch = group_index(sketch_stroke_offsets, len(stroke_lengths))
@@ -115,6 +116,34 @@ def disturb(
     noise = random.normal(key[:, None], torch.arange(2, device=points.device)).to(points.dtype)
     moves = noise * (size[sketch] * scale * (stroke > 0))[:, None]
     return points + moves.index_select(0, group_index(stroke_offsets, len(points)))
+
+
+def translations(points: Tensor, sketch_lengths: Tensor, random_key: Tensor, scale: float) -> Tensor:
+    """How far each whole sketch is moved in training (METHOD 8).
+
+    Args:
+        points: float [P, 2], undisturbed.
+        sketch_lengths: int64 [B], points of each sketch.
+        random_key: int64 [B].
+        scale: of the data set (METHOD 1).
+
+    Returns:
+        [B, 2], to be added to all points of a sketch.
+    """
+    low, high = _bounds(points, sketch_lengths)
+    half = _HALF_IMAGE / scale
+    axes = torch.arange(2, device=points.device)
+    share = random.uniform(random.fold(random_key, Purpose.TRANSLATE)[:, None], axes).to(points.dtype)
+    # A sketch larger than the image has the ends the other way round, and lies between them all the same.
+    first, last = -_TRANSLATION * (low + half), _TRANSLATION * (half - high)
+    return first + share * (last - first)
+
+
+def _bounds(points: Tensor, sketch_lengths: Tensor) -> tuple[Tensor, Tensor]:
+    """Least and greatest coordinates of each sketch, the origin included: [B, 2] each."""
+    low = torch.segment_reduce(points, "min", lengths=sketch_lengths, axis=0).clamp(max=0)
+    high = torch.segment_reduce(points, "max", lengths=sketch_lengths, axis=0).clamp(min=0)
+    return low, high
 
 
 def split_nodes(

@@ -1,5 +1,6 @@
 """A run in progress: everything the loop works with."""
 
+import functools
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +69,10 @@ class Session:
     def is_finished(self) -> bool:
         """Whether all steps are done, or validation has not improved for too long."""
         return self.state.is_finished(self.config.train.num_steps, self.config.train.patience)
+
+    @functools.cached_property
+    def _validation_interval(self) -> int:
+        return self.config.train.validation_interval(self.manifest.splits["train"].num_sketches)
 
     def feed(self) -> Feed:
         """This rank's batches from where the run stands."""
@@ -147,7 +152,7 @@ class Session:
         """Validate at the steps where the configuration says so, log it, show what the model draws, and say whether it
         is a new best. A validation that a stop cuts short counts for nothing; the resumed run does it again."""
         state, step, every = self.state, self.state.step, self.config.train
-        is_due = step > 0 and (step % every.validate_every == 0 or step == every.num_steps)
+        is_due = step > 0 and (step % self._validation_interval == 0 or step == every.num_steps)
         if not is_due or state.validated_step == step:
             return False
         autocast = every.precision == "bfloat16"

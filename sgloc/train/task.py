@@ -67,19 +67,27 @@ class SketchTask:
 
     def preparations(self, config: Config, manifest: Manifest) -> tuple[Preparation, Preparation]:
         """See `Task.preparations`."""
+        data = config.data
         fixed = Preparation(
             scale=manifest.scale,
             seed=config.train.seed,
-            disturb_scale=config.data.disturb_scale,
+            disturb_scale=data.disturb_scale if data.validation_disturb is None else data.validation_disturb,
             max_node_points=config.model.max_node_points,
         )
-        augment_scale, drop_probability = config.data.augment_scale, config.data.drop_probability
-        return dataclasses.replace(fixed, augment_scale=augment_scale, drop_probability=drop_probability), fixed
+        training = dataclasses.replace(
+            fixed,
+            disturb_scale=data.disturb_scale,
+            augment_scale=data.augment_scale,
+            drop_probability=data.drop_probability,
+            translate=data.translate,
+        )
+        return training, fixed
 
     def gallery(self, config: Config, reader: ShardReader, manifest: Manifest) -> Gallery | None:
         """See `Task.gallery`."""
         _, fixed = self.preparations(config, manifest)
-        return Gallery(reader, fixed, config.log.gallery) if shows_galleries(config) else None
+        shown = dataclasses.replace(fixed, disturb_scale=config.data.disturb_scale)
+        return Gallery(reader, shown, config.log.gallery) if shows_galleries(config) else None
 
 
 SKETCHES = SketchTask()

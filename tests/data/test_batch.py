@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from sgloc import ops
 from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, Preparation, concatenate
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch import transform
@@ -18,7 +19,7 @@ from tests.oracle import layout
 
 CPU = torch.device("cpu")
 EVERYTHING = Preparation(
-    scale=40.0, seed=5, disturb_scale=0.3, max_node_points=5, augment_scale=0.1, drop_probability=0.3
+    scale=40.0, seed=5, disturb_scale=0.3, max_node_points=5, augment_scale=0.1, drop_probability=0.3, translate=True
 )
 # Sketches long enough that every kind of noise shows.
 SOME: list[Strokes] = [
@@ -35,6 +36,7 @@ preparations = st.builds(
     max_node_points=st.sampled_from([None, 1, 3, 5]),
     augment_scale=st.sampled_from([0.0, 0.1]),
     drop_probability=st.sampled_from([0.0, 0.1, 0.9]),
+    translate=st.booleans(),
 )
 
 
@@ -69,6 +71,7 @@ class Noise:
     dropped: list[list[bool]]
     factors: list[tuple[float, float]]
     moves: list[list[list[float]]]
+    shares: list[tuple[float, float]]
 
     @classmethod
     def of(cls, sketches: list[Strokes], key: Tensor, preparation: Preparation) -> "Noise":
@@ -84,10 +87,13 @@ class Noise:
         # All at (1, 0): with the origin, the box's larger side is 1.
         probe = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(len(places), 1)
         moved = (transform.disturb(probe, lengths, strokes, key, 1.0) - probe)[offsets_from_lengths(lengths)[:-1]]
+        # A sketch that is but the origin moves from -0.8 * 24 to 0.8 * 24.
+        whole = transform.translations(torch.zeros_like(places), points.diff(), key, 1.0)
         return cls(
             [part.tolist() for part in split_rows(dropped, points)],
             [(float(x), float(y)) for x, y in scaled[points[:-1]]],
             [part.tolist() for part in split_rows(moved, strokes)],
+            [(float(x), float(y)) for x, y in (whole + 19.2) / 38.4],
         )
 
 
@@ -105,12 +111,15 @@ def test_preparation_is_the_method(sketches: list[Strokes], preparation: Prepara
         rows = layout.normalise(stroke3_of(strokes), preparation.scale)
         expected = layout.stroke5(layout.augment(rows, noise.factors[index], noise.dropped[index]))[:-1]
         lifts = np.flatnonzero(expected[:, 3]) + 1
-        moved = layout.disturb(
-            np.split(expected[:, :2], lifts[:-1]), np.array(noise.moves[index]), preparation.disturb_scale
-        )
+        clean = np.split(expected[:, :2], lifts[:-1])
+        moved = layout.disturb(clean, np.array(noise.moves[index]), preparation.disturb_scale)
+        if preparation.translate:
+            moved, clean = (
+                layout.translate(strokes, clean, noise.shares[index], preparation.scale) for strokes in (moved, clean)
+            )
         here = slice(int(batch.sketch_point_offsets[index]), int(batch.sketch_point_offsets[index + 1]))
-        near = 2e-6 * (1 + np.abs(expected).max())
-        np.testing.assert_allclose(batch.targets[here], expected[:, :2], rtol=0, atol=near)
+        near = 2e-6 * (1 + np.abs(expected).max() + np.abs(np.concatenate(clean)).max())
+        np.testing.assert_allclose(batch.targets[here], np.concatenate(clean), rtol=0, atol=near)
         np.testing.assert_allclose(batch.points[here], np.concatenate(moved), rtol=0, atol=4 * near)
         assert batch.pen_lift[here].tolist() == expected[:, 3].astype(bool).tolist()
         stroke_lengths = np.diff(lifts, prepend=0).tolist()
@@ -137,7 +146,9 @@ def test_noise_does_not_depend_on_neighbours(key_ids: list[int], number: int, ep
         Preparation(scale=40.0, seed=5, disturb_scale=0.3),
         Preparation(scale=40.0, seed=5, augment_scale=0.3),
         Preparation(scale=40.0, seed=5, drop_probability=0.3),
+        Preparation(scale=40.0, seed=5, translate=True),
     ],
+    ids=["disturb", "scale", "drop", "translate"],
 )
 def test_noise_depends_on_seed_epoch_and_key(only: Preparation) -> None:
     batch = prepare(only, [0], 1)
@@ -158,6 +169,42 @@ def test_dropping_points_leaves_the_disturbance_alone() -> None:
         (batch.points - batch.targets)[batch.node_offsets[:-1]] for batch in (disturbed, thinned)
     )
     torch.testing.assert_close(moves_of_thinned, moves)
+
+
+def test_translation_moves_inputs_and_targets_alike_and_leaves_all_relations_as_they_were() -> None:
+    plain = dataclasses.replace(EVERYTHING, translate=False)
+    before, after = (prepare(preparation, list(range(60)), 3) for preparation in (plain, EVERYTHING))
+    moves = (after.targets - before.targets).split(before.sketch_point_offsets.diff().tolist())
+    far = torch.stack([move[0] for move in moves])
+    torch.testing.assert_close(
+        torch.cat([one.expand_as(move) for one, move in zip(far, moves, strict=True)]),
+        torch.cat(moves),
+        rtol=0,
+        atol=1e-5,
+    )
+    torch.testing.assert_close(after.points - after.targets, before.points - before.targets, rtol=0, atol=1e-5)
+    assert far.abs().amin() > 0
+    assert len(far.unique(dim=0)) == 60
+    before_graphs, after_graphs = (
+        ops.grid_adjacency(ops.node_boxes(batch.points, batch.node_offsets), batch.sketch_node_offsets)
+        for batch in (before, after)
+    )
+    assert torch.equal(before_graphs, after_graphs)
+
+
+def test_translation_is_uniform_over_the_middle_two_thirds_of_a_large_sketch() -> None:
+    # From 0 to 200 in both directions: from -0.8 * 24 to 0.8 * (24 - 200).
+    sketch = [[(0, 0), (200, 200)]]
+    keys = list(range(4000))
+    batch = Preparation(scale=20.0, seed=1, translate=True)(pack([sketch] * len(keys), keys, [0] * len(keys)), CPU)
+    moves = batch.targets[::2] * 20
+    for axis in moves.unbind(1):
+        shares = (axis + 19.2) / (0.8 * (24 - 200) + 19.2)
+        assert 0 <= shares.min() < 0.01
+        assert 0.99 < shares.max() < 1
+        assert abs(float(shares.mean()) - 0.5) < 0.02
+        assert abs(float(shares.std()) - 12**-0.5) < 0.01
+    assert abs(float(torch.corrcoef(moves.t())[0, 1])) < 0.05
 
 
 batches_of_sketches = sketches_with_offsets(300).map(

@@ -1,5 +1,6 @@
 """Encoder, decoder and loss against the literal oracle, sketch by sketch, in float64."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -115,7 +116,7 @@ def oracle_loss(model: SketchGloc, sketches: SketchBatch) -> tuple[float, float,
         raw = network.decode(
             model.config.decoder.cell, oracle_parameters(decoder.cell), *output, state, stroke5, y, masks
         )
-        terms = network.sketch_loss(raw, stroke5)
+        terms = network.sketch_loss(raw, stroke5, model.loss.density_floor)
         mixture, pen = mixture + terms[0], pen + terms[1]
     return mixture, pen, np.stack(codes)
 
@@ -262,6 +263,25 @@ def test_published_sizes_have_the_published_number_of_parameters() -> None:
     with torch.device("meta"):
         model = SketchGloc(ModelConfig())
     assert sum(parameter.numel() for parameter in model.parameters()) == 24_057_979
+
+
+@pytest.mark.parametrize("floor", [1e-6, 0.5])
+def test_density_floor_is_added_inside_the_logarithm(floor: float) -> None:
+    model, sketches = make_model("lstm", "lstm", LossConfig(density_floor=floor)), make_batch(STROKES)
+    for training in (True, False):
+        mixture, _, _ = oracle_loss(model.train(training), sketches)
+        np.testing.assert_allclose(model(sketches).mixture.item(), mixture, rtol=1e-9)
+
+
+def test_density_floor_caps_a_point_and_its_gradient_stays_finite() -> None:
+    raw = torch.zeros(3, 3 + 6 * 2, requires_grad=True)
+    _, mixture = split_output(raw)
+    cost = -mixture.log_density(torch.tensor([[0.1, 0.2], [50.0, 0.0], [1e15, -1e15]]), 1e-6)
+    assert cost[1:].tolist() == pytest.approx([-math.log(1e-6)] * 2)
+    assert cost[0] < 2.0
+    cost.sum().backward()
+    assert raw.grad is not None
+    assert torch.isfinite(raw.grad).all()
 
 
 def test_mixture_stays_finite_far_out() -> None:

@@ -175,6 +175,30 @@ def adjacency(boxes: list[Box]) -> list[list[int]]:
     return pairs
 
 
+def translate(
+    strokes: Sequence[FloatArray], clean: Sequence[FloatArray], shares: tuple[float, float], scale: float
+) -> list[FloatArray]:
+    """METHOD 8, translation: move a whole sketch by u / scale, u between -0.8 (min + 24) and 0.8 (24 - max).
+
+    Args:
+        strokes: one float64 [n, 2] array of absolute normalised (x, y) a stroke: what is moved.
+        clean: the undisturbed strokes of the sketch, whose bounds, the origin included, say how far.
+        shares: of x and of y, from 0 to 1: how far u is on the way from the first of its ends to the second.
+        scale: the data set's.
+
+    Returns:
+        The strokes, shaped as `strokes`.
+    """
+    moves = []
+    for axis, share in enumerate(shares):
+        values = [0.0] + [float(point[axis]) * scale for stroke in clean for point in stroke]
+        first_end = -0.8 * (min(values) + 24.0)
+        second_end = 0.8 * (24.0 - max(values))
+        u = (1.0 - share) * first_end + share * second_end
+        moves.append(u / scale)
+    return [np.array([(x + moves[0], y + moves[1]) for x, y in stroke], dtype=np.float64) for stroke in strokes]
+
+
 def may_drop(stroke3: npt.NDArray[np.integer] | FloatArray) -> list[bool]:
     """METHOD 8: which points augmentation may drop: never a stroke's first three points or its last.
 

@@ -199,13 +199,14 @@ def _log_sum_exp(values: Iterable[float]) -> float:
     return largest + math.log(sum(math.exp(value - largest) for value in listed))
 
 
-def mixture_negative_log_likelihood(raw: FloatArray, x: float, y: float) -> float:
-    """METHOD 7: -log sum_m pi_m N2(x, y | m).
+def mixture_negative_log_likelihood(raw: FloatArray, x: float, y: float, floor: float = 0.0) -> float:
+    """METHOD 7 and 8: -log (sum_m pi_m N2(x, y | m) + floor).
 
     Args:
         raw: [3 + 6m], with |rho before tanh| below about 15: 1 - rho^2 is taken literally.
         x: absolute, normalised.
         y: absolute, normalised.
+        floor: `density_floor`.
 
     Returns:
         The term, in nats.
@@ -219,7 +220,8 @@ def mixture_negative_log_likelihood(raw: FloatArray, x: float, y: float) -> floa
         exponent = -(dx**2 + dy**2 - 2.0 * rho * dx * dy) / (2.0 * (1.0 - rho**2))
         log_normaliser = math.log(2.0 * math.pi * sigma_x * sigma_y * math.sqrt(1.0 - rho**2))
         log_terms.append(log_pi + exponent - log_normaliser)
-    return -_log_sum_exp(log_terms)
+    log_density = _log_sum_exp(log_terms)
+    return -log_density if floor == 0.0 else -math.log(math.exp(log_density) + floor)
 
 
 def pen_cross_entropy(raw: FloatArray, pen: int) -> float:
@@ -235,12 +237,13 @@ def pen_cross_entropy(raw: FloatArray, pen: int) -> float:
     return _log_sum_exp(raw[:3]) - float(raw[pen])
 
 
-def sketch_loss(raw: FloatArray, targets: FloatArray) -> tuple[float, float]:
+def sketch_loss(raw: FloatArray, targets: FloatArray, floor: float = 0.0) -> tuple[float, float]:
     """METHOD 7, for one sketch; rows behind the first end row are padding and count nothing.
 
     Args:
         raw: [T, 3 + 6m].
         targets: [T, 5], stroke-5 rows.
+        floor: `density_floor`.
 
     Returns:
         The mixture's terms summed over the real steps, the pen's summed up to and including the first end row; nats.
@@ -250,7 +253,7 @@ def sketch_loss(raw: FloatArray, targets: FloatArray) -> tuple[float, float]:
         pen_sum += pen_cross_entropy(row, [p1, p2, p3].index(1.0))
         if p3 == 1.0:
             break
-        mixture_sum += mixture_negative_log_likelihood(row, float(x), float(y))
+        mixture_sum += mixture_negative_log_likelihood(row, float(x), float(y), floor)
     return mixture_sum, pen_sum
 
 

@@ -40,6 +40,16 @@ def test_disturb_moves_by_the_larger_side_of_the_box_with_the_origin() -> None:
     np.testing.assert_allclose(moved[1], [[3.5, 4.0], [3.5, 3.0]])
 
 
+def test_translate_by_hand() -> None:
+    # x from 0 to 100, y from -10 to 50 in source units, at a scale of 10.
+    clean = [np.array([[1.0, -1.0], [10.0, 5.0]])]
+    moved = [np.array([[1.5, 0.0]])]
+    # At its first end u is -0.8 * 24 and -0.8 * (-10 + 24); at its second 0.8 * (24 - 100) and 0.8 * (24 - 50).
+    np.testing.assert_allclose(layout.translate(moved, clean, (0.0, 0.0), 10.0)[0], [[1.5 - 1.92, -1.12]])
+    np.testing.assert_allclose(layout.translate(moved, clean, (1.0, 1.0), 10.0)[0], [[1.5 - 6.08, -2.08]])
+    np.testing.assert_allclose(layout.translate(moved, clean, (0.5, 0.25), 10.0)[0], [[1.5 - 4.0, -1.36]])
+
+
 def test_node_box_orders_x_before_y() -> None:
     assert layout.node_box(np.array([[1.0, 7.0], [-2.0, 9.0], [0.0, 8.0]])) == (-2.0, 1.0, 7.0, 9.0)
 

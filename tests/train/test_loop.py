@@ -15,6 +15,7 @@ from torch._dynamo.testing import CompileCounter
 
 from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
 from sgloc.data.batch import PackedBatch
+from sgloc.data.manifest import load_manifest
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.nn.sketchgloc import SketchGloc
@@ -22,6 +23,7 @@ from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint
 from sgloc.train.loop import train
 from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
+from sgloc.train.task import SKETCHES
 from sgloc.train.validate import Validation
 
 MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
@@ -93,6 +95,60 @@ def test_schedule_is_the_published_one() -> None:
     assert learning_rate(config, 0) == 1e-3
     assert learning_rate(config, 100_000) == pytest.approx((1e-3 - 1e-5) * 0.99999**100_000 + 1e-5)
     assert learning_rate(config, 10_000_000) == pytest.approx(1e-5)
+
+
+@pytest.mark.parametrize(
+    ("every", "num_drawings", "batch", "steps"),
+    [
+        pytest.param(500, 350_000, 100, 500, id="steps"),
+        pytest.param("1 epoch", 5 * 70_000, 100, 3_500, id="DS1"),
+        pytest.param("1 epoch", 10 * 70_000, 100, 7_000, id="DS2"),
+        pytest.param("1 epoch", 8 * 70_000, 100, 5_600, id="DS3"),
+        pytest.param("3 epochs", 101, 10, 31, id="rounded up"),
+        pytest.param("1 epoch", 3, 100, 1, id="fewer drawings than a batch"),
+    ],
+)
+def test_validation_can_be_counted_in_epochs(every: int | str, num_drawings: int, batch: int, steps: int) -> None:
+    assert TrainConfig(validate_every=every, global_batch=batch).validation_interval(num_drawings) == steps
+
+
+@pytest.mark.parametrize("every", [0, -1, "0 epochs", "1.5 epochs", "an epoch", "-1 epoch", "1 epochs or so", True, ""])
+def test_validation_at_no_interval_is_refused(every: int | str) -> None:
+    with pytest.raises(
+        ConfigError, match=r'train.validate_every must be a number of steps, at least 1, or .*"1 epoch"'
+    ):
+        TrainConfig(validate_every=every)
+
+
+def test_a_run_validates_every_epoch_also_where_a_resume_counts_anew(sample_shards: str, tmp_path: Path) -> None:
+    # 240 drawings.
+    options: dict[str, Any] = {"global_batch": 80, "validate_every": "1 epoch"}
+    train(make_config(sample_shards, tmp_path, num_steps=4, **options), "auto")
+    train(make_config(sample_shards, tmp_path, num_steps=10, **options), "auto")
+    assert [line["step"] for line in records(tmp_path, "validation")] == [3, 4, 6, 9, 10]
+    train(make_config(sample_shards, tmp_path, num_steps=12, **{**options, "validate_every": 11}), "auto")
+    assert [line["step"] for line in records(tmp_path, "validation")][5:] == [11, 12]
+
+
+@pytest.mark.parametrize(
+    ("disturb", "validation_disturb", "expected"),
+    [
+        pytest.param(0.3, None, (0.3, 0.3), id="as in training"),
+        pytest.param(0.3, 0.0, (0.3, 0.0), id="the original"),
+        pytest.param(0.0, 0.1, (0.0, 0.1), id="synthesis"),
+    ],
+)
+def test_validation_has_its_own_disturbance_and_is_never_augmented_or_translated(
+    sample_shards: str, tmp_path: Path, disturb: float, validation_disturb: float | None, expected: tuple[float, float]
+) -> None:
+    config = make_config(sample_shards, tmp_path)
+    data = dataclasses.replace(config.data, disturb_scale=disturb, validation_disturb=validation_disturb)
+    config = dataclasses.replace(config, data=data)
+    training, fixed = SKETCHES.preparations(config, load_manifest(sample_shards))
+    assert (training.disturb_scale, fixed.disturb_scale) == expected
+    assert training.translate
+    assert not fixed.translate
+    assert (fixed.augment_scale, fixed.drop_probability) == (0.0, 0.0)
 
 
 def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(

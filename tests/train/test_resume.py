@@ -1,12 +1,14 @@
 """Which checkpoint a run goes on from, and which it must not (DESIGN contracts 3 and 4)."""
 
 import dataclasses
+import re
 import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from sgloc.classifier.config import ClassifierConfig
 from sgloc.config import Config
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
@@ -139,7 +141,7 @@ def changed(config: Config, name: str, value: Any) -> Config:
     return result
 
 
-def without(config: Config, *names: str) -> dict[str, Any]:
+def without(config: Config | ClassifierConfig, *names: str) -> dict[str, Any]:
     """The configuration as a program wrote it that did not know the options of these dotted names."""
     options = dataclasses.asdict(config)
     for name in names:
@@ -162,6 +164,9 @@ OTHERS = {
     "train.seed": 7,
     "train.global_batch": 9,
     "train.precision": "bfloat16",
+    "data.translate": False,
+    "data.validation_disturb": 0.0,
+    "loss.density_floor": 1e-6,
 }
 FREE = {
     "data.path": "elsewhere",
@@ -171,7 +176,7 @@ FREE = {
     "train.accumulation": 7,
     "train.device": "cpu",
     "train.log_every": 7,
-    "train.validate_every": 7,
+    "train.validate_every": "1 epoch",
     "train.patience": 7,
     "train.checkpoint_every": 7,
     "train.keep_checkpoints": 7,
@@ -209,13 +214,25 @@ def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest)
         refuse_other_run("there", make_manifest(shards, config=older), other, shards)
 
 
-def test_an_option_younger_than_the_checkpoint_whose_default_is_new_has_what_was_done_before(shards: Manifest) -> None:
+BEFORE = {"data.translate": False, "model.hyper_dropout": "both"}
+
+
+@pytest.mark.parametrize("name", BEFORE)
+def test_an_option_younger_than_the_checkpoint_whose_default_is_new_has_what_was_done_before(
+    shards: Manifest, name: str
+) -> None:
     config = Config(model=model_config())
-    older = make_manifest(shards, config=without(config, "model.hyper_dropout"))
-    refuse_other_run("there", older, changed(config, "model.hyper_dropout", "both"), shards)
-    message = r"it has model\.hyper_dropout = both \(from before there was a choice\), this one main; give that value"
-    with pytest.raises(CheckpointError, match=message):
+    older = make_manifest(shards, config=without(config, name))
+    refuse_other_run("there", older, changed(config, name, BEFORE[name]), shards)
+    said = f"it has {name} = {BEFORE[name]} (from before there was a choice), this one "
+    with pytest.raises(CheckpointError, match=re.escape(said)):
         refuse_other_run("there", older, config, shards)
+
+
+def test_a_classifier_from_before_the_options_of_sketches_goes_on(shards: Manifest) -> None:
+    config = ClassifierConfig()
+    older = make_manifest(shards, config=without(config, "data.translate", "data.validation_disturb"))
+    refuse_other_run("there", older, config, shards)
 
 
 def test_all_options_that_differ_are_named_at_once(shards: Manifest) -> None:
