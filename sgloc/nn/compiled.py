@@ -9,12 +9,12 @@ Shapes as in `sgloc.nn.recurrence`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from sgloc.nn.recurrence import StepwiseRecurrence, Tensors
+from sgloc.torch_versions import compile_whole
 
 # Batch sizes up to a hundred million have fewer values.
 _MOST_GRAPHS = 64
@@ -69,12 +69,8 @@ class CompiledSteps:
     """
 
     def __init__(self, backend: str | Callable[..., object]) -> None:
-        # Torch's overloads for type checkers do not know the last two.
-        compiler: Any = torch.compile(  # type: ignore[call-overload]
-            fullgraph=True, dynamic=False, backend=backend, recompile_limit=_MOST_GRAPHS, isolate_recompiles=True
-        )
-        self.forward = compiler(_step)
-        self.back = compiler(_step_back)
+        self.forward = compile_whole(_step, backend, _MOST_GRAPHS)
+        self.back = compile_whole(_step_back, backend, _MOST_GRAPHS)
 
 
 class CompiledRecurrence:

@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from sgloc.config import RunConfig
 from sgloc.nn.trainable import Trainable
+from sgloc.torch_versions import replicate
 from sgloc.train.engine.protocol import meta
 
 
@@ -35,7 +35,7 @@ class DDPEngine:
         # DDP takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
         self.loss_factor = world_size / config.train.global_batch
         if world_size > 1:
-            self.replica = DistributedDataParallel(model, forward_sync_buffers=False, gradient_as_bucket_view=True)
+            self.replica = replicate(model)
             self._settle_buckets()
 
     def _settle_buckets(self) -> None:

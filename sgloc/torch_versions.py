@@ -1,0 +1,62 @@
+"""What differs between the releases of torch that this package runs on, from 2.9 on; nothing else asks for a release.
+
+Each function looks for the keyword it needs, not for a version number: builds of one release may differ, and a keyword
+that torch takes back one day is missed here rather than in the middle of a run.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any, ParamSpec, TypeVar
+
+import torch
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
+
+_Inputs = ParamSpec("_Inputs")
+_Output = TypeVar("_Output")
+
+
+def compile_whole(
+    function: Callable[_Inputs, _Output], backend: str | Callable[..., object], most_graphs: int
+) -> Callable[_Inputs, _Output]:
+    """Compile a function without a graph break, each shape of its inputs by itself.
+
+    Args:
+        function: a plain function without a closure; compiled when it is called.
+        backend: as for torch.compile.
+        most_graphs: how many shapes are compiled before torch raises an error. They are counted for the returned
+            function alone, however often the same function is compiled elsewhere.
+    """
+    options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": backend}
+    if _takes(torch.compile, "isolate_recompiles"):
+        # torch 2.13 and later.
+        options |= {"recompile_limit": most_graphs, "isolate_recompiles": True}
+    else:
+        # torch 2.9 to 2.11 have one limit for the process, and count the graphs of a code object: a copy has its own.
+        settings = torch._dynamo.config
+        settings.recompile_limit = max(settings.recompile_limit, most_graphs)
+        function = _copy(function)
+    return torch.compile(function, **options)
+
+
+def replicate(model: nn.Module) -> DistributedDataParallel:
+    """Replicate a model whose ranks start with the same weights and buffers; a forward pass leaves the buffers alone.
+
+    Gradients are views of the buckets that the ranks sum.
+    """
+    # torch 2.13 and later warn of the older name. Under it the buffers are not sent at the start either.
+    name = "forward_sync_buffers" if _takes(DistributedDataParallel, "forward_sync_buffers") else "broadcast_buffers"
+    options: dict[str, Any] = {name: False}
+    return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+
+
+def _copy(function: Callable[_Inputs, _Output]) -> Callable[_Inputs, _Output]:
+    assert isinstance(function, FunctionType)
+    own = FunctionType(function.__code__.replace(), function.__globals__, function.__name__, function.__defaults__)
+    return functools.update_wrapper(own, function)
+
+
+def _takes(function: Callable[..., Any], keyword: str) -> bool:
+    return keyword in inspect.signature(function).parameters

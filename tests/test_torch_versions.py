@@ -1,0 +1,43 @@
+"""What differs between releases of torch does the same on each."""
+
+from collections.abc import Iterator
+
+import pytest
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch._dynamo.testing import CompileCounter
+
+from sgloc.torch_versions import compile_whole, replicate
+
+NUM_SHAPES = 10
+
+
+def _double(rows: Tensor) -> Tensor:
+    return rows * 2
+
+
+def test_shapes_are_counted_for_each_compiled_function() -> None:
+    counters = [CompileCounter(), CompileCounter()]
+    # Fewer than the shapes of one, as it is by default; and both together have more than either may have.
+    with torch._dynamo.config.patch(recompile_limit=NUM_SHAPES - 2):
+        for counter in counters:
+            double = compile_whole(_double, counter, NUM_SHAPES)
+            for _ in range(2):
+                for number in range(1, NUM_SHAPES + 1):
+                    assert double(torch.ones(number)).tolist() == [2.0] * number
+    assert [counter.frame_count for counter in counters] == [NUM_SHAPES, NUM_SHAPES]
+
+
+@pytest.fixture
+def _one_rank() -> Iterator[None]:
+    dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.usefixtures("_one_rank")
+def test_a_replica_keeps_its_own_buffers() -> None:
+    model = nn.BatchNorm1d(2)
+    assert nn.parallel.DistributedDataParallel(model).will_sync_module_buffers()
+    assert not replicate(model).will_sync_module_buffers()
