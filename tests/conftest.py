@@ -17,11 +17,17 @@ from tests.drawings import make_drawings, write_npz
 
 # Fixtures of real servers, for whatever test asks for them.
 from tests.faulty import faulty  # noqa: F401
+from tests.identifiers import name_parameter
 from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 
 # How long an example takes says more about the machine's other work than about the code.
 hypothesis.settings.register_profile("sgloc", deadline=None)
 hypothesis.settings.load_profile("sgloc")
+
+
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Nothing of a test's id depends on the machine, the time or the hash seed."""
+    return name_parameter(val, argname)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

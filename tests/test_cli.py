@@ -228,7 +228,7 @@ def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, messa
         ("hello", "Unexpected config"),
         ("", "Unexpected config"),
         ("!!python/object/apply:os.mkdir [made]", "could not determine a constructor"),
-        (b"\xff\xfe\x80\x81", "is not text"),
+        pytest.param(b"\xff\xfe\x80\x81", "is not text", id="not-text"),
     ],
 )
 def test_a_wrong_file_of_options(

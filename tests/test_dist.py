@@ -140,7 +140,7 @@ def test_one_variable_left_over_in_the_shell_is_told(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_PORT"])
-@pytest.mark.parametrize("value", ["two", "-1", "1.5", " "])
+@pytest.mark.parametrize("value", ["two", "-1", "1.5", " "], ids=["word", "negative", "fraction", "space"])
 def test_what_is_not_a_number_is_named(name: str, value: str) -> None:
     with pytest.raises(ConfigError, match=f"^{name} must be a number, not '{value}'"):
         resolve_placement({**TORCHRUN, name: value})

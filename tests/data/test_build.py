@@ -196,7 +196,7 @@ def test_overwriting_needs_to_be_asked_for(tmp_path: Path) -> None:
     assert folder_bytes(out) == {"mine.txt": b"not a shard"} | folder_bytes(tmp_path / "fresh")
 
 
-@pytest.mark.parametrize("old", ["{", '{"format": "sgloc-shards", "version": 0}'])
+@pytest.mark.parametrize("old", ["{", '{"format": "sgloc-shards", "version": 0}'], ids=["not-json", "version-0"])
 def test_damaged_shards_can_be_overwritten(tmp_path: Path, old: str) -> None:
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(100, ["cat"]))
     (tmp_path / "out").mkdir()

@@ -109,7 +109,7 @@ def test_what_was_there_is_replaced(site: Site) -> None:
         Fault("truncate", after=3_000_000),
         Fault("stall", after=3_000_000),
     ],
-    ids=str,
+    ids=["status-503", "drop", "reset", "truncate", "stall"],
 )
 @pytest.mark.parametrize("number", [0, 1])
 def test_what_passes_is_waited_out(site: Site, fault: Fault, number: int) -> None:
@@ -174,7 +174,11 @@ def test_a_whole_number_of_ranges_is_no_exception(site: Site) -> None:
     assert site.proxy.num_bytes == RANGE_BYTES
 
 
-@pytest.mark.parametrize("content", [OTHER, OTHER[:-1], CONTENT[:-1], CONTENT + b"more", OTHER[:100]])
+@pytest.mark.parametrize(
+    "content",
+    [OTHER, OTHER[:-1], CONTENT[:-1], CONTENT + b"more", OTHER[:100]],
+    ids=["other", "other-shorter", "shorter", "longer", "much-shorter"],
+)
 def test_a_file_that_has_changed_meanwhile_is_started_over(site: Site, content: bytes) -> None:
     site.interrupt()
     site.put(content)
@@ -194,7 +198,11 @@ def test_a_file_that_never_rests_is_given_up(site: Site) -> None:
         site.download()
 
 
-@pytest.mark.parametrize("sidecar", ["", "[]", "{}", '{"url": 3}', '{"url": "http://elsewhere/cat.npz"}', None])
+@pytest.mark.parametrize(
+    "sidecar",
+    ["", "[]", "{}", '{"url": 3}', '{"url": "http://elsewhere/cat.npz"}', None],
+    ids=["empty", "list", "no-field", "number-as-url", "other-url", "none"],
+)
 def test_a_part_of_nobody_knows_what_is_started_over(site: Site, sidecar: str | None) -> None:
     site.part.write_bytes(OTHER)
     if sidecar is not None:
@@ -247,13 +255,14 @@ PAGE = b"<!DOCTYPE html><html><body>come back later</body></html>"
         ("cat.npz", PAGE, "is not a zip archive but begins with .*<!DOCTYPE html>.*: an error page"),
         ("cat.npz", b"\x93NUMPY and so on", "is not a zip archive but begins with .*: another form"),
         ("cat.ndjson", PAGE, "is not ndjson but begins with .*: an error page"),
-        ("cat.ndjson", gzip.compress(b'{"word": "cat"}'), "is not ndjson but begins with .*: another form"),
+        ("cat.ndjson", gzip.compress(b'{"word": "cat"}', mtime=0), "is not ndjson but begins with .*: another form"),
         ("cat.bin", PAGE, "is not a binary file of drawings but begins with .*: an error page"),
         ("cat.bin", b'{"error": "no quota is left"}', "is not a binary file of drawings but"),
         ("cat.ndjson.gz", PAGE, "is not a gzip file but begins with .*: an error page"),
         ("cat.npz", b"", "is empty"),
         ("cat.bin", b"", "is empty"),
     ],
+    ids=["page", "npy", "page as text", "gzip", "page as bytes", "json", "page as gzip", "empty", "empty bytes"],
 )
 def test_what_is_not_what_it_claims_is_told(site: Site, name: str, content: bytes, sentence: str) -> None:
     site.put(content, name)
@@ -267,12 +276,13 @@ def test_what_is_not_what_it_claims_is_told(site: Site, name: str, content: byte
     ("name", "content"),
     [
         ("cat.ndjson", b'{"word": "cat"}\n'),
-        ("cat.ndjson.gz", gzip.compress(b'{"word": "cat"}')),
+        ("cat.ndjson.gz", gzip.compress(b'{"word": "cat"}', mtime=0)),
         # A drawing whose key_id ends in the byte of "<".
         ("cat.bin", b"<ht\x00\x00\x12\x10\x00US\x01" + bytes(30)),
         ("manifest.json", b"{}"),
         ("nothing", b""),
     ],
+    ids=["ndjson", "gzip", "binary-like-a-page", "json", "empty"],
 )
 def test_what_is_what_it_claims_comes(site: Site, name: str, content: bytes) -> None:
     site.put(content, name)

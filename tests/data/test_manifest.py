@@ -67,12 +67,18 @@ def test_a_truncated_manifest_is_refused(tmp_path: Path, manifest: Manifest) -> 
     refuse(tmp_path, text.rstrip()[:-1], "cannot be read as a manifest")
 
 
-@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"<html>Not found</html>", b"\x00" * 512])
+@pytest.mark.parametrize(
+    "content", [b"\xff\xfe\x00", b"<html>Not found</html>", b"\x00" * 512], ids=["not-utf8", "page", "zeros"]
+)
 def test_what_is_not_json_is_refused(tmp_path: Path, content: bytes) -> None:
     refuse(tmp_path, content, "cannot be read as a manifest")
 
 
-@pytest.mark.parametrize("content", ["[]", "null", "3", "{}", '{"version": 1}', '{"format": "other", "version": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    ["[]", "null", "3", "{}", '{"version": 1}', '{"format": "other", "version": 1}'],
+    ids=["list", "null", "number", "no-field", "version-alone", "other-format"],
+)
 def test_what_is_not_a_manifest_is_refused(tmp_path: Path, content: str) -> None:
     refuse(tmp_path, content, "is not a manifest of sgloc-shards")
 
@@ -105,6 +111,26 @@ def test_another_version_is_refused(tmp_path: Path, manifest: Manifest, version:
         lambda fields: fields.update(scale="1"),
         lambda fields: fields.update(sketches_per_block=0),
     ],
+    ids=[
+        "no-scale",
+        "no-splits",
+        "no-valid",
+        "no-points",
+        "points-of-many",
+        "list-of-points",
+        "no-moments",
+        "count-as-text",
+        "no-block-offsets",
+        "number-as-shard",
+        "four-splits",
+        "one-field-more",
+        "list-of-splits",
+        "null-sources",
+        "zero-scale",
+        "nan-scale",
+        "scale-as-text",
+        "empty-blocks",
+    ],
 )
 def test_a_malformed_manifest_is_refused(tmp_path: Path, manifest: Manifest, change: Change) -> None:
     fields = json.loads(manifest.to_json())
@@ -130,6 +156,23 @@ def test_a_malformed_manifest_is_refused(tmp_path: Path, manifest: Manifest, cha
         lambda fields: fields.update(sketches_per_block=1.5),
         lambda fields: fields.update(scale=float("inf")),
         lambda fields: fields.update(categories=None),
+    ],
+    ids=[
+        "shard-missing",
+        "num-sketches-as-text",
+        "num-sketches-too-many",
+        "no-block-offset",
+        "null-block-size",
+        "one-checksum",
+        "path-outside",
+        "points-too-many",
+        "points-negative",
+        "category-unknown",
+        "moments-zero",
+        "scale-not-of-moments",
+        "half-a-sketch-a-block",
+        "infinite-scale",
+        "null-categories",
     ],
 )
 def test_a_manifest_that_does_not_fit_together_is_refused(tmp_path: Path, manifest: Manifest, change: Change) -> None:

@@ -146,7 +146,7 @@ def test_what_no_merge_wrote_stays(builds: list[str], tmp_path: Path, overwrite:
     assert folder_bytes(tmp_path) == {"plan.json": b"{}", "train-00000-00000.tar": b"mine"}
 
 
-@pytest.mark.parametrize("name", ["{}", "{}/", "{}/../shards"])
+@pytest.mark.parametrize("name", ["{}", "{}/", "{}/../shards"], ids=["same", "slash", "by-another-way"])
 def test_a_build_cannot_be_merged_into_itself(builds: list[str], name: str) -> None:
     before = folder_bytes(Path(builds[0]))
     with pytest.raises(DataError, match="is itself one of the builds to be joined"):

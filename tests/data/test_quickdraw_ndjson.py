@@ -117,6 +117,43 @@ def test_simplified_round_trip(tmp_path: Path, drawings: list[tuple[str, int, bo
         ({"drawing": [[[2**63], [1]]]}, "out_of_range", "1 to 9223372036854775808"),
         ({"drawing": [[list(range(256)) * 40] * 2]}, "too_many_points", "10240 points"),
     ],
+    ids=[
+        "key-id-null",
+        "key-id-text-negative",
+        "key-id-negative",
+        "key-id-true",
+        "key-id-float",
+        "key-id-5000-digits",
+        "key-id-too-large",
+        "key-id-other-digits",
+        "word-number",
+        "word-empty",
+        "word-too-long",
+        "word-surrogate",
+        "word-two-lines",
+        "recognized-text",
+        "drawing-object",
+        "drawing-empty",
+        "stroke-number",
+        "xs-number",
+        "ys-number",
+        "stroke-text",
+        "xs-text",
+        "stroke-of-three",
+        "unequal-lengths",
+        "stroke-empty",
+        "no-point",
+        "float",
+        "true",
+        "digit-as-text",
+        "nested-too-deep",
+        "nan",
+        "too-large",
+        "negative",
+        "larger-than-an-integer",
+        "larger-than-int64",
+        "too-many-points",
+    ],
 )
 def test_rejects_a_record(tmp_path: Path, changes: dict[str, Any], reason: str, detail: str) -> None:
     accepted, outcome, last = read_bytes(tmp_path, line() + line(**changes) + line())
@@ -145,6 +182,21 @@ def test_rejects_a_record(tmp_path: Path, changes: dict[str, Any], reason: str, 
         (b'{"word": "cat", "drawing": []}', "missing_field", "key_id"),
         (b"{}", "missing_field", "word, key_id, drawing"),
     ],
+    ids=[
+        "newline",
+        "white-space",
+        "spaces",
+        "cut-off",
+        "list",
+        "deep-and-cut-off",
+        "infinity",
+        "deep",
+        "5000-digits",
+        "latin-1",
+        "byte-order-mark",
+        "no-key-id",
+        "no-field",
+    ],
 )
 def test_rejects_a_line(tmp_path: Path, data: bytes, reason: str, detail: str) -> None:
     outcome = only_reject(read_bytes(tmp_path, data))
@@ -169,7 +221,11 @@ def test_a_line_of_the_greatest_length_is_read(tmp_path: Path) -> None:
     assert len(drawings_of(read_bytes(tmp_path, line()[:-1] + b" " * (MAX_LINE_BYTES - len(line())) + b"\n"))) == 1
 
 
-@pytest.mark.parametrize(("end", "num_lines"), [(b"", 2), (b"\n", 2), (b"\r\n", 2), (b"\n\n", 3)])
+@pytest.mark.parametrize(
+    ("end", "num_lines"),
+    [(b"", 2), (b"\n", 2), (b"\r\n", 2), (b"\n\n", 3)],
+    ids=["nothing", "newline", "crlf", "two-newlines"],
+)
 def test_counts_the_last_line_once(tmp_path: Path, end: bytes, num_lines: int) -> None:
     outcomes = read_bytes(tmp_path, line() + line()[:-1] + end)
     assert len(outcomes) == num_lines
@@ -183,7 +239,7 @@ def test_recognized_is_true_where_it_is_not_said(tmp_path: Path) -> None:
 
 
 def test_reads_gzip(tmp_path: Path) -> None:
-    outcomes = read_bytes(tmp_path, gzip.compress(line() + b"\n"), "cat.ndjson.gz")
+    outcomes = read_bytes(tmp_path, gzip.compress(line() + b"\n", mtime=0), "cat.ndjson.gz")
     assert [type(outcome) for outcome in outcomes] == [Drawing, Reject]
 
 
@@ -191,14 +247,29 @@ def test_reads_gzip(tmp_path: Path) -> None:
     ("name", "data", "fault"),
     [
         ("cat.ndjson", b"", "is empty"),
-        ("cat.ndjson.gz", gzip.compress(b""), "is empty"),
+        ("cat.ndjson.gz", gzip.compress(b"", mtime=0), "is empty"),
         ("cat.ndjson", b"<html>404</html>", "is not an ndjson file: it starts with '<'; is it an error page"),
         ("cat.ndjson", b"\xef\xbb\xbf\r\n <?xml version='1.0'?>", "is it an error page"),
-        ("cat.ndjson.gz", gzip.compress(b"<html>404</html>"), "is it an error page"),
-        ("cat.ndjson.gz", gzip.compress(bytes(2**27)), r"unpacks to \d+ bytes from \d+, which no file of drawings"),
+        ("cat.ndjson.gz", gzip.compress(b"<html>404</html>", mtime=0), "is it an error page"),
+        (
+            "cat.ndjson.gz",
+            gzip.compress(bytes(2**27), mtime=0),
+            r"unpacks to \d+ bytes from \d+, which no file of drawings",
+        ),
         ("cat.ndjson.gz", line(), r"cannot be read \(BadGzipFile"),
-        ("cat.ndjson.gz", gzip.compress(line() * 50)[:-9], r"cannot be read \(EOFError"),
+        ("cat.ndjson.gz", gzip.compress(line() * 50, mtime=0)[:-9], r"cannot be read \(EOFError"),
         ("cat.txt", line(), r"cat.txt does not end in .ndjson, .ndjson.gz, .npz, .bin or .bin.gz"),
+    ],
+    ids=[
+        "empty",
+        "gzip-of-nothing",
+        "page",
+        "xml-after-a-mark",
+        "gzip-of-a-page",
+        "gzip-bomb",
+        "not-gzip",
+        "gzip-cut-off",
+        "text",
     ],
 )
 def test_refuses_a_file(tmp_path: Path, name: str, data: bytes, fault: str) -> None:
@@ -275,7 +346,7 @@ def test_drawings_do_not_share_what_may_be_changed(tmp_path: Path) -> None:
 def test_reads_from_any_file_system() -> None:
     memory = fsspec.filesystem("memory")
     try:
-        memory.pipe({"/quickdraw/cat.ndjson": line() * 2, "/quickdraw/cat.ndjson.gz": gzip.compress(line())})
+        memory.pipe({"/quickdraw/cat.ndjson": line() * 2, "/quickdraw/cat.ndjson.gz": gzip.compress(line(), mtime=0)})
         assert len(drawings_of([*read_drawings("memory://quickdraw/cat.ndjson")])) == 2
         assert len(drawings_of([*read_drawings("memory://quickdraw/cat.ndjson.gz")])) == 1
     finally:

@@ -140,6 +140,7 @@ EMPTY = npy(object_array([]))
         (b"<html>404</html>", "is not an npz file: it does not start with the zip magic bytes; is it an error page"),
         (b"PK\x03\x04" + bytes(100), r"cannot be read \(BadZipFile"),
     ],
+    ids=["empty", "page", "not-zip"],
 )
 def test_refuses_a_file(tmp_path: Path, data: bytes, fault: str) -> None:
     with pytest.raises(DataError, match=fault) as caught:

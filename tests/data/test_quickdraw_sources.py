@@ -83,6 +83,18 @@ def test_finds_urls() -> None:
         (lambda folder: "quickdraw:simple", "'?quickdraw:simple.*npz, simplified, raw, binary.*'simplified'"),
         (lambda folder: "quickdraw:", "no form of the public data set"),
     ],
+    ids=[
+        "no-source",
+        "empty",
+        "missing-file",
+        "missing-folder",
+        "text-file",
+        "empty-folder",
+        "no-match",
+        "unknown-protocol",
+        "unknown-form",
+        "no-form",
+    ],
 )
 def test_finds_nothing(tmp_path: Path, source: Callable[[Path], Any], fault: str) -> None:
     (tmp_path / "notes.txt").touch()

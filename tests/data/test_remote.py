@@ -179,7 +179,7 @@ def test_a_server_without_ranges_sends_the_file(nginx: Nginx, url: str, tmp_path
 
 
 def test_what_is_stored_packed_is_not_unpacked(nginx: Nginx, tmp_path: Path) -> None:
-    packed = gzip.compress(CONTENT)
+    packed = gzip.compress(CONTENT, mtime=0)
     (tmp_path / "file.gz").write_bytes(packed)
     server = nginx.serve(tmp_path, headers={"Content-Encoding": "gzip"})
     assert read(f"{server}/file.gz", 0, len(packed)) == packed

@@ -220,6 +220,7 @@ def test_refuses_hostile_pickles(pickled: bytes, fault: str) -> None:
         (b"\x93NUMPY\x01\x00\xff\x20" + b"'" + b"a" * 0x20FD + b"'", "not a dictionary"),
         (to_npy(pickle_of_python2([]), 0).replace(b"(0,), } ", b"(0,0), }"), "one-dimensional"),
     ],
+    ids=["empty", "page", "version-3", "too-long", "int16", "no-dimension", "no-dictionary", "two-dimensions"],
 )
 def test_refuses_other_files(data: bytes, fault: str) -> None:
     with pytest.raises(DataError, match=fault) as caught:

@@ -253,6 +253,7 @@ def shifted(counts: dict[Any, int]) -> dict[Any, int]:
         (lambda m: {"num_read": m.num_read + 1}, "400 drawings, 1 rejected and 0 skipped, which do not add up to"),
         (lambda m: {"sources": []}, "sources add up to 0 drawings accepted, where it has 400"),
     ],
+    ids=["longest-points", "longest-strokes", "num-read", "no-source"],
 )
 def test_a_manifest_that_contradicts_itself(
     shards: Path, change: Callable[[Manifest], dict[str, Any]], told: str

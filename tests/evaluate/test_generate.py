@@ -317,6 +317,7 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
         lambda fields: fields["config"]["model"]["decoder"].update(cell="transformer"),
         lambda fields: fields["config"]["model"]["decoder"].update(hidden_size=7.5),
     ],
+    ids=["no-config", "no-encoder", "unknown-field", "latent-size-0", "latent-size-6", "other-cell", "hidden-size-7.5"],
 )
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, tiny_shards: str, change: Any) -> None:
     folder = save_model(tmp_path / "run", tiny_shards, make_model())

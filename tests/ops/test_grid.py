@@ -199,6 +199,25 @@ ELSEWHERE = torch.empty(2, dtype=torch.int64, device="meta")
         (lambda: ops.grid_aggregate(ADJACENCY, EMBEDDINGS, NODE_OFFSETS), "adjacency must be .* for 2 sketches"),
         (lambda: ops.grid_aggregate(ADJACENCY.to("meta"), EMBEDDINGS, SKETCH_OFFSETS), "adjacency .* not on meta"),
     ],
+    ids=[
+        "points-int64",
+        "points-of-three",
+        "node-offsets-int32",
+        "node-offsets-empty",
+        "node-offsets-on-meta",
+        "boxes-of-two",
+        "sketch-offsets-of-two-dimensions",
+        "points-of-one-dimension",
+        "node-offsets-a-number",
+        "sketch-offsets-on-meta",
+        "embeddings-of-one-dimension",
+        "sketch-offsets-float",
+        "adjacency-int32",
+        "adjacency-of-two-dimensions",
+        "adjacency-not-square",
+        "adjacency-of-other-sketches",
+        "adjacency-on-meta",
+    ],
 )
 def test_a_tensor_of_another_shape_type_or_device_is_refused(call: Callable[[], Tensor], message: str) -> None:
     with pytest.raises(ValueError, match=message):

@@ -90,6 +90,26 @@ def test_json_and_ndjson(tmp_path: Path) -> None:
         ("a.ndjson", "\n", "is empty"),
         ("a.ndjson", '{"drawing": [[[1], [3]]]}\n{}\n', r"line 2 of .*a\.ndjson holds no drawing"),
     ],
+    ids=[
+        "png",
+        "missing",
+        "svg-cut-off",
+        "svg-empty",
+        "svg-without-stroke",
+        "json-cut-off",
+        "object",
+        "list",
+        "number",
+        "text-as-point",
+        "stroke-of-numbers",
+        "point-of-three",
+        "stroke-empty",
+        "nan",
+        "columns-of-one-dimension",
+        "too-many-points",
+        "ndjson-empty",
+        "ndjson-second-line",
+    ],
 )
 def test_what_cannot_be_read_is_told(tmp_path: Path, name: str, text: str | None, message: str) -> None:
     location = str(tmp_path / name) if text is None else write(tmp_path, name, text)

@@ -80,7 +80,7 @@ TENSORS = {
 }
 
 
-@pytest.mark.parametrize("url", ["{}", "memory://{}"])
+@pytest.mark.parametrize("url", ["{}", "memory://{}"], ids=["disk", "memory"])
 def test_round_trip_to_the_bit(tmp_path: Path, url: str) -> None:
     manifest = make_manifest(step=123456789, state={"best_step": None, "best_loss": float("inf")})
     tensors = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
@@ -124,7 +124,7 @@ def test_what_is_not_committed_is_not_seen(run_dir: Path) -> None:
         read_checkpoint(str(step_path(run_dir, 2)))
 
 
-@pytest.mark.parametrize("url", ["{}", "memory://{}"])
+@pytest.mark.parametrize("url", ["{}", "memory://{}"], ids=["disk", "memory"])
 @pytest.mark.parametrize("phase", ["begin", "half", "written", "gathered", "manifest"])
 def test_a_save_that_fails_leaves_nothing_and_can_be_done_again(
     tmp_path: Path, url: str, phase: str, monkeypatch: pytest.MonkeyPatch

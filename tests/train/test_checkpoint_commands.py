@@ -165,7 +165,7 @@ def test_mistakes_are_told_in_a_sentence(said: Said, run_dir: Path, tmp_path: Pa
     )
 
 
-@pytest.mark.parametrize("url", ["{}", "file://{}"])
+@pytest.mark.parametrize("url", ["{}", "file://{}"], ids=["path", "url"])
 def test_a_folder_inside_a_run_is_told_from_the_run(
     said: Said, capsys: pytest.CaptureFixture[str], run_dir: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -187,7 +187,7 @@ def test_only_a_checkpoint_within_a_run_is_told_from_it(
     assert "alone" in printed(capsys, "list", alone)[0]
 
 
-@pytest.mark.parametrize("url", ["{}", "memory://{}"])
+@pytest.mark.parametrize("url", ["{}", "memory://{}"], ids=["disk", "memory"])
 def test_an_exported_model_is_read_back(
     capsys: pytest.CaptureFixture[str], model_dir: Path, tmp_path: Path, url: str
 ) -> None:

@@ -92,7 +92,7 @@ def test_parts_of_a_batch_change_nothing(sample_shards: str, whole: Path, tmp_pa
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("deepspeed", ["", ZERO])
+@pytest.mark.parametrize("deepspeed", ["", ZERO], ids=["ddp", "deepspeed"])
 def test_two_ranks_and_the_other_engine_give_the_same(
     sample_shards: str, whole: Path, tmp_path: Path, deepspeed: str
 ) -> None:

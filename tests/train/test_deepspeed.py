@@ -23,7 +23,7 @@ def read(path: Path, options: object) -> Options:
     return read_options(str(path), CONFIG, 2)
 
 
-@pytest.mark.parametrize("path", ENGINES[1:])
+@pytest.mark.parametrize("path", ENGINES[1:], ids=["zero0", "zero1", "zero2", "zero3"])
 def test_the_files_that_come_along_can_be_used(path: str) -> None:
     chosen = read_options(path, CONFIG, 2)
     assert chosen["stage"] == int(Path(path).stem[-1])
@@ -91,6 +91,34 @@ def test_what_says_the_same_as_the_configuration_may_stay(tmp_path: Path) -> Non
         ),
         ([], r"must hold an object, not \[\]"),
         ("{", "is not JSON"),
+    ],
+    ids=[
+        "gradient-clipping",
+        "train-batch-size",
+        "micro-batch",
+        "accumulation-true",
+        "adamw",
+        "learning-rate",
+        "scheduler",
+        "fp16",
+        "communication",
+        "offload",
+        "checkpoint",
+        "allgather-partitions",
+        "stage-misspelt",
+        "stage-outside",
+        "section-misspelt",
+        "clipping-misspelt",
+        "section-number",
+        "stage-4",
+        "stage-text",
+        "stage-true",
+        "infinity",
+        "bucket-0",
+        "bucket-odd",
+        "overlap-1",
+        "list",
+        "cut-off",
     ],
 )
 def test_what_cannot_be_is_refused(options: object, message: str, tmp_path: Path) -> None:

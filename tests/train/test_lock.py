@@ -20,7 +20,7 @@ def test_a_local_folder_is_held_by_one_and_let_go(tmp_path: Path) -> None:
         claim.check()
 
 
-@pytest.mark.parametrize("scheme", ["memory://", ""])
+@pytest.mark.parametrize("scheme", ["memory://", ""], ids=["memory", "disk"])
 def test_where_there_are_no_locks_the_run_that_started_last_has_the_folder(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, scheme: str
 ) -> None:
