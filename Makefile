@@ -3,7 +3,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
 
-.PHONY: quickstart test system-packages format clean
+.PHONY: quickstart test fuzz system-packages format clean
 
 # The main job on the built-in synthetic sample: about ten minutes on two cores, installing included.
 quickstart: $(VENV)/installed
@@ -15,6 +15,15 @@ test: $(VENV)/installed-dev system-packages
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+# New random examples, twenty times as many as the tests try: half an hour. What fails is printed with its seed and becomes an
+# @example of its test.
+SEED := $(or $(SEED),$(shell date +%s))
+
+fuzz: $(VENV)/installed-dev
+	@echo 'seed $(SEED); for the same examples again: make fuzz SEED=$(SEED)'
+	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 -m 'hypothesis or fuzz' --timeout 3600 \
+		--hypothesis-profile fresh --hypothesis-seed $(SEED)
 
 # What the tests start for themselves, a web server, a browser and Slurm, from Debian or Ubuntu where one is root or becomes root
 # without a password. The services are of no use to the tests and are not left running.

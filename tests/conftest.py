@@ -1,9 +1,9 @@
 """What holds for all tests."""
 
 import collections
+import random
 from pathlib import Path
 
-import hypothesis
 import pytest
 import torch
 
@@ -17,17 +17,22 @@ from tests.drawings import make_drawings, write_npz
 
 # Fixtures of real servers, for whatever test asks for them.
 from tests.faulty import faulty  # noqa: F401
+from tests.fuzzing import register_profiles
 from tests.identifiers import name_parameter
 from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 
-# How long an example takes says more about the machine's other work than about the code.
-hypothesis.settings.register_profile("sgloc", deadline=None)
-hypothesis.settings.load_profile("sgloc")
+register_profiles()
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
     """Nothing of a test's id depends on the machine, the time or the hash seed."""
     return name_parameter(val, argname)
+
+
+def pytest_runtest_setup() -> None:
+    """What a test draws without a seed of its own does not depend on the tests before it."""
+    random.seed(0)
+    torch.manual_seed(0)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

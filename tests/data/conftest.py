@@ -24,3 +24,9 @@ def _mutate(data: bytes, generator: random.Random) -> bytes:
 def mutate() -> Callable[[bytes, random.Random], bytes]:
     """Changes, removes or inserts a few bytes."""
     return _mutate
+
+
+@pytest.fixture
+def generator(request: pytest.FixtureRequest) -> random.Random:
+    """The same numbers each time, or those of the seed that `make fuzz` prints."""
+    return random.Random(request.config.getoption("--hypothesis-seed") or 0)

@@ -10,7 +10,7 @@ import fsspec
 import numpy as np
 import pytest
 import webdataset
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
@@ -20,12 +20,11 @@ from sgloc.errors import DataError
 from sgloc.sketch.drawing import Int16Array
 from tests.builds import folder_bytes, read_back, told
 from tests.drawings import Strokes, make_drawings, sketches_with_offsets, stroke3_of, write_ndjson, write_npz
-
-fresh_folders = settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+from tests.fuzzing import examples
 
 
 @given(sketches_with_offsets(2**15 - 1))
-@fresh_folders
+@examples(40)
 def test_npz_round_trip(tmp_path: Path, sketches: list[Strokes]) -> None:
     # Offsets keep their splits and all their bits; they are clipped only on their way to the model.
     arrays = [*map(stroke3_of, sketches), stroke3_of([[(1, 2)]])]

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgloc import random
 from sgloc.data.order import Order, Places
 from sgloc.errors import DataError
 from sgloc.random import Purpose
+from tests.fuzzing import examples
 
 
 @dataclass(frozen=True)
@@ -107,7 +108,7 @@ def test_the_order_is_what_its_steps_give(case: Case, epoch: int) -> None:
 
 
 @given(cases, st.data())
-@settings(max_examples=40)
+@examples(40)
 def test_starting_at_a_place_equals_skipping_to_it(case: Case, data: st.DataObject) -> None:
     end = 3 * case.num_sketches
     whole = case.order().sketches(case.order().locate(np.arange(end)))
@@ -125,7 +126,7 @@ def visits_of(order: Order, places: Places) -> Counter[tuple[int, int]]:
 
 
 @given(large_cases, st.integers(1, 512), st.integers(0, 30), st.integers(1, 3), st.data())
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_the_ranks_together_have_the_same_global_batches_at_any_world_size(
     case: Case, world_size: int, first: int, num_batches: int, data: st.DataObject
 ) -> None:
@@ -149,7 +150,7 @@ def test_the_ranks_together_have_the_same_global_batches_at_any_world_size(
 @given(
     large_cases, st.lists(st.tuples(st.integers(1, 512), st.integers(1, 3)), min_size=1, max_size=3), st.integers(0, 9)
 )
-@settings(max_examples=20, deadline=None)
+@examples(20)
 def test_a_world_that_changes_in_mid_epoch_visits_what_remains_once(
     case: Case, worlds: list[tuple[int, int]], start_batch: int
 ) -> None:
@@ -221,7 +222,7 @@ def test_a_batch_mixes_blocks_and_a_block_mixes_its_sketches() -> None:
 
 
 @given(cases, st.integers(1, 8), st.integers(0, 5), st.data())
-@settings(max_examples=60, deadline=None)
+@examples(60)
 def test_skipped_shards_are_left_out_of_every_ranks_share(
     case: Case, world_size: int, first: int, data: st.DataObject
 ) -> None:

@@ -8,12 +8,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgloc.data.quickdraw.reader import read_drawings
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3
+from tests.fuzzing import examples
 
 POINTS = [[(0, 0), (10, 0), (10, 255)], [(7, 9)]]
 STROKE3 = [[0, 0, 0], [10, 0, 0], [0, 255, 1], [-3, -246, 1]]
@@ -53,7 +54,7 @@ polylines = st.lists(st.lists(st.tuples(coordinates, coordinates), min_size=1, m
 
 
 @given(st.lists(st.tuples(st.integers(0, 2**64 - 1), st.booleans(), polylines), min_size=1, max_size=5))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
+@examples(50)
 def test_round_trip(tmp_path: Path, drawings: list[tuple[int, bool, Any]]) -> None:
     data = b"".join(record(strokes, key_id=key_id, recognized=recognized) for key_id, recognized, strokes in drawings)
     found = read_bytes(tmp_path, data)

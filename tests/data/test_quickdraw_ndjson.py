@@ -8,7 +8,7 @@ from typing import Any
 import fsspec
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgloc.data.quickdraw.ndjson import MAX_LINE_BYTES
@@ -18,8 +18,6 @@ from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3, stroke3_
 
 STROKES = [[[0, 10, 10], [0, 0, 255]], [[7], [9]]]
 STROKE3 = [[0, 0, 0], [10, 0, 0], [0, 255, 1], [-3, -246, 1]]
-
-fresh_files = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 
 
 def record(**changes: Any) -> dict[str, Any]:
@@ -63,7 +61,6 @@ def test_reads_a_simplified_line(tmp_path: Path) -> None:
 
 
 @given(st.lists(st.tuples(words, st.integers(0, 2**64 - 1), st.booleans(), strokes_lists), min_size=1, max_size=5))
-@fresh_files
 def test_simplified_round_trip(tmp_path: Path, drawings: list[tuple[str, int, bool, Any]]) -> None:
     data = b"".join(
         line(word=word, key_id=str(key_id), recognized=recognized, drawing=[points.T.tolist() for points in polylines])

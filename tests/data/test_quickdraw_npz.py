@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgloc.data.quickdraw.reader import read_drawings
@@ -60,7 +60,6 @@ def test_reads_npz(tmp_path: Path) -> None:
 @given(
     st.lists(stroke3s, max_size=4), st.lists(stroke3s, max_size=3), st.sampled_from(["<i2", ">i2", "i8", "f4", "f8"])
 )
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
 def test_npz_round_trip(tmp_path: Path, train: list[Any], test: list[Any], dtype: str) -> None:
     path = to_npz(tmp_path / "cat.npz", [rows.astype(dtype) for rows in train], [], test)
     found = drawings_of(list(read_drawings(path)))

@@ -7,12 +7,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgloc.data.quickdraw.reader import read_drawings
 from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3
 from sgloc.sketch.simplify import simplify
+from tests.fuzzing import examples
 
 STROKES = [[[10.5, 510, 520.5], [100, 100.25, 355.0], [0, 16, 33]], [[10.5], [200], [512.5]]]
 
@@ -28,7 +29,7 @@ strokes_lists = st.lists(st.lists(st.tuples(numbers, numbers), min_size=1, max_s
 
 
 @given(strokes_lists)
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+@examples(60)
 def test_is_simplified_by_the_recipe(tmp_path: Path, points: list[list[tuple[float, float]]]) -> None:
     strokes = [[[x for x, _ in stroke], [y for _, y in stroke], [0.5] * len(stroke)] for stroke in points]
     (drawing,) = read_strokes(tmp_path, strokes)

@@ -20,6 +20,7 @@ from hypothesis.extra import numpy as hnp
 
 from sgloc.data.safe_pickle import RestrictedUnpickler, load_object_array
 from sgloc.errors import DataError
+from tests.fuzzing import times
 from tests.pickles import (
     BUILD,
     STOP,
@@ -236,13 +237,15 @@ def test_refuses_every_truncation(protocol: int) -> None:
             load_object_array(io.BytesIO(data[:length]), "name")
 
 
-def test_mutated_files_raise_nothing_else(mutate: Callable[[bytes, random.Random], bytes]) -> None:
-    generator = random.Random(0)
+@pytest.mark.fuzz
+def test_mutated_files_raise_nothing_else(
+    mutate: Callable[[bytes, random.Random], bytes], generator: random.Random
+) -> None:
     arrays: Arrays = [np.ones((2, 3), dtype=np.int16), np.zeros((40, 3), dtype=np.float32)]
     originals = [to_npy(to_pickle(arrays, protocol), 2) for protocol in (2, 3, 4, 5)]
     originals.append(to_npy(pickle_of_python2(arrays), 2))
     refused = 0
-    for round_number in range(1000):
+    for round_number in range(times(1000)):
         data = mutate(originals[round_number % len(originals)], generator)
         try:
             found = load_object_array(io.BytesIO(data), "name")
@@ -250,7 +253,7 @@ def test_mutated_files_raise_nothing_else(mutate: Callable[[bytes, random.Random
             refused += 1
         else:
             assert all(isinstance(array, np.ndarray) and array.dtype.kind in "iuf" for array in found)
-    assert 0 < refused < 1000
+    assert 0 < refused < times(1000)
 
 
 def test_restricted_unpickler_takes_what_it_is_given() -> None:

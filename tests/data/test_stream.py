@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch
@@ -28,6 +28,7 @@ from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, fixed_batches, training_batches
 from sgloc.errors import DataError
 from tests.drawings import make_drawings, stroke3_of, write_ndjson, write_npz
+from tests.fuzzing import examples
 
 THREAD_NAMES = ("sgloc-read-ahead", "sgloc-fetch")
 IMPATIENT = ReadOptions(retries=Retries(num_attempts=2, first_delay=0.001))
@@ -71,7 +72,7 @@ def batches_of(
 
 
 @given(st.lists(st.integers(0, 1400), min_size=1, max_size=20), st.integers(1, 4))
-@settings(max_examples=30)
+@examples(30)
 def test_any_sketches_are_read_in_the_sequence_asked_for(folder: str, numbers: list[int], num_kept_blocks: int) -> None:
     manifest = load_manifest(folder)
     reader = ShardReader(folder, manifest, "train", num_kept_blocks)

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -51,7 +51,6 @@ def test_boxes_and_adjacency_equal_the_loops(batch: list[list[list[tuple[int, in
         torch.testing.assert_close(adjacency, expected, rtol=0, atol=0)
 
 
-@settings(deadline=None)
 @given(batches, st.integers(0, 4))
 def test_aggregation_sums_over_the_neighbours_in_each_graph(
     batch: list[list[list[tuple[int, int]]]], width: int

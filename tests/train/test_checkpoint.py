@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import safetensors.torch
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
@@ -41,6 +41,7 @@ from tests.checkpoints import (
     truncate,
     write,
 )
+from tests.fuzzing import examples
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -253,7 +254,7 @@ def manifest_text(folder: Path) -> str:
     return (folder / "manifest.json").read_text()
 
 
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(300)
 @given(where=st.floats(0, 1, exclude_max=True))
 def test_a_flipped_bit_of_a_manifest_is_seen_or_changes_nothing(run_dir: Path, saved: Path, where: float) -> None:
     folder = step_path(run_dir, 3)
@@ -270,7 +271,7 @@ def test_a_flipped_bit_of_a_manifest_is_seen_or_changes_nothing(run_dir: Path, s
     find_checkpoint(str(run_dir), told.append)
 
 
-@settings(max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@examples(200)
 @given(where=st.floats(0, 1, exclude_max=True), cut=st.booleans())
 def test_a_flipped_bit_or_a_cut_of_a_shard_is_seen(run_dir: Path, saved: Path, where: float, cut: bool) -> None:
     content = (step_path(saved, 3) / SHARD).read_bytes()

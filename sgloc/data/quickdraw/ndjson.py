@@ -1,6 +1,5 @@
 """Reads simplified and raw ndjson files: a drawing a line (METHOD 1)."""
 
-import reprlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -8,7 +7,7 @@ import numpy as np
 import orjson
 
 from sgloc.data.quickdraw.files import open_unpacked, reading
-from sgloc.data.quickdraw.rejects import UnfitError
+from sgloc.data.quickdraw.rejects import UnfitError, shown
 from sgloc.data.quickdraw.rows import Pending
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
@@ -46,11 +45,11 @@ def read_ndjson(location: str, *, word: str | None, max_points: int) -> Iterator
     for number, line in enumerate(_bounded_lines(location), start=1):
         try:
             record = _parse_line(line)
-            shown = _parse_word(record["word"], word)
+            category = _parse_word(record["word"], word)
             recognized = record.get("recognized", True)
             if recognized is not True and recognized is not False:
-                raise UnfitError("bad_recognized", _shown(recognized))
-            pending.add(shown, _parse_key_id(record["key_id"]), recognized, *_parse(record["drawing"], max_points))
+                raise UnfitError("bad_recognized", shown(recognized))
+            pending.add(category, _parse_key_id(record["key_id"]), recognized, *_parse(record["drawing"], max_points))
         except UnfitError as error:
             pending.reject(str(number), error)
         if pending.is_full:
@@ -87,23 +86,18 @@ def _parse_line(line: bytes) -> dict[str, Any]:
             raise UnfitError("not_utf8", str(decode_error)) from None
         raise UnfitError("malformed_json", str(error)) from None
     if not isinstance(record, dict):
-        raise UnfitError("malformed_json", f"not an object but {_shown(record)}")
+        raise UnfitError("malformed_json", f"not an object but {shown(record)}")
     if missing := [name for name in ("word", "key_id", "drawing") if name not in record]:
         raise UnfitError("missing_field", ", ".join(missing))
     return record
 
 
-def _shown(value: Any) -> str:
-    """What to say of a value that may be of any size and depth."""
-    return reprlib.repr(value)
-
-
 def _parse_word(value: Any, wanted: str | None) -> str:
     # A word is written to text files, a line each; and a block gives each of its words the room of the longest.
     if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD_LENGTH or not value.isprintable():
-        raise UnfitError("bad_word", _shown(value))
+        raise UnfitError("bad_word", shown(value))
     if wanted is not None and value != wanted:
-        raise UnfitError("wrong_word", f"{_shown(value)}, where {wanted!r} is wanted")
+        raise UnfitError("wrong_word", f"{shown(value)}, where {wanted!r} is wanted")
     return value
 
 
@@ -112,14 +106,14 @@ def _parse_key_id(value: Any) -> int:
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(2**64)):
         value = int(value)
     if type(value) is not int or not 0 <= value < 2**64:
-        raise UnfitError("bad_key_id", _shown(value))
+        raise UnfitError("bad_key_id", shown(value))
     return value
 
 
 def _parse(strokes: Any, max_points: int) -> _Strokes:
     """Take a drawing's strokes of either form: their xs and ys, a byte each, and how many each stroke has."""
     if type(strokes) is not list:
-        raise UnfitError("wrong_shape", f"the drawing is {_shown(strokes)}, not a list of strokes")
+        raise UnfitError("wrong_shape", f"the drawing is {shown(strokes)}, not a list of strokes")
     if not strokes:
         raise UnfitError("empty_drawing", "no stroke")
     form = _RAW if type(strokes[0]) is list and len(strokes[0]) == _RAW else _SIMPLIFIED
@@ -129,7 +123,7 @@ def _parse(strokes: Any, max_points: int) -> _Strokes:
     for index, stroke in enumerate(strokes):
         if type(stroke) is not list or list(map(type, stroke)) != [list] * form:
             columns = "xs, one of ys" if form == _SIMPLIFIED else "xs, one of ys, one of times"
-            raise UnfitError("wrong_shape", f"stroke {index} is {_shown(stroke)}, not a list of {columns}")
+            raise UnfitError("wrong_shape", f"stroke {index} is {shown(stroke)}, not a list of {columns}")
         length = len(stroke[0])
         if len(stroke[1]) != length or len(stroke[-1]) != length:
             found = " and ".join(str(len(column)) for column in stroke)
@@ -151,7 +145,7 @@ def _to_bytes(xs: list[Any], ys: list[Any]) -> tuple[bytes, bytes]:
     # Not isinstance: JSON's true is an int to Python.
     if set(map(type, xs)) != {int} or set(map(type, ys)) != {int}:
         odd = next(value for value in xs + ys if type(value) is not int)
-        raise UnfitError("not_integer", f"{_shown(odd)} among the coordinates")
+        raise UnfitError("not_integer", f"{shown(odd)} among the coordinates")
     try:
         return bytes(xs), bytes(ys)
     except ValueError:
@@ -163,7 +157,7 @@ def _simplify(xs: list[Any], ys: list[Any], lengths: list[int], max_points: int)
     """Simplify a raw drawing, provided that it is neither odd nor unreasonably long."""
     if not set(map(type, xs + ys)) <= {int, float}:
         odd = next(value for value in xs + ys if type(value) not in (int, float))
-        raise UnfitError("not_a_number", f"{_shown(odd)} among the coordinates")
+        raise UnfitError("not_a_number", f"{shown(odd)} among the coordinates")
     most = RAW_POINTS_PER_POINT * max_points
     if len(xs) > most:
         raise UnfitError("too_many_points", f"{len(xs)} points, where {most} are simplified")

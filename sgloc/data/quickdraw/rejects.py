@@ -1,7 +1,14 @@
 """Why drawings are not taken: the reasons by which they are counted (DESIGN contract 8)."""
 
+import reprlib
 from collections.abc import Mapping
 from types import MappingProxyType
+from typing import Any
+
+MAX_DETAIL = 300
+_MAX_SHOWN = 160
+_REPR = reprlib.Repr()
+_REPR.maxlevel = 3
 
 REASONS: Mapping[str, str] = MappingProxyType(
     {
@@ -38,10 +45,19 @@ class UnfitError(Exception):
 
     Args:
         reason: a key of `REASONS`.
-        detail: what was found.
+        detail: what was found; cut to MAX_DETAIL characters.
     """
 
     def __init__(self, reason: str, detail: str) -> None:
         assert reason in REASONS, reason
-        super().__init__(reason, detail)
-        self.reason, self.detail = reason, detail
+        self.reason, self.detail = reason, _cut(detail, MAX_DETAIL)
+        super().__init__(reason, self.detail)
+
+
+def shown(value: Any) -> str:
+    """Show a value of any size and depth in at most 160 characters, so that a sentence can hold it."""
+    return _cut(_REPR.repr(value), _MAX_SHOWN)
+
+
+def _cut(text: str, most: int) -> str:
+    return text if len(text) <= most else text[: most - 3] + "..."
