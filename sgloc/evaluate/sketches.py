@@ -11,8 +11,8 @@ from sgloc import random
 from sgloc.errors import DataError
 from sgloc.nn.decoder import PEN_LIFT
 from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.sketch.drawing import MOST_OFFSET
 from sgloc.sketch.ragged import SketchBatch
-from sgloc.sketch.transform import MOST_OFFSET
 
 Polylines = list[npt.NDArray[np.float64]]
 Stroke3 = npt.NDArray[np.integer | np.floating]

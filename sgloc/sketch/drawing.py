@@ -7,6 +7,8 @@ import numpy as np
 import numpy.typing as npt
 
 Int16Array = npt.NDArray[np.int16]
+# An offset beyond it, in the source's units, is clipped to it (METHOD 1).
+MOST_OFFSET = 1000
 
 
 @dataclass(frozen=True)

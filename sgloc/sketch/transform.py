@@ -10,8 +10,8 @@ from torch import Tensor
 from sgloc import random
 from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths
 from sgloc.random import Purpose
+from sgloc.sketch.drawing import MOST_OFFSET
 
-MOST_OFFSET = 1000
 _FIRST_POINTS_KEPT = 3
 # Of the images in the original, in the source's units; and the share of the room around a sketch by which it is moved.
 _HALF_IMAGE = 24.0

@@ -93,6 +93,20 @@ def test_ranges_of_bytes_that_the_manifest_tells(folder: Path, split: str) -> No
     expect_drawings(found, split)
 
 
+def test_the_bytes_of_a_shard_are_those_of_webdatasets_own_writer(folder: Path) -> None:
+    for path in sorted(folder.glob("*.tar")):
+        written = io.BytesIO()
+        writer = webdataset.TarWriter(written, user="sgloc", group="sgloc", mtime=0, compress=False)
+        with tarfile.open(path) as tar:
+            for member in tar:
+                content = tar.extractfile(member)
+                assert content is not None
+                key, _, ending = member.name.partition(".")
+                writer.write({"__key__": key, ending: content.read()})
+        writer.close()
+        assert path.read_bytes() == written.getvalue()
+
+
 # webdataset leaves it to the garbage collector to close its tars.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_the_readmes_line_of_webdataset(folder: Path) -> None:

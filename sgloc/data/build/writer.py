@@ -1,23 +1,21 @@
 """Drawings of one split and part, packed into shards."""
 
-import contextlib
 import hashlib
-import math
+import tarfile
 import zlib
 from collections import Counter
 from typing import Any, Self
 
 import numpy as np
-import webdataset
 
 from sgloc.data.block import pack_block
 from sgloc.data.build.folder import Folder, NewFile
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.manifest import Moments, Shard, Split
-from sgloc.sketch.drawing import Drawing
-from sgloc.sketch.transform import MOST_OFFSET
+from sgloc.sketch.drawing import MOST_OFFSET, Drawing
 
-_TAR_RECORD = 512
+# A tar file consists of records, and its end fills up a block of them.
+_TAR_RECORD, _TAR_BLOCK = 512, 20 * 512
 _ENDINGS = {"none": "npz", "zstd": "npz.zst"}
 
 
@@ -31,27 +29,21 @@ class _Tar:
         self._offsets: list[int] = []
         self._sizes: list[int] = []
         self._checksums: list[int] = []
-        # All that a tar says of a file besides its content is fixed, so that equal drawings give equal bytes.
-        self._tar = webdataset.TarWriter(self, user="sgloc", group="sgloc", mtime=0, compress=False)
-
-    def write(self, content: bytes) -> int:
-        """Take the tar's bytes."""
-        self._sha256.update(content)
-        self._num_bytes += len(content)
-        return self._file.write(content)
 
     def add(self, content: bytes, num_sketches: int) -> None:
         """Append a block."""
-        position = self._offsets[-1] + _padded(self._sizes[-1]) if self._offsets else 0
-        self._tar.write({"__key__": f"{len(self._offsets):06d}", self._ending: content})
-        self._offsets.append(position + _TAR_RECORD)
+        self._write(_header(f"{len(self._offsets):06d}.{self._ending}", len(content)))
+        self._offsets.append(self._num_bytes)
         self._sizes.append(len(content))
         self._checksums.append(zlib.crc32(content))
         self.num_sketches += num_sketches
+        self._write(content)
+        self._write(bytes(-len(content) % _TAR_RECORD))
 
     def finish(self) -> Shard:
         """Write the tar's end; only then it has its name."""
-        self._tar.close()
+        self._write(bytes(2 * _TAR_RECORD))
+        self._write(bytes(-self._num_bytes % _TAR_BLOCK))
         self._file.finish()
         return Shard(
             path=self._name,
@@ -65,14 +57,22 @@ class _Tar:
 
     def discard(self) -> None:
         """Leave nothing of it."""
-        # A tar that is left open would still write when it is collected.
-        with contextlib.suppress(OSError):
-            self._tar.close()
         self._file.discard()
 
+    def _write(self, content: bytes) -> None:
+        self._sha256.update(content)
+        self._num_bytes += len(content)
+        self._file.write(content)
 
-def _padded(num_bytes: int) -> int:
-    return math.ceil(num_bytes / _TAR_RECORD) * _TAR_RECORD
+
+def _header(name: str, num_bytes: int) -> bytes:
+    """The record before a file of a tar, as WebDataset's own writer makes it.
+
+    All that it says of the file besides its name and size is fixed, so that equal drawings give equal bytes.
+    """
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.uname, member.gname = num_bytes, 0o444, "sgloc", "sgloc"
+    return member.tobuf(tarfile.USTAR_FORMAT)
 
 
 class SplitWriter:

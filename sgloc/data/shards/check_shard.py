@@ -16,7 +16,7 @@ from sgloc.data.block import Block, unpack_block
 from sgloc.data.manifest import Moments, Shard
 from sgloc.data.remote.access import Retries, open_file_system, read_range, retrying
 from sgloc.errors import DataError
-from sgloc.sketch.transform import MOST_OFFSET
+from sgloc.sketch.drawing import MOST_OFFSET
 
 _TAR_RECORD = 512
 # Two empty records end a tar file; more may follow.
