@@ -21,6 +21,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from sgloc.program import run_program
+
 CONFIG, CLASSIFIER, SHARDS = "configs/claim.yaml", "runs/claim/classifier", "shards/claim"
 RUNS = Path("runs/claim")
 MODELS: dict[str, tuple[str, ...]] = {
@@ -113,14 +115,14 @@ def _cells(rows: list[list[float]]) -> str:
     return " | ".join(spread(list(column)) for column in zip(*rows, strict=True))
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Train, evaluate, and tell."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
         "--ablations", action="store_true", help="what of the nine graphs matters, in place of the models"
     )
     parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     names, seeds = ([*MODELS, *ABLATIONS], ABLATION_SEEDS) if options.ablations else ([*MODELS], SEEDS)
     with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:
         jobs = [pool.submit(train_and_evaluate, name, seed) for seed in seeds for name in names]
@@ -130,4 +132,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("benchmarks.claim", main)

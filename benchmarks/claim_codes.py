@@ -8,7 +8,7 @@ the same drawing differ by once its strokes are moved; and how many directions t
 of their variances. Before them, of the relations between strokes, how many cells they mark, and how often they change.
 """
 
-import sys
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ from sgloc.evaluate.load import load_model
 from sgloc.evaluate.pretrained import Pretrained
 from sgloc.nn.encoder import LayoutEncoder
 from sgloc.nn.graphs import middle_adjacency
+from sgloc.program import run_program
 from sgloc.sketch.ragged import SketchBatch
 
 DISTURBANCES = (0.1, 0.3)
@@ -79,15 +80,15 @@ def describe_relations(scale: float) -> str:
     )
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """A table, a row each of the runs that are named."""
     print(describe_relations(load_manifest(SHARDS).scale), end="\n\n")
     head = ["run", "growth", "kurtosis", *(f"moved by r = {scale}" for scale in DISTURBANCES), "directions"]
     print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))
-    for name in sys.argv[1:]:
+    for name in words:
         pretrained = load_model(str(RUNS / name), torch.device("cpu"), print)
         print("| " + " | ".join([name, *describe(pretrained)]) + " |")
 
 
 if __name__ == "__main__":
-    main()
+    run_program("benchmarks.claim_codes", main)

@@ -6,7 +6,7 @@ QuickDraw's own drawings, whole or disturbed, are in none of them: only what the
 """
 
 import json
-import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -20,6 +20,7 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import redraw
 from sgloc.evaluate.load import load_model
+from sgloc.program import run_program
 from sgloc.sketch.render import GalleryRow, write_gallery
 
 DISTURB_SCALE = 0.1
@@ -67,12 +68,12 @@ def draw_gallery(path: Path) -> None:
     write_gallery(rows, str(path), columns=10, captions=[one.category for one in drawn])
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Draw both into the folder that is given."""
-    folder = Path(sys.argv[1])
+    folder = Path(words[0])
     draw_curves(folder / "claim-curves.png")
     draw_gallery(folder / "claim-gallery.png")
 
 
 if __name__ == "__main__":
-    main()
+    run_program("benchmarks.claim_pictures", main)

@@ -17,9 +17,11 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 from sgloc.errors import CheckpointError
+from sgloc.program import run_program
 from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, step_folder
 
 VICTIMS = ("rank", "torchrun", "everything", "rank while saving")
@@ -164,7 +166,7 @@ def losses(run_dir: Path) -> list[tuple[int, float]]:
     return [(record["step"], record["loss"]) for record in records if record["event"] == "train"]
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Run the soak test; exit code 1 if the runs differ or a checkpoint cannot be read."""
     parser = argparse.ArgumentParser(description="Kill a training run again and again.", allow_abbrev=False)
     parser.add_argument("--folder", type=Path, required=True, help="empty folder for the two runs")
@@ -174,7 +176,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=1500, help="of the run")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--seed", type=int, default=0, help="of victims and moments")
-    options = parser.parse_args()
+    options = parser.parse_args(words)
     options.folder.mkdir(parents=True, exist_ok=True)
     if any(options.folder.iterdir()):
         parser.error(f"{options.folder} is not empty")
@@ -201,4 +203,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("benchmarks.soak", main)

@@ -8,8 +8,11 @@ the same command on each:
     python -m launch.local --nodes 1:2 --rendezvous node0:29500 --config ...
 
 The second is elastic: a machine that is lost is done without, and one that comes later is taken in, as long as node0,
-where they meet, is there. The exit code is 0 when training is finished or was stopped, 1 when it failed, 2 for a
-mistake, after which nothing is started again on one machine, 130 after a second Ctrl-C.
+where they meet, is there.
+
+The exit code is 0 when training is finished or was stopped, 1 when it failed for a reason that may pass, 2 for a
+mistake, 3 for a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again on one
+machine.
 """
 
 import argparse
@@ -24,12 +27,13 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from launch.options import check, split
+from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING
+from sgloc.program import run_program, tell
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
-# Exit codes, of ranks as well.
-_FAILURE, _MISTAKE = 1, 2
+_NAME = "launch.local"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _REPEAT_SECONDS = 1.0
 # How long machines that come to an elastic run wait for more.
@@ -169,7 +173,7 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     with stop.forwarding():
         code = _run_ranks(config, words)
         for _ in range(options.max_restarts if is_alone else 0):
-            if code != _FAILURE or stop.requested.is_set():
+            if code != PASSING or stop.requested.is_set():
                 break
             code = _run_ranks(config, words)
     return code
@@ -185,31 +189,30 @@ def _run_ranks(config: "LaunchConfig", words: Sequence[str]) -> int:
     try:
         elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
+        codes = {failure.exitcode for failure in error.failures.values()}
+        # Whoever waited for the rank that failed has failed too, and for another reason.
+        for final in (FAULT, MISTAKE):
+            if final in codes:
+                return final
         rank, failure = error.get_first_failure()
         code = failure.exitcode
-        if code == _MISTAKE:
-            return _MISTAKE
         how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-        _tell(f"rank {rank} {how}; what was wrong stands above")
-        return _FAILURE
+        tell(_NAME, f"rank {rank} {how}; what was wrong stands above")
+        return PASSING
     except (RendezvousError, DistError) as error:
-        _tell(f"the machines do not meet at {config.rdzv_endpoint}: {' '.join(str(error).split())}")
-        return _FAILURE
+        tell(_NAME, f"the machines do not meet at {config.rdzv_endpoint}: {' '.join(str(error).split())}")
+        return PASSING
     except KeyboardInterrupt:
-        return 130
+        return INTERRUPTED
     return 0
 
 
-def _tell(sentence: str) -> None:
-    print(f"launch.local: {sentence}", file=sys.stderr)
-
-
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str]) -> int:
     """Check the options and train; gives the exit code."""
-    options, words = _parse(list(sys.argv[1:] if arguments is None else arguments))
+    options, words = _parse(arguments)
     check(words, data=True)
     return _launch(options, words)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(_NAME, main)

@@ -12,7 +12,7 @@ from sgloc.cli.parsing import fail, nearest
 from sgloc.cli.train import read_config
 from sgloc.config import Config
 from sgloc.data.manifest import load_manifest
-from sgloc.errors import DataError
+from sgloc.program import run_program
 
 # All others have a dot.
 _OF_TRAIN = ("--config", "--resume", "--help", "--print_config", "--print-config")
@@ -58,6 +58,7 @@ def check(words: Sequence[str], *, data: bool) -> Config:
 
     Raises:
         SystemExit: with code 2, after a mistake.
+        DataError: if there are no shards.
     """
     if not words:
         fail("sgloc train", "the options are missing; give at least --config FILE; see `sgloc train --help`")
@@ -65,20 +66,18 @@ def check(words: Sequence[str], *, data: bool) -> Config:
     if resume == "never":
         fail("sgloc train", "what is started again after a fault goes on from its own checkpoints; leave --resume out")
     if data:
-        try:
-            load_manifest(config.data.path)
-        except DataError as error:
-            fail("sgloc train", str(error))
+        load_manifest(config.data.path)
     return config
 
 
-def main() -> None:
+def main(words: Sequence[str]) -> None:
     """Check options and shards, and print the folder of the run."""
     # Whoever reads the folder must not be given the help.
     with contextlib.redirect_stdout(sys.stderr):
-        config = check(sys.argv[1:], data=True)
+        config = check(words, data=True)
+    # With its secrets: it is used.
     print(config.train.run_dir)
 
 
 if __name__ == "__main__":
-    main()
+    run_program("launch.options", main)

@@ -12,7 +12,10 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
+
+from sgloc.program import run_program
 
 CONFIG = "configs/quickstart.yaml"
 CLASSIFIER_CONFIG = "configs/quickstart-classifier.yaml"
@@ -67,7 +70,7 @@ def validation_losses() -> list[float]:
     return [record["loss"] for record in records if record["event"] == "validation"]
 
 
-def main() -> None:
+def main(_: Sequence[str]) -> None:
     """Do it all; what is already done is not done again."""
     start = time.monotonic()
     if not (SHARDS / "manifest.json").exists():
@@ -97,4 +100,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run_program("launch.quickstart", main)

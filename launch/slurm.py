@@ -20,7 +20,10 @@ import submitit
 
 from launch.local import rank_command
 from launch.options import check, split
-from launch.submit import LaunchError, failure, submit, wait
+from launch.submit import exit_code, failure, submit, wait
+from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING
+from sgloc.masking import mask
+from sgloc.program import debugging, run_program, tell
 
 # Slurm's warning comes so many seconds before the time is up; saving is to take less.
 _WARNING_SECONDS = 120
@@ -32,6 +35,7 @@ _START_SECONDS = 300.0
 _POLL_SECONDS = 0.5
 # How much longer than training itself the other ranks wait for rank 0 to say what a failure means.
 _VERDICT_SECONDS = 60.0
+_NAME = "launch.slurm"
 # What `sgloc train` begins its errors with.
 _ERROR = "sgloc train: "
 
@@ -71,7 +75,9 @@ class Rank:
             process.kill()
         code = process.wait()
         if code != 0:
-            self._judge()
+            # A mistake, or a fault of the program, would come again.
+            if code not in (MISTAKE, FAULT):
+                self._judge()
             raise RuntimeError(f"sgloc train ended with exit code {code}")
         # Before Slurm takes nodes away, it may tell the ranks alone to end.
         if not self._has_finished():
@@ -118,7 +124,10 @@ class Rank:
     def _has_finished(self) -> bool:
         """Whether training is done, and not only stopped."""
         command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self.run_dir, "--finished"]
-        return subprocess.run(command, check=False).returncode == 0
+        code = subprocess.run(command, check=False).returncode
+        if code not in (0, PASSING):
+            raise RuntimeError(f"sgloc checkpoint list ended with exit code {code}")
+        return code == 0
 
     def _requeue(self) -> None:
         """Have Slurm end the job and queue it again, once for all ranks."""
@@ -187,32 +196,34 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
     return parameters
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit, and wait if asked; gives the exit code: 0, 1 if the job failed, 2 for a mistake."""
-    options, words = _parse(list(sys.argv[1:] if arguments is None else arguments))
+def main(arguments: Sequence[str]) -> int:
+    """Submit, and wait if asked; gives the exit code: 0, that of training if the job failed, 2 for a mistake."""
+    options, words = _parse(list(arguments))
     config = check(words, data=False)
+    if debugging():
+        words.append("--debug")
     failures: list[str] = []
+    code = 0
 
-    def tell(_: int, has_result: bool) -> None:
+    def take(_: int, has_result: bool) -> None:
+        nonlocal code
         reason = failure(job.task(0), has_result, _ERROR)
         if reason is not None:
+            code = exit_code(job.task(0), has_result)
             failures.append(f"{reason} (log: {job.paths.stderr})")
 
     try:
         rank = Rank(words, config.train.run_dir, config.train.timeout)
         job = submit(options.folder, "slurm", _parameters(options), lambda executor: executor.submit(rank))
-        print(f"submitted {job.job_id}; logs in {options.folder}, run in {config.train.run_dir}", flush=True)
+        print(f"submitted {job.job_id}; logs in {options.folder}, run in {mask(config.train.run_dir)}", flush=True)
         if options.wait:
-            wait([job.task(0)], tell)
+            wait([job.task(0)], take)
             print(failures[0] if failures else "done", flush=True)
-    except LaunchError as error:
-        print(f"launch.slurm: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
     except KeyboardInterrupt:
-        print("launch.slurm: no longer waiting; what was submitted goes on", file=sys.stderr)
-        return 130
-    return 1 if failures else 0
+        tell(_NAME, "no longer waiting; what was submitted goes on")
+        return INTERRUPTED
+    return code
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(_NAME, main)

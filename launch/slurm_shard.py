@@ -13,8 +13,11 @@ from typing import Any
 
 import submitit
 
-from launch.submit import LaunchError, failure, submit, wait
+from launch.submit import exit_code, failure, submit, wait
+from sgloc.faults import INTERRUPTED
+from sgloc.program import debugging, run_program, tell
 
+_NAME = "slurm_shard"
 _STOP_SECONDS = 20.0
 # What `sgloc shard` begins its errors with.
 _ERROR = "sgloc shard: "
@@ -103,15 +106,18 @@ def _parse(words: list[str]) -> tuple[argparse.Namespace, list[str]]:
     return options, after
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Submit, wait and report; gives the exit code: 0 if all tasks are done, 1 if one failed, 2 for a mistake."""
-    options, words = _parse(list(sys.argv[1:] if arguments is None else arguments))
-    failed: list[int] = []
+def main(arguments: Sequence[str]) -> int:
+    """Submit, wait and report; gives the exit code: 0 if all tasks are done, else the highest of theirs; 2 for a
+    mistake."""
+    options, words = _parse(list(arguments))
+    if debugging():
+        words.append("--debug")
+    codes: list[int] = []
 
-    def tell(number: int, has_result: bool) -> None:
+    def take(number: int, has_result: bool) -> None:
         reason = failure(jobs[number], has_result, _ERROR)
         if reason is not None:
-            failed.append(number)
+            codes.append(exit_code(jobs[number], has_result))
         outcome = "done" if reason is None else f"{reason} (log: {jobs[number].paths.stderr})"
         print(f"task {number}/{options.tasks}: {outcome}", flush=True)
 
@@ -123,17 +129,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         print(f"submitted {', '.join(job.job_id for job in jobs)}; logs in {options.folder}", flush=True)
         if not options.no_wait:
-            wait(jobs, tell)
-    except LaunchError as error:
-        print(f"slurm_shard: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+            wait(jobs, take)
     except KeyboardInterrupt:
-        print("slurm_shard: no longer waiting; what was submitted goes on", file=sys.stderr)
-        return 130
-    if failed:
-        print(f"{len(failed)} of {options.tasks} tasks failed; give the same command again to build what is missing")
-    return 1 if failed else 0
+        tell(_NAME, "no longer waiting; what was submitted goes on")
+        return INTERRUPTED
+    if codes:
+        print(f"{len(codes)} of {options.tasks} tasks failed; give the same command again to build what is missing")
+    return max(codes, default=0)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    run_program(_NAME, main)

@@ -1,5 +1,6 @@
 """What is submitted through submitit: how, and what becomes of it."""
 
+import re
 import subprocess
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -9,6 +10,7 @@ import submitit
 from submitit.core.utils import FailedJobError, FailedSubmissionError
 
 from sgloc.errors import SglocError
+from sgloc.faults import PASSING
 
 _POLL_SECONDS = 2.0
 # The result of a task that has ended may be seen only so much later, on a file system that caches.
@@ -75,7 +77,9 @@ def wait(jobs: Sequence[Any], told: Callable[[int, bool], None]) -> None:
         if queued is not None:
             answered = now
         elif now - answered > _ANSWER_SECONDS:
-            raise LaunchError(f"squeue fails for {_ANSWER_SECONDS:.0f} s; ask your cluster what became of the tasks")
+            lost = LaunchError(f"squeue fails for {_ANSWER_SECONDS:.0f} s; ask your cluster what became of the tasks")
+            lost.exit_code = PASSING
+            raise lost
         for number, job in list(pending.items()):
             if job.paths.result_pickle.exists():
                 told(number, True)
@@ -103,6 +107,12 @@ def failure(job: Any, has_result: bool, start: str) -> str | None:
         return None
     told = [line for line in (job.stderr() or "").splitlines() if line.startswith(start)]
     return told[-1] if told else "it ended with an error"
+
+
+def exit_code(job: Any, has_result: bool) -> int:
+    """The exit code of the program of a job, or a task of one, that has ended in failure: 1 where it is not known."""
+    told = re.search(r"ended with exit code (\d+)", str(job.exception())) if has_result else None
+    return int(told[1]) if told else PASSING
 
 
 def _is_local(job: Any) -> bool:

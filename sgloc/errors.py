@@ -3,18 +3,50 @@
 Every error says what was wrong, where, and what to do, in one sentence, which the command line prints.
 """
 
+from typing import Any
+
+from sgloc.masking import mask
+
 
 class SglocError(ValueError):
     """A mistake in what the user gave; the ancestor of every error that is told without a traceback.
 
+    Its text never shows a secret that stands in a URL.
+
     Attributes:
         told: whether rank 0 tells it, so that this process need not.
         exit_code: of the command that it ends. 2: it would come again. 1: the same command may succeed later; launchers
-            start training again.
+            start training again. 3: a fault of the program.
+        trace: the traceback that it had in another process, if it comes from there.
     """
 
     told = False
     exit_code = 2
+    trace = ""
+
+    def __str__(self) -> str:
+        return mask(super().__str__())
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process sees neither the cause, which may decide the exit code, nor the traceback.
+        from sgloc.faults import exit_code_of, trace_of
+
+        kept = {**self.__dict__, "exit_code": exit_code_of(self), "trace": trace_of(self)}
+        return _restored, (type(self), self.args, kept)
+
+
+def _restored(kind: type[SglocError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SglocError:
+    """An error as another process had it; subclasses may take other arguments than their ancestor keeps."""
+    error = kind.__new__(kind, *arguments)
+    error.args = arguments
+    error.__dict__.update(attributes)
+    return error
+
+
+class ProgramFaultError(SglocError):
+    """A fault of the program itself, whatever it was given."""
+
+    exit_code = 3
 
 
 class ConfigError(SglocError):
@@ -22,7 +54,7 @@ class ConfigError(SglocError):
 
 
 class OccupiedError(ConfigError):
-    """A run's folder that another run holds, or that cannot be written for now."""
+    """A run's folder that another run holds."""
 
     exit_code = 1
 

@@ -21,6 +21,7 @@ def failpoint(place: str, step: int) -> bool:
 
     Raises:
         OSError: where "full" was requested, as a full disk gives it.
+        KeyError: where "fault" was requested, as a fault of the program may.
     """
     wanted, action, *where = f"{os.environ.get('SGLOC_FAILPOINT', '')}::".split(":")
     at_step, at_rank = (*(word for word in where if word), "", "")[:2]
@@ -34,4 +35,6 @@ def failpoint(place: str, step: int) -> bool:
         os.kill(os.getpid(), signal.SIGSTOP)
     if action == "full":
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    if action == "fault":
+        raise KeyError(place)
     return action == "hit"

@@ -98,7 +98,7 @@ requeue() {
     exit 0
 }
 
-run_dir=$(python -m launch.options "$@") || exit 2
+run_dir=$(python -m launch.options "$@") || exit
 left=$(seconds_left)
 ((left > least_minutes * 60 - 30)) || fail "the time limit leaves $left seconds; give sbatch --time=$least_minutes or more minutes, for a run is told to save 120 seconds before the end, and queued again"
 
@@ -143,10 +143,13 @@ while [[ -z $asked ]]; do
         break
     elif ((status == 0)); then
         # Before Slurm takes nodes away, it may tell the ranks alone to end, and so may people.
-        sgloc checkpoint list "$run_dir" --finished || requeue "training was stopped"
-        exit 0
-    elif ((status == 2)); then
-        fail "what is wrong stands above; it would be wrong again"
+        finished=0
+        sgloc checkpoint list "$run_dir" --finished || finished=$?
+        ((finished != 1)) || requeue "training was stopped"
+        exit "$finished"
+    elif ((status == 2 || status == 3)); then
+        # A mistake, or a fault of the program.
+        fail "what is wrong stands above; it would be wrong again" "$status"
     fi
     if ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" true; then
         requeue "a node does not answer"

@@ -76,7 +76,7 @@ def test_another_pipe_that_breaks_is_told(said: Said, monkeypatch: pytest.Monkey
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
     monkeypatch.setattr("sgloc.train.checkpoint.listing.list_checkpoints", break_pipe)
-    assert "Broken pipe; check the path" in said("checkpoint", "list", "run")
+    assert "Broken pipe; check the network" in said("checkpoint", "list", "run", code=1)
 
 
 @pytest.mark.parametrize(
@@ -110,14 +110,14 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
     [
         ("shrad", "there is no command 'shrad'; did you mean 'shard'?"),
         ("xyz", "there is no command 'xyz'; see"),
-        ("shard --sorce a --out b", "did you mean 'source'?"),
+        ("shard --sorce a --out b", "did you mean --source?"),
         ("shard --out b", "required: source"),
         ("shard --source a", "required: out"),
         ("shard --source a --out b --sketches_per_shard many", "sketches_per_shard"),
         ("shard --source a --out b --sketches_per_block 0", "sketches_per_block must be at least 1, not 0"),
         ("shard --source a --out b --per_category -1", "per_category must be 0, for all, or more, not -1"),
         ("shard --source a --out b --compression gzip", "'none', 'zstd'"),
-        ("shard --source a --out b --recognised_only", "did you mean 'recognized_only'?"),
+        ("shard --source a --out b --recognised_only", "did you mean --recognized_only?"),
         ("shard --source quickdraw:binary --out b --workers -2", "workers must be 0, for one a core, or more, not -2"),
         ("shard --source quickdraw:binary --out b --task 3", "task is '3'; give a number and how many there are"),
         ("shard --source quickdraw:binary --out b --task 3/3", "task must be from 0/3 to 2/3, not 3/3"),
@@ -130,7 +130,7 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("shard --source quickdraw:npz --out memory://b --keep_downloads", "kept in a temporary folder"),
         ("sample --out b --train 1.5", "--train: "),
         ("sample --out b --train -1", "num_train of the synthetic sample is -1"),
-        ("generate --checkpiont a --data b --out c", "did you mean 'checkpoint'?"),
+        ("generate --checkpiont a --data b --out c", "did you mean --checkpoint?"),
         ("generate --checkpoint a --data b --out c --task copy", "'synthesis', 'reorganization'"),
         ("generate --checkpoint a --data b --out c --count 0", "count must be from 1"),
         (
@@ -145,11 +145,11 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
             "bench parity: unrecognized arguments: --repeats 2; see `sgloc bench parity --help`",
         ),
         ("bench scale --data shards", "bench scale: unrecognized arguments: --data shards"),
-        ("bench resume --sketches 5", "unrecognized arguments: --sketches 5; did you mean 'steps'?"),
-        ("bench parity --accumulation 2", "did you mean 'accumulations'?"),
+        ("bench resume --sketches 5", "unrecognized arguments: --sketches 5; did you mean --steps?"),
+        ("bench parity --accumulation 2", "did you mean --accumulations?"),
         ("bench parity --engines ddp,zero4", "engines must be of ddp, zero0, zero1, zero2, zero3, not 'zero4'"),
         ("bench parity --accumulations 1,two", "accumulations is '1,two'; give whole numbers, separated by commas"),
-        ("bench ops --dat shards", "did you mean 'data'?"),
+        ("bench ops --dat shards", "did you mean --data?"),
         ("bench ops --batch 1", "batch must be from 2 to 1,000,000, or 0 for the default, not 1"),
         ("bench step --batch many", "--batch: "),
         ("bench step --repeats -1", "repeats must be from 1"),
@@ -160,12 +160,14 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ),
         ("bench stream --data=", "data is not set; give a folder or URL"),
         ("bench step --config none.yaml", "sgloc bench step: --config is '{}/none.yaml', which does not exist; see"),
-        ("train --model.latent_siz 3", "did you mean 'model.latent_size'?"),
-        ("train --model.encodr.hidden_size 3", "did you mean 'model.encoder.hidden_size'?"),
-        ("train --modle.encoder.hidden_size 3", "did you mean 'model.encoder.hidden_size'?"),
-        ("train --resum never", "did you mean 'resume'?"),
+        ("train --model.latent_siz 3", "did you mean --model.latent_size?"),
+        ("train --model.encodr.hidden_size 3", "did you mean --model.encoder.hidden_size?"),
+        ("train --modle.encoder.hidden_size 3", "did you mean --model.encoder.hidden_size?"),
+        ("train --resum never", "did you mean --resume?"),
         ("train --train.num_steps", "--train.num_steps: expected one argument"),
         ("train stray", "unrecognized arguments: stray"),
+        ("train --data shards/x", "--data is a section of options; give one of them, such as --data.path"),
+        ("train --model.encoder=big", "--model.encoder is a section of options; give one of them, such as --model.enc"),
         ("train --train.num_steps many", "--train.num_steps: "),
         ("train --train.num_steps 1.5", "--train.num_steps: "),
         ("train --model.encoder.cell gru", "--model.encoder.cell: "),
@@ -240,13 +242,24 @@ def test_a_wrong_file_of_options(
     assert list(tmp_path.iterdir()) == [tmp_path / "c.yaml"]
 
 
-def test_a_mistake_on_the_command_line_is_told_by_rank_0_alone(
+def test_a_mistake_on_the_command_line_is_told_once_a_machine_under_torchrun(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("RANK", "5")
+    for local_rank, count in (("0", 1), ("1", 0)):
+        monkeypatch.setenv("LOCAL_RANK", local_rank)
+        with pytest.raises(SystemExit):
+            main(["train", "--model.latent_siz", "3"])
+        assert capsys.readouterr().err.count("did you mean --model.latent_size?") == count
+
+
+@pytest.mark.parametrize("words", [["traim"], ["train", "--model.latent_siz", "3"]], ids=["command", "option"])
+def test_a_rank_without_a_launcher_tells_its_mistakes(
+    said: Said, words: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("RANK", "1")
-    with pytest.raises(SystemExit):
-        main(["train", "--model.latent_siz", "3"])
-    assert capsys.readouterr().err == ""
+    assert "did you mean" in said(*words)
 
 
 def test_a_half_set_environment_is_told(said: Said, monkeypatch: pytest.MonkeyPatch, tiny: str) -> None:
@@ -283,7 +296,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     taken = tmp_path / "taken"
     taken.write_text("a file")
     for out in (taken, taken / "deeper"):
-        assert "cannot write to" in said("train", "--config", tiny, "--train.run_dir", out, code=1)
+        assert "cannot write to" in said("train", "--config", tiny, "--train.run_dir", out)
         assert "cannot write to" in said("generate", "--checkpoint", trained, "--data", tiny_shards, "--out", out)
         assert "cannot write shards" in said("shard", "--source", tmp_path / "cat.ndjson", "--out", out)
         assert str(taken) in said("sample", "--out", out, "--train", 1)

@@ -212,4 +212,4 @@ def test_dashes_in_names_of_options_are_as_good_as_underscores(
     assert options["train"]["global_batch"] == 7
     with pytest.raises(SystemExit):
         main(["shard", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--recognised-only"])
-    assert "did you mean 'recognized_only'?" in capsys.readouterr().err
+    assert "did you mean --recognized_only?" in capsys.readouterr().err

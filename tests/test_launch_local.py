@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from launch.local import main
+from sgloc.program import run_program
 from tests.train.launch import kill, losses, records, run, tiny_options, wait_until, workers
 
 STEPS = ("--train.num_steps", "24")
@@ -128,7 +129,7 @@ def _listens(meeting: str) -> bool:
     ("words", "told"),
     [
         ([], "sgloc train: the options are missing; give at least --config FILE"),
-        (["--train.sed", "3"], "unrecognized arguments: --train.sed 3; did you mean 'train.seed'?"),
+        (["--train.sed", "3"], "unrecognized arguments: --train.sed 3; did you mean --train.seed?"),
         (["--data.path", "nosuch"], "nosuch/manifest.json does not exist"),
         (["--resume", "never", "--data.path", "x"], "what is started again after a fault goes on from its own check"),
         (["--processes", "0"], "--processes must be auto or at least 1, not 0"),
@@ -145,6 +146,6 @@ def test_mistakes_are_told_before_anything_is_started(
     words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(words)
+        run_program("launch.local", main, words)
     assert stop.value.code == 2
     assert told in capsys.readouterr().err

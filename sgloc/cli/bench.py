@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, cast
 
-from sgloc.cli.parsing import check_location, fail, nearest, new_parser, parse
+from sgloc.cli.parsing import check_location, fail, nearest, new_parser, parse, show
 from sgloc.cli.train import config_parser, instantiate
 from sgloc.errors import ConfigError
 
@@ -131,7 +131,7 @@ def bench(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         lines = [f"  {name:<10} {one.sentence}" for name, one in _BENCHES.items()]
         usage = "usage: sgloc bench <what> [options]; `sgloc bench <what> --help` lists the options"
-        print("\n".join([usage, "", *lines]))
+        show("\n".join([usage, "", *lines]))
         return
     what = words[0]
     if what not in _BENCHES:
@@ -160,7 +160,7 @@ def _bench(what: str, words: list[str]) -> None:
     wanted = BenchOptions(cast("What", what), device, **_given(what, options))
     report = run.bench(wanted, config)
     if options.json:
-        print(report.to_json(), end="")
+        show(report.to_json(), end="")
     else:
         # Where there is no terminal there is no width to keep to.
         report.print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))

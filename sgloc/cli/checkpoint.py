@@ -4,14 +4,16 @@ import json
 import sys
 from collections.abc import Callable
 
-from sgloc.cli.parsing import fail, nearest, new_parser, parse
+from sgloc.cli.parsing import fail, nearest, new_parser, parse, say, show
+from sgloc.faults import MISTAKE
+from sgloc.program import tell
 
 
 def checkpoint(words: list[str]) -> None:
     """List, verify, show or export checkpoints: `sgloc checkpoint list`, `verify`, `show` or `export`."""
     if not words or words[0] in ("-h", "--help"):
         lines = [f"  {name:<8} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
-        print("\n".join(["usage: sgloc checkpoint <command> [options]", "", *lines]))
+        show("\n".join(["usage: sgloc checkpoint <command> [options]", "", *lines]))
         return
     command = words[0]
     if command not in _COMMANDS:
@@ -43,14 +45,16 @@ def _list(words: list[str]) -> None:
     if options.finished:
         from sgloc.train.resume import has_finished
 
-        sys.exit(0 if has_finished(options.run, _say) else 1)
+        _say_where_there_is_none(options.run)
+        sys.exit(0 if has_finished(options.run, say) else 1)
     if options.newest:
         from sgloc.train.checkpoint import newest_checkpoint
 
-        newest = newest_checkpoint(options.run, _say)
+        newest = newest_checkpoint(options.run, say)
         if newest is None:
+            _say_where_there_is_none(options.run)
             sys.exit(1)
-        print(newest)
+        show(newest)
         return
     from rich.console import Console
     from rich.table import Table
@@ -65,11 +69,20 @@ def _list(words: list[str]) -> None:
     Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
     for one in listed:
         for problem in one.problems:
-            _say(problem)
+            say(problem)
+
+
+def _say_where_there_is_none(run: str) -> None:
+    """Tell that a folder has no checkpoint; of damaged ones their readers tell."""
+    from sgloc.train.checkpoint import checkpoint_folders
+    from sgloc.train.checkpoint.finding import no_checkpoint
+
+    if not checkpoint_folders(run):
+        tell("sgloc checkpoint list", str(no_checkpoint(run)))
 
 
 def _verify(words: list[str]) -> None:
-    """Read every file of a checkpoint, or of all of a run's, and name what is damaged; exit code 1 tells of it."""
+    """Read every file of a checkpoint, or of all of a run's, and name what is damaged; exit code 2 tells of it."""
     parser = new_parser("checkpoint verify", _verify)
     parser.add_argument("path", help="folder or URL of a checkpoint, or of a run")
     options = parse(parser, words, "path")
@@ -78,12 +91,12 @@ def _verify(words: list[str]) -> None:
     damaged = False
     for one in list_checkpoints(options.path):
         num_files = len(one.manifest.files) if one.manifest else 0
-        print(f"{one.folder}: {'damaged' if one.problems else 'whole'}, {num_files} files of tensors")
+        show(f"{one.folder}: {'damaged' if one.problems else 'whole'}, {num_files} files of tensors")
         for problem in one.problems:
-            print(f"  {problem}")
+            show(f"  {problem}")
         damaged = damaged or bool(one.problems)
     if damaged:
-        sys.exit(1)
+        sys.exit(MISTAKE)
 
 
 def _show(words: list[str]) -> None:
@@ -95,21 +108,21 @@ def _show(words: list[str]) -> None:
     from sgloc.train.checkpoint import read_manifest, use_checkpoint
     from sgloc.train.checkpoint.listing import facts
 
-    folder, manifest = use_checkpoint(options.path, read_manifest, _say)
+    folder, manifest = use_checkpoint(options.path, read_manifest, say)
     everything = {"folder": folder, **facts(manifest)}
     if options.json:
-        print(json.dumps(everything, indent=1))
+        show(json.dumps(everything, indent=1))
         return
     import yaml
 
     tensors, files = everything.pop("tensors"), everything.pop("files")
-    print(yaml.safe_dump(everything, sort_keys=False, allow_unicode=True), end="")
-    print("files:")
+    show(yaml.safe_dump(everything, sort_keys=False, allow_unicode=True), end="")
+    show("files:")
     for name, (size, sha256) in files.items():
-        print(f"  {name}  {size:,} bytes  SHA-256 {sha256}")
-    print("tensors:")
+        show(f"  {name}  {size:,} bytes  SHA-256 {sha256}")
+    show("tensors:")
     for name, entry in sorted(tensors.items()):
-        print(f"  {name}  {entry['dtype']} {entry['shape']}  in {entry['file']}")
+        show(f"  {name}  {entry['dtype']} {entry['shape']}  in {entry['file']}")
 
 
 def _export(words: list[str]) -> None:
@@ -120,12 +133,8 @@ def _export(words: list[str]) -> None:
     options = parse(parser, words, "path", "out")
     from sgloc.evaluate.export import export_model
 
-    folder, num_values = export_model(options.path, options.out, _say)
-    print(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")
-
-
-def _say(sentence: str) -> None:
-    print(sentence, file=sys.stderr)
+    folder, num_values = export_model(options.path, options.out, say)
+    show(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")
 
 
 _COMMANDS: dict[str, Callable[[list[str]], None]] = {

@@ -3,7 +3,7 @@
 import re
 from typing import TYPE_CHECKING
 
-from sgloc.cli.parsing import check_location, fail, new_parser, parse
+from sgloc.cli.parsing import check_location, fail, new_parser, parse, show
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -26,7 +26,7 @@ def sample(words: list[str]) -> None:
     paths = write_sample(
         options.out, num_train=options.train, num_valid=options.valid, num_test=options.test, seed=options.seed
     )
-    print(
+    show(
         f"{len(paths)} categories of {options.train} + {options.valid} + {options.test} synthetic drawings "
         f"in {options.out}"
     )
@@ -67,15 +67,15 @@ def shard(words: list[str]) -> None:
         else:
             outcome = build_task(options.source, options.out, task, wanted, **means)
     if retries:
-        print(f"{len(retries):,} reads of sources were tried again")
+        show(f"{len(retries):,} reads of sources were tried again")
     if isinstance(outcome, int):
-        print(f"{options.out}: task {options.task} is built; parts that other tasks have still to build: {outcome}")
+        show(f"{options.out}: task {options.task} is built; parts that other tasks have still to build: {outcome}")
         return
     manifest = outcome
     counts = ", ".join(
         f"{split.num_sketches:,} {name} in {len(split.shards)} shards" for name, split in manifest.splits.items()
     )
-    print(
+    show(
         f"{options.out}: {manifest.num_read:,} drawings read of {len(manifest.categories)} categories: {counts}; "
         f"skipped: {_counted(manifest.skipped)}; rejected: {_counted(manifest.rejected)}"
     )

@@ -4,7 +4,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sgloc.cli.parsing import check_location, new_parser, parse
+from sgloc.cli.parsing import check_location, new_parser, parse, show
 from sgloc.orphan import die_with_parent
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ def doctor(words: list[str]) -> None:
     from sgloc.doctor import DoctorOptions, examine
     from sgloc.doctor.finding import print_table, to_json
 
-    def show(findings: "list[Finding]") -> None:
+    def present(findings: "list[Finding]") -> None:
         if options.json:
-            print(to_json(findings), end="", flush=True)
+            show(to_json(findings), end="")
         else:
             # Where there is no terminal there is no width to keep to.
             width = None if sys.stdout.isatty() else 160
             print_table(findings, Console(highlight=False, markup=False, width=width))
 
     wanted = DoctorOptions(options.data, options.run_dir, options.device, options.timeout)
-    if not examine(wanted, os.environ, show):
+    if not examine(wanted, os.environ, present):
         sys.exit(1)

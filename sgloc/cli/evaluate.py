@@ -2,7 +2,7 @@
 
 import os
 
-from sgloc.cli.parsing import add_shared, new_parser, parse
+from sgloc.cli.parsing import add_shared, new_parser, parse, show
 from sgloc.orphan import die_with_parent
 
 
@@ -64,5 +64,5 @@ def evaluate(words: list[str]) -> None:
             say=tell,
         )
     if results is not None:
-        print(overall(results))
-        print(f"\nby category: {options.out.rstrip('/')}/{TABLES}")
+        show(overall(results))
+        show(f"\nby category: {options.out.rstrip('/')}/{TABLES}")

@@ -1,9 +1,6 @@
 """`sgloc generate`."""
 
-import functools
-import sys
-
-from sgloc.cli.parsing import add_shared, new_parser, parse
+from sgloc.cli.parsing import add_shared, new_parser, parse, say, show
 
 
 def generate(words: list[str]) -> None:
@@ -47,7 +44,6 @@ def generate(words: list[str]) -> None:
     device = select_device(options.device, resolve_placement({}))
     if device.type == "cpu":
         keep_freed_memory()
-    say = functools.partial(print, file=sys.stderr)
     drawn = redraw(options.checkpoint, options.data, options.out, wanted, device=device, say=say)
     out = options.out.rstrip("/")
-    print(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
+    show(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")

@@ -1,6 +1,7 @@
 """`sgloc import-tf`."""
 
-from sgloc.cli.parsing import fail, new_parser, parse, tell
+from sgloc.cli.parsing import fail, new_parser, parse, show
+from sgloc.program import tell
 
 
 def import_tf(words: list[str]) -> None:
@@ -37,7 +38,7 @@ def import_tf(words: list[str]) -> None:
     for note in done.notes:
         tell(parser.prog, note)
     nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "nodes of whole strokes"
-    print(
+    show(
         f"{options.out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "
         f"variables of its training are left out; sgloc.load_pretrained({options.out!r}) gives the model"
     )

@@ -1,5 +1,6 @@
 """What all commands do with their words: options, mistakes in them, and what is said of those."""
 
+import contextlib
 import difflib
 import os
 import re
@@ -8,6 +9,10 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonargparse
+
+from sgloc.faults import MISTAKE
+from sgloc.masking import mask
+from sgloc.program import tell
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -21,22 +26,37 @@ _UNKNOWN = re.compile(
 )
 
 
-def tell(program: str, message: str) -> None:
-    """One sentence on standard error."""
-    print(f"{program}: {' '.join(message.split())}", file=sys.stderr)
+def show(text: str, end: str = "\n") -> None:
+    """Print to standard output what a command was asked for, without the secrets of its URLs."""
+    print(mask(text), end=end, flush=True)
+
+
+def say(sentence: str) -> None:
+    """Tell on standard error what a command does, without the secrets of its URLs."""
+    with contextlib.suppress(OSError, ValueError):
+        print(mask(sentence), file=sys.stderr, flush=True)
 
 
 def fail(program: str, message: str) -> NoReturn:
-    """Refuse the command line, which all ranks were given alike: rank 0 tells it."""
-    if os.environ.get("RANK", "0") == "0":
+    """Refuse the command line. torchrun gives all ranks of a machine the same one, and the first of them tells."""
+    is_told = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+    if not is_told:
         tell(program, message)
-    sys.exit(2)
+    sys.exit(MISTAKE)
 
 
-def nearest(name: str, known: Sequence[str]) -> str:
-    """The words that ask whether the nearest known name was meant, if any is near."""
+def nearest(name: str, known: Sequence[str], dashes: str = "") -> str:
+    """The words that ask whether the nearest known name was meant, if any is near.
+
+    Args:
+        name: what was given.
+        known: all names.
+        dashes: what stands before a name on the command line; such a name needs no quotes.
+    """
     near = difflib.get_close_matches(name, known, n=1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    if not near:
+        return ""
+    return f"; did you mean {dashes}{near[0]}?" if dashes else f"; did you mean {near[0]!r}?"
 
 
 def new_parser(command: str, described: Callable[[list[str]], None] | str) -> "ArgumentParser":
@@ -81,6 +101,7 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
         words: what was given to it.
         locations: the options that are a path or URL.
     """
+    _refuse_sections(parser, words)
     try:
         options = parser.parse_args([_with_underscores(word) for word in words])
     except UnicodeDecodeError as error:
@@ -88,7 +109,9 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
     except jsonargparse.ArgumentError as error:
         known = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
         unknown = _UNKNOWN.search(str(error))
-        hint = nearest(".".join(filter(None, unknown.groups())), known) if unknown else ""
+        # In a file, names have no dashes.
+        dashes = "--" if unknown and unknown[1] else ""
+        hint = nearest(".".join(filter(None, unknown.groups())), known, dashes) if unknown else ""
         said = _WRONG_PATH.sub(r"--\1 is \3, which \2", _PARSER_KEY.sub(r"--\1: ", str(error).strip()))
         fail(parser.prog, f"{said}{hint}; see `{parser.prog} --help`")
     for name, default in parser.get_defaults().items():
@@ -98,6 +121,17 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
     for name in locations:
         check_location(parser, name, options[name])
     return options
+
+
+def _refuse_sections(parser: "ArgumentParser", words: list[str]) -> None:
+    """Refuse --data where --data.path is meant: the parser would take the value for a file of options."""
+    known = [option.removeprefix("--") for action in parser._actions for option in action.option_strings]
+    for word in words:
+        name = word.removeprefix("--").partition("=")[0].replace("-", "_")
+        inside = [option for option in known if option.startswith(f"{name}.")]
+        if word.startswith("--") and inside:
+            meant = f"{name}.path" if f"{name}.path" in inside else inside[0]
+            fail(parser.prog, f"--{name} is a section of options; give one of them, such as --{meant}")
 
 
 def _with_underscores(word: str) -> str:

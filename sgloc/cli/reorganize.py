@@ -1,9 +1,6 @@
 """`sgloc reorganize`."""
 
-import functools
-import sys
-
-from sgloc.cli.parsing import add_shared, new_parser, parse
+from sgloc.cli.parsing import add_shared, new_parser, parse, say, show
 
 
 def reorganize(words: list[str]) -> None:
@@ -23,14 +20,13 @@ def reorganize(words: list[str]) -> None:
     from sgloc.evaluate.reorganize import PICTURE, reorganize_file
 
     device = select_device(options.device, resolve_placement({}))
-    say = functools.partial(print, file=sys.stderr)
     pretrained = load_model(options.checkpoint, device, say)
     done = reorganize_file(
         pretrained, options.drawing, options.out, temperature=options.temperature, seed=options.seed, say=say
     )
     out = options.out.rstrip("/")
     for one in done[:10]:
-        print(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))
+        show(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))
     if len(done) > 10:
-        print(f"and {len(done) - 10} drawings more")
-    print(f"{out}/{PICTURE}")
+        show(f"and {len(done) - 10} drawings more")
+    show(f"{out}/{PICTURE}")

@@ -1,6 +1,6 @@
 """`sgloc report`."""
 
-from sgloc.cli.parsing import add_shared, check_location, new_parser, parse
+from sgloc.cli.parsing import add_shared, check_location, new_parser, parse, show
 
 
 def report(words: list[str]) -> None:
@@ -37,4 +37,4 @@ def report(words: list[str]) -> None:
         seed=options.seed,
     )
     write_report(options.run, out, wanted, device=select_device(options.device, resolve_placement({})), say=tell)
-    print(out)
+    show(out)

@@ -4,14 +4,15 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from sgloc.cli.parsing import check_location, fail, nearest, new_parser, parse
+from sgloc.cli.parsing import check_location, fail, nearest, new_parser, parse, show
+from sgloc.faults import MISTAKE
 
 
 def shards(words: list[str]) -> None:
     """Check, count or join shards: `sgloc shards verify`, `stats` or `merge`."""
     if not words or words[0] in ("-h", "--help"):
         lines = [f"  {name:<8} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
-        print("\n".join(["usage: sgloc shards <command> [options]", "", *lines]))
+        show("\n".join(["usage: sgloc shards <command> [options]", "", *lines]))
         return
     command = words[0]
     if command not in _COMMANDS:
@@ -29,14 +30,14 @@ def _verify(words: list[str]) -> None:
     from sgloc.data.shards.verify import verify_shards
 
     with _progress("shards") as progress:
-        found = verify_shards(options.folder, print, num_workers=options.workers, progress=progress)
+        found = verify_shards(options.folder, show, num_workers=options.workers, progress=progress)
     notes = "".join(f"; {note}" for note in found.notes)
-    print(
+    show(
         f"{options.folder}: {found.num_problems or 'no'} problem{'s' * (found.num_problems != 1)}; "
         f"{found.num_shards:,} shards, {found.num_bytes:,} bytes and {found.num_sketches:,} drawings read{notes}"
     )
     if found.num_problems:
-        sys.exit(2)
+        sys.exit(MISTAKE)
 
 
 def _stats(words: list[str]) -> None:
@@ -62,7 +63,7 @@ def _stats(words: list[str]) -> None:
         with fsspec.open(options.plot, "wb") as stream:
             stream.write(plot_stats(manifest))
     if options.json:
-        print(shard_stats(manifest).to_json(), end="")
+        show(shard_stats(manifest).to_json(), end="")
     else:
         # Where there is no terminal there is no width to keep to.
         shard_stats(manifest).print(Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160))
@@ -82,7 +83,7 @@ def _merge(words: list[str]) -> None:
     with _progress("shards") as progress:
         manifest = merge_shards(options.folders, options.out, overwrite=options.overwrite, progress=progress)
     num_shards = sum(len(split.shards) for split in manifest.splits.values())
-    print(
+    show(
         f"{options.out}: {manifest.num_accepted:,} drawings of {len(manifest.categories)} categories in "
         f"{num_shards:,} shards of {len(options.folders)} builds"
     )

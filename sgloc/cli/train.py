@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import jsonargparse
 
-from sgloc.cli.parsing import fail, new_parser, parse
+from sgloc.cli.parsing import fail, new_parser, parse, show
 from sgloc.errors import ConfigError
 from sgloc.orphan import die_with_parent
 
@@ -120,4 +120,4 @@ def train_classifier(words: list[str]) -> None:
     if placement.rank == 0 and has_finished(config.train.run_dir, tell):
         tested = test_classifier(config.train.run_dir, config.data.path, device, tell)
         picture = f"{config.train.run_dir.rstrip('/')}/{PICTURE}"
-        print(f"test accuracy {tested.accuracy:.4f} on {tested.confusion.sum():,} drawings; {picture}")
+        show(f"test accuracy {tested.accuracy:.4f} on {tested.confusion.sum():,} drawings; {picture}")

@@ -56,7 +56,8 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
     and `Claim.check` stops the others.
 
     Raises:
-        OccupiedError: if another process holds it, or it cannot be written.
+        OccupiedError: if another process holds it.
+        ConfigError: if it cannot be written.
     """
     file_system, root = fsspec.core.url_to_fs(run_dir)
     if not isinstance(file_system, LocalFileSystem):
@@ -93,5 +94,6 @@ def _claim(run_dir: str) -> Claim:
     return Claim(run_dir, token)
 
 
-def _cannot_be_written(run_dir: str, error: OSError) -> OccupiedError:
-    return OccupiedError(f"cannot write to {run_dir} ({error}); give a --train.run_dir that can be written")
+def _cannot_be_written(run_dir: str, error: OSError) -> ConfigError:
+    """What to raise, of which the cause decides whether it may pass."""
+    return ConfigError(f"cannot write to {run_dir} ({error}); give a --train.run_dir that can be written")

@@ -14,7 +14,7 @@ from sgloc import dist
 from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
-from sgloc.errors import ConfigError, DataError, OccupiedError
+from sgloc.errors import ConfigError, DataError
 from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine, prepare_engine
@@ -42,7 +42,7 @@ def _write_config(config: RunConfig) -> None:
         )
         file_system.pipe_file(f"{root}/versions.json", (json.dumps(versions(), indent=1) + "\n").encode())
     except OSError as error:
-        raise OccupiedError(
+        raise ConfigError(
             f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
         ) from error
 

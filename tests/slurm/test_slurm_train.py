@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from launch.slurm import main
+from launch.submit import LaunchError
 from tests.slurm.cluster import Cluster
 from tests.train.launch import losses, records, tiny_options
 
@@ -48,18 +49,18 @@ def test_what_goes_wrong_is_told(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     monkeypatch.chdir(tmp_path)
-    assert main([*SMALL, "--wait", "--data.path", "nosuch"]) == 1
+    assert main([*SMALL, "--wait", "--data.path", "nosuch"]) == 2
     told = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"sgloc train: nosuch/manifest.json does not exist; .* \(log: .*/logs/\d+_0_log.err\)", told[1])
-    assert main([*SMALL, "--partition", "nosuch", "--data.path", "x"]) == 2
-    assert "launch.slurm: the tasks cannot be submitted: " in capsys.readouterr().err
+    with pytest.raises(LaunchError, match="the tasks cannot be submitted: "):
+        main([*SMALL, "--partition", "nosuch", "--data.path", "x"])
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
         (["--nodes", "2"], "sgloc train: the options are missing; give at least --config FILE"),
-        (["--train.sed", "3"], "sgloc train: unrecognized arguments: --train.sed 3; did you mean 'train.seed'?"),
+        (["--train.sed", "3"], "sgloc train: unrecognized arguments: --train.sed 3; did you mean --train.seed?"),
         (["--nodes", "0", "--data.path", "x"], "--nodes must be at least 1, not 0"),
         (["--gpus-per-node", "-1", "--data.path", "x"], "--gpus-per-node must be at least 0, not -1"),
         (["--minutes", "5", "--data.path", "x"], "--minutes must be at least 10, not 5; a run is told to save 120 sec"),

@@ -94,7 +94,12 @@ def test_list_newest_is_for_scripts(capsys: pytest.CaptureFixture[str], run_dir:
     out, error = printed(capsys, "list", "--newest", run_dir)
     assert out == f"{step_path(run_dir, 2)}\n"
     assert error.startswith(f"skipping checkpoint {step_path(run_dir, 3)}: ")
-    assert printed(capsys, "list", tmp_path / "none", "--newest", code=1) == ("", "")
+    told = (
+        "",
+        f"sgloc checkpoint list: {tmp_path}/none does not exist; "
+        "give a run's folder or one of its checkpoints/step-*\n",
+    )
+    assert printed(capsys, "list", tmp_path / "none", "--newest", code=1) == told
 
 
 @pytest.mark.parametrize(
@@ -121,7 +126,9 @@ def test_list_finished_tells_whether_a_run_is_done(
     with pytest.raises(SystemExit) as caught:
         main(["checkpoint", "list", str(tmp_path / "run"), "--finished"])
     assert caught.value.code == (0 if finished else 1)
-    assert printed(capsys, "list", tmp_path / "none", "--finished", code=1) == ("", "")
+    out, error = printed(capsys, "list", tmp_path / "none", "--finished", code=1)
+    assert out == ""
+    assert "none does not exist; give a run's folder" in error
 
 
 def test_verify_names_every_damaged_file(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
@@ -129,12 +136,12 @@ def test_verify_names_every_damaged_file(capsys: pytest.CaptureFixture[str], run
     assert out.count(": whole, 1 files of tensors\n") == 3
     flip_bit(step_path(run_dir, 2) / SHARD, 1400)
     (step_path(run_dir, 1) / SHARD).unlink()
-    out, _ = printed(capsys, "verify", run_dir, code=1)
+    out, _ = printed(capsys, "verify", run_dir, code=2)
     assert f"{step_path(run_dir, 3)}: whole" in out
     assert f"  {step_path(run_dir, 2)}/{SHARD} is damaged: its SHA-256 is" in out
     assert f"  {step_path(run_dir, 1)}/{SHARD} is missing\n" in out
     printed(capsys, "verify", step_path(run_dir, 3))
-    printed(capsys, "verify", step_path(run_dir, 2), code=1)
+    printed(capsys, "verify", step_path(run_dir, 2), code=2)
 
 
 def test_show_tells_what_is_inside(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:

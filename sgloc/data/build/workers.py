@@ -16,6 +16,8 @@ from sgloc.data.build.part import Report, build_part
 from sgloc.data.build.plan import Plan
 from sgloc.data.manifest import Manifest
 from sgloc.errors import DataError, SglocError
+from sgloc.failpoint import failpoint
+from sgloc.faults import PASSING, as_told
 from sgloc.orphan import die_with_parent
 
 Progress = Callable[[int, int, int, int], None]
@@ -47,6 +49,7 @@ class Work:
         Raises:
             DataError: if a source cannot be read as what it claims to be, or the folder not be written to.
         """
+        failpoint("part", number)
         with writing_shards(self.location):
             build_part(
                 Folder(self.location),
@@ -169,10 +172,7 @@ class _Worker:
             if self._process.exitcode == -signal.SIGINT:
                 # Ctrl-C ends workers and this process alike, but not always this one first.
                 raise KeyboardInterrupt from error
-            raise DataError(
-                f"a worker process ended {_how(self._process.exitcode)} while it built part {self.number}; what is "
-                "built is kept: give the same command again, with fewer --workers if memory was short"
-            ) from error
+            raise _lost_worker(self._process.exitcode, self.number) from error
         if isinstance(said, SglocError):
             raise said
         if said is None:
@@ -189,6 +189,15 @@ class _Worker:
         self._process.terminate()
         self._process.join()
         self.connection.close()
+
+
+def _lost_worker(exitcode: int | None, number: int) -> DataError:
+    lost = DataError(
+        f"a worker process ended {_how(exitcode)} while it built part {number}; what is built is kept: give the same "
+        "command again, with fewer --workers if memory was short"
+    )
+    lost.exit_code = PASSING
+    return lost
 
 
 def _how(exitcode: int | None) -> str:
@@ -209,7 +218,8 @@ def _work(work: Work, connection: Connection) -> None:
             number = connection.recv()
             try:
                 work.build(number, lambda *counts: connection.send(counts), connection.send)
-            except SglocError as error:
-                connection.send(error)
+            except Exception as error:
+                # A fault, too, is the parent's to tell.
+                connection.send(as_told(error))
                 return
             connection.send(None)

@@ -1,0 +1,193 @@
+"""Whose fault an exception is: the user's, that of what may pass, or the program's (DESIGN contract 10)."""
+
+import errno
+import sys
+import traceback
+from pathlib import Path
+
+from sgloc.errors import LostRankError, ProgramFaultError, SglocError
+
+PASSING, MISTAKE, FAULT, INTERRUPTED = 1, 2, 3, 130
+
+_ROOT = Path(__file__).resolve().parent.parent
+_PACKAGES = ("sgloc", "launch", "benchmarks")
+# Libraries of stores, which raise errors of their own.
+_STORES = frozenset({"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"})
+# What such a library raises where the user has to do something.
+_STORE_MISTAKES = frozenset(
+    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
+)
+# What is full may be emptied; none of it is worth another try within seconds.
+_FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
+# What a wrong path gives. Of anything else a path is no explanation.
+_WRONG_PATH = frozenset(
+    {
+        errno.EACCES,
+        errno.EEXIST,
+        errno.EISDIR,
+        errno.ELOOP,
+        errno.ENAMETOOLONG,
+        errno.ENOENT,
+        errno.ENOTDIR,
+        errno.ENOTEMPTY,
+        errno.EPERM,
+        errno.EROFS,
+        errno.EXDEV,
+    }
+)
+_WRONG_PATH_TYPES = (
+    FileExistsError,
+    FileNotFoundError,
+    IsADirectoryError,
+    NotADirectoryError,
+    PermissionError,
+)
+# Of torch, by name: importing it takes seconds, and versions have them in different places.
+_OUT_OF_MEMORY = "OutOfMemoryError"
+_OF_DEVICES = frozenset({"AcceleratorError"})
+_OF_COLLECTIVES = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "RendezvousError"})
+_DEVICE_PHRASES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "NCCL")
+# The program asked for what cannot be, and would ask again.
+_DEVICE_FAULTS = ("device-side assert", "invalid argument", "invalid configuration", "illegal memory access")
+_LONGEST = 300
+
+
+def exit_code_of(error: SglocError) -> int:
+    """The exit code of the command that an error ends: 1 where its cause may pass, else the error's own."""
+    if error.exit_code == MISTAKE and error.__cause__ is not None and may_pass(error.__cause__):
+        return PASSING
+    return error.exit_code
+
+
+def may_pass(error: BaseException) -> bool:
+    """Whether what an exception tells of may be gone later: a store or network that fails, a disk that is full."""
+    from sgloc.data.remote.access import DamagedReadError, is_transient
+
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, DamagedReadError):
+            return False
+        if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _FULL):
+            return True
+        cause = cause.__cause__
+    return is_transient(error) or bool(_names(error) & _OF_COLLECTIVES)
+
+
+def as_told(error: Exception) -> SglocError:
+    """What people are told of any exception: a sentence, and the exit code that goes with it.
+
+    Args:
+        error: as it was raised.
+
+    Returns:
+        The error itself, if it is ours; else one that says whose fault it is, with the exception as its cause.
+    """
+    if isinstance(error, SglocError):
+        return error
+    kinds = (_of_memory, _of_ranks_and_devices, _of_names, _of_paths, _of_stores)
+    told = next((told for kind in kinds if (told := kind(error)) is not None), None) or _fault(error)
+    told.__cause__ = error
+    return told
+
+
+def trace_of(error: BaseException) -> str:
+    """The traceback of an exception and its causes, those from other processes included."""
+    before = getattr(error, "trace", "")
+    here = "".join(traceback.format_exception(error))
+    return f"{before}\n{here}" if before else here
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}
+
+
+def _line(error: BaseException) -> str:
+    """The first words of an error, without the stack that some libraries put into it."""
+    text = next((line for line in str(error).splitlines() if line.strip()), "").strip()
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+def _passing(sentence: str) -> SglocError:
+    told = SglocError(sentence)
+    told.exit_code = PASSING
+    return told
+
+
+def _of_memory(error: Exception) -> SglocError | None:
+    if _OUT_OF_MEMORY in _names(error):
+        return _passing(
+            f"the memory of the device does not suffice ({_line(error)}); give a smaller batch, or for training a "
+            "larger train.accumulation"
+        )
+    if isinstance(error, MemoryError):
+        return _passing(f"the memory does not suffice ({_line(error)}); free some, or give less to do at a time")
+    return None
+
+
+def _of_ranks_and_devices(error: Exception) -> SglocError | None:
+    if not isinstance(error, RuntimeError):
+        return None
+    dist = sys.modules.get("sgloc.dist")
+    if dist is not None and (dist.is_lost_peer(error) or dist.is_timeout(error)):
+        return LostRankError(f"another process is gone or does not answer ({_line(error)}); start again")
+    if _names(error) & _OF_COLLECTIVES:
+        return LostRankError(f"the processes have lost each other ({_line(error)}); start again")
+    text = str(error)
+    is_of_device = bool(_names(error) & _OF_DEVICES) or any(phrase in text for phrase in _DEVICE_PHRASES)
+    if is_of_device and not any(phrase in text for phrase in _DEVICE_FAULTS):
+        return _passing(f"the device has failed ({_line(error)}); start again, and see `sgloc doctor` if it comes back")
+    return None
+
+
+def _of_names(error: Exception) -> SglocError | None:
+    encoding = sys.getfilesystemencoding()
+    if not isinstance(error, UnicodeEncodeError) or encoding == "utf-8" or error.encoding not in encoding:
+        return None
+    return SglocError(f"names of files have to be {encoding} here ({_line(error)}); set LC_ALL=C.UTF-8")
+
+
+def _of_paths(error: Exception) -> SglocError | None:
+    """Of what the operating system says of a path, a disk or a network; not of what only a fault brings about."""
+    if not isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _STORES:
+        return None
+    if may_pass(error):
+        is_full = error.errno in _FULL
+        advice = "make room" if is_full else "check the network and the server, or the disk"
+        return _passing(f"{' '.join(str(error).split())}; {advice}, then start again")
+    name = error.filename if isinstance(error.filename, str) else ""
+    # A store's file system gives neither number nor name.
+    is_of_path = (error.errno in _WRONG_PATH and name) or (error.errno is None and isinstance(error, _WRONG_PATH_TYPES))
+    if not is_of_path or (name and Path(name).is_relative_to(_ROOT / "sgloc")):
+        return None
+    return SglocError(f"{' '.join(str(error).split())}; check the path and its permissions")
+
+
+def _of_stores(error: Exception) -> SglocError | None:
+    from sgloc.data.remote.access import is_transient
+
+    if type(error).__module__.partition(".")[0] not in _STORES:
+        return None
+    what = f"{type(error).__name__}: {' '.join(str(error).split())}"
+    told = SglocError(f"the store cannot be used ({what}); check the URL, the credentials and the network")
+    told.exit_code = PASSING if is_transient(error) or not _names(error) & _STORE_MISTAKES else MISTAKE
+    return told
+
+
+def _fault(error: Exception) -> ProgramFaultError:
+    what = f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
+    return ProgramFaultError(
+        f"this is a fault of the program, not of what it was given: {what}, in {_place(error)}; please report it with "
+        "the traceback, which SGLOC_DEBUG=1 or --debug shows"
+    )
+
+
+def _place(error: Exception) -> str:
+    """File, line and function where an exception arose: the innermost that are ours."""
+    frames = traceback.extract_tb(error.__traceback__)
+    if not frames:
+        return "an unknown place"
+    own = [frame for frame in frames if any(Path(frame.filename).is_relative_to(_ROOT / name) for name in _PACKAGES)]
+    frame = (own or frames)[-1]
+    path = Path(frame.filename)
+    shown = path.relative_to(_ROOT) if own else path
+    return f"{shown}, line {frame.lineno}, {frame.name}"

@@ -1,0 +1,149 @@
+"""How every program of this project begins and ends.
+
+At its beginning it gets streams that can be written to. At its end it says one sentence for people, shows the traceback
+where that was asked for, and gives an exit code that tells who is to act (DESIGN contract 10).
+"""
+
+import contextlib
+import os
+import select
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import NoReturn
+
+from sgloc.faults import INTERRUPTED, PASSING, as_told, exit_code_of, trace_of
+from sgloc.masking import mask
+
+_DEBUG_VARIABLE, _DEBUG_OPTION = "SGLOC_DEBUG", "--debug"
+_INPUT, _OUTPUT = 0, 1
+_STREAMS = ("stdin", "stdout", "stderr")
+
+
+def run_program(
+    name: str, function: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None
+) -> NoReturn:
+    """Run a program to its end.
+
+    Args:
+        name: what its sentences begin with.
+        function: is given its words, and gives its exit code; None stands for 0.
+        arguments: the words, --debug among them; None: those of the command line.
+
+    Raises:
+        SystemExit: always.
+    """
+    words = begin(arguments)
+    with ending(name):
+        code = function(words)
+    sys.exit(code or 0)
+
+
+def begin(arguments: Sequence[str] | None = None) -> list[str]:
+    """Make the standard streams safe, and take --debug out of the words; gives the others."""
+    _open_streams()
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    if _DEBUG_OPTION in words:
+        # Where the processes that this one starts see it too.
+        os.environ[_DEBUG_VARIABLE] = "1"
+        words = [word for word in words if word != _DEBUG_OPTION]
+    return words
+
+
+def debugging() -> bool:
+    """Whether tracebacks are to be shown."""
+    return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
+
+
+def tell(program: str, message: str) -> None:
+    """Say one sentence on standard error, without secrets; where nobody listens any more, to nobody."""
+    _write(f"{program}: {' '.join(message.split())}\n")
+
+
+def _write(text: str) -> None:
+    with contextlib.suppress(OSError, ValueError):
+        sys.stderr.write(mask(text))
+        sys.stderr.flush()
+
+
+@contextlib.contextmanager
+def ending(name: str) -> Iterator[None]:
+    """Turn whatever ends the program inside into one sentence and an exit code.
+
+    Raises:
+        SystemExit: 1 for what may pass, 2 for a mistake, 3 for a fault of the program, 130 for Ctrl-C.
+    """
+    try:
+        with _flushed():
+            yield
+    except KeyboardInterrupt:
+        sys.exit(INTERRUPTED)
+    except Exception as error:
+        if isinstance(error, BrokenPipeError) and not _has_reader():
+            # Whoever read the output, as head does, has seen enough; flushing it at exit must find no pipe either.
+            _let_go_of_output()
+            sys.exit(PASSING)
+        told = as_told(error)
+        if debugging():
+            _write(trace_of(error))
+        if not told.told:
+            tell(name, str(told))
+        sys.exit(exit_code_of(told))
+
+
+@contextlib.contextmanager
+def _flushed() -> Iterator[None]:
+    """Have what is printed inside written at the end of it, where it can be told what goes wrong."""
+    try:
+        yield
+    except SystemExit:
+        _flush()
+        raise
+    _flush()
+
+
+def _flush() -> None:
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        raise
+    except OSError:
+        _let_go_of_output()
+        raise
+
+
+def _let_go_of_output() -> None:
+    os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
+
+
+def _has_reader() -> bool:
+    """Whether somebody may still read what is printed."""
+    output = select.poll()
+    output.register(_OUTPUT, 0)
+    return not any(event & select.POLLERR for _, event in output.poll(0))
+
+
+def _open_streams() -> None:
+    """Give closed standard streams the null device, and have the others write what their encoding lacks as escapes.
+
+    cron and some supervisors start programs with closed streams. Python has None for each, and the next file that is
+    opened takes its number: what a library prints would go into a checkpoint.
+    """
+    for number, name in enumerate(_STREAMS):
+        try:
+            os.fstat(number)
+        except OSError:
+            null = os.open(os.devnull, os.O_RDONLY if number == _INPUT else os.O_WRONLY)
+            if null != number:
+                os.dup2(null, number)
+                os.close(null)
+            # Programs that this one starts have it too.
+            os.set_inheritable(number, True)
+        stream = getattr(sys, name)
+        if stream is None:
+            mode = "r" if number == _INPUT else "w"
+            setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
+        elif number != _INPUT and getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
+            # In UTF-8, nothing is missing but what is in names of files that are not UTF-8.
+            is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
+            stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")

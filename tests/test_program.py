@@ -1,0 +1,175 @@
+"""How programs begin and end: whose fault it is when one fails, and streams of every kind. Real processes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.train.launch import tiny_options
+
+# Commands that a process runs one after the other; it writes their exit codes down, for it may have no output.
+_SEVERAL = """
+import json, sys
+from pathlib import Path
+from sgloc.cli import main
+codes = []
+for words in json.loads(Path(sys.argv[1]).read_text("utf-8")):
+    try:
+        main(words)
+        codes.append(0)
+    except SystemExit as stop:
+        codes.append(stop.code)
+Path(sys.argv[2]).write_text(json.dumps(codes))
+"""
+# A program with a fault: the reader of manifests does what stands here.
+_BROKEN = """
+import os, sys
+import sgloc.data.manifest
+from sgloc.cli import main
+def load_manifest(folder):
+    {fault}
+sgloc.data.manifest.load_manifest = load_manifest
+main(["shards", "stats", *sys.argv[1:]])
+"""
+_TIMEOUT = 120
+
+
+def run(*command: object, **environment: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, *map(str, command)],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        text=True,
+        timeout=_TIMEOUT,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "sentence"),
+    [
+        pytest.param(
+            ["shards", "stats", "/nothing"], 2, "sgloc shards: /nothing/manifest.json does not exist", id="mistake"
+        ),
+        pytest.param(
+            ["checkpoint", "list", "http://127.0.0.1:9/run"],
+            1,
+            "sgloc checkpoint: the store cannot be used (ClientConnectorError: ",
+            id="store",
+        ),
+    ],
+)
+def test_a_mistake_is_told_from_what_may_pass(words: list[str], code: int, sentence: str) -> None:
+    done = run("-m", "sgloc", *words)
+    assert (done.returncode, done.stdout) == (code, "")
+    assert done.stderr.startswith(sentence)
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_full_disk_may_pass(tiny_shards: str) -> None:
+    command = [sys.executable, "-m", "sgloc", "shards", "stats", tiny_shards]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=False)
+    assert done.returncode == 1
+    assert done.stderr == "sgloc shards: [Errno 28] No space left on device; make room, then start again\n"
+
+
+@pytest.mark.parametrize(
+    ("fault", "told"),
+    [
+        pytest.param("return {}['splits']", "KeyError: 'splits'", id="key"),
+        pytest.param("os.read(-1, 1)", "OSError: [Errno 9] Bad file descriptor", id="descriptor"),
+        pytest.param("raise OSError('wrong')", "OSError: wrong", id="nameless"),
+    ],
+)
+def test_a_fault_of_the_program_says_so(fault: str, told: str) -> None:
+    program = _BROKEN.format(fault=fault)
+    done = run("-c", program, "shards")
+    assert (done.returncode, done.stdout) == (3, "")
+    assert done.stderr == (
+        f"sgloc shards: this is a fault of the program, not of what it was given: {told}, in sgloc/cli/shards.py, "
+        f"line {done.stderr.split('line ')[1].split(',')[0]}, _stats; please report it with the traceback, which "
+        "SGLOC_DEBUG=1 or --debug shows\n"
+    )
+    for asked in (run("-c", program, "shards", "--debug"), run("-c", program, "shards", SGLOC_DEBUG="1")):
+        assert asked.returncode == 3
+        assert asked.stderr.startswith("Traceback (most recent call last):\n")
+        assert asked.stderr.endswith(done.stderr)
+
+
+@pytest.mark.parametrize(
+    "program", ["sgloc", "launch.local", "launch.options", "launch.slurm", "launch.slurm_shard", "benchmarks.soak"]
+)
+def test_every_program_takes_debug(program: str) -> None:
+    done = run("-m", program, "--debug", "--help")
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_fault_in_a_process_that_builds_is_told_once(tmp_path: Path) -> None:
+    sample = ["sample", "--out", str(tmp_path / "npz"), "--train=2", "--valid=1", "--test=1"]
+    (tmp_path / "words").write_text(json.dumps([sample]))
+    assert run("-c", _SEVERAL, tmp_path / "words", tmp_path / "codes").returncode == 0
+    words = ("-m", "sgloc", "shard", "--source", tmp_path / "npz", "--out", tmp_path / "out", "--workers=2")
+    done = run(*words, "--debug", SGLOC_FAILPOINT="part:fault:0")
+    told = "sgloc shard: this is a fault of the program, not of what it was given: KeyError: 'part', in sgloc/failpoint"
+    assert done.returncode == 3
+    assert done.stderr.splitlines()[-1].startswith(told)
+    # Where it arose, in the process that builds.
+    assert "in build\n" in done.stderr
+
+
+def test_a_fault_of_a_rank_is_not_started_again(tmp_path: Path, tiny_shards: str) -> None:
+    words = ("--processes=2", *tiny_options(tmp_path / "run", tiny_shards), "--train.num_steps=4")
+    done = run("-m", "launch.local", *words, "--train.global_batch=8", SGLOC_FAILPOINT="step:fault:2:1")
+    assert done.returncode == 3, done.stderr
+    assert done.stderr.count("starting anew in ") == 1
+    assert (
+        done.stderr.count("this is a fault of the program, not of what it was given: KeyError: 'step', in sgloc/") == 1
+    )
+
+
+_STREAMS = {
+    "no-output": (">&-", {}),
+    "no-error": ("2>&-", {}),
+    "none": ("<&- >&- 2>&-", {}),
+    "ascii": ("", {"PYTHONIOENCODING": "ascii", "LC_ALL": "C"}),
+}
+
+
+@pytest.mark.parametrize("streams", _STREAMS)
+def test_every_command_works_with_streams_of_every_kind(tmp_path: Path, tiny_shards: str, streams: str) -> None:
+    how, environment = _STREAMS[streams]
+    folder = f"{tmp_path}/zeichnüngen"
+    run_dir = Path(folder, "run")
+    training = [*tiny_options(run_dir, tiny_shards), "--train.num_steps=1", "--train.global_batch=4"]
+    commands = {
+        "--help": 0,
+        "nöthing": 2,
+        "sample --train=2 --valid=1 --test=1 --out F/npz": 0,
+        "shard --source F/npz --out F/shards --workers=1": 0,
+        "shards stats F/shards": 0,
+        "shards stats F/nothing": 2,
+        "train " + " ".join(training): 0,
+        "checkpoint list F/run": 0,
+        "checkpoint show F/run": 0,
+        "checkpoint export F/run --out F/model": 0,
+        "generate --checkpoint F/model --data F/shards --out F/drawn --count=2 --max_points=9": 0,
+    }
+    words = [[word.replace("F/", f"{folder}/") for word in line.split()] for line in commands]
+    (tmp_path / "words").write_text(json.dumps(words))
+    line = f'exec "$@" {how}'
+    command = [sys.executable, "-c", _SEVERAL, str(tmp_path / "words"), str(tmp_path / "codes")]
+    done = subprocess.run(
+        ["/bin/sh", "-c", line, "sh", *command],
+        env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
+        capture_output=True,
+        timeout=_TIMEOUT,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads((tmp_path / "codes").read_text()) == list(commands.values()), done.stderr.decode(errors="replace")
+    # Nothing that was printed went into a file.
+    assert json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])["event"] == "train"
