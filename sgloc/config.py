@@ -198,7 +198,10 @@ class OptimizerConfig:
     learning_rate_decay: float = 0.99999
     """Factor a step by which the learning rate's distance from its minimum shrinks."""
     clip_norm: float = 1.0
-    """Largest norm of the whole gradient; a larger one is scaled down to it."""
+    """Largest norm of the gradient; a larger one is scaled down to it."""
+    clip_by: Literal["whole", "variable"] = "whole"
+    """Whose norm that is: the whole gradient's, or, as published, that of each of the original's variables by itself.
+    The norm that is logged is the whole one in either case."""
 
     def __post_init__(self) -> None:
         require(self.learning_rate > 0, "optimizer.learning_rate", "above 0", self.learning_rate)

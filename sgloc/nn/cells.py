@@ -5,8 +5,10 @@ one product; the recurrence is the rest. Recurrent dropout masks are multiplied 
 cells add a forget bias of 1.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from types import MappingProxyType
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -53,8 +55,12 @@ class Cell(nn.Module):
         hidden_size: H, the width of the output.
         state_sizes: widths of the state's parts, the output h first.
         mask_size: width of a step's dropout mask.
+        packed_variables: parameters that hold several of the original's variables side by side: along which dimension,
+            and how many.
         compiled_steps: to run by; None runs each operation as it comes.
     """
+
+    packed_variables: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
 
     def __init__(self, hidden_size: int, state_sizes: tuple[int, ...], mask_size: int) -> None:
         super().__init__()
@@ -272,6 +278,16 @@ class HyperLSTM(Cell):
     the input, four recurrent) and shifts the four recurrent ones, through embeddings of width E. Dropout masks are
     [n, H], of the main candidate; with `drop_both` they are [n, H + A]: the main candidate's, then the small one's.
     """
+
+    packed_variables: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType(
+        {
+            "scale_down_weight": (1, 8),
+            "scale_down_bias": (0, 8),
+            "scale_up": (0, 8),
+            "shift_down": (1, 4),
+            "shift_up": (0, 4),
+        }
+    )
 
     def __init__(
         self, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False

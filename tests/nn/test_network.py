@@ -17,6 +17,7 @@ from sgloc.nn.mixture import split_output
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
+from sgloc.train.engine.clipping import VariableClipping
 from tests.batches import make_batch
 from tests.nn.test_cells import CELLS, oracle_parameters, split_mask
 from tests.oracle import layout, network
@@ -282,6 +283,12 @@ def test_density_floor_caps_a_point_and_its_gradient_stays_finite() -> None:
     cost.sum().backward()
     assert raw.grad is not None
     assert torch.isfinite(raw.grad).all()
+
+
+def test_the_published_model_has_the_originals_variables() -> None:
+    with torch.device("meta"):
+        clipping = VariableClipping(SketchGloc(ModelConfig()), 1.0)
+    assert clipping.num_variables == 63
 
 
 def test_mixture_stays_finite_far_out() -> None:

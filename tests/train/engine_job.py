@@ -1,6 +1,7 @@
 """What the tests of engines have each rank do; run by torchrun, for several engines one after the other."""
 
 import contextlib
+import dataclasses
 import os
 import sys
 from collections.abc import Iterator
@@ -30,11 +31,27 @@ GLOBAL_BATCH = 9
 _RATE = 0.01
 # None of these sizes can be divided by the number of ranks.
 _MODEL = ModelConfig(EncoderConfig("lstm", 5), DecoderConfig("layer_norm", 7, num_mixtures=3), latent_size=3)
+# Its cells pack several of the original's variables into a tensor.
+_HYPER = ModelConfig(
+    EncoderConfig("hyper", 5, 1.0),
+    DecoderConfig("hyper", 7, 1.0, num_mixtures=3),
+    latent_size=3,
+    hyper_size=3,
+    hyper_embedding_size=2,
+)
+# In the first step the gradients of some variables are larger, those of others are not.
+CLIP_NORM = 0.1
 
 
 def make_config(deepspeed: str = "", **options: Any) -> Config:
     training = TrainConfig(global_batch=GLOBAL_BATCH, deepspeed=deepspeed, **options)
     return Config(model=_MODEL, optimizer=OptimizerConfig(learning_rate=_RATE), train=training)
+
+
+def make_hyper_config(deepspeed: str = "", clip_norm: float = CLIP_NORM, **options: Any) -> Config:
+    """A run that clips each variable by itself."""
+    optimizer = OptimizerConfig(learning_rate=_RATE, clip_norm=clip_norm, clip_by="variable")
+    return dataclasses.replace(make_config(deepspeed, **options), model=_HYPER, optimizer=optimizer)
 
 
 @contextlib.contextmanager
@@ -127,7 +144,19 @@ class Job:
         for name, options in ways.items():
             with opened(make_config(deepspeed, **options), self.world_size) as engine:
                 told[name] = self.steps(engine, 0, 3)
+        with opened(make_hyper_config(deepspeed, accumulation=4), self.world_size) as engine:
+            told["clipped"] = self.clip(engine)
         return told
+
+    def clip(self, engine: Engine) -> dict[str, Any]:
+        """What clipping of each variable leaves after a step and after some more, and whether a restore changes it."""
+        losses = self.steps(engine, 0, 1)
+        first = everything(engine)
+        losses += self.steps(engine, 1, 4)
+        last = everything(engine)
+        engine.restore(first.items())
+        self.steps(engine, 1, 4)
+        return {"losses": losses, "first": first, "last": last, "same again": are_equal(everything(engine), last)}
 
     def resume(self, engine: Engine) -> dict[str, Any]:
         """What becomes of an engine with other weights that is restored, and then of one that is brought back to its

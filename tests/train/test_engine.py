@@ -6,11 +6,14 @@ import sys
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
 import pytest
 import torch
 
 from tests.checkpoints import single_process
+from tests.oracle import clipping
 from tests.train.engine_job import (
+    CLIP_NORM,
     LATER,
     MIDDLE,
     NUM_STEPS,
@@ -18,6 +21,7 @@ from tests.train.engine_job import (
     Tensors,
     everything,
     make_config,
+    make_hyper_config,
     opened,
     take_steps,
     validate,
@@ -143,6 +147,52 @@ def test_leaves_what_ddp_on_one_rank_goes_on_from(name: str, two_ranks: dict[str
         engine.restore(told["middle"].items())
         losses = take_steps(engine, MIDDLE, MIDDLE + 20)
     assert relative(losses, told["losses"][MIDDLE:][:20]) < 1e-6
+
+
+@pytest.fixture(scope="module")
+def clipped_on_one_rank() -> tuple[Losses, Tensors, Tensors]:
+    """What DDP on one rank does that clips each variable: its losses, and its first gradient, clipped and not."""
+    gradients = []
+    for clip_norm in (1e9, CLIP_NORM):
+        with opened(make_hyper_config(clip_norm=clip_norm), 1) as engine:
+            losses = take_steps(engine, 0, 1)
+            gradients.append(first_gradient(everything(engine)))
+            losses += take_steps(engine, 1, 4)
+    return losses, gradients[1], gradients[0]
+
+
+def first_gradient(tensors: Tensors) -> Tensors:
+    """What Adam was given in its first step."""
+    end = ".exp_avg"
+    return {name.removesuffix(end): 10 * value for name, value in tensors.items() if name.endswith(end)}
+
+
+def test_clips_each_variable_of_the_original_by_itself(clipped_on_one_rank: tuple[Losses, Tensors, Tensors]) -> None:
+    _, gradients, unclipped = clipped_on_one_rank
+    is_clipped = []
+    for name, gradient in gradients.items():
+        whole = unclipped[name].double().numpy()
+        expected = clipping.clipped(name, whole, CLIP_NORM)
+        torch.testing.assert_close(gradient.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-7)
+        norms = [float(np.linalg.norm(part)) for part in clipping.variables(name, whole)]
+        is_clipped.append([norm > CLIP_NORM for norm in norms])
+    # Some are and some are not, also within one packed tensor.
+    assert {any(parts) for parts in is_clipped} == {True, False}
+    assert any(len(set(parts)) == 2 for parts in is_clipped)
+
+
+@each
+def test_clips_each_variable_as_ddp_on_one_rank_does(
+    name: str, clipped_on_one_rank: tuple[Losses, Tensors, Tensors], two_ranks: dict[str, Any]
+) -> None:
+    losses, gradients, _ = clipped_on_one_rank
+    told = two_ranks[name]["clipped"]
+    for key, gradient in first_gradient(told["first"]).items():
+        torch.testing.assert_close(gradient, gradients[key], rtol=1e-4, atol=1e-6)
+    assert relative(told["losses"], losses) < 1e-5
+    # What is logged is the norm of the whole gradient before clipping.
+    assert [norm for _, norm in told["losses"]] == pytest.approx([norm for _, norm in losses], rel=1e-4)
+    assert told["same again"]
 
 
 @each

@@ -167,6 +167,7 @@ OTHERS = {
     "data.translate": False,
     "data.validation_disturb": 0.0,
     "loss.density_floor": 1e-6,
+    "optimizer.clip_by": "variable",
 }
 FREE = {
     "data.path": "elsewhere",

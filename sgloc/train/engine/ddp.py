@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from sgloc.config import RunConfig
 from sgloc.nn.trainable import Trainable
 from sgloc.torch_versions import replicate
+from sgloc.train.engine.clipping import Piece, VariableClipping
 from sgloc.train.engine.protocol import meta
 
 
@@ -27,6 +28,7 @@ class DDPEngine:
             model.compile_steps()
         self.replica: nn.Module = model
         self.parameters = list(model.parameters())
+        self.clipping = VariableClipping(model, config.optimizer.clip_norm)
         self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, fused=True)
         for parameter in self.parameters:
             # As Adam's first step would make it: so a fresh and a resumed run hold the same names.
@@ -68,7 +70,15 @@ class DDPEngine:
 
     def update(self, learning_rate: float) -> None:
         """See `Engine.update`."""
-        torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_norm, self.norm)
+        if self.config.optimizer.clip_by == "variable":
+            pieces = [
+                Piece(number, 0, parameter.grad)
+                for number, parameter in enumerate(self.parameters)
+                if parameter.grad is not None
+            ]
+            self.clipping.scale(pieces, self.clipping.squares(pieces))
+        else:
+            torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_norm, self.norm)
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
         self.optimizer.step()

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.nn.trainable import Trainable
+from sgloc.train.engine.clipping import Piece, VariableClipping
 from sgloc.train.engine.deepspeed_options import Options, fill_in
 from sgloc.train.engine.protocol import meta
 
@@ -105,6 +106,8 @@ class DeepSpeedEngine:
             model.compile_steps()
         # Asked for later, when the weights are in parts.
         self.shapes = _layout(model)
+        by_variable = config.optimizer.clip_by == "variable"
+        self.clipping = VariableClipping(model, config.optimizer.clip_norm) if by_variable else None
         # DeepSpeed takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
         self.loss_factor = world_size / config.train.global_batch
         self.adam = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate, fused=True)
@@ -173,7 +176,30 @@ class DeepSpeedEngine:
         """See `Engine.update`."""
         for group in self.adam.param_groups:
             group["lr"] = learning_rate
+        if self.clipping is not None:
+            pieces = list(self._pieces())
+            squares = self.clipping.squares(pieces).to(self.device)
+            if self.stage > 0:
+                dist.all_reduce(squares)
+            self.clipping.scale(pieces, squares)
         self.engine.step()
+
+    def _pieces(self) -> Iterator[Piece]:
+        """What this rank has of the gradient, for DeepSpeed to take the step with."""
+        parameters = list(self.model.parameters())
+        if self.stage == 0:
+            yield from (Piece(number, 0, one.grad) for number, one in enumerate(parameters) if one.grad is not None)
+        elif self.stage == _WEIGHTS_IN_PARTS:
+            numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
+            for group, gradients in self.optimizer.averaged_gradients.items():
+                for parameter, gradient in zip(self.optimizer.fp16_groups[group], gradients, strict=True):
+                    yield Piece(numbers[id(parameter)], dist.get_rank() * gradient.numel(), gradient)
+        else:
+            for number, parameter in enumerate(parameters):
+                mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
+                if mapping is not None:
+                    gradient = mapping.get_lp_grad_fragment(parameter._index_in_param_group)  # type: ignore[attr-defined]
+                    yield Piece(number, mapping.lp_fragment_address.start, gradient)
 
     def discard(self) -> None:
         """See `Engine.discard`."""

@@ -82,7 +82,8 @@ def fill_in(chosen: Options, config: RunConfig, world_size: int) -> Options:
         "train_batch_size": share * world_size,
         "train_micro_batch_size_per_gpu": share,
         "gradient_accumulation_steps": 1,
-        "gradient_clipping": config.optimizer.clip_norm,
+        # Variables are clipped by the engine.
+        "gradient_clipping": config.optimizer.clip_norm if config.optimizer.clip_by == "whole" else 0.0,
         "zero_allow_untested_optimizer": True,
         # It would wait for the device at every step.
         "timers": {"throughput": {"enabled": False}},
