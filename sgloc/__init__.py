@@ -3,6 +3,9 @@
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
     from sgloc.evaluate.pretrained import Pretrained
 
 __version__ = "0.1.0"
@@ -33,3 +36,28 @@ def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
         said = " ".join(str(error).split())
         raise ConfigError(f"device {device!r} cannot be had here ({said}); give another, such as 'cpu'") from error
     return load_model(path, place, tell)
+
+
+def read_strokes(path: str) -> "list[list[npt.NDArray[np.float64]]]":
+    """Read the drawings of a file, as `sgloc reorganize` does; an SVG is one drawing.
+
+    A sentence on standard error says what was left out of the file, if anything was. The strokes are on the file's own
+    canvas: `sgloc.evaluate.reorganize.reorganize_strokes` takes them as they are, `sgloc.sketch.simplify.simplify`
+    brings them onto QuickDraw's.
+
+    Args:
+        path: path or URL of an .svg, .svgz, .ndjson or .json file.
+
+    Returns:
+        Of each drawing its strokes in the order in which they were drawn, float64 [n, 2] of absolute (x, y) each, y
+        downwards.
+
+    Raises:
+        DataError: if the file cannot be read, or holds no stroke.
+    """
+    import functools
+    import sys
+
+    from sgloc.sketch.reading import read_own
+
+    return [strokes for _, strokes in read_own(path, functools.partial(print, file=sys.stderr))]

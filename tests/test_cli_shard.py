@@ -1,5 +1,6 @@
 """`sgloc shard`: sources that are not what they claim to be, and what is said of a build."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ SOURCES: dict[str, tuple[bytes, str]] = {
     "cut.npz": (b"PK\x03\x04" + bytes(60), "cannot be read (BadZipFile"),
     "odd.ndjson": (
         b"not json\n{}\n",
-        "none of the 0 drawings taken is in the training split (rejected: 1 malformed_json, 1 missing_field)",
+        "all 2 drawings were rejected or skipped (rejected: 1 malformed_json, 1 missing_field); the first: ",
     ),
     "odd.ndjson.gz": (b"not gzip", "cannot be read (BadGzipFile"),
     "cat.txt": (b"x", "does not end in .ndjson"),
@@ -29,6 +30,25 @@ def test_a_source_that_is_not_what_it_claims_to_be(said: Said, name: str, tmp_pa
     sentence = said("shard", "--source", tmp_path / name, "--out", tmp_path / "out")
     assert message in sentence
     assert not (tmp_path / "out/manifest.json").exists()
+
+
+def test_where_all_is_rejected_it_is_said_why(said: Said, tmp_path: Path) -> None:
+    (tmp_path / "cat.ndjson").write_text('{"word": "cat"}\n7\n[]\nx\n')
+    words = ("shard", "--source", tmp_path / "cat.ndjson", "--out", tmp_path / "out", "--workers", "1")
+    rejects = tmp_path / "out" / "rejects.ndjson"
+    for _ in range(2):
+        sentence = said(*words)
+        assert "the first: cat.ndjson 1: missing_field, key_id, drawing; cat.ndjson 2: malformed_json, " in sentence
+        assert sentence.endswith(f"; {rejects} lists all")
+        assert [json.loads(line)["place"] for line in rejects.read_text().splitlines()] == ["1", "2", "3", "4"]
+        assert list((tmp_path / "out").iterdir()) == [rejects]
+    assert "'cat' is in the source; the first rejects: cat.ndjson 1: missing_field" in said(
+        *words, "--categories", "cat"
+    )
+    # What was refused does not stand in the way of what is not.
+    write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
+    main([str(word) for word in words])
+    assert rejects.read_bytes() == b""
 
 
 def test_sources_and_categories_that_are_not_there(said: Said, tiny_shards: str, tmp_path: Path) -> None:

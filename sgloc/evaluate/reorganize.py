@@ -1,6 +1,6 @@
 """`sgloc reorganize`: a user's own drawing, with every stroke where it belongs."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import fsspec.core
@@ -11,9 +11,9 @@ from sgloc.errors import DataError
 from sgloc.evaluate.placing import placed
 from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.sketches import Polylines, polylines_of_rows
-from sgloc.sketch.own import read_own, svg_in_place
 from sgloc.sketch.render import GalleryRow, write_gallery
 from sgloc.sketch.simplify import CANVAS_SIDE, simplify
+from sgloc.sketch.svg.write import svg_in_place
 
 PICTURE = "before-after.png"
 
@@ -70,31 +70,28 @@ def _canvas(strokes: Polylines) -> tuple[npt.NDArray[np.float64], float]:
     return corner, float((points.max(0) - corner).max()) / CANVAS_SIDE
 
 
-def reorganize_file(
+def reorganize_drawings(
     pretrained: Pretrained,
-    location: str,
+    named: Sequence[tuple[str, Polylines]],
     folder: str,
     *,
     temperature: float = 0.0,
     seed: int = 0,
-    say: Callable[[str], None],
 ) -> list[Reorganized]:
-    """Reorganize the drawings of a file, and write of each an SVG with its own strokes moved, <name>-moved.svg, and one
-    with the decoder's drawing, <name>-redrawn.svg; and a picture of all, before-after.png.
+    """Reorganize drawings, and write of each an SVG with its own strokes moved, <name>-moved.svg, and one with the
+    decoder's drawing, <name>-redrawn.svg; and a picture of all, before-after.png.
 
     Args:
         pretrained: the model.
-        location: path or URL, see `sgloc.sketch.own.read_own`.
+        named: drawings and their names, as `sgloc.sketch.reading.read_own` gives them.
         folder: folder or URL to write to.
         temperature: of METHOD 9; 0 is greedy.
         seed: of the sampling.
-        say: is told of what was left out of the file.
 
     Raises:
-        DataError: if the file cannot be read, or the folder cannot be written.
+        DataError: if the folder cannot be written.
     """
-    read = read_own(location, say)
-    names, drawings = [name for name, _ in read], [strokes for _, strokes in read]
+    names, drawings = [name for name, _ in named], [strokes for _, strokes in named]
     found = reorganize_strokes(pretrained, drawings, temperature=temperature, seed=seed)
     done = [Reorganized(*each) for each in zip(names, drawings, *zip(*found, strict=True), strict=True)]
     try:

@@ -15,8 +15,8 @@ import webdataset
 
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
-from sgloc.data.quickdraw.rejects import REASONS
 from sgloc.sketch.drawing import Drawing
+from sgloc.sketch.rejects import REASONS
 from tests.drawings import make_drawings, write_ndjson
 
 README = Path(__file__).parents[2] / "shards" / "README.md"

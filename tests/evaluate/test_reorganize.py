@@ -57,7 +57,9 @@ def test_the_files(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixtur
     path = tmp_path / f"house.{form}"
     if form == "svg":
         lines = "".join(f'<polyline points="{" ".join(f"{x},{y}" for x, y in stroke)}"/>' for stroke in STROKES)
-        path.write_text(f'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="300">{lines}</svg>')
+        path.write_text(
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="300" height="300" fill="none" stroke="black">{lines}</svg>'
+        )
     elif form == "json":
         path.write_text(json.dumps([stroke.tolist() for stroke in STROKES]))
     else:
@@ -82,7 +84,7 @@ def test_the_files(checkpoint: str, tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_mistakes(checkpoint: str, tmp_path: Path, said: Said) -> None:
     path = tmp_path / "a.json"
     path.write_text("[]")
-    assert "holds no stroke" in said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "out")
+    assert "empty drawing" in said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "out")
     path.write_text("[[[0, 0], [1, 1]]]")
     (tmp_path / "file").write_text("")
     text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "file" / "out")

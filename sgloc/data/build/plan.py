@@ -141,12 +141,12 @@ def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> 
     return [file for file in files if file.category in categories] if known.issuperset(categories) else files
 
 
-def refuse_missing_categories(missing: Iterable[str], known: set[str]) -> None:
-    """Raise a DataError that names the nearest known category, if any is missing."""
+def refuse_missing_categories(missing: Iterable[str], known: set[str], why: str = "") -> None:
+    """Raise a DataError that names the nearest known category, if any is missing, and ends in why it may be."""
     for name in sorted(missing):
         near = difflib.get_close_matches(name, sorted(known - {name}), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise DataError(f"no drawing of category {name!r} is in the source{hint}")
+        raise DataError(f"no drawing of category {name!r} is in the source{hint}{why}")
 
 
 def is_local(location: str) -> bool:

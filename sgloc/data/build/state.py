@@ -19,6 +19,8 @@ REJECTS_NAME = "rejects.ndjson"
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
 _PART_FILE = re.compile(r"\d{5,}\.(json|rejects|words)")
 _COPIED_BYTES = 2**20
+# How many rejects an error tells.
+_TOLD_REJECTS = 3
 
 
 def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Manifest | None:
@@ -138,26 +140,38 @@ def finish(folder: Folder, plan: Plan) -> Manifest | int:
 
 def _join(folder: Folder, plan: Plan, parts: list[Manifest]) -> Manifest:
     manifest = join_manifests(parts)
+    first_rejects = _write_rejects(folder, len(parts))
     try:
-        _check(folder, plan, manifest)
+        _check(folder, plan, manifest, first_rejects)
     except DataError:
-        # Going on with these parts would end no better.
+        # Going on with these parts would end no better. What was rejected stays, for the user to read.
         for shard in (shard for split in manifest.splits.values() for shard in split.shards):
             folder.remove(shard.path)
+        if not first_rejects:
+            folder.remove(REJECTS_NAME)
         _tidy(folder)
         raise
-    with folder.create(REJECTS_NAME) as rejects:
-        for number in range(len(parts)):
-            with folder.file_system.open(folder.path(part_file(number, "rejects")), "rb") as stream:
-                while content := stream.read(_COPIED_BYTES):
-                    rejects.write(content)
     folder.write(DIGEST_NAME, _digest(plan))
     folder.write(FILE_NAME, manifest.to_json().encode())
     _tidy(folder)
     return manifest
 
 
-def _check(folder: Folder, plan: Plan, manifest: Manifest) -> None:
+def _write_rejects(folder: Folder, num_parts: int) -> str:
+    """Join the parts' rejects into one file; what is to be said of the first."""
+    start = b""
+    with folder.create(REJECTS_NAME) as rejects:
+        for number in range(num_parts):
+            with folder.file_system.open(folder.path(part_file(number, "rejects")), "rb") as stream:
+                while content := stream.read(_COPIED_BYTES):
+                    rejects.write(content)
+                    start = start or content
+    first = [json.loads(line) for line in start.splitlines()[:_TOLD_REJECTS]]
+    told = [f"{one['source']} {one['place']}: {one['reason']}, {one['detail']}" for one in first]
+    return f"{'; '.join(told)}; {folder.path(REJECTS_NAME)} lists all" if told else ""
+
+
+def _check(folder: Folder, plan: Plan, manifest: Manifest, first_rejects: str) -> None:
     """Raise a DataError if the shards are not what was asked for, or nothing can be trained on them."""
     wanted = plan.options.categories
     if wanted is not None:
@@ -165,15 +179,17 @@ def _check(folder: Folder, plan: Plan, manifest: Manifest) -> None:
         words: set[str] = set()
         for number in range(len(plan.parts)):
             words.update(folder.read(part_file(number, "words")).decode().splitlines())
+        why = f"; the first rejects: {first_rejects}" if first_rejects else ""
         for name in sorted(missing & words):
-            raise DataError(f"no drawing of category {name!r} could be taken: all were rejected or skipped")
-        refuse_missing_categories(missing, words.union(plan.file_categories, manifest.categories))
+            raise DataError(f"no drawing of category {name!r} could be taken: all were rejected or skipped{why}")
+        refuse_missing_categories(missing, words.union(plan.file_categories, manifest.categories), why)
     if manifest.moments.count == 0:
         rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
-        raise DataError(
-            f"none of the {manifest.num_accepted} drawings taken is in the training split (rejected: {rejected}); "
-            "give more drawings"
-        )
+        what = f"all {manifest.num_read} drawings were rejected or skipped"
+        if manifest.num_accepted:
+            what = f"none of the {manifest.num_accepted} drawings taken is in the training split"
+        advice = f"the first: {first_rejects}" if first_rejects else "give more drawings"
+        raise DataError(f"{what} (rejected: {rejected}); {advice}")
     if manifest.scale == 0:
         raise DataError(
             "all offsets of the training drawings are equal, so they cannot be normalised; give real drawings"

@@ -5,10 +5,10 @@ from collections.abc import Iterator
 from typing import NamedTuple
 
 from sgloc.data.quickdraw.files import open_unpacked, reading
-from sgloc.data.quickdraw.rejects import UnfitError
 from sgloc.data.quickdraw.rows import Pending
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
+from sgloc.sketch.rejects import UnfitError
 
 # key_id, country, recognized, timestamp, number of strokes.
 _HEADER = struct.Struct("<Q2sbIH")

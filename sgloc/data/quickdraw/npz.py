@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc.data.quickdraw.files import MAX_COMPRESSION_RATIO, reading
-from sgloc.data.quickdraw.rejects import UnfitError
 from sgloc.data.safe_pickle import load_object_array
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Int16Array, Reject
+from sgloc.sketch.rejects import UnfitError
 
 SPLITS = ("train", "valid", "test")
 MAX_MEMBER_BYTES = 2 * 2**30

@@ -4,8 +4,8 @@ import itertools
 
 import numpy as np
 
-from sgloc.data.quickdraw.rejects import UnfitError
 from sgloc.sketch.drawing import Drawing, Reject
+from sgloc.sketch.rejects import UnfitError
 
 # Where an array operation costs less for each point than Python does; what keeps one drawing keeps all of its array.
 _MOST_POINTS = 2**13

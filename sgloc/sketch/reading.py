@@ -1,0 +1,136 @@
+"""Reads the drawings of a user's own file: SVG, ndjson or JSON."""
+
+import gzip
+import io
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+
+from sgloc.errors import DataError
+from sgloc.sketch.records import Columns, decoded, parse_columns, parse_points, read_records, refuse_non_numbers
+from sgloc.sketch.rejects import UnfitError
+from sgloc.sketch.svg.reader import MOST_POINTS, read_svg
+from sgloc.sketch.svg.tree import UnreadableError
+
+Polylines = list[npt.NDArray[np.float64]]
+
+_MOST_BYTES = 20 * 2**20
+_MOST_DRAWINGS = 100_000
+# The longest drawing, measured along its strokes and in its larger side; simplifying takes the square of it.
+_MOST_LENGTH = 1000
+_FORMS = "an .svg, .svgz, .ndjson or .json file"
+_GZIP = b"\x1f\x8b"
+_SHAPE = 'give {"drawing": [[xs, ys], ...]}, or a list of strokes, each a list of points [x, y]'
+
+
+def read_own(location: str, say: Callable[[str], None]) -> list[tuple[str, Polylines]]:
+    """The drawings of a file, each with a name and its strokes: float64 [n, 2] of absolute (x, y), y downwards.
+
+    An SVG is one drawing, its strokes as `sgloc.sketch.svg.reader.read_svg` finds them. An .ndjson file has a drawing
+    a line, or all in one array: objects as QuickDraw has them, {"drawing": [[xs, ys], ...]}, of which nothing but the
+    drawing is needed, or lists of strokes, each a list of points [x, y]. A .json file is one such object or list, or an
+    array of such objects. All may be packed by gzip.
+
+    Args:
+        location: path or URL.
+        say: called with one sentence about what was left out of the file, if anything was.
+
+    Raises:
+        DataError: if it cannot be read, is none of these, or is larger than any drawing; it says where.
+    """
+    name = PurePosixPath(location)
+    stem, suffix = name.stem, name.suffix.lower()
+    if suffix == ".gz":
+        stem, suffix = PurePosixPath(stem).stem, PurePosixPath(stem).suffix.lower()
+    if suffix not in (".svg", ".svgz", ".ndjson", ".json"):
+        raise DataError(f"{location} is no drawing that can be read; give {_FORMS}")
+    content = _read(location)
+    if suffix in (".svg", ".svgz"):
+        try:
+            strokes, notes = read_svg(content)
+        except UnreadableError as error:
+            raise DataError(f"{location} {error}") from error
+        if notes:
+            say(f"of {location}, {'; '.join(notes)}")
+        return [(stem, _checked(strokes, location))]
+    drawings = list(_read_json(content, location, is_whole=suffix == ".json"))
+    if len(drawings) == 1:
+        return [(stem, drawings[0])]
+    return [(f"{stem}-{number:04d}", drawing) for number, drawing in enumerate(drawings, start=1)]
+
+
+def _read(location: str) -> bytes:
+    """A file's content, unpacked."""
+    try:
+        with fsspec.open(location, "rb") as file:
+            content: bytes = file.read(_MOST_BYTES + 1)
+        if content.startswith(_GZIP):
+            content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES + 1)
+    except (OSError, ValueError, ImportError, EOFError, zlib.error) as error:
+        raise DataError(f"{location} cannot be read ({error}); give {_FORMS}") from error
+    if len(content) > _MOST_BYTES:
+        raise DataError(f"{location} has more than {_MOST_BYTES:,} bytes; give a smaller drawing")
+    return content
+
+
+def _read_json(content: bytes, location: str, *, is_whole: bool) -> Iterator[Polylines]:
+    """The drawings of JSON; of a file that is one value as a whole, or of one a line."""
+    try:
+        text = decoded(io.BufferedReader(io.BytesIO(content))).read()
+    except UnicodeDecodeError as error:
+        raise DataError(f"{location} is not text ({error}); give {_FORMS}") from error
+    if not text.strip():
+        raise DataError(f"{location} is empty; give {_FORMS}")
+    # Without its line ends, what is one value as a whole is one line.
+    text = text.replace(b"\n", b" ").replace(b"\r", b" ") if is_whole else text
+    num_read = 0
+    for number, record in enumerate(read_records(io.BufferedReader(io.BytesIO(text))), start=1):
+        if isinstance(record, UnfitError) and record.reason == "blank_line":
+            continue
+        num_read += 1
+        if num_read > _MOST_DRAWINGS:
+            raise DataError(f"{location} has more than {_MOST_DRAWINGS:,} drawings; give fewer")
+        where = location if is_whole and number == 1 else f"drawing {number} of {location}"
+        yield _parse(record, where)
+
+
+def _parse(record: Any, where: str) -> Polylines:
+    """The strokes of what stands in a line or entry."""
+    try:
+        if isinstance(record, UnfitError):
+            raise record
+        if isinstance(record, dict):
+            if "drawing" not in record:
+                raise UnfitError("missing_field", "no drawing")
+            columns = parse_columns(record["drawing"])
+        else:
+            columns = parse_points(record)
+        refuse_non_numbers(columns.xs, columns.ys)
+    except UnfitError as error:
+        reason = error.reason.replace("_", " ")
+        raise DataError(f"{where} cannot be read as a drawing ({reason}: {error.detail}); {_SHAPE}") from error
+    if len(columns.xs) > MOST_POINTS:
+        raise DataError(f"{where} has more than {MOST_POINTS:,} points; simplify it first")
+    return _checked(_strokes_of(columns), where)
+
+
+def _strokes_of(columns: Columns) -> Polylines:
+    points = np.array([columns.xs, columns.ys], dtype=np.float64).T
+    return np.split(points, np.cumsum(columns.lengths)[:-1])
+
+
+def _checked(strokes: Polylines, where: str) -> Polylines:
+    """Strokes, if they are of numbers and no longer than any drawing."""
+    for number, stroke in enumerate(strokes, start=1):
+        if not (np.abs(stroke) < 1e9).all():
+            raise DataError(f"stroke {number} of {where} has a coordinate that is not finite or beyond 1e9")
+    side = float(np.ptp(np.concatenate(strokes), axis=0).max())
+    length = sum(float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in strokes)
+    if length > _MOST_LENGTH * side:
+        raise DataError(f"{where} is more than {_MOST_LENGTH:,} times as long as it is large; simplify it first")
+    return strokes

@@ -1,0 +1,158 @@
+"""Brush strokes: long thin fills, as pressure-sensitive pens leave them, and the lines along their middles.
+
+A pen that draws a filled outline goes along one side of the stroke and back along the other. From a place in the middle
+two points walk outwards, one on each side, in step with each other, until they meet at the tip; and likewise to the
+other end. Half way between the two lies the centre line. So strokes that cross themselves are followed, since it is the
+outline that is walked and not the area.
+"""
+
+import numpy as np
+import numpy.typing as npt
+
+Polyline = npt.NDArray[np.float64]
+
+# A centre line is at least so many times as long as it is wide.
+_SLENDER = 4.0
+# The same, estimated from area and perimeter: a rectangle of sides 1 and 4 has 6.25, a square 4, a disc 3.1.
+_MAYBE_SLENDER = 5.5
+# The widest place of a stroke, in its mean widths.
+_MOST_WIDTH = 3.5
+# The gap of an outline that counts as closed, as a share of its larger side.
+_CLOSED = 1e-3
+_FEWEST_PLACES, _MOST_PLACES = 48, 768
+
+
+def centre_lines(outlines: list[Polyline]) -> list[Polyline] | None:
+    """The centre lines of a filled shape, if it is long and thin.
+
+    Args:
+        outlines: its polygons, [n, 2] each; an open one, whose last point is not its first, was not drawn by a pen.
+
+    Returns:
+        One line [m, 2] for each outline, or one for a ring of two; None where any part of the shape is not thin.
+    """
+    outlines = [outline for outline in outlines if np.ptp(outline, axis=0).any()]
+    if any(np.abs(outline[0] - outline[-1]).max() > _CLOSED * np.ptp(outline, axis=0).max() for outline in outlines):
+        return None
+    if len(outlines) == 2:
+        ring = _ring_line(*sorted(outlines, key=lambda outline: -abs(signed_area(outline))))
+        if ring is not None:
+            return [ring]
+    lines = []
+    for outline in outlines:
+        line = _pen_line(outline)
+        if line is None:
+            return None
+        lines.append(line)
+    return lines or None
+
+
+def signed_area(polygon: Polyline) -> float:
+    """The area that a polygon goes round, what it goes round twice counted twice; negative if anticlockwise."""
+    x, y = (polygon - polygon[0]).T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _resampled(polygon: Polyline, count: int) -> Polyline:
+    """A number of points at equal distances along a closed polygon."""
+    closed = np.concatenate([polygon, polygon[:1]])
+    places = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
+    wanted = np.arange(count) / count * places[-1]
+    return np.stack([np.interp(wanted, places, column) for column in closed.T], axis=1)
+
+
+def _pen_line(outline: Polyline) -> Polyline | None:
+    """The centre line of one outline; None where it is not long and thin."""
+    perimeter = float(np.hypot(*np.diff(outline, axis=0, append=outline[:1]).T).sum())
+    area = abs(signed_area(outline))
+    if area == 0 or perimeter**2 / (4 * area) < _MAYBE_SLENDER:
+        return None
+    count = int(np.clip(4 * perimeter**2 / (4 * area), _FEWEST_PLACES, _MOST_PLACES))
+    points = _resampled(outline, count)
+    left, right = _walk(points, *_first_pair(points))
+    return _checked((points[left] + points[right]) / 2, np.hypot(*(points[left] - points[right]).T), area)
+
+
+def _first_pair(points: Polyline) -> tuple[int, int]:
+    """Two points opposite each other, in the middle of a stroke of points at equal distances along its outline."""
+    count = len(points)
+    index = np.arange(count)
+    # Opposite points add up to nearly the same number everywhere; which is told by the mean distance between them.
+    partner = (index[:, None] - index[None, :]) % count
+    distances = np.hypot(*(points[None, :] - points[partner]).transpose(2, 0, 1))
+    total = int(distances.mean(1).argmin())
+    # The two ends are at half the sum, and half way round from there; between them lies the middle.
+    middle = total // 2 + count // 4
+    near = np.arange(middle - count // 16, middle + count // 16 + 1)
+    window = np.arange(-(count // 8), count // 8 + 1)
+    others = (total - near)[:, None] + window[None, :]
+    gaps = np.hypot(*(points[near % count][:, None] - points[others % count]).transpose(2, 0, 1))
+    row, column = np.unravel_index(int(gaps.argmin()), gaps.shape)
+    return int(near[row]), int(others[row, column])
+
+
+def _walk(points: Polyline, left: int, right: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Pairs of opposite points from one end of a stroke to the other, found from a pair in its middle.
+
+    Args:
+        points: of the outline, at equal distances.
+        left: index of a point.
+        right: index of the one opposite.
+    """
+    count = len(points)
+    xs, ys = points.T.tolist()
+    right += (left - right) // count * count
+    # Now left - count < right <= left: from right up to left lies one end, from left up to right + count the other.
+    ends = []
+    for first, second, step in ((left, right + count, 1), (left, right, -1)):
+        pairs: list[tuple[int, int]] = []
+        while abs(second - first) > 1:
+            ahead, behind = (first + step) % count, (second - step) % count
+            here, there = first % count, second % count
+            one = (xs[ahead] - xs[there]) ** 2 + (ys[ahead] - ys[there]) ** 2
+            other = (xs[here] - xs[behind]) ** 2 + (ys[here] - ys[behind]) ** 2
+            first, second = (first + step, second) if one <= other else (first, second - step)
+            pairs.append((first, second))
+        ends.append(pairs)
+    found = np.array(ends[1][::-1] + [(left, right)] + ends[0], dtype=np.int64) % count
+    return found[:, 0], found[:, 1]
+
+
+def _checked(middles: Polyline, widths: npt.NDArray[np.float64], area: float) -> Polyline | None:
+    """A centre line, if the stroke is slender everywhere and it fills the area that it should."""
+    steps = np.hypot(*np.diff(middles, axis=0).T)
+    length = float(steps.sum())
+    if length == 0:
+        return None
+    covered = float((steps * (widths[1:] + widths[:-1]) / 2).sum())
+    width = covered / length
+    is_slender = length >= _SLENDER * width and widths.max() <= _MOST_WIDTH * width
+    return middles if is_slender and 0.6 < area / covered < 1.4 else None
+
+
+def _ring_line(outer: Polyline, inner: Polyline) -> Polyline | None:
+    """The closed centre line between two outlines, if they are a thin ring."""
+    area, hole = abs(signed_area(outer)), abs(signed_area(inner))
+    low, high = outer.min(0), outer.max(0)
+    if hole == 0 or not ((inner >= low).all() and (inner <= high).all()):
+        return None
+    if (signed_area(outer) > 0) != (signed_area(inner) > 0):
+        inner = inner[::-1]
+    count = 256
+    outside, inside = _resampled(outer, count), _resampled(inner, count)
+    start = int(np.hypot(*(inside - outside[0]).T).argmin())
+    inside = np.roll(inside, -start, axis=0)
+    one, other = 0, 0
+    pairs = [(0, 0)]
+    while one < count or other < count:
+        gaps = [
+            np.inf
+            if first > count or second > count
+            else float(np.hypot(*(outside[first % count] - inside[second % count])))
+            for first, second in ((one + 1, other), (one, other + 1))
+        ]
+        one, other = (one + 1, other) if gaps[0] <= gaps[1] else (one, other + 1)
+        pairs.append((one, other))
+    left, right = np.array(pairs).T % count
+    middles = (outside[left] + inside[right]) / 2
+    return _checked(middles, np.hypot(*(outside[left] - inside[right]).T), area - hole)
