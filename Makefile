@@ -2,8 +2,9 @@
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
+CONSTRAINTS ?= constraints.txt
 
-.PHONY: quickstart test fuzz system-packages format clean
+.PHONY: quickstart test fuzz test-versions system-packages format clean
 
 # The main job on the built-in synthetic sample: about ten minutes on two cores, installing included.
 quickstart: $(VENV)/installed
@@ -24,6 +25,26 @@ fuzz: $(VENV)/installed-dev
 	@echo 'seed $(SEED); for the same examples again: make fuzz SEED=$(SEED)'
 	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 -m 'hypothesis or fuzz' --timeout 3600 \
 		--hypothesis-profile fresh --hypothesis-seed $(SEED)
+
+# The tests with other versions of Python, torch, Triton and numpy. Each file in tests/versions names a set, whose environment of
+# 6 to 7 GB, because torch comes built for CUDA, is made in .versions. `make test-torch-2.9` takes one set alone.
+VERSIONS := $(patsubst tests/versions/%.txt,%,$(wildcard tests/versions/*.txt))
+
+test-versions: $(VERSIONS:%=test-%)
+
+$(VERSIONS:%=test-%): test-%: .versions/%.txt system-packages
+	@wanted=$$(sed -n '1s/^# Python //p' tests/versions/$*.txt); \
+	for python in python$$wanted $$HOME/.pyenv/versions/$$wanted.*/bin/python; do \
+		if $$python --version >/dev/null 2>&1; then break; fi; python=; \
+	done; \
+	if [ -z "$$python" ]; then echo "$*: Python $$wanted is not installed" >&2; exit 1; fi; \
+	$(MAKE) .versions/$*/installed-dev VENV=.versions/$* PYTHON=$$python CONSTRAINTS=$<
+	.versions/$*/bin/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+
+# The first pin of a package counts.
+.versions/%.txt: tests/versions/%.txt constraints.txt
+	mkdir -p .versions
+	awk -F== '!seen[$$1]++' $^ > $@
 
 # What the tests start for themselves, a web server, a browser and Slurm, from Debian or Ubuntu where one is root or becomes root
 # without a password. The services are of no use to the tests and are not left running.
@@ -46,15 +67,15 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff check --fix .
 
 # torch first and pinned by the constraints: left to itself, pip would take gigabytes of CUDA on a machine without a GPU.
-$(VENV)/installed: setup.cfg pyproject.toml constraints.txt
+$(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt torch
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable .
 	touch $@
 
 $(VENV)/installed-dev: $(VENV)/installed
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) --editable '.[dev]'
 	touch $@
 
 clean:
-	rm -rf $(VENV) runs shards/sample shards/sample-npz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) .versions runs shards/sample shards/sample-npz .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
