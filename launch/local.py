@@ -149,7 +149,7 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     # Ranks share the machine's cores; without this each would take them all.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_processes)))
     # Else ranks that are started again find what the ones before left in the store (gloo, torch 2.13).
-    os.environ["TORCH_DISABLE_SHARE_RDZV_TCP_STORE"] = "1"
+    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     here = options.rendezvous.startswith(("localhost:", "127."))
     # Then ranks are started again from here: torchrun does not tell a mistake from a failure.
     is_alone = options.max_nodes == 1

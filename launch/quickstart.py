@@ -36,7 +36,7 @@ def sgloc(*words: str, processes: int = 1) -> None:
     launcher = ["torchrun", "--standalone", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
     print(f"\n$ {' '.join([*launcher, 'sgloc', *words])}", flush=True)
     module = ["torch.distributed.run", *launcher[1:]] if launcher else []
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"} if launcher else None
+    environment = {"OMP_NUM_THREADS": "1", **os.environ} if launcher else None
     done = subprocess.run([sys.executable, "-m", *module, "sgloc", *words], env=environment, check=False)
     if done.returncode:
         sys.exit(done.returncode)

@@ -186,7 +186,7 @@ def _parameters(options: argparse.Namespace) -> dict[str, Any]:
         "slurm_signal_delay_s": _WARNING_SECONDS,
         # Of the job's processors, srun takes one a task unless told. A rank that fails takes all along.
         "slurm_srun_args": [f"--cpus-per-task={options.cpus_per_process}", "--kill-on-bad-exit=1"],
-        "slurm_setup": [f"export OMP_NUM_THREADS={options.cpus_per_process}"],
+        "slurm_setup": [f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{options.cpus_per_process}}}"],
         "slurm_additional_parameters": additional,
     }
     if options.gpus_per_node:

@@ -312,18 +312,19 @@ class TrainConfig:
 class LogConfig:
     """Where metrics go besides metrics.jsonl in the run's folder. Whatever fails there, training goes on."""
 
-    wandb: Literal["disabled", "offline", "online"] = "disabled"
-    """Weights & Biases, from rank 0; the key comes from `wandb login` or WANDB_API_KEY. A resumed run continues its
-    curves. offline, and online where it cannot be reached, writes into the run's folder, and the end of the run says
-    which `wandb sync` uploads that from a machine with network."""
-    wandb_project: str = "sketchgloc"
-    """Weights & Biases project."""
+    wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
+    """Weights & Biases, from rank 0; auto: as WANDB_MODE and WANDB_DISABLED say, else disabled. The key comes from
+    `wandb login` or WANDB_API_KEY. A resumed run continues its curves. offline, and online where it cannot be reached,
+    writes into the run's folder, and the end of the run says which `wandb sync` uploads that from a machine with
+    network."""
+    wandb_project: str = ""
+    """Weights & Biases project; empty: as WANDB_PROJECT says, else sketchgloc."""
     wandb_entity: str = ""
-    """Weights & Biases user or team; empty: your default."""
+    """Weights & Biases user or team; empty: as WANDB_ENTITY says, else your default."""
     wandb_group: str = ""
-    """Weights & Biases group of runs; empty: none."""
+    """Weights & Biases group of runs; empty: as WANDB_RUN_GROUP says, else none."""
     wandb_name: str = ""
-    """Name of the run at Weights & Biases; empty: one is made up there."""
+    """Name of the run at Weights & Biases; empty: as WANDB_NAME says, else one is made up there."""
     wandb_timeout: float = 60.0
     """Seconds that Weights & Biases may take to answer at the start, while training goes on, and to upload the rest at
     the end, while the run waits."""
@@ -334,7 +335,6 @@ class LogConfig:
     Weights & Biases or TensorBoard is on, and in gallery/ of the run's folder; 0: none."""
 
     def __post_init__(self) -> None:
-        require(bool(self.wandb_project), "log.wandb_project", "a name", repr(self.wandb_project))
         require(self.wandb_timeout >= 1, "log.wandb_timeout", "at least 1", self.wandb_timeout)
         # Rank 0 draws them while the others wait.
         require(0 <= self.gallery <= 256, "log.gallery", "from 0 to 256", self.gallery)

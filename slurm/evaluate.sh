@@ -46,5 +46,5 @@ fi
 command -v sgloc >/dev/null || fail "there is no sgloc: $SLURM_SUBMIT_DIR has no .venv, and no environment with sgloc is active; submit from where it is"
 
 echo "job $SLURM_JOB_ID on $(hostname), start ${SLURM_RESTART_COUNT:-0}" >&2
-export OMP_NUM_THREADS=$SLURM_CPUS_PER_TASK
+export OMP_NUM_THREADS=${OMP_NUM_THREADS:-$SLURM_CPUS_PER_TASK}
 exec srun --cpus-per-task="$SLURM_CPUS_PER_TASK" --kill-on-bad-exit=1 sgloc "$command" "$@"

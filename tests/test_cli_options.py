@@ -213,3 +213,58 @@ def test_dashes_in_names_of_options_are_as_good_as_underscores(
     with pytest.raises(SystemExit):
         main(["shard", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--recognised-only"])
     assert "did you mean --recognized_only?" in capsys.readouterr().err
+
+
+def test_paths_are_expanded_as_a_shell_does(
+    configured: Configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("SCRATCH", "/scratch")
+    (tmp_path / "c.yaml").write_text(
+        "train: {run_dir: $HOME/runs, deepspeed: ~/zero.json}\ndata: {path: '${SCRATCH}/shards', cache: ~}"
+    )
+    words = ("--config", tmp_path / "c.yaml", "--resume", "$SCRATCH/old", "--data.cache=~/cache")
+    config, resume = configured(*words)
+    assert (config.train.run_dir, config.train.deepspeed) == ("/home/me/runs", "/home/me/zero.json")
+    assert (config.data.path, config.data.cache, resume) == ("/scratch/shards", "/home/me/cache", "/scratch/old")
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("train --data.path s --train.run_dir $NOWHERE/x", "train.run_dir is '$NOWHERE/x', but the environment has no"),
+        (
+            "train --data.path s --train.run_dir ~nobody-at-all/x",
+            "train.run_dir is '~nobody-at-all/x', but there is no",
+        ),
+        ("train --data.path s --log.wandb_group=null", "log.wandb_group is 'null', which stands for nothing; leave"),
+        ("train --data.path null", "data.path is 'null', which stands for nothing"),
+        ("train-classifier --data s --train.run_dir ${NOWHERE}", "the environment has no variable NOWHERE"),
+        ("shard --source a $NOWHERE/b --out c", "source is '$NOWHERE/b', but the environment has no variable NOWHERE"),
+        ("shard --source a --out c --licence null", "licence is 'null', which stands for nothing"),
+        ("shards verify $NOWHERE", "folder is '$NOWHERE', but"),
+        ("shards merge a $NOWHERE --out b", "folders is '$NOWHERE', but"),
+        ("report $NOWHERE", "run is '$NOWHERE', but"),
+        ("checkpoint export $NOWHERE --out b", "path is '$NOWHERE', but"),
+        ("evaluate --checkpoint a --data b --out c --classifier $NOWHERE", "classifier is '$NOWHERE', but"),
+        ("reorganize $NOWHERE --checkpoint a --out b", "drawing is '$NOWHERE', but"),
+        ("doctor --run_dir $NOWHERE", "run_dir is '$NOWHERE', but"),
+        ("bench stream --remote $NOWHERE", "remote is '$NOWHERE', but"),
+    ],
+)
+def test_what_cannot_be_expanded_is_refused(
+    line: str, message: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("NOWHERE", raising=False)
+    with pytest.raises(SystemExit) as stop:
+        main(line.split())
+    assert stop.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_path_that_is_there_needs_no_variable(
+    configured: Configured, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "$HOME").mkdir()
+    assert configured("--data.path", "$HOME")[0].data.path == "$HOME"

@@ -6,12 +6,13 @@ import os
 import re
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
 import jsonargparse
 
 from sgloc.faults import MISTAKE
-from sgloc.masking import mask
+from sgloc.masking import is_masked, mask
 from sgloc.program import tell
 
 if TYPE_CHECKING:
@@ -118,9 +119,75 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
         # In a file, the parser lets null stand for any value, and anything for a section.
         if default is not None and options.get(name) is None:
             fail(parser.prog, f"{name} has no value, or its section is not one; give it, or leave it out altogether")
+    _complete_words(parser, options)
     for name in locations:
         check_location(parser, name, options[name])
     return options
+
+
+# The last part of the name of every option that holds a path or URL, or several.
+_PATHS = frozenset(
+    {
+        "cache",
+        "checkpoint",
+        "classifier",
+        "config",
+        "data",
+        "deepspeed",
+        "downloads",
+        "drawing",
+        "evaluated",
+        "folder",
+        "folders",
+        "init_from",
+        "mirror",
+        "out",
+        "path",
+        "plot",
+        "remote",
+        "resume",
+        "run",
+        "run_dir",
+        "source",
+    }
+)
+_NOTHING = ("null", "None")
+
+
+def _complete_words(parser: "ArgumentParser", options: "Namespace") -> None:
+    """Expand ~ and the environment's variables in paths, as a shell does outside a file; refuse `null` for a word."""
+    for action in parser._actions:
+        value = options.get(action.dest)
+        words = value if isinstance(value, list) else [value]
+        if not words or not all(isinstance(word, str) for word in words) or action.choices:
+            continue
+        for word in words:
+            if word in _NOTHING:
+                fail(
+                    parser.prog,
+                    f"{action.dest} is {word!r}, which stands for nothing; leave the option out, or give an empty word",
+                )
+        if action.dest.rpartition(".")[2] in _PATHS:
+            expanded = [_expand(parser, action.dest, word) for word in words]
+            options[action.dest] = expanded if isinstance(value, list) else expanded[0]
+
+
+def _expand(parser: "ArgumentParser", name: str, location: str) -> str:
+    if not ("$" in location or location.startswith("~")) or Path(location).exists():
+        return location
+    try:
+        # Only a local path may begin so; a URL must stay as it is.
+        home = str(Path(location).expanduser()) if location.startswith("~") else location
+    except RuntimeError:
+        fail(parser.prog, f"{name} is {location!r}, but there is no such user; give the path itself")
+    expanded = os.path.expandvars(home)
+    unknown = re.search(r"\$(\w+|\{[^}]*\})", expanded)
+    if unknown is not None:
+        variable = unknown[1].strip("{}")
+        fail(
+            parser.prog, f"{name} is {location!r}, but the environment has no variable {variable}; give the path itself"
+        )
+    return expanded
 
 
 def _refuse_sections(parser: "ArgumentParser", words: list[str]) -> None:
@@ -148,6 +215,10 @@ def check_location(parser: "ArgumentParser", name: str, location: str) -> None:
 
     if not location:
         fail(parser.prog, f"{name} is not set; give a folder or URL")
+    if "\0" in location:
+        fail(parser.prog, f"{name} is {location!r}, but no path has such a character; give another")
+    if is_masked(location):
+        fail(parser.prog, f"{name} is {location!r}, of which the secret was not kept; give the whole URL again")
     try:
         fsspec.core.url_to_fs(location)
     except (ValueError, ImportError) as error:

@@ -20,7 +20,7 @@ from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.feed import read_options
 from sgloc.train.lock import only_writer
-from sgloc.train.loggers.open import close_loggers, open_loggers
+from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell
 from sgloc.train.resume import checkpoints_to_resume, resume_from
@@ -83,6 +83,8 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         stack.enter_context(stop.listening())
         manifest = dist.on_each_rank(lambda: _load_data(config, placement))
         refuse_other_ranks(config, manifest, versions())
+        log = dist.on_rank_0(lambda: with_environment(config.log, os.environ))
+        config = dataclasses.replace(config, log=log)
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
         dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, tell))
         claim = dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))

@@ -1,5 +1,6 @@
 """Weights & Biases, through its own files: what a run leaves there, and that a run outlives it."""
 
+import dataclasses
 import json
 import os
 import shlex
@@ -15,12 +16,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 import sgloc
 from sgloc.config import Config, DataConfig, LogConfig
+from sgloc.errors import ConfigError
 from sgloc.train.loggers import wandb as sgloc_wandb
 from sgloc.train.loggers.guarded import Guarded
+from sgloc.train.loggers.open import with_environment
 from sgloc.train.loggers.wandb import WeightsAndBiases
 from sgloc.train.loop import train
 from tests.train.test_loop import make_config, records
@@ -90,6 +94,48 @@ def _with_a_key(monkeypatch: pytest.MonkeyPatch, tmp_path_factory: pytest.TempPa
     netrc.chmod(0o600)
     monkeypatch.setenv("NETRC", str(netrc))
     monkeypatch.setenv("WANDB_API_KEY", FAKE_KEY)
+
+
+@pytest.mark.parametrize(
+    ("given", "environment", "mode", "project"),
+    [
+        pytest.param({}, {}, "disabled", "sketchgloc", id="nothing"),
+        pytest.param({}, {"WANDB_MODE": "offline", "WANDB_PROJECT": "mine"}, "offline", "mine", id="variables"),
+        pytest.param({}, {"WANDB_MODE": "dryrun"}, "offline", "sketchgloc", id="old word"),
+        pytest.param({}, {"WANDB_MODE": "online", "WANDB_DISABLED": "true"}, "disabled", "sketchgloc", id="disabled"),
+        pytest.param(
+            {"wandb": "online", "wandb_project": "given"},
+            {"WANDB_MODE": "disabled", "WANDB_PROJECT": "mine"},
+            "online",
+            "given",
+            id="options",
+        ),
+    ],
+)
+def test_an_option_that_is_not_given_beats_no_variable(
+    given: dict[str, Any], environment: dict[str, str], mode: str, project: str
+) -> None:
+    log = with_environment(LogConfig(**given), {**environment, "WANDB_ENTITY": "team", "WANDB_NAME": "one"})
+    assert (log.wandb, log.wandb_project) == (mode, project)
+    assert (log.wandb_entity, log.wandb_name, log.wandb_group) == ("team", "one", "")
+    with pytest.raises(ConfigError, match="WANDB_MODE is 'sometimes', which is none of disabled, offline, dryrun, on"):
+        with_environment(LogConfig(), {"WANDB_MODE": "sometimes"})
+
+
+def test_a_run_is_logged_as_the_environment_says(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    variables = {"MODE": "offline", "PROJECT": "mine", "RUN_GROUP": "group", "DIR": str(tmp_path), "RUN_ID": "abc"}
+    for name, value in variables.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    run_dir = tmp_path / "run"
+    config = make_config(sample_shards, run_dir)
+    train(dataclasses.replace(config, train=dataclasses.replace(config.train, num_steps=1)), "auto")
+    (folder,) = offline_runs(tmp_path)
+    run = next(entry.run for entry in read_offline_run(folder) if entry.HasField("run"))
+    assert (run.run_id, run.project, run.run_group) == ("abc", "mine", "group")
+    log = yaml.safe_load((run_dir / "config.yaml").read_text())["log"]
+    assert (log["wandb"], log["wandb_project"], log["wandb_group"]) == ("offline", "mine", "group")
 
 
 def test_a_resumed_run_continues_its_curves(

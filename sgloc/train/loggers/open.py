@@ -1,11 +1,16 @@
 """The loggers that a configuration asks for."""
 
+import dataclasses
+import os
 import secrets
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any, Literal
 
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
-from sgloc.config import RunConfig
+from sgloc.config import LogConfig, RunConfig
 from sgloc.errors import ConfigError
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.jsonl import JSONLines
@@ -15,10 +20,47 @@ from sgloc.train.loggers.tensorboard import TensorBoard
 from sgloc.train.loggers.terminal import Terminal
 from sgloc.train.loggers.wandb import WeightsAndBiases
 
+# What W&B itself reads where an option is not given.
+_VARIABLES = {
+    "wandb_project": "WANDB_PROJECT",
+    "wandb_entity": "WANDB_ENTITY",
+    "wandb_group": "WANDB_RUN_GROUP",
+    "wandb_name": "WANDB_NAME",
+}
+_MODES: Mapping[str, Literal["disabled", "offline", "online"]] = MappingProxyType(
+    {"disabled": "disabled", "offline": "offline", "dryrun": "offline", "online": "online", "run": "online"}
+)
+_PROJECT = "sketchgloc"
+
+
+def with_environment(log: LogConfig, environment: Mapping[str, str]) -> LogConfig:
+    """Options of logging in which what was not given is what the user's environment says.
+
+    Raises:
+        ConfigError: if the environment says what cannot be.
+    """
+    names = {name: getattr(log, name) or environment.get(variable, "") for name, variable in _VARIABLES.items()}
+    mode = log.wandb if log.wandb != "auto" else _mode(environment)
+    found: dict[str, Any] = {**names, "wandb_project": names["wandb_project"] or _PROJECT, "wandb": mode}
+    return dataclasses.replace(log, **found)
+
+
+def _mode(environment: Mapping[str, str]) -> Literal["disabled", "offline", "online"]:
+    if environment.get("WANDB_DISABLED", "").lower() in ("1", "true", "t", "yes", "y"):
+        return "disabled"
+    wanted = environment.get("WANDB_MODE") or "disabled"
+    if wanted not in _MODES:
+        raise ConfigError(f"WANDB_MODE is {wanted!r}, which is none of {', '.join(_MODES)}; set it, or give log.wandb")
+    return _MODES[wanted]
+
+
+def _uses_wandb(log: LogConfig) -> bool:
+    return log.wandb in ("offline", "online")
+
 
 def shows_galleries(config: RunConfig) -> bool:
     """Whether there is anything that galleries are drawn for."""
-    return config.log.gallery > 0 and (config.log.tensorboard or config.log.wandb != "disabled")
+    return config.log.gallery > 0 and (config.log.tensorboard or _uses_wandb(config.log))
 
 
 def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wandb_id: str | None) -> str | None:
@@ -44,8 +86,8 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
             f"TensorBoard's files grow with every line, which files in {run_dir} cannot; "
             "give a local train.run_dir, or leave log.tensorboard out"
         )
-    if log.wandb != "disabled":
-        wandb_id = wandb_id or secrets.token_hex(4)
+    if _uses_wandb(log):
+        wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     try:
         loggers.append(Guarded(JSONLines(run_dir, resumed_step)))
         loggers.append(Guarded(Terminal(config.train.num_steps)))
@@ -53,7 +95,7 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
             loggers.append(Guarded(TensorBoard(f"{folder}/tensorboard", resumed_step)))
         if shows_galleries(config):
             loggers.append(Guarded(PictureFiles(run_dir)))
-        if log.wandb != "disabled" and wandb_id:
+        if _uses_wandb(log) and wandb_id:
             loggers.append(Guarded(WeightsAndBiases(config, wandb_id, folder)))
     except OSError as error:
         raise ConfigError(

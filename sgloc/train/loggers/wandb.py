@@ -35,7 +35,7 @@ class WeightsAndBiases:
     Args:
         config: of the run.
         run_id: W&B's.
-        folder: in which W&B keeps its files; None: the current one.
+        folder: in which W&B keeps its files, unless WANDB_DIR names another; None: the current one.
 
     Raises:
         ConfigError: if W&B is not installed.
@@ -60,7 +60,7 @@ class WeightsAndBiases:
         )
         self.sender = threading.Thread(target=self._send, name="sgloc-wandb", daemon=True)
         self.sender.start()
-        run = {"id": run_id, "project": log.wandb_project, "dir": folder}
+        run = {"id": run_id, "project": log.wandb_project, "dir": os.environ.get("WANDB_DIR") or folder}
         names = {"entity": log.wandb_entity, "group": log.wandb_group, "name": log.wandb_name}
         self._put(
             mode=log.wandb,
