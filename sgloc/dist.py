@@ -2,8 +2,10 @@
 rest needs."""
 
 import contextlib
+import copy
 import datetime
 import os
+import pickle
 import re
 import subprocess
 from collections.abc import Callable, Iterator, Mapping
@@ -17,7 +19,8 @@ import torch.distributed as dist
 # that gloo's threads outlive it and may abort the process as it ends. torch.optim imports it at the first step.
 import torch.distributed.nn
 
-from sgloc.errors import ConfigError, SglocError
+from sgloc.errors import ConfigError, OtherRankError, SglocError
+from sgloc.faults import as_told, exit_code_of
 
 # Until all processes of a run have met.
 _MEETING_TIMEOUT = datetime.timedelta(minutes=30)
@@ -214,23 +217,32 @@ def _meet(placement: Placement, *, serve: bool) -> dist.Store:
         ) from error
 
 
-def on_rank_0(function: Callable[[], Value]) -> Value:
+def on_rank_0(function: Callable[[], Value], group: Any = None) -> Value:
     """What a function gives on rank 0, on every rank; it is called on rank 0 alone. All ranks must call this.
+
+    Args:
+        function: what to call.
+        group: the process group to use; None: the default one.
 
     Raises:
         SglocError: on every rank, if the function raised it.
+        OtherRankError: on the other ranks, if it raised anything else; rank 0 raises that itself.
     """
+    value, error = None, None
     outcome: list[Any] = [None, None]
     if dist.get_rank() == 0:
-        try:
-            outcome[0] = function()
-        except SglocError as error:
-            outcome[1] = error
-    dist.broadcast_object_list(outcome, src=0)
+        value, error = _attempt(function)
+        if error is None:
+            # In the collective itself, a value that cannot be pickled would leave the others waiting.
+            _, error = _attempt(lambda: pickle.dumps(value))
+        outcome = [None if error else value, _for_others(error, 0)]
+    dist.broadcast_object_list(outcome, src=0, group=group)
+    if error is not None:
+        raise error
     if outcome[1] is not None:
-        outcome[1].told = dist.get_rank() != 0
+        outcome[1].told = not isinstance(outcome[1], OtherRankError)
         raise outcome[1]
-    return outcome[0]  # type: ignore[no-any-return]
+    return value if dist.get_rank() == 0 else outcome[0]  # type: ignore[return-value]
 
 
 def on_each_rank(function: Callable[[], Value]) -> Value:
@@ -238,32 +250,83 @@ def on_each_rank(function: Callable[[], Value]) -> Value:
 
     Raises:
         SglocError: on every rank, what the function raised on the first rank where it did.
+        OtherRankError: on the other ranks, if it raised anything else there; that rank raises it itself.
     """
-    value, error = None, None
-    try:
-        value = function()
-    except SglocError as raised:
-        error = raised
+    value, error = _attempt(function)
     errors: list[SglocError | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(errors, error)
+    dist.all_gather_object(errors, _for_others(error, dist.get_rank()))
+    if error is not None and not isinstance(error, SglocError):
+        raise error
     failed = [rank for rank, raised in enumerate(errors) if raised is not None]
     if failed:
         first = errors[failed[0]]
         assert first is not None
-        first.told = dist.get_rank() != failed[0]
+        if failed[0] == dist.get_rank():
+            assert error is not None
+            raise error
+        first.told = not isinstance(first, OtherRankError)
         raise first
     return value  # type: ignore[return-value]
 
 
+def _attempt(function: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
+    """What a function gives, or what it raises. That another rank is lost is raised here: no rank is left to hear of
+    it."""
+    try:
+        return function(), None
+    except Exception as error:
+        if isinstance(error, RuntimeError) and (is_lost_peer(error) or is_timeout(error)):
+            raise
+        return None, error
+
+
+def _for_others(error: Exception | None, rank: int) -> SglocError | None:
+    """What ranks other than the one that met an error raise."""
+    if error is None:
+        return None
+    if isinstance(error, SglocError):
+        with contextlib.suppress(Exception):
+            # Copying builds it anew, as unpickling does: errors with arguments of their own may fail there.
+            pickle.dumps(copy.copy(error))
+            return error
+    said = " ".join(f"{type(error).__name__}: {error}".split())
+    other = OtherRankError(f"rank {rank} failed ({said}); what it said last tells where")
+    other.exit_code = exit_code_of(as_told(error))
+    return other
+
+
+# gloo begins with the file and line of its source, but for what it says once a connection has timed out before.
+_GLOO = re.compile(r"\[[^\]\s]*gloo[^\]\s]*:\d+\]|application timeout caused pair closure")
+_LOST_PHRASES = (
+    "connection closed by",
+    "connection reset by peer",
+    "broken pipe",
+    "connection was likely closed",
+    "remote process exited",
+)
+_TIMEOUT_PHRASES = ("timed out", "timeout")
+
+
+def _of_collective(error: RuntimeError) -> str:
+    """What an error of a collective or the store says, in small letters; nothing for any other error."""
+    said = str(error).lower()
+    if not isinstance(error, dist.DistError) and not _GLOO.match(said):
+        # gloo raises plain RuntimeErrors; so do CUDA and Triton, which time out, too.
+        return ""
+    return "" if "cuda error" in said or "cuda failure" in said else said
+
+
 def is_lost_peer(error: RuntimeError) -> bool:
     """Whether a collective failed because another process has ended: by gloo, nccl or the store."""
-    phrases = ("connection closed by", "connection reset by peer", "broken pipe", "connection was likely closed")
-    return any(phrase in str(error).lower() for phrase in (*phrases, "remote process exited"))
+    said = _of_collective(error)
+    if any(phrase in said for phrase in _LOST_PHRASES):
+        return True
+    return bool(said) and isinstance(error, dist.DistNetworkError) and not is_timeout(error)
 
 
 def is_timeout(error: RuntimeError) -> bool:
     """Whether a collective failed because another process did not take part in time: by gloo, nccl or the store."""
-    return any(phrase in str(error).lower() for phrase in ("timed out", "timeout"))
+    return any(phrase in _of_collective(error) for phrase in _TIMEOUT_PHRASES)
 
 
 def gather_to_rank_0(value: Value) -> list[Value]:

@@ -85,3 +85,9 @@ class LostRankError(TrainingError):
     """A run one of whose processes is gone or hangs; started again, it goes on."""
 
     exit_code = 1
+
+
+class OtherRankError(TrainingError):
+    """What other than our own errors another rank met, which tells of it itself; its exit code is this one's too."""
+
+    exit_code = 1

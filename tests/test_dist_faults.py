@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,7 +15,10 @@ import torch
 import torch.distributed
 
 from sgloc import dist
+from sgloc.data.reader import BadShardError
 from sgloc.dist import Placement
+from sgloc.errors import DataError
+from sgloc.train.checkpoint import Peers
 
 TIMEOUT = 1.0
 # What becomes of the first rank, which serves the store; and what the second then calls.
@@ -23,6 +27,20 @@ CASES = {
     "killed, and the store with it": ("SIGKILL", "new_group"),
     "stopped": ("SIGSTOP", "all_reduce"),
     "stopped, and asked again": ("SIGSTOP", "all_reduce twice"),
+}
+# What one rank raises while the others wait for what it gives.
+RAISED: dict[str, Exception] = {
+    "a mistake": DataError("no such shard"),
+    "a fault": KeyError("gone"),
+    "an error that cannot be pickled": BadShardError("shard 3 is damaged", 3),
+    "a timeout that is no rank's": RuntimeError("CUDA error: the launch timed out and was terminated"),
+}
+# What all ranks call, with what the rank that fails is to do.
+TOGETHER: dict[str, Callable[[Callable[[], object]], object]] = {
+    "on rank 0": dist.on_rank_0,
+    "on each rank": lambda fail: dist.on_each_rank(fail if torch.distributed.get_rank() == 0 else lambda: None),
+    "from rank 0 of the peers": lambda fail: Peers(60).from_rank_0(fail),
+    "a result that cannot be pickled": lambda _: dist.on_rank_0(lambda: lambda: None),
 }
 
 
@@ -51,27 +69,57 @@ def _rank(rank: int, port: int, fault: str, what: str) -> None:
         os._exit(0)
 
 
-def _fork(rank: int, port: int, fault: str, what: str) -> int:
+def _together(rank: int, port: int) -> None:
+    """Print what a rank raises in each way to fail together."""
+    with dist.process_group(Placement("srun", rank, rank, 2, "127.0.0.1", port), torch.device("cpu"), 60.0):
+        for way, together in TOGETHER.items():
+            for raised, error in RAISED.items():
+                told = _outcome(together, error)
+                line = json.dumps({"way": way, "raised": raised, "rank": rank, **told}) + "\n"
+                # At once, for both ranks write.
+                os.write(1, line.encode())
+    os._exit(0)
+
+
+def _outcome(together: Callable[[Callable[[], object]], object], error: Exception) -> dict[str, Any]:
+    def fail() -> None:
+        raise error
+
+    try:
+        together(fail)
+    except Exception as outcome:
+        return {"kind": type(outcome).__name__, "said": str(outcome), "told": getattr(outcome, "told", None)}
+    return {"kind": "none"}
+
+
+def _fork(call: Callable[..., None], *arguments: object) -> int:
     child = os.fork()
     if child == 0:
-        _rank(rank, port, fault, what)
+        call(*arguments)
     return child
 
 
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        return int(server.getsockname()[1])
+
+
 def main() -> None:
-    """Print what the second rank is told in each case; one process, so that torch is imported once."""
+    """Print what ranks are told in each case; one process, so that torch is imported once."""
+    port = _free_port()
+    for child in [_fork(_together, rank, port) for rank in (0, 1)]:
+        os.waitpid(child, 0)
     for fault, what in CASES.values():
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
-        first, second = (_fork(rank, port, fault, what) for rank in (0, 1))
+        port = _free_port()
+        first, second = (_fork(_rank, rank, port, fault, what) for rank in (0, 1))
         os.waitpid(second, 0)
         os.kill(first, signal.SIGKILL)
         os.waitpid(first, 0)
 
 
 @pytest.fixture(scope="module")
-def told() -> dict[str, dict[str, Any]]:
-    """What the second rank was told, by case."""
+def lines() -> list[dict[str, Any]]:
+    """What the ranks were told."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.test_dist_faults"],
@@ -81,29 +129,95 @@ def told() -> dict[str, dict[str, Any]]:
         timeout=200,
         check=True,
     )
-    return dict(zip(CASES, map(json.loads, done.stdout.splitlines()), strict=True))
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
-def test_a_rank_that_died_and_one_that_hangs_are_told_apart(told: dict[str, dict[str, Any]], case: str) -> None:
+def test_a_rank_that_died_and_one_that_hangs_are_told_apart(lines: list[dict[str, Any]], case: str) -> None:
+    told = dict(zip(CASES, [line for line in lines if "way" not in line], strict=True))
     is_killed = case.startswith("killed")
     assert (told[case]["lost"], told[case]["timeout"]) == (is_killed, not is_killed), told[case]["said"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize("way", TOGETHER)
+def test_whatever_one_rank_raises_ends_all(lines: list[dict[str, Any]], way: str, raised: str) -> None:
+    found = [line for line in lines if (line.get("way"), line.get("raised")) == (way, raised)]
+    first, second = sorted(found, key=lambda line: int(line["rank"]))
+    if way == "a result that cannot be pickled":
+        assert first["kind"] in ("PicklingError", "AttributeError")
+        assert second["kind"] == "OtherRankError"
+        return
+    # The rank itself raises what it met.
+    assert (first["kind"], first["said"]) == (type(RAISED[raised]).__name__, str(RAISED[raised]))
+    if isinstance(RAISED[raised], DataError):
+        assert second["told"] is True or second["kind"] == "OtherRankError"
+    else:
+        assert (second["kind"], second["told"]) == ("OtherRankError", False)
+        assert second["said"].startswith(f"rank 0 failed ({first['kind']}: ")
+    assert str(RAISED[raised]) in second["said"]
+
+
 # In the words of nccl and of torch, where there is a GPU or another kind of store.
 @pytest.mark.parametrize(
-    ("said", "lost", "timeout"),
+    ("error", "lost", "timeout"),
     [
-        ("NCCL error: remote process exited or there was a network error, NCCL version 2.27.3", True, False),
-        ("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL(SeqNum=7) ran for 600000 ms", False, True),
-        ("wait timeout after 600000ms, keys: /attempt-0/0//cpu//0/1", False, True),
-        ("Connection was likely closed. Did the remote server shutdown or crash?", True, False),
-        ("size of tensor a (3) must match the size of tensor b (4)", False, False),
+        pytest.param(
+            torch.distributed.DistBackendError("NCCL error: remote process exited or there was a network error"),
+            True,
+            False,
+            id="nccl lost a rank",
+        ),
+        pytest.param(
+            torch.distributed.DistBackendError("[Rank 1] Watchdog caught collective operation timeout: WorkNCCL"),
+            False,
+            True,
+            id="nccl waited",
+        ),
+        pytest.param(
+            torch.distributed.DistStoreError("wait timeout after 600000ms, keys: /attempt-0/0//cpu//0/1"),
+            False,
+            True,
+            id="the store waited",
+        ),
+        pytest.param(
+            torch.distributed.DistNetworkError("Connection was likely closed. Did the remote server shutdown?"),
+            True,
+            False,
+            id="the store is gone",
+        ),
+        pytest.param(
+            torch.distributed.DistNetworkError("failed to recv, got 0 bytes"), True, False, id="the network failed"
+        ),
+        pytest.param(
+            torch.distributed.DistNetworkError("The client socket has timed out after 60000ms"),
+            False,
+            True,
+            id="the network waited",
+        ),
+        pytest.param(
+            RuntimeError(
+                "[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer [::1]:1"
+            ),
+            True,
+            False,
+            id="gloo of torch 2.9",
+        ),
+        pytest.param(RuntimeError("CUDA error: the launch timed out and was terminated"), False, False, id="a kernel"),
+        pytest.param(RuntimeError("Triton compile worker timed out"), False, False, id="a compiler"),
+        pytest.param(RuntimeError("broken pipe"), False, False, id="a pipe of something else"),
+        pytest.param(RuntimeError("size of tensor a (3) must match that of b (4)"), False, False, id="a fault"),
+        pytest.param(
+            torch.distributed.DistBackendError("NCCL error: Cuda failure 'the launch timed out'"),
+            False,
+            False,
+            id="a kernel under nccl",
+        ),
     ],
 )
-def test_messages_of_nccl_and_the_store(said: str, lost: bool, timeout: bool) -> None:
-    error = RuntimeError(said)
+def test_only_collectives_lose_ranks(error: RuntimeError, lost: bool, timeout: bool) -> None:
     assert (dist.is_lost_peer(error), dist.is_timeout(error)) == (lost, timeout)
 
 

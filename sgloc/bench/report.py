@@ -1,7 +1,6 @@
 """What a measurement found: a table for people, JSON lines for programs."""
 
 import dataclasses
-import json
 import platform
 import statistics
 from collections.abc import Sequence
@@ -15,6 +14,7 @@ from rich.table import Column, Table
 
 from sgloc.bench.timing import Ceiling, Spread
 from sgloc.memory import peak_memory
+from sgloc.strict_json import to_json
 from sgloc.train.versions import versions
 
 Record = dict[str, Any]
@@ -118,7 +118,7 @@ class Report:
 
     def to_json(self) -> str:
         """JSON lines."""
-        return "".join(json.dumps(record) + "\n" for record in self.records())
+        return "".join(to_json(record) + "\n" for record in self.records())
 
     def print(self, console: Console) -> None:
         """A table of the measurements, and the rest in lines."""

@@ -24,6 +24,7 @@ from sgloc.data.quickdraw.categories import CATEGORIES
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
+from sgloc.strict_json import to_json
 
 _STATE_NAME = "scale.json"
 _LICENCE = "MIT; synthetic"
@@ -123,7 +124,7 @@ class _State:
         """Keep what is known of a phase now."""
         self.phases[name] = record
         partial = self.folder / f"{_STATE_NAME}.partial"
-        partial.write_text(json.dumps({"settings": self.settings, "phases": self.phases}))
+        partial.write_text(to_json({"settings": self.settings, "phases": self.phases}))
         partial.rename(self.folder / _STATE_NAME)
 
 

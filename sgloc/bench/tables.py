@@ -1,6 +1,5 @@
 """What a measurement of many alike things found: tables for people, JSON lines for programs."""
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -10,6 +9,7 @@ from rich.table import Column
 from rich.table import Table as RichTable
 
 from sgloc.bench.report import Record, machine
+from sgloc.strict_json import to_json
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class TableReport:
 
     def to_json(self) -> str:
         """JSON lines."""
-        return "".join(json.dumps(record) + "\n" for record in self.records())
+        return "".join(to_json(record) + "\n" for record in self.records())
 
     def print(self, console: Console) -> None:
         """The tables, and the rest in lines."""

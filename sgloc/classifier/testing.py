@@ -1,7 +1,6 @@
 """How well a classifier does on drawings that it has not seen: accuracy, and which categories it confuses."""
 
 import io
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -18,6 +17,7 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
+from sgloc.strict_json import to_json
 from sgloc.train.checkpoint.storage import Storage, describe
 
 RESULTS, PICTURE = "test.json", "confusion.png"
@@ -70,7 +70,7 @@ def test_classifier(run_dir: str, data: str, device: torch.device, say: Callable
     tested = Tested(manifest.categories, confusion)
     storage = Storage(run_dir)
     try:
-        storage.write(RESULTS, [json.dumps(_summary(tested, classifier.checkpoint), indent=1).encode()])
+        storage.write(RESULTS, [to_json(_summary(tested, classifier.checkpoint), indent=1).encode()])
         storage.write(PICTURE, [_plot(tested)])
     except OSError as error:
         raise DataError(f"cannot write to {run_dir} ({describe(error)}); make room or check its permissions") from error

@@ -8,7 +8,7 @@ before it does.
 import collections
 import dataclasses
 from collections.abc import Generator, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +17,7 @@ from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, concatenate
 from sgloc.data.block import IntArray
 from sgloc.data.order import Order, Places
 from sgloc.data.reader import ShardReader
+from sgloc.data.threads import DaemonPool
 
 # Sketches of a rank that are assembled together, and positions of all ranks that are looked at for it.
 _SPAN_SKETCHES = 32768
@@ -76,8 +77,8 @@ def training_batches(
     """
     # Where reads wait for nothing, more threads only wait for each other.
     num_threads = num_threads or (1 if reader.is_local else _REMOTE_THREADS)
-    fetchers = ThreadPoolExecutor(num_threads, thread_name_prefix="sgloc-fetch")
-    assembler = ThreadPoolExecutor(1, thread_name_prefix="sgloc-read-ahead")
+    fetchers = DaemonPool(num_threads, "sgloc-fetch")
+    assembler = DaemonPool(1, "sgloc-read-ahead")
     try:
         spans = _Spans(order, share, _Windows(reader, order, fetchers))
         pending: collections.deque[Future[list[PackedBatch]]] = collections.deque([assembler.submit(spans.assemble)])
@@ -89,15 +90,15 @@ def training_batches(
                 pending.append(assembler.submit(spans.assemble))
             yield from batches
     finally:
-        for executor in (assembler, fetchers):
-            executor.shutdown(wait=False, cancel_futures=True)
+        for pool in (assembler, fetchers):
+            pool.close()
 
 
 class _Windows:
     """The blocks that the streams are in, each with its sketches in the sequence of their visits; they are fetched
     before they are needed and forgotten when they are done with."""
 
-    def __init__(self, reader: ShardReader, order: Order, fetchers: ThreadPoolExecutor) -> None:
+    def __init__(self, reader: ShardReader, order: Order, fetchers: DaemonPool) -> None:
         self.reader, self.order, self.fetchers = reader, order, fetchers
         self._fetched: dict[tuple[int, int], Future[bytes]] = {}
         self._windows: dict[tuple[int, int], PackedBatch] = {}

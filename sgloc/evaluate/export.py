@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sgloc.errors import CheckpointError, DataError
+from sgloc.strict_json import to_json
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_tensors, use_checkpoint
 from sgloc.train.checkpoint.storage import Storage, describe, patiently
 
@@ -48,7 +49,7 @@ class About:
 
 
 def _about(manifest: CheckpointManifest) -> About:
-    best_loss = manifest.state.get("best_loss", math.inf)
+    best_loss = manifest.state.get("best_loss")
     return About(
         model=manifest.config["model"],
         scale=manifest.scale,
@@ -62,8 +63,8 @@ def _about(manifest: CheckpointManifest) -> About:
         training={
             "steps": manifest.step,
             "global_batch": manifest.global_batch,
-            # JSON knows no infinity.
-            "best_validation_loss": best_loss if math.isfinite(best_loss) else None,
+            # Old checkpoints have an infinity before the first validation.
+            "best_validation_loss": best_loss if best_loss is not None and math.isfinite(best_loss) else None,
             "best_step": manifest.state.get("best_step"),
             "options": {name: section for name, section in manifest.config.items() if name != "model"},
         },
@@ -168,7 +169,7 @@ def write_export(folder: str, about: About, tensors: dict[str, Tensor], card: st
     """
     files = {
         WEIGHTS: safetensors.torch.save(tensors, {"format": "pt"}),
-        CONFIG: (json.dumps(dataclasses.asdict(about), indent=1) + "\n").encode(),
+        CONFIG: (to_json(dataclasses.asdict(about), indent=1) + "\n").encode(),
         CARD: card.encode(),
     }
     storage = Storage(folder)

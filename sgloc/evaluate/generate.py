@@ -1,7 +1,6 @@
 """`sgloc generate`: sketches in, the model's own drawings of them out (METHOD 9)."""
 
 import itertools
-import json
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -25,6 +24,7 @@ from sgloc.nn.sampling import draw
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
+from sgloc.strict_json import to_json
 
 Row = Literal["original", "disturbed", "put_back", "redrawn"]
 # What is like another in synthesis, where no stroke is moved.
@@ -223,7 +223,7 @@ def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     records = (
         {"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)} for one in drawn
     )
-    text = "".join(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+    text = "".join(to_json(record, ensure_ascii=False) + "\n" for record in records)
     file_system.pipe_file(f"{root}/redrawn.ndjson", text.encode())
     base = folder.rstrip("/")
     for index, one in enumerate(drawn):

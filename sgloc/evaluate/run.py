@@ -30,6 +30,7 @@ from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.results import Outcome, markdown, summarise
 from sgloc.evaluate.retrieval import retrieval_ranks
 from sgloc.evaluate.tasks import EvaluationTask
+from sgloc.strict_json import to_json
 from sgloc.train.checkpoint.storage import Storage, describe, patiently
 from sgloc.train.versions import versions
 
@@ -127,7 +128,7 @@ def evaluate(
         return None
     tasks = summarise(outcomes, manifest.categories, options.num_resamples, options.seed)
     results = {**plan, "tasks": tasks}
-    _write(storage, RESULTS, (json.dumps(results, indent=1) + "\n").encode())
+    _write(storage, RESULTS, (to_json(results, indent=1) + "\n").encode())
     _write(storage, TABLES, markdown(results).encode())
     return results
 
@@ -228,7 +229,7 @@ def _agree(storage: Storage, plan: dict[str, Any]) -> None:
         storage.make_folder(PARTS)
     except OSError as error:
         raise _unwritable(storage, error) from error
-    _write(storage, PLAN, (json.dumps(plan, indent=1) + "\n").encode())
+    _write(storage, PLAN, (to_json(plan, indent=1) + "\n").encode())
 
 
 def _write(storage: Storage, name: str, content: bytes) -> None:

@@ -1,6 +1,7 @@
 """Gathering what a report says, and writing it."""
 
 import json
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -90,7 +91,7 @@ def write_report(
          f"{model.decoder.cell} {model.decoder.hidden_size}, codes of {model.latent_size}; {num_parameters:,} weights"),
         ("trained on", f"{manifest.num_drawings:,} drawings of {manifest.num_categories} categories, in "
          f"{manifest.step:,} steps of {manifest.global_batch}"),
-        ("validation loss", f"{best:.4f}" if isinstance(best, float) else "not measured"),
+        ("validation loss", f"{best:.4f}" if isinstance(best, float) and math.isfinite(best) else "not measured"),
         ("shown on", f"{shards.splits['test'].num_sketches:,} test drawings of {data}"),
         ("licence of the drawings", shards.licence or "not told"),
         ("checkpoint", folder),

@@ -1,12 +1,11 @@
 """Steps whose loss or gradient is not finite: skipped by all ranks, a few times, and written down."""
 
-import json
-
 import fsspec.core
 import numpy as np
 import numpy.typing as npt
 
 from sgloc import dist
+from sgloc.strict_json import to_json
 from sgloc.train.loggers.terminal import tell
 
 FILE_NAME = "bad-steps.ndjson"
@@ -31,7 +30,7 @@ def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, k
         file_system, root = fsspec.core.url_to_fs(run_dir)
         path = f"{root}/{FILE_NAME}"
         # JSON has no word for what is not finite: it is spelled out.
-        text = "".join(json.dumps({**line, "rank": rank, **_spelled(line)}) + "\n" for rank, line in enumerate(lines))
+        text = "".join(to_json({**line, "rank": rank, **_spelled(line)}) + "\n" for rank, line in enumerate(lines))
         try:
             before = file_system.cat_file(path) if file_system.exists(path) else b""
             file_system.pipe_file(path, before + text.encode())

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import json
 import os
 from collections.abc import Iterator
 
@@ -15,6 +14,7 @@ from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError, DataError
+from sgloc.strict_json import to_json
 from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine, prepare_engine
@@ -40,7 +40,7 @@ def _write_config(config: RunConfig) -> None:
         file_system.pipe_file(
             f"{root}/config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode()
         )
-        file_system.pipe_file(f"{root}/versions.json", (json.dumps(versions(), indent=1) + "\n").encode())
+        file_system.pipe_file(f"{root}/versions.json", (to_json(versions(), indent=1) + "\n").encode())
     except OSError as error:
         raise ConfigError(
             f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"

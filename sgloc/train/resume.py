@@ -173,8 +173,13 @@ def _restore(folder: str, engine: Engine, config: RunConfig, data: Manifest, pee
     return state
 
 
+# Infinite until something is measured, for which a manifest has null.
+_ENDLESS = frozenset({"best_loss"})
+
+
 def _state(folder: str, manifest: CheckpointManifest) -> TrainState:
     try:
-        return TrainState(**{**manifest.state, "window": LossWindow(**manifest.state["window"])})
+        state = {name: value for name, value in manifest.state.items() if name not in _ENDLESS or value is not None}
+        return TrainState(**{**state, "window": LossWindow(**state["window"])})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error

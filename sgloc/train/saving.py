@@ -2,8 +2,6 @@
 
 import dataclasses
 import datetime
-import hashlib
-import json
 import threading
 import time
 from collections.abc import Callable
@@ -11,7 +9,6 @@ from collections.abc import Callable
 from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest
 from sgloc.errors import UnreachableError
-from sgloc.identity import identity
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, SaveError, Writer, share_out
 from sgloc.train.checkpoint.writing import shard_name
 from sgloc.train.engine import Engine
@@ -159,7 +156,6 @@ class Saving:
             world_size=self.peers.world_size,
             global_batch=config.train.global_batch,
             config=options,
-            config_hash=hashlib.sha256(json.dumps(identity(options)).encode()).hexdigest(),
             data_identity=data.identity,
             licence=data.licence,
             num_categories=len(data.categories),

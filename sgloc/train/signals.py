@@ -5,7 +5,7 @@ import signal
 from collections.abc import Iterator
 from types import FrameType
 
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGUSR1, signal.SIGUSR2)
+from sgloc.signals import wanted_signals
 
 
 class StopFlag:
@@ -22,8 +22,8 @@ class StopFlag:
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
-        """While inside, TERM, INT, USR1 and USR2 only set the flag."""
-        before = {number: signal.signal(number, self._set) for number in _STOP_SIGNALS}
+        """While inside, TERM, INT, HUP, USR1 and USR2 only set the flag; a HUP that nohup ignores stays ignored."""
+        before = {number: signal.signal(number, self._set) for number in wanted_signals()}
         try:
             yield
         finally:

@@ -209,16 +209,32 @@ def test_workers_say_nothing_when_a_build_is_killed(source: Path, tmp_path: Path
     assert error == ""
 
 
-def test_ctrl_c_ends_all_without_a_word(source: Path, built: dict[str, bytes], tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [pytest.param(signal.SIGINT, 130, id="Ctrl-C"), pytest.param(signal.SIGHUP, -signal.SIGHUP, id="closed terminal")],
+)
+def test_what_a_terminal_tells_all_ends_all_without_a_word(
+    source: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
     out = tmp_path / "out"
     with building(source, out, 2) as process:
         wait_until(lambda: len(finished(out)) >= 1, process)
         workers = workers_of(process)
-        os.killpg(process.pid, signal.SIGINT)
+        os.killpg(process.pid, number)
         _, error = process.communicate(timeout=60)
-        assert (process.returncode, error) == (130, "")
-    assert not any(map(is_running, workers))
-    build_shards(str(source), str(out), OPTIONS, num_workers=2)
+        assert (process.returncode, error) == (code, "")
+    wait_until(lambda: not any(map(is_running, workers)))
+
+
+def test_a_worker_that_is_told_alone_goes_on(source: Path, built: dict[str, bytes], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    with building(source, out, 2) as process:
+        wait_until(lambda: len(finished(out)) >= 1, process)
+        for worker in workers_of(process):
+            for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
+                os.kill(worker, number)
+        _, error = process.communicate(timeout=120)
+        assert (process.returncode, error) == (0, "")
     assert folder_bytes(out) == built
 
 

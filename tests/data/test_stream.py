@@ -3,8 +3,11 @@
 import dataclasses
 import gc
 import itertools
+import os
 import queue
 import shutil
+import subprocess
+import sys
 import threading
 import time
 from collections import Counter
@@ -342,6 +345,29 @@ def test_closing_waits_for_nothing_and_reads_no_more(folder: str, monkeypatch: p
     go_on.set()
     expect_no_reading_thread()
     assert begun.qsize() == 2
+
+
+def test_a_read_that_hangs_does_not_keep_the_process_from_ending(damaged: tuple[Path, Manifest]) -> None:
+    shard, _ = damaged
+    # To open it is to wait for somebody to write.
+    shard.unlink()
+    os.mkfifo(shard)
+    script = f"""
+from sgloc.data.manifest import load_manifest
+from sgloc.data.order import Order
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import Share, training_batches
+import threading
+manifest = load_manifest({str(shard.parent)!r})
+reader = ShardReader({str(shard.parent)!r}, manifest, "train")
+batches = training_batches(reader, Order.of_training(manifest, 0), Share(4), prefetch=1, num_threads=1)
+threading.Thread(target=next, args=(batches,), daemon=True).start()
+while not any(thread.name.startswith("sgloc-fetch") for thread in threading.enumerate()):
+    pass
+print("at its end", flush=True)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "at its end\n", "")
 
 
 def test_batches_are_read_ahead(damaged: tuple[Path, Manifest]) -> None:

@@ -1,6 +1,7 @@
 """Steps whose loss is not finite: all ranks skip them, write them down, and give up after a few."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,8 @@ def test_a_skipped_step_is_told_and_changes_nothing_but_the_position(
     assert (line["step"], line["rank"], line["loss"]) == (5, 0, "nan")
     assert line["gradient_norm"] > 0
     assert len(line["key_ids"]) == 16
+    text = (tmp_path / "run/metrics.jsonl").read_text()
+    assert not {"NaN", "Infinity"} & set(re.findall(r"[A-Za-z]+", text))
     lines = records(tmp_path / "run", "train")
     assert [line["skipped_steps"] for line in lines] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert [line["loss"] is None for line in lines] == [False, False, False, False, True, False, False, False]

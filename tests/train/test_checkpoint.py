@@ -83,7 +83,7 @@ TENSORS = {
 
 @pytest.mark.parametrize("url", ["{}", "memory://{}"], ids=["disk", "memory"])
 def test_round_trip_to_the_bit(tmp_path: Path, url: str) -> None:
-    manifest = make_manifest(step=123456789, state={"best_step": None, "best_loss": float("inf")})
+    manifest = make_manifest(step=123456789, state={"best_step": 7, "best_loss": 1.5})
     tensors = {name: tensor.contiguous() for name, tensor in TENSORS.items()}
     written = write(url.format(tmp_path), manifest, tensors)
     folder = url.format(tmp_path / "checkpoints/step-123456789")
@@ -95,6 +95,29 @@ def test_round_trip_to_the_bit(tmp_path: Path, url: str) -> None:
     for name, tensor in read.items():
         assert (tensor.dtype, tensor.shape) == (TENSORS[name].dtype, TENSORS[name].shape)
         assert torch.equal(tensor, TENSORS[name]), name
+
+
+def test_a_manifest_is_json_before_the_first_validation_too(tmp_path: Path) -> None:
+    write(tmp_path, make_manifest(), {"model.weight": torch.zeros(2)})
+    text = (step_path(tmp_path, 1) / "manifest.json").read_text()
+    fields = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    assert fields["state"]["best_loss"] is None
+    assert "config_hash" not in fields
+
+
+def test_a_checkpoint_of_the_version_before_is_read(tmp_path: Path) -> None:
+    written = write(tmp_path, make_manifest(), {"model.weight": torch.ones(2)})
+    folder = step_path(tmp_path, 1)
+
+    def make_old(fields: dict[str, Any]) -> None:
+        fields["state"]["best_loss"] = float("inf")
+        fields |= {"version": 2, "config_hash": "0" * 64}
+
+    change_manifest(folder, make_old)
+    assert "Infinity" in (folder / "manifest.json").read_text()
+    read = read_checkpoint(str(folder))
+    assert (read.version, read.config, read.step) == (2, written.config, 1)
+    assert load(str(folder))["model.weight"].tolist() == [1.0, 1.0]
 
 
 def test_the_files_are_those_of_the_safetensors_library(tmp_path: Path) -> None:
@@ -287,7 +310,7 @@ def test_a_flipped_bit_or_a_cut_of_a_shard_is_seen(run_dir: Path, saved: Path, w
     ("fields", "message"),
     [
         ({"version": 1, "format": "sgloc-checkpoint"}, "version 1, which this program cannot read: finish that run"),
-        ({"version": 3}, "is of checkpoint version 3, this program reads version 2"),
+        ({"version": 4}, "is of checkpoint version 4, this program reads version 3"),
     ],
 )
 def test_another_version_is_refused_and_not_skipped(run_dir: Path, fields: dict[str, Any], message: str) -> None:

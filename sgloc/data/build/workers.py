@@ -6,7 +6,6 @@ import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from multiprocessing import resource_tracker
 from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
@@ -19,6 +18,7 @@ from sgloc.errors import DataError, SglocError
 from sgloc.failpoint import failpoint
 from sgloc.faults import PASSING, as_told
 from sgloc.orphan import die_with_parent
+from sgloc.signals import leave_to_parent, starting_workers
 
 Progress = Callable[[int, int, int, int], None]
 """Takes parts built, parts in all, drawings read and drawings rejected."""
@@ -116,8 +116,11 @@ def build_with_workers(work: Work, numbers: list[int], num_workers: int, tally: 
         DataError: as `Work.build`, or if a process dies; the others are then ended too.
     """
     waiting = iter(numbers)
-    workers = [_Worker(work) for _ in range(min(num_workers, len(numbers)))]
+    workers: list[_Worker] = []
     try:
+        with starting_workers():
+            # One by one, so that those that were started are known where the next fails.
+            workers.extend(_Worker(work) for _ in range(min(num_workers, len(numbers))))
         for worker in workers:
             worker.begin(next(waiting))
         while busy := [worker for worker in workers if worker.number is not None]:
@@ -144,14 +147,7 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.number: int | None = None
         self._process: SpawnProcess = context.Process(target=_work, args=(work, theirs), daemon=True)
-        # Until it has settled what Ctrl-C is to do to it, it is not to hear of it. The tracker, which the first process
-        # starts, would unblock it.
-        resource_tracker.ensure_running()
-        mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-        try:
-            self._process.start()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        self._process.start()
         theirs.close()
 
     def begin(self, number: int | None) -> None:
@@ -169,9 +165,6 @@ class _Worker:
             said = self.connection.recv()
         except (EOFError, OSError) as error:
             self._process.join()
-            if self._process.exitcode == -signal.SIGINT:
-                # Ctrl-C ends workers and this process alike, but not always this one first.
-                raise KeyboardInterrupt from error
             raise _lost_worker(self._process.exitcode, self.number) from error
         if isinstance(said, SglocError):
             raise said
@@ -209,9 +202,7 @@ def _how(exitcode: int | None) -> str:
 def _work(work: Work, connection: Connection) -> None:
     """Build the parts that the parent names, until it ends this process."""
     die_with_parent()
-    # Of Ctrl-C the parent tells.
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
-    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
+    leave_to_parent()
     # When the parent dies, the pipe may break before the kernel has ended this process too.
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

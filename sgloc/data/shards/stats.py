@@ -1,7 +1,6 @@
 """What a folder of shards holds, in numbers, from its manifest alone."""
 
 import dataclasses
-import json
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,6 +10,7 @@ from rich.console import Console
 from rich.table import Column, Table
 
 from sgloc.data.manifest import Manifest, Split
+from sgloc.strict_json import to_json
 
 # Of a point: dx and dy, int16.
 _PAYLOAD_BYTES = 4
@@ -79,7 +79,7 @@ class ShardStats:
     def to_json(self) -> str:
         """One line."""
         ratios = {"bytes_per_sketch": self.bytes_per_sketch, "bytes_over_payload": self.bytes_over_payload}
-        return json.dumps({**ratios, **dataclasses.asdict(self)}, ensure_ascii=False) + "\n"
+        return to_json({**ratios, **dataclasses.asdict(self)}, ensure_ascii=False) + "\n"
 
     def print(self, console: Console) -> None:
         """Two tables and a sentence: drawings of each category, lengths of drawings in each split, size."""

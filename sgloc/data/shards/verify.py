@@ -4,7 +4,6 @@ import contextlib
 import functools
 import multiprocessing
 import os
-import signal
 import tempfile
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Mapping
@@ -22,6 +21,7 @@ from sgloc.data.remote.access import Retries, open_file_system, retrying
 from sgloc.data.shards.check_shard import CheckedShard, Contents, check_shard
 from sgloc.errors import ConfigError, DataError
 from sgloc.orphan import die_with_parent
+from sgloc.signals import leave_to_parent, starting_workers
 
 # Enough to see what is wrong, where everything may be.
 _NUM_EXAMPLES = 3
@@ -149,7 +149,9 @@ def _mapped(
     pending: deque[Future[CheckedShard]] = deque()
     try:
         for shard in shards:
-            pending.append(pool.submit(check, shard))
+            # It starts the processes one by one.
+            with starting_workers():
+                pending.append(pool.submit(check, shard))
             if len(pending) > 4 * num_workers:
                 yield pending.popleft().result()
         while pending:
@@ -164,8 +166,7 @@ def _mapped(
 
 def _begin_worker() -> None:
     die_with_parent()
-    # Of Ctrl-C the parent tells.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    leave_to_parent()
 
 
 class _KeyFiles:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgloc.errors import CheckpointError
+from sgloc.strict_json import finite
 from sgloc.train.checkpoint.finding import checkpoint_steps, is_checkpoint, no_checkpoint
 from sgloc.train.checkpoint.manifest import CheckpointManifest, read_manifest, step_folder
 from sgloc.train.checkpoint.shards import read_shard
@@ -87,13 +88,5 @@ def list_checkpoints(path: str) -> list[Listed]:
 
 def facts(manifest: CheckpointManifest) -> dict[str, Any]:
     """A manifest as JSON has it, which knows no infinity: null stands for it."""
-    plain: dict[str, Any] = _finite(dataclasses.asdict(manifest))
+    plain: dict[str, Any] = finite(dataclasses.asdict(manifest))
     return plain
-
-
-def _finite(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {name: _finite(entry) for name, entry in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -17,10 +17,13 @@ import torch
 from torch import Tensor
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.strict_json import finite, to_json
 from sgloc.train.checkpoint.storage import Storage
 
 FORMAT = "sgloc-checkpoint"
-VERSION = 2
+VERSION = 3
+# Version 2 has a hash of the options besides, and Infinity where null stands now.
+_READABLE = (2, 3)
 FILE_NAME = "manifest.json"
 FOLDER = "checkpoints"
 # By their names in safetensors files.
@@ -78,7 +81,6 @@ class CheckpointManifest:
         world_size: processes that wrote it.
         global_batch: sketches in a step.
         config: the run's whole configuration.
-        config_hash: SHA-256 of the options that make the run what it is.
         data_identity: SHA-256 of the shards' manifest.
         licence: of the drawings.
         num_categories: in the shards.
@@ -99,7 +101,6 @@ class CheckpointManifest:
     world_size: int
     global_batch: int
     config: dict[str, Any]
-    config_hash: str
     data_identity: str
     licence: str
     num_categories: int
@@ -120,8 +121,8 @@ class CheckpointManifest:
 
     def to_json(self) -> str:
         """The file's text, with a SHA-256 of itself."""
-        fields = dataclasses.asdict(self)
-        return json.dumps({"sha256": _digest(fields), **fields}, indent=1) + "\n"
+        fields = finite(dataclasses.asdict(self))
+        return to_json({"sha256": _digest(fields), **fields}, indent=1) + "\n"
 
     def names_of(self, file: str) -> list[str]:
         """Names of the tensors in a file, in the order in which they stand there."""
@@ -170,11 +171,12 @@ def read_manifest(folder: str) -> CheckpointManifest:
         sha256 = fields.pop("sha256")
         if sha256 != _digest(fields):
             raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {_digest(fields)}, not {sha256}")
-        if fields.get("version") != VERSION:
+        if fields.get("version") not in _READABLE:
             raise CheckpointError(
                 f"{folder} is of checkpoint version {fields.get('version')}, this program reads version {VERSION}; "
                 "use the version of this program that wrote it"
             )
+        fields.pop("config_hash", None)
         fields["files"] = {name: (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
         fields["tensors"] = {name: TensorEntry(**entry) for name, entry in fields["tensors"].items()}
         manifest = CheckpointManifest(**fields)

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
-from sgloc.errors import SglocError
+from sgloc.dist import on_rank_0
 
 Value = TypeVar("Value")
 
@@ -35,19 +35,9 @@ class Peers:
         """What an action gives on rank 0, on every rank. All ranks must call this.
 
         Raises:
-            SglocError: on every rank, if the action raised it.
+            SglocError, OtherRankError: as `sgloc.dist.on_rank_0`.
         """
-        outcome: list[Any] = [None, None]
-        if self.rank == 0:
-            try:
-                outcome[0] = action()
-            except SglocError as error:
-                outcome[1] = error
-        dist.broadcast_object_list(outcome, src=0, group=self._group)
-        if outcome[1] is not None:
-            outcome[1].told = self.rank != 0
-            raise outcome[1]
-        return outcome[0]  # type: ignore[no-any-return]
+        return on_rank_0(action, self._group)
 
     def broadcast(self, values: Tensor) -> None:
         """Fill a tensor in host memory with that of rank 0. All ranks must call it."""

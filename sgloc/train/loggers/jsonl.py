@@ -8,6 +8,7 @@ from pathlib import Path
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
+from sgloc.strict_json import to_json
 from sgloc.train.loggers.protocol import Record
 
 METRICS_NAME = "metrics.jsonl"
@@ -60,7 +61,7 @@ class JSONLines:
         Raises:
             OSError: if it cannot be written for now.
         """
-        self.lines.append(json.dumps(record))
+        self.lines.append(to_json(record))
         if self.is_local or time.monotonic() >= self.next_write:
             self._write()
 
