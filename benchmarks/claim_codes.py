@@ -15,8 +15,10 @@ import torch
 
 from benchmarks.claim import RUNS, SHARDS
 from sgloc import ops
+from sgloc.config import OriginName
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import load_manifest
+from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.load import load_model
@@ -29,11 +31,13 @@ from sgloc.sketch.ragged import SketchBatch
 DISTURBANCES = (0.1, 0.3)
 
 
-def read_test_split(scale: float, disturb_scale: float) -> SketchBatch:
+def read_test_split(scale: float, disturb_scale: float, origin: OriginName) -> SketchBatch:
     """All test drawings as one batch."""
-    reader = ShardReader(SHARDS, load_manifest(SHARDS), "test")
+    manifest = load_manifest(SHARDS)
+    reader = ShardReader(SHARDS, manifest, "test")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
-    return Preparation(scale, 0, disturb_scale)(packed, torch.device("cpu"))
+    from_first_point = starts_at_first_point(manifest, origin, SHARDS)
+    return Preparation(scale, 0, disturb_scale, from_first_point=from_first_point)(packed, torch.device("cpu"))
 
 
 def growth_and_tails(encoder: LayoutEncoder, sketches: SketchBatch) -> tuple[str, str]:
@@ -50,13 +54,13 @@ def growth_and_tails(encoder: LayoutEncoder, sketches: SketchBatch) -> tuple[str
 @torch.no_grad()
 def describe(pretrained: Pretrained) -> list[str]:
     """The cells of a model's row."""
-    model, clean = pretrained.model, read_test_split(pretrained.scale, 0.0)
+    model, clean = pretrained.model, read_test_split(pretrained.scale, 0.0, pretrained.origin)
     sums = growth_and_tails(model.encoder, clean) if isinstance(model.encoder, LayoutEncoder) else ("", "")
     codes = model.encode(clean).mean.double()
     variance = (codes - codes.mean(0)).square().sum(1).mean()
     shares = []
     for disturb_scale in DISTURBANCES:
-        moved = model.encode(read_test_split(pretrained.scale, disturb_scale)).mean.double()
+        moved = model.encode(read_test_split(pretrained.scale, disturb_scale, pretrained.origin)).mean.double()
         shares.append(f"{100 * float((moved - codes).square().sum(1).mean() / variance):.1f} %")
     spectrum = torch.linalg.eigvalsh(torch.cov(codes.T))
     return [*sums, *shares, f"{float(spectrum.sum().square() / spectrum.square().sum()):.1f}"]
@@ -64,7 +68,7 @@ def describe(pretrained: Pretrained) -> list[str]:
 
 def describe_relations(scale: float) -> str:
     """How many cells a stroke marks in the grid of another of its sketch, and how often moving strokes changes them."""
-    clean, moved = read_test_split(scale, 0.0), read_test_split(scale, DISTURBANCES[0])
+    clean, moved = (read_test_split(scale, disturb_scale, "first_point") for disturb_scale in (0.0, DISTURBANCES[0]))
     published, after = (
         ops.node_adjacency(one.points, one.node_offsets, one.sketch_node_offsets) for one in (clean, moved)
     )

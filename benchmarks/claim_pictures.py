@@ -16,6 +16,7 @@ import torch
 from benchmarks.claim import MODELS, SEEDS, SHARDS, run_dir
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import load_manifest
+from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import redraw
@@ -54,7 +55,8 @@ def draw_gallery(path: Path) -> None:
     rows = []
     for name in MODELS:
         pretrained = load_model(str(run_dir(name, SEEDS[0])), torch.device("cpu"), print)
-        prepare = Preparation(pretrained.scale, 0, DISTURB_SCALE, max_node_points=None)
+        from_first_point = starts_at_first_point(manifest, pretrained.origin, SHARDS)
+        prepare = Preparation(pretrained.scale, 0, DISTURB_SCALE, from_first_point=from_first_point)
         drawn = redraw(
             pretrained.model,
             packed,

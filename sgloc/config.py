@@ -9,6 +9,7 @@ from sgloc.errors import ConfigError
 
 CellName = Literal["lstm", "layer_norm", "hyper"]
 ModelName = Literal["sketchgloc", "sketch_rnn"]
+OriginName = Literal["first_point", "top_left"]
 GraphName = Literal["grid9", "none", "complete", "temporal", "nearest"]
 
 
@@ -114,6 +115,9 @@ class DataConfig:
 
     path: str = ""
     """Folder or URL of the shards that `sgloc shard` wrote. Required."""
+    origin: OriginName = "first_point"
+    """Origin of drawings whose form has none of its own, which is every form but npz: the first point, or the top left
+    corner of the canvas (METHOD 1)."""
     disturb_scale: float = 0.0
     """How far strokes are moved, r of METHOD 3, in sketch sizes: 0 trains synthesis, 0.1 or 0.3 reorganization."""
     validation_disturb: float | None = None

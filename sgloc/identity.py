@@ -62,7 +62,9 @@ def identity(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
 
 # What a run did before these options existed, where that is not their default: a checkpoint without the option was made
 # so. A new option whose default changes what is computed needs an entry here.
-_BEFORE: Mapping[str, Any] = MappingProxyType({"data.translate": False, "model.hyper_dropout": "both"})
+_BEFORE: Mapping[str, Any] = MappingProxyType(
+    {"data.origin": "top_left", "data.translate": False, "model.hyper_dropout": "both"}
+)
 
 
 def younger_options(options: Mapping[str, Any]) -> dict[str, Any]:

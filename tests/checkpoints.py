@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sgloc.classifier.config import ClassifierConfig
 from sgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.dist import process_group, resolve_placement
@@ -70,6 +71,18 @@ def make_manifest(shards: Manifest | None = None, **changes: Any) -> CheckpointM
         "files": {},
     }
     return CheckpointManifest(**{**fields, **changes})
+
+
+def without(config: Config | ClassifierConfig, *names: str) -> dict[str, Any]:
+    """The configuration as a program wrote it that did not know the options of these dotted names."""
+    options = dataclasses.asdict(config)
+    for name in names:
+        *sections, last = name.split(".")
+        section = options
+        for each in sections:
+            section = section[each]
+        del section[last]
+    return options
 
 
 def write(

@@ -117,6 +117,7 @@ class Preparation:
         augment_scale: x and y are scaled by factors from 1 - this to 1 + this.
         drop_probability: of an inner point.
         translate: whether whole sketches are moved.
+        from_first_point: whether the origin of each sketch is its first point (see `starts_at_first_point`).
     """
 
     scale: float
@@ -126,6 +127,7 @@ class Preparation:
     augment_scale: float = 0.0
     drop_probability: float = 0.0
     translate: bool = False
+    from_first_point: bool = False
 
     def load(self, packed: PackedBatch) -> PackedBatch:
         """On the host there is nothing to do."""
@@ -144,7 +146,9 @@ class Preparation:
             random.fold(random.fold(self.seed, 0).to(device), on_device(packed.epoch)),
             on_device(packed.key_id.view(np.int64)),
         )
-        targets = transform.absolute_coordinates(on_device(packed.offsets), point_offsets, self.scale)
+        targets = transform.absolute_coordinates(
+            on_device(packed.offsets), point_offsets, self.scale, self.from_first_point
+        )
         if self.drop_probability > 0:
             targets, stroke_lengths = transform.drop_points(
                 targets, stroke_lengths, stroke_offsets, random_key, self.drop_probability

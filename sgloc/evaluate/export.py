@@ -31,7 +31,7 @@ class About:
         scale: of the data set (METHOD 1).
         longest_points: points of the longest drawing there.
         data: the drawings that it was trained on: the SHA-256 of their manifest, their number, their categories' and
-            their licence.
+            their licence; and `data.origin`.
         training: steps, sketches in a step, the best validation loss up to there and its step, and all options.
         versions: of the programs that trained it.
         format: always "sgloc-model".
@@ -59,6 +59,8 @@ def _about(manifest: CheckpointManifest) -> About:
             "drawings": manifest.num_drawings,
             "categories": manifest.num_categories,
             "licence": manifest.licence,
+            # Where a checkpoint is older than the choice, so is what is exported of it.
+            **({"origin": manifest.config["data"]["origin"]} if "origin" in manifest.config["data"] else {}),
         },
         training={
             "steps": manifest.step,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import load_manifest
+from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
@@ -140,6 +141,7 @@ def generate(
         seed=options.seed,
         disturb_scale=options.disturb_scale,
         max_node_points=model.config.max_node_points,
+        from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     drawn: list[Drawn] = []
     for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):

@@ -112,7 +112,8 @@ def import_tf(
         model=asdict(config),
         scale=scale,
         longest_points=longest_points,
-        data={"identity": "", "drawings": None, "categories": None, "licence": licence},
+        # The original was trained on npz, which brings its own origin; what has none starts at its first point.
+        data={"identity": "", "drawings": None, "categories": None, "licence": licence, "origin": "first_point"},
         training={"imported_from": checkpoint.name, "original_options": options},
         versions={},
     )

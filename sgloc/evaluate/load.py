@@ -1,16 +1,16 @@
 """A trained model from a checkpoint, or from what `sgloc checkpoint export` wrote."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast, get_args
 
 import torch
 from torch import Tensor
 
-from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig
+from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig, OriginName
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.evaluate.export import is_export, read_export
 from sgloc.evaluate.pretrained import Pretrained
-from sgloc.identity import younger_options
+from sgloc.identity import identity, younger_options
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_manifest, use_checkpoint
 
@@ -30,6 +30,14 @@ def _build(options: dict[str, Any], folder: str) -> SketchGloc:
         ) from error
 
 
+def _origin(config: dict[str, Any], folder: str) -> OriginName:
+    """The data.origin of a configuration, or what it was before there was a choice."""
+    origin = {**younger_options(config), **identity(config)}["data.origin"]
+    if origin not in get_args(OriginName):
+        raise CheckpointError(f"{folder} has an origin {origin!r} that this program does not know")
+    return cast(OriginName, origin)
+
+
 def _load_export(folder: str) -> Pretrained:
     about, tensors = read_export(folder)
     model = _build(about.model, folder)
@@ -38,7 +46,8 @@ def _load_export(folder: str) -> Pretrained:
         if found is None or (found.shape, found.dtype) != (own.shape, own.dtype):
             raise CheckpointError(f"{folder} is of another model: it has no tensor {name} like this program's")
         own.copy_(found)
-    return Pretrained(model, about.scale, about.longest_points, str(about.data.get("identity", "")))
+    origin = _origin({"data": about.data}, folder)
+    return Pretrained(model, about.scale, about.longest_points, str(about.data.get("identity", "")), origin)
 
 
 def _load_checkpoint(folder: str) -> Pretrained:
@@ -49,7 +58,8 @@ def _load_checkpoint(folder: str) -> Pretrained:
     own: dict[str, Tensor] = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
     for name, tensor in load_tensors(folder, manifest, own).items():
         own[name].copy_(tensor)
-    return Pretrained(model, manifest.scale, manifest.longest_points, manifest.data_identity)
+    origin = _origin(manifest.config, folder)
+    return Pretrained(model, manifest.scale, manifest.longest_points, manifest.data_identity, origin)
 
 
 def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> Pretrained:

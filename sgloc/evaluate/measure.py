@@ -1,6 +1,5 @@
 """A batch of test sketches through the model, and what is kept of it for Rec, Ret and distances (METHOD 10)."""
 
-import dataclasses
 import itertools
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +30,7 @@ class Measuring:
         seed: of the disturbance and of the sampling.
         temperature: of METHOD 9; 0 is greedy.
         max_points: most points of a drawing.
+        from_first_point: whether the origin of the shards' sketches is their first point (see `Preparation`).
     """
 
     pretrained: Pretrained
@@ -38,6 +38,7 @@ class Measuring:
     seed: int
     temperature: float
     max_points: int
+    from_first_point: bool = False
 
     @torch.no_grad()
     def measure(self, packed: PackedBatch, tasks: tuple[EvaluationTask, ...]) -> Arrays:
@@ -84,8 +85,14 @@ class Measuring:
 
     def _prepare(self, packed: PackedBatch, disturb_scale: float) -> SketchBatch:
         config = self.pretrained.model.config
-        prepare = Preparation(self.pretrained.scale, self.seed, max_node_points=config.max_node_points)
-        return dataclasses.replace(prepare, disturb_scale=disturb_scale)(packed, self.pretrained.device)
+        prepare = Preparation(
+            self.pretrained.scale,
+            self.seed,
+            disturb_scale,
+            max_node_points=config.max_node_points,
+            from_first_point=self.from_first_point,
+        )
+        return prepare(packed, self.pretrained.device)
 
     def _strokes(self, sketches: SketchBatch) -> list[Polylines]:
         points, lift = sketches.points.cpu(), sketches.pen_lift.cpu()

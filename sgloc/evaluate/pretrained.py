@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from sgloc.config import OriginName
 from sgloc.errors import ConfigError
 from sgloc.evaluate.placing import placed
 from sgloc.evaluate.sketches import (
@@ -35,12 +36,14 @@ class Pretrained:
         scale: of the data set that it was trained on (METHOD 1).
         longest_points: points of the longest drawing there.
         data_identity: SHA-256 of that data set's manifest.
+        origin: of drawings whose form has none of its own (METHOD 1); stroke-3 has: its first row is counted from it.
     """
 
     model: SketchGloc
     scale: float
     longest_points: int
     data_identity: str
+    origin: OriginName = "first_point"
 
     @property
     def device(self) -> torch.device:

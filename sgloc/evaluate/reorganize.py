@@ -41,7 +41,7 @@ def reorganize_strokes(
     """Where the strokes of drawings on any canvas belong.
 
     A drawing is brought onto QuickDraw's canvas and simplified as QuickDraw does, for that is what the model knows
-    (METHOD 1); what comes out is brought back.
+    (METHOD 1), and its origin to where the model has it; what comes out is brought back.
 
     Args:
         pretrained: the model, trained on simplified QuickDraw drawings or the like.
@@ -53,12 +53,15 @@ def reorganize_strokes(
         Of each drawing its own strokes moved rigidly, and the decoder's drawing of it.
     """
     given: list[Polylines] = [[line.astype(np.float64) for line in simplify(drawing)] for drawing in drawings]
-    codes = pretrained.encode_polylines(given)
+    starts_first = pretrained.origin == "first_point"
+    origins = [strokes[0][0] if starts_first else np.zeros(2) for strokes in given]
+    shown = [[line - origin for line in strokes] for strokes, origin in zip(given, origins, strict=True)]
+    codes = pretrained.encode_polylines(shown)
     drawn = pretrained.draw_codes(codes, temperature, 0, seed, 256)
     result = []
-    for drawing, rows in zip(drawings, drawn, strict=True):
+    for drawing, origin, rows in zip(drawings, origins, drawn, strict=True):
         corner, unit = _canvas(drawing)
-        redrawn = [line * unit + corner for line in polylines_of_rows(rows, pretrained.scale)]
+        redrawn = [(line + origin) * unit + corner for line in polylines_of_rows(rows, pretrained.scale)]
         result.append((placed(drawing, redrawn), redrawn))
     return result
 

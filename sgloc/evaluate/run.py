@@ -21,6 +21,7 @@ from torch import nn
 from sgloc import dist
 from sgloc.classifier.load import Classifier, load_classifier
 from sgloc.data.manifest import Manifest, load_manifest
+from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
@@ -163,7 +164,8 @@ def _load(
             f"`sgloc train-classifier --data {data}` trained"
         )
     max_points = options.max_points or pretrained.longest_points
-    return manifest, Measuring(pretrained, judge, options.seed, options.temperature, max_points)
+    from_first_point = starts_at_first_point(manifest, pretrained.origin, data)
+    return manifest, Measuring(pretrained, judge, options.seed, options.temperature, max_points, from_first_point)
 
 
 def _fingerprint(module: nn.Module) -> str:

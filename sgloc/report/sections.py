@@ -1,5 +1,6 @@
 """What a report shows of a model: how it redraws, what it finds again, where its codes are, what lies between two."""
 
+import dataclasses
 import itertools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ import torch
 
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import Manifest
+from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import Drawn, redraw
@@ -97,7 +99,10 @@ def look(
     chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
     say(f"{count} test drawings are encoded")
     config = pretrained.model.config
-    clean = Preparation(pretrained.scale, seed, max_node_points=config.max_node_points)
+    from_first_point = starts_at_first_point(manifest, pretrained.origin, data)
+    clean = Preparation(
+        pretrained.scale, seed, max_node_points=config.max_node_points, from_first_point=from_first_point
+    )
     codes, originals, labels = [], [], []
     for packed in fixed_batches(reader, chosen, batch_size=_BATCH_SIZE):
         batch = clean(packed, pretrained.device)
@@ -109,7 +114,7 @@ def look(
     some = np.arange(min(num_examples, count), dtype=np.int64) * count // min(num_examples, count)
     say(f"{len(some)} of them are redrawn")
     (packed,) = fixed_batches(reader, chosen[some], batch_size=len(some))
-    moving = Preparation(pretrained.scale, seed, disturb_scale, max_node_points=config.max_node_points)
+    moving = dataclasses.replace(clean, disturb_scale=disturb_scale)
     most = pretrained.longest_points
     drawn = redraw(
         pretrained.model, packed, moving, manifest.categories, pretrained.device, max_points=most, temperature=0.0

@@ -18,7 +18,9 @@ _HALF_IMAGE = 24.0
 _TRANSLATION = 0.8
 
 
-def absolute_coordinates(offsets: Tensor, sketch_point_offsets: Tensor, scale: float) -> Tensor:
+def absolute_coordinates(
+    offsets: Tensor, sketch_point_offsets: Tensor, scale: float, from_first_point: bool = False
+) -> Tensor:
     """Absolute normalised coordinates from the source's offsets (METHOD 1).
 
     Args:
@@ -26,13 +28,15 @@ def absolute_coordinates(offsets: Tensor, sketch_point_offsets: Tensor, scale: f
             clipped to it.
         sketch_point_offsets: int64 [B+1], where each sketch's points begin.
         scale: the data set's standard deviation of offsets.
+        from_first_point: move each sketch's origin to its first point.
 
     Returns:
         float32 [P, 2].
     """
     # Summed as integers: exact, however long the batch.
     sums = torch.cumsum(offsets.long().clamp(-MOST_OFFSET, MOST_OFFSET), 0)
-    before = torch.nn.functional.pad(sums, (0, 0, 1, 0))[sketch_point_offsets[:-1]]
+    starts = sketch_point_offsets[:-1]
+    before = sums[starts] if from_first_point else torch.nn.functional.pad(sums, (0, 0, 1, 0))[starts]
     sketch = group_index(sketch_point_offsets, len(offsets))
     return ((sums - before.index_select(0, sketch)).double() / scale).float()
 

@@ -85,6 +85,7 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         refuse_other_ranks(config, manifest, versions())
         log = dist.on_rank_0(lambda: with_environment(config.log, os.environ))
         config = dataclasses.replace(config, log=log)
+        preparation, fixed = dist.on_each_rank(lambda: task.preparations(config, manifest))
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
         dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, tell))
         claim = dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
@@ -105,7 +106,6 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         saved_step = state.step if is_own else None
         saving = Saving(config, manifest, engine, peers, saved_step, say=tell, check=claim.check)
         stack.callback(saving.close)
-        preparation, fixed = task.preparations(config, manifest)
         validation = _validation(config, manifest, fixed, placement)
         session = Session(
             config=config,

@@ -8,6 +8,7 @@ import torch
 from sgloc.config import Config
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import Manifest
+from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.nn.trainable import Trainable
@@ -73,6 +74,7 @@ class SketchTask:
             seed=config.train.seed,
             disturb_scale=data.disturb_scale if data.validation_disturb is None else data.validation_disturb,
             max_node_points=config.model.max_node_points,
+            from_first_point=starts_at_first_point(manifest, data.origin, data.path),
         )
         training = dataclasses.replace(
             fixed,

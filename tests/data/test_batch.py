@@ -37,6 +37,7 @@ preparations = st.builds(
     augment_scale=st.sampled_from([0.0, 0.1]),
     drop_probability=st.sampled_from([0.0, 0.1, 0.9]),
     translate=st.booleans(),
+    from_first_point=st.booleans(),
 )
 
 
@@ -109,6 +110,7 @@ def test_preparation_is_the_method(sketches: list[Strokes], preparation: Prepara
     node_lengths = split_rows(batch.node_offsets.diff(), batch.sketch_node_offsets)
     for index, strokes in enumerate(sketches):
         rows = layout.normalise(stroke3_of(strokes), preparation.scale)
+        rows = layout.from_first_point(rows) if preparation.from_first_point else rows
         expected = layout.stroke5(layout.augment(rows, noise.factors[index], noise.dropped[index]))[:-1]
         lifts = np.flatnonzero(expected[:, 3]) + 1
         clean = np.split(expected[:, :2], lifts[:-1])
@@ -131,6 +133,15 @@ def test_without_noise_inputs_are_the_targets() -> None:
     assert batch.points.tolist() == batch.targets.tolist() == [[1.0, 2.0], [1.5, 2.5], [-1.5, 2.5]]
     assert batch.pen_lift.tolist() == [False, True, True]
     assert batch.node_offsets.tolist() == [0, 2, 3]
+
+
+def test_with_its_origin_at_the_first_point_a_sketch_may_lie_anywhere() -> None:
+    preparation = dataclasses.replace(EVERYTHING, from_first_point=True)
+    moved = [[[(60, -7), *sketch[0][1:]], *sketch[1:]] for sketch in SOME]
+    there, elsewhere = (preparation(pack(sketches, [0, 1, 2], [1] * 3), CPU) for sketches in (SOME, moved))
+    assert equal(there, elsewhere)
+    plain = Preparation(scale=40.0, seed=5, from_first_point=True)(pack(SOME, [0, 1, 2], [1] * 3), CPU)
+    assert plain.targets[plain.sketch_point_offsets[:-1]].tolist() == [[0.0, 0.0]] * 3
 
 
 @given(st.permutations(range(6)), st.integers(1, 6), st.integers(-1, 5))

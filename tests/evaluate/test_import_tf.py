@@ -114,6 +114,7 @@ def test_the_published_sizes_with_every_option_at_its_default(imports: Imports, 
     about = imports(weights, DEFAULTS)
     assert about["model"] == json.loads(json.dumps(dataclasses.asdict(ModelConfig(batch_norm_epsilon=1.001e-5))))
     assert about["longest_points"] == 180
+    assert about["data"]["origin"] == "first_point"
     assert about["training"]["original_options"] == DEFAULTS
     assert "trained for synthesis" in (tmp_path / "out" / "README.md").read_text()
     with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "numpy") as opened:

@@ -1,5 +1,6 @@
 """`sgloc reorganize`: a user's own drawing in, its strokes where they belong out."""
 
+import dataclasses
 import json
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 
 import sgloc
 from sgloc.cli import main
+from sgloc.config import OriginName
 from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.reorganize import reorganize_strokes
 from sgloc.evaluate.sketches import polylines_of_stroke3, stroke3_of_polylines
@@ -42,6 +44,21 @@ def test_it_is_what_the_python_api_gives(pretrained: Pretrained) -> None:
     for one, other in zip(redrawn, polylines_of_stroke3(drawn), strict=True):
         np.testing.assert_allclose(one, other, atol=1e-3)
     assert any(np.abs(one - before).max() > 1 for one, before in zip(moved, STROKES, strict=True))
+
+
+@pytest.mark.parametrize("origin", ["first_point", "top_left"])
+def test_a_drawing_has_its_origin_where_the_model_knows_it(pretrained: Pretrained, origin: OriginName) -> None:
+    drawing = STROKES[::-1]
+    shift = drawing[0][0] if origin == "first_point" else np.zeros(2)
+    model = dataclasses.replace(pretrained, origin=origin)
+    ((moved, redrawn),) = reorganize_strokes(model, [drawing])
+    sketch = stroke3_of_polylines([line - shift for line in drawing])
+    for given, expected in (
+        (redrawn, model.reorganize([sketch])),
+        (moved, model.reorganize([sketch], keep_strokes=True)),
+    ):
+        for one, other in zip(given, polylines_of_stroke3(expected[0]), strict=True):
+            np.testing.assert_allclose(one, other + shift, atol=1e-3)
 
 
 def test_the_canvas_does_not_matter(pretrained: Pretrained) -> None:

@@ -30,6 +30,13 @@ def normalise(stroke3: npt.NDArray[np.integer], scale: float) -> FloatArray:
     return rows
 
 
+def from_first_point(rows: FloatArray) -> FloatArray:
+    """METHOD 1: the rows of a sketch whose origin is its first point, shaped as given."""
+    moved = np.array(rows)
+    moved[0, 0], moved[0, 1] = 0.0, 0.0
+    return moved
+
+
 def absolute(rows: FloatArray) -> FloatArray:
     """METHOD 1: the running sum of the offsets, from the origin.
 

@@ -31,6 +31,7 @@ from tests.checkpoints import (
     single_process,
     step_path,
     truncate,
+    without,
 )
 from tests.commands import Said
 
@@ -207,6 +208,23 @@ def test_an_exported_model_is_read_back(
         assert same_weights(loaded, model)
     exported, saved = (load_model(path, CPU, print) for path in (out, str(model_dir)))
     assert (exported.scale, exported.longest_points) == (saved.scale, saved.longest_points)
+
+
+def test_a_model_from_before_an_option_has_what_was_done_then_also_where_it_is_exported(
+    tmp_path: Path, tiny_shards: str
+) -> None:
+    model = make_model("hyper")
+    younger = ("data.origin", "model.hyper_dropout")
+    for name, options in (("new", ()), ("old", younger)):
+        config = without(Config(model=model.config), *options)
+        save_model(tmp_path / name, tiny_shards, model, config=config)
+        export_model(str(tmp_path / name), str(tmp_path / f"{name}-exported"), print)
+    for folder in ("old", "old-exported"):
+        loaded = load_pretrained(str(tmp_path / folder))
+        assert (loaded.origin, loaded.model.config.hyper_dropout) == ("top_left", "both")
+    for folder in ("new", "new-exported"):
+        loaded = load_pretrained(str(tmp_path / folder))
+        assert (loaded.origin, loaded.model.config.hyper_dropout) == ("first_point", "main")
 
 
 def test_the_files_of_an_exported_model(model_dir: Path, tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from tests.checkpoints import (
     single_process,
     step_path,
     truncate,
+    without,
 )
 from tests.train.test_loop import make_config
 
@@ -141,18 +142,6 @@ def changed(config: Config, name: str, value: Any) -> Config:
     return result
 
 
-def without(config: Config | ClassifierConfig, *names: str) -> dict[str, Any]:
-    """The configuration as a program wrote it that did not know the options of these dotted names."""
-    options = dataclasses.asdict(config)
-    for name in names:
-        *sections, last = name.split(".")
-        section = options
-        for each in sections:
-            section = section[each]
-        del section[last]
-    return options
-
-
 OTHERS = {
     "data.validation_limit": 7,
     "model.latent_size": 6,
@@ -165,6 +154,7 @@ OTHERS = {
     "train.global_batch": 9,
     "train.precision": "bfloat16",
     "data.translate": False,
+    "data.origin": "top_left",
     "data.validation_disturb": 0.0,
     "loss.density_floor": 1e-6,
     "optimizer.clip_by": "variable",
@@ -215,7 +205,7 @@ def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest)
         refuse_other_run("there", make_manifest(shards, config=older), other, shards)
 
 
-BEFORE = {"data.translate": False, "model.hyper_dropout": "both"}
+BEFORE = {"data.origin": "top_left", "data.translate": False, "model.hyper_dropout": "both"}
 
 
 @pytest.mark.parametrize("name", BEFORE)
@@ -232,7 +222,7 @@ def test_an_option_younger_than_the_checkpoint_whose_default_is_new_has_what_was
 
 def test_a_classifier_from_before_the_options_of_sketches_goes_on(shards: Manifest) -> None:
     config = ClassifierConfig()
-    older = make_manifest(shards, config=without(config, "data.translate", "data.validation_disturb"))
+    older = make_manifest(shards, config=without(config, "data.origin", "data.translate", "data.validation_disturb"))
     refuse_other_run("there", older, config, shards)
 
 
