@@ -257,6 +257,9 @@ class TrainConfig:
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
     float32."""
+    tf32: bool = False
+    """Compute float32 products on CUDA in TF32, with 10 binary digits in place of 23, which is faster on GPUs since
+    Ampere. For training and its validation; all other commands compute in float32."""
     deepspeed: str = ""
     """JSON file of DeepSpeed, such as those in configs/deepspeed; empty: train with DistributedDataParallel. The result
     is the same."""

@@ -164,6 +164,16 @@ def select_device(wanted: str, placement: Placement) -> torch.device:
     return torch.device("cuda", placement.local_rank)
 
 
+def use_device(device: torch.device) -> None:
+    """Make it the one that "cuda" without a number means.
+
+    Until then that is the first GPU, on which every library that asks for one would take some hundred MiB, in every
+    process of the machine.
+    """
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+
+
 def backend(device: torch.device) -> str:
     """The backend of collectives between processes on such devices."""
     return "nccl" if device.type == "cuda" else "gloo"
@@ -191,8 +201,7 @@ def process_group(placement: Placement, device: torch.device, timeout: float = 1
             # A restarted attempt must not find the keys of the one before. Where rank 0 serves, there are none; and
             # agents of an elastic run do not count alike.
             store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
+    use_device(device)
     dist.init_process_group(
         backend(device),
         store=store,

@@ -40,7 +40,7 @@ def model_config(cell: CellName = "lstm") -> ModelConfig:
 
 def make_model(cell: CellName = "lstm", seed: int = 0) -> SketchGloc:
     """An untrained model in evaluation mode, with weights so large that it draws something else for every sketch."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SketchGloc(model_config(cell)).eval()
         with torch.no_grad():

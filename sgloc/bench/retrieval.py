@@ -7,7 +7,7 @@ from sgloc.bench.options import BenchOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock
 from sgloc.config import Config
-from sgloc.evaluate.retrieval import retrieval_ranks
+from sgloc.evaluate.retrieval import product_type, retrieval_ranks
 
 # How far queries are from their originals, as a share of the codes' spread, so that a part of them is found at once.
 _NOISE = 3.0
@@ -27,7 +27,7 @@ def bench_retrieval(options: BenchOptions, config: Config) -> Report:
     own = torch.arange(count, device=device)
     settings = {"codes": count, "width": width, "threads": torch.get_num_threads(), "repeats": options.num_repeats}
     report, clock = Report("retrieval", settings, device), Clock(device)
-    ceiling = Ceiling(clock, torch.float32, options.ceiling_size)
+    ceiling = Ceiling(clock, product_type(device), options.ceiling_size)
     ceiling.measure()
     seconds, ceilings = [], []
     for _ in range(options.num_repeats):

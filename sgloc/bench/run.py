@@ -18,6 +18,7 @@ from sgloc.bench.step import bench_step
 from sgloc.bench.stream import bench_stream
 from sgloc.bench.tables import TableReport
 from sgloc.config import Config
+from sgloc.tf32 import float32_products
 
 _BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report | TableReport]] = MappingProxyType(
     {
@@ -46,4 +47,5 @@ def bench(options: BenchOptions, config: Config) -> Report | TableReport:
     Raises:
         SglocError: if the shards or the device cannot be used.
     """
-    return _BENCHES[options.what](options, config)
+    with float32_products(options.device, config.train.tf32):
+        return _BENCHES[options.what](options, config)

@@ -11,6 +11,7 @@ from sgloc.errors import CheckpointError
 from sgloc.nn.sketch_a_net import SketchANet
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.raster import rasterise
+from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import load_tensors, read_manifest, use_checkpoint
 
 _PREFIX = "model."
@@ -61,7 +62,8 @@ class Classifier:
                 offsets_from_lengths(torch.tensor([len(sketches[number]) for number in numbers])),
                 line_width=self.line_width,
             )
-            categories[numbers] = self.model.logits(images.to(self.device)).argmax(1).cpu().numpy()
+            with float32_products(self.device):
+                categories[numbers] = self.model.logits(images.to(self.device)).argmax(1).cpu().numpy()
         return categories
 
 

@@ -18,6 +18,7 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
 from sgloc.strict_json import to_json
+from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint.storage import Storage, describe
 
 RESULTS, PICTURE = "test.json", "confusion.png"
@@ -64,9 +65,11 @@ def test_classifier(run_dir: str, data: str, device: torch.device, say: Callable
     reader = ShardReader(data, manifest, "test")
     prepare = RasterPreparation(0, classifier.line_width)
     confusion = np.zeros((len(manifest.categories), len(manifest.categories)), dtype=np.int64)
-    for packed in fixed_batches(reader, np.arange(reader.num_sketches), batch_size=_BATCH_SIZE):
-        batch = prepare(prepare.load(packed), device)
-        np.add.at(confusion, (packed.category, classifier.model.logits(batch.images).argmax(1).cpu().numpy()), 1)
+    with float32_products(device):
+        for packed in fixed_batches(reader, np.arange(reader.num_sketches), batch_size=_BATCH_SIZE):
+            batch = prepare(prepare.load(packed), device)
+            found = classifier.model.logits(batch.images).argmax(1).cpu().numpy()
+            np.add.at(confusion, (packed.category, found), 1)
     tested = Tested(manifest.categories, confusion)
     storage = Storage(run_dir)
     try:

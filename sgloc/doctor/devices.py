@@ -11,6 +11,7 @@ from sgloc.bench.report import machine
 from sgloc.bench.timing import Ceiling, Clock
 from sgloc.doctor.examination import Examination, odd_ones
 from sgloc.doctor.finding import Finding
+from sgloc.tf32 import float32_products
 
 _PRODUCT_SIZES = {"cuda": 8192, "cpu": 1024}
 _NUM_PRODUCT_ROUNDS = 5
@@ -44,9 +45,10 @@ def look_at_device(device: torch.device) -> Device:
     is_cuda = device.type == "cuda"
     # Before anything of ours is there.
     num_free_bytes, num_bytes = torch.cuda.mem_get_info(device) if is_cuda else (0, 0)
-    ceiling = Ceiling(Clock(device), torch.float32, _PRODUCT_SIZES[device.type])
-    for _ in range(_NUM_PRODUCT_ROUNDS):
-        ceiling.measure()
+    with float32_products(device):
+        ceiling = Ceiling(Clock(device), torch.float32, _PRODUCT_SIZES[device.type])
+        for _ in range(_NUM_PRODUCT_ROUNDS):
+            ceiling.measure()
     return Device(
         kind=str(machine(device)["processor"]),
         identity=str(torch.cuda.get_device_properties(device).uuid) if is_cuda else "",

@@ -26,6 +26,7 @@ from sgloc.nn.sketchgloc import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
 from sgloc.strict_json import to_json
+from sgloc.tf32 import float32_products
 
 Row = Literal["original", "disturbed", "put_back", "redrawn"]
 # What is like another in synthesis, where no stroke is moved.
@@ -144,11 +145,12 @@ def generate(
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     drawn: list[Drawn] = []
-    for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
-        max_points = options.max_points or pretrained.longest_points
-        drawn += redraw(
-            model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=options.temperature
-        )
+    max_points, temperature = options.max_points or pretrained.longest_points, options.temperature
+    with float32_products(device):
+        for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
+            drawn += redraw(
+                model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=temperature
+            )
     try:
         _write(drawn, folder, options)
     except OSError as error:

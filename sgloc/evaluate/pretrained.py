@@ -22,6 +22,7 @@ from sgloc.evaluate.sketches import (
 )
 from sgloc.nn.sampling import draw
 from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.tf32 import float32_products
 
 
 @dataclass(frozen=True)
@@ -121,11 +122,12 @@ class Pretrained:
         """`encode` of sketches given as strokes, [n, 2] of absolute (x, y) each."""
         _check(batch_size=batch_size)
         codes = np.zeros((len(sketches), self.model.config.latent_size), dtype=np.float32)
-        for start in range(0, len(sketches), batch_size):
-            some = sketches[start : start + batch_size]
-            keys = keys_of(0, len(some))
-            batch = batch_of(some, self.scale, self.model.config.max_node_points, keys, self.device)
-            codes[start : start + batch_size] = self.model.encode(batch).y.float().cpu().numpy()
+        with float32_products(self.device):
+            for start in range(0, len(sketches), batch_size):
+                some = sketches[start : start + batch_size]
+                keys = keys_of(0, len(some))
+                batch = batch_of(some, self.scale, self.model.config.max_node_points, keys, self.device)
+                codes[start : start + batch_size] = self.model.encode(batch).y.float().cpu().numpy()
         return codes
 
     def draw_codes(
@@ -139,9 +141,10 @@ class Pretrained:
             raise ConfigError(f"codes must be finite and [sketches, {width}], not {list(rows.shape)}")
         keys = keys_of(seed, len(rows)).to(self.device)
         drawn: list[Tensor] = []
-        for y, key in zip(rows.to(self.device).split(batch_size), keys.split(batch_size), strict=True):
-            most = max_points or self.longest_points
-            drawn += draw(self.model.decoder, y, key, max_points=most, temperature=temperature) if len(y) else []
+        most = max_points or self.longest_points
+        with float32_products(self.device):
+            for y, key in zip(rows.to(self.device).split(batch_size), keys.split(batch_size), strict=True):
+                drawn += draw(self.model.decoder, y, key, max_points=most, temperature=temperature) if len(y) else []
         return drawn
 
 

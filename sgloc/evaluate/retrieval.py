@@ -1,8 +1,9 @@
 """Ret: at which rank a generated sketch's own original is found by its code (METHOD 10).
 
 No array of queries x gallery x code width is made, and none of queries x gallery: distances are computed a tile at a
-time by matrix products, in float32. Where rounding could decide, they are computed again in float64, so that a rank
-depends neither on the tiles nor on the number of processes.
+time by matrix products, in float32 on a CPU and in float64 on CUDA, where the environment can turn float32 into TF32.
+Where rounding could decide, they are computed again in float64, so that a rank depends neither on the tiles nor on the
+number of processes.
 """
 
 import torch
@@ -12,6 +13,11 @@ _QUERIES = 1024
 _TILE = 8192
 # Pairs whose distance is computed again at once, and rows in which such are looked for.
 _PAIRS, _ROWS = 65536, 64
+
+
+def product_type(device: torch.device) -> torch.dtype:
+    """In which distances are computed on a device."""
+    return torch.float64 if device.type == "cuda" else torch.float32
 
 
 def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
@@ -29,17 +35,19 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
     ranks = torch.full_like(own, len(gallery) - 1)
     finite = torch.isfinite(queries).all(1).nonzero()[:, 0]
     # Without what all have in common, fewer digits are lost.
-    center = (torch.stack([tile.double().sum(0) for tile in gallery.split(_TILE)]).sum(0) / len(gallery)).float()
+    center = torch.stack([tile.double().sum(0) for tile in gallery.split(_TILE)]).sum(0) / len(gallery)
+    center = center.to(product_type(gallery.device))
     half = torch.cat([(tile - center).square().sum(1) for tile in gallery.split(_TILE)]) / 2
     longest = half.max()
     for chosen in finite.split(_QUERIES):
         query, mine = queries[chosen], own[chosen]
         centered, original = query - center, gallery[mine] - center
         score = half[mine] - (centered * original).sum(1)
-        # A bound of what float32 can get wrong in a score, twice.
+        # A bound of what rounding can get wrong in a score, twice.
         width = gallery.shape[1] + 4
-        margin = width * 2.0**-22 * (torch.sqrt(centered.square().sum(1) * 2 * longest) + longest)
-        margin = margin.clamp(min=torch.finfo(margin.dtype).tiny)
+        digits = torch.finfo(score.dtype)
+        margin = 2 * width * digits.eps * (torch.sqrt(centered.square().sum(1) * 2 * longest) + longest)
+        margin = margin.clamp(min=digits.tiny)
         # So that one product gives half the squared distance, but for what all of a query's have in common, less that
         # from its own original.
         left = torch.cat([-centered, torch.ones_like(score)[:, None], -score[:, None]], dim=1)
@@ -62,8 +70,8 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
 
 
 def _count_below(values: Tensor, limit: Tensor) -> Tensor:
-    """How many of each row's values [n, N] are at most its limit [n]; int64 [n]. Counted in float32, which is several
-    times faster than in integers and exact up to 2**24."""
+    """How many of each row's values [n, N] are at most its limit [n]; int64 [n]. Counted in floating-point numbers,
+    which is several times faster than in integers, and exact up to 2**24."""
     is_below = torch.le(values, limit[:, None], out=torch.empty_like(values))
     return (is_below @ values.new_ones(values.shape[1])).long()
 

@@ -32,6 +32,7 @@ from sgloc.evaluate.results import Outcome, markdown, summarise
 from sgloc.evaluate.retrieval import retrieval_ranks
 from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.strict_json import to_json
+from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint.storage import Storage, describe, patiently
 from sgloc.train.versions import versions
 
@@ -121,7 +122,7 @@ def evaluate(
     storage = Storage(folder)
     plan = _plan(checkpoint, data, manifest, measuring, options, count)
     dist.on_rank_0(lambda: _agree(storage, plan))
-    with _one_thread(device):
+    with _one_thread(device), float32_products(device):
         dist.on_each_rank(lambda: _measure_all(storage, reader, chosen, measuring, options, rank, world_size, tell))
     num_parts = -(-count // options.batch_size)
     outcomes = _retrieve(storage, num_parts, options.tasks, rank, world_size, device)

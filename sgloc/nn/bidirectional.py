@@ -59,8 +59,9 @@ class Bidirectional(nn.Module):
         layout = TimeMajor.from_lengths(lengths)
         ahead = starts[layout.sequence] + layout.step
         drops = self.training and self.keep < 1
-        # On a CPU the library is faster only where nothing is to be differentiated.
-        if not drops and (ahead.is_cuda or not torch.is_grad_enabled()):
+        # Only where nothing is to be differentiated: on a CPU the library is slower with gradients, and cuDNN refuses
+        # the backward pass of an evaluation.
+        if not drops and not torch.is_grad_enabled():
             cells = self.forward_cell, self.backward_cell
             if isinstance(cells[0], LSTM) and isinstance(cells[1], LSTM):
                 return torch.cat(last_outputs(cells[0], cells[1], inputs[ahead], layout), dim=1)

@@ -208,12 +208,26 @@ class LSTM(Cell):
         )
         gates = torch.cat([i, f, j, o])
         num_inputs = len(self.weight_input)
-        bias = gates[:, -1].contiguous()
-        return gates[:, :num_inputs].contiguous(), gates[:, num_inputs:-1].contiguous(), bias, torch.zeros_like(bias)
+        bias = gates[:, -1]
+        return gates[:, :num_inputs], gates[:, num_inputs:-1], bias, torch.zeros_like(bias)
 
 
+def _in_one_chunk(directions: list[Tensors]) -> list[Tensor]:
+    """The same weights of `LSTM.library_weights`, direction after direction, in one piece of memory.
+
+    cuDNN wants all matrices first, then all biases, and would otherwise bring them together at every call, and warn.
+    """
+    weights = [weight for direction in directions for weight in direction]
+    order = sorted(range(len(weights)), key=lambda number: weights[number].dim() == 1)
+    memory = torch.cat([weights[number].flatten() for number in order])
+    parts = memory.split([weights[number].numel() for number in order])
+    placed = {number: part.view(weights[number].shape) for number, part in zip(order, parts, strict=True)}
+    return [placed[number] for number in range(len(weights))]
+
+
+@torch.no_grad()
 def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> tuple[Tensor, Tensor]:
-    """The library's fused LSTM in both directions at once, without dropout: cuDNN on CUDA.
+    """The library's fused LSTM in both directions at once, without dropout and without gradients: cuDNN on CUDA.
 
     Args:
         ahead, back: the cells of either direction.
@@ -223,7 +237,7 @@ def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> 
     Returns:
         The outputs at the last step of either direction, [n, H] each, in the sequences' original order.
     """
-    weights = (*ahead.library_weights(), *back.library_weights())
+    weights = _in_one_chunk([ahead.library_weights(), back.library_weights()])
     zeros = weights[0].new_zeros(2, len(layout.order), ahead.hidden_size)
     with torch.autocast(inputs.device.type, enabled=False):
         sizes = torch.tensor(layout.batch_sizes)

@@ -16,6 +16,7 @@ from sgloc.evaluate.run import RESULTS
 from sgloc.report.curves import plot_losses, plot_speed, read_records
 from sgloc.report.page import Page
 from sgloc.report.sections import look
+from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import read_manifest, use_checkpoint
 from sgloc.train.checkpoint.storage import Storage
 
@@ -70,17 +71,18 @@ def write_report(
     pretrained = load_model(folder, device, say)
     data = options.data or str(manifest.config["data"]["path"])
     shards = load_manifest(data)
-    shown = look(
-        pretrained,
-        data,
-        shards,
-        disturb_scale=manifest.config["data"]["disturb_scale"] or _DISTURB_SCALE,
-        count=options.count,
-        num_examples=options.num_examples,
-        num_between=options.num_between,
-        seed=options.seed,
-        say=say,
-    )
+    with float32_products(device):
+        shown = look(
+            pretrained,
+            data,
+            shards,
+            disturb_scale=manifest.config["data"]["disturb_scale"] or _DISTURB_SCALE,
+            count=options.count,
+            num_examples=options.num_examples,
+            num_between=options.num_between,
+            seed=options.seed,
+            say=say,
+        )
     records = read_records(run_dir)
     model = pretrained.model.config
     kind = f"{model.kind}, graph {model.graph}" if model.kind == "sketchgloc" else model.kind

@@ -15,6 +15,7 @@ from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError, DataError
 from sgloc.strict_json import to_json
+from sgloc.tf32 import float32_products
 from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine, prepare_engine
@@ -78,6 +79,9 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
     device = dist.select_device(config.train.device, placement)
     stop = StopFlag()
     with contextlib.ExitStack() as stack:
+        stack.enter_context(float32_products(device, config.train.tf32))
+        # Before anything else might take the first GPU.
+        dist.use_device(device)
         prepare_engine(config, device)
         stack.enter_context(dist.process_group(placement, device, config.train.timeout))
         stack.enter_context(stop.listening())

@@ -1,0 +1,13 @@
+"""Runs tests on the virtual device, which must be there before pytest imports torch. Arguments as pytest's."""
+
+from tests.virtual_cuda.device import virtual_cuda
+
+# isort: split
+
+import sys
+
+import pytest
+
+if __name__ == "__main__":
+    with virtual_cuda():
+        sys.exit(pytest.main(["-q", "-p", "no:cacheprovider", *sys.argv[1:]]))

@@ -1,0 +1,49 @@
+"""Starting processes on the virtual device."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from collections.abc import Sequence
+
+from tests.virtual_cuda.build import library
+
+_TIMEOUT = 120
+
+
+def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
+    """Start Python with these arguments, more variables in its environment."""
+    environment = {**os.environ, "VIRTUAL_CUDA": str(library()), "OMP_NUM_THREADS": "1", **variables}
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
+
+
+def finish(*processes: "subprocess.Popen[str]") -> list[str]:
+    """What the processes say; all must succeed."""
+    try:
+        said = [process.communicate(timeout=_TIMEOUT)[0] for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    assert not any(process.returncode for process in processes), "\n\n".join(said)
+    return said
+
+
+def run_commands(*commands: Sequence[str], num_ranks: int = 1, **variables: str) -> list[str]:
+    """Run `sgloc` commands one after the other on the virtual device, and give what each rank says.
+
+    Args:
+        commands: words each.
+        num_ranks: processes, each on a device of its own.
+        variables: more of the environment.
+    """
+    words = json.dumps([list(map(str, command)) for command in commands])
+    ranks: list[dict[str, str]] = [{}]
+    if num_ranks > 1:
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+        places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
+        ranks = [{**meeting, **place, "WORLD_SIZE": str(num_ranks)} for place in places]
+    return finish(*(start("-m", "tests.virtual_cuda.run", words, **rank, **variables) for rank in ranks))
