@@ -15,7 +15,8 @@ from sgloc.bench.launched import small_config
 from sgloc.bench.options import BenchOptions, What
 from sgloc.bench.tables import TableReport
 from sgloc.cli import main
-from sgloc.config import Config
+from sgloc.config import Config, LossConfig, ModelConfig, OptimizerConfig
+from sgloc.train.schedule import learning_rate
 
 COMMANDS = (
     *("sample", "shard", "shards", "train", "train-classifier", "generate", "evaluate", "reorganize", "report"),
@@ -36,6 +37,7 @@ BENCHES: dict[What, str] = {
     "retrieval": "config batch repeats",
 }
 FILE = "{data: {path: there}, model: {latent_size: 5, encoder: {hidden_size: 4}}, train: {num_steps: 2}}"
+CONFIGS = Path(__file__).parents[1] / "configs"
 Configured = Callable[..., tuple[Config, str]]
 
 
@@ -118,6 +120,23 @@ def test_what_print_config_prints_gives_the_same_configuration(
     assert (config.model.max_node_points, config.train.run_dir, resume) == (6, "7", "no")
     assert configured("--config", tmp_path / "printed.yaml") == (config, resume)
     assert len(set(leaves(config)) - set(leaves(Config()))) == 9
+
+
+@pytest.mark.parametrize("name", ["ds1", "ds2", "ds3", "all345"])
+def test_the_recipes_of_the_paper_have_its_settings(configured: Configured, name: str) -> None:
+    config, _ = configured("--config", CONFIGS / f"{name}.yaml")
+    assert config.optimizer == OptimizerConfig(learning_rate_decay=1.0, clip_norm=1.0, clip_by="variable")
+    assert config.loss == LossConfig(pen_loss_on_padding=True, density_floor=1e-6)
+    assert config.model == ModelConfig()
+    assert (config.data.translate, config.data.augment_scale, config.data.drop_probability) == (True, 0.1, 0.1)
+    assert (config.train.validate_every, config.train.patience, config.train.global_batch) == ("1 epoch", 5, 100)
+    assert [learning_rate(config.optimizer, step) for step in (0, 10**6)] == pytest.approx([1e-3] * 2)
+
+
+def test_every_recipe_can_be_read(configured: Configured) -> None:
+    for path in sorted(CONFIGS.glob("*.yaml")):
+        if "classifier" not in path.name:
+            assert configured("--config", path)[0].data.path
 
 
 def test_validation_counted_in_epochs_is_given_as_words(configured: Configured, tmp_path: Path) -> None:
