@@ -1,16 +1,20 @@
 """Drawings for tests, and the files that hold them."""
 
 import json
+import os
 import struct
 import zipfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 from hypothesis import strategies as st
 
 from sgloc.data.batch import PackedBatch
 from sgloc.sketch.drawing import Drawing, Int16Array, polylines_to_stroke3, stroke3_to_polylines
+from sgloc.sketch.synthetic import CATEGORIES as SYNTHETIC
+from sgloc.sketch.synthetic import draw
 from tests.pickles import pickle_of_python2, to_npy
 
 Strokes = list[list[tuple[int, int]]]
@@ -50,6 +54,26 @@ def write_ndjson(path: Path, drawings: Iterable[Drawing]) -> None:
             polylines = [line.T.tolist() for line in stroke3_to_polylines(drawing.stroke3)]
             fields = {"word": drawing.category, "key_id": str(drawing.key_id), "recognized": drawing.recognized}
             stream.write(json.dumps({**fields, "drawing": polylines}) + "\n")
+
+
+def write_simplified_sample(folder: Path, *, number: int = 12) -> Path:
+    """Write `number` drawings of each category of the synthetic sample as simplified ndjson files; gives the folder."""
+    for place, category in enumerate(SYNTHETIC):
+        generator = np.random.default_rng(place)
+        rows = [polylines_to_stroke3(draw(category, generator)) for _ in range(number)]
+        drawings = [Drawing(category, 1000 * place + index, index % 3 > 0, row) for index, row in enumerate(rows)]
+        write_ndjson(folder / f"{category}.ndjson", drawings)
+    return folder
+
+
+def real_drawings() -> Path:
+    """The folder of simplified QuickDraw files that SGLOC_QUICKDRAW names; without one the test is skipped."""
+    folder = os.environ.get("SGLOC_QUICKDRAW")
+    if not folder:
+        pytest.skip(
+            "set SGLOC_QUICKDRAW to a folder of QuickDraw's simplified .ndjson files, fetched from the public data set"
+        )
+    return Path(folder)
 
 
 def write_npz(path: Path, **splits: list[Int16Array]) -> None:
