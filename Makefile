@@ -46,21 +46,9 @@ $(VERSIONS:%=test-%): test-%: .versions/%.txt system-packages
 	mkdir -p .versions
 	awk -F== '!seen[$$1]++' $^ > $@
 
-# What the tests start for themselves, a web server, a browser and Slurm, from Debian or Ubuntu where one is root or becomes root
-# without a password. The services are of no use to the tests and are not left running.
-SYSTEM_PACKAGES := nginx chromium slurmctld slurmd slurm-client munge
-SYSTEM_PROGRAMS := nginx chromium slurmctld slurmd sbatch munged
-SYSTEM_SERVICES := nginx slurmctld slurmd munge
-
+# What the tests start for themselves: installed by root, named to anyone else.
 system-packages:
-	@PATH="$$PATH:/usr/sbin:/usr/local/sbin"; missing=; \
-	for program in $(SYSTEM_PROGRAMS); do command -v "$$program" >/dev/null || missing="$$missing $$program"; done; \
-	if [ -z "$$missing" ]; then exit 0; fi; \
-	if [ "$$(id -u)" != 0 ]; then sudo="sudo -n"; fi; \
-	if command -v apt-get >/dev/null && $$sudo true 2>/dev/null && $$sudo apt-get update -qq && $$sudo env \
-		DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $(SYSTEM_PACKAGES); \
-	then if [ -d /run/systemd/system ]; then $$sudo systemctl disable --now --quiet $(SYSTEM_SERVICES); fi; \
-	else echo "not installed, and cannot be:$$missing; the tests that need it are skipped"; fi
+	@tests/system_packages.sh
 
 format: $(VENV)/installed-dev
 	$(BIN)/ruff format .

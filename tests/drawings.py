@@ -70,9 +70,7 @@ def real_drawings() -> Path:
     """The folder of simplified QuickDraw files that SGLOC_QUICKDRAW names; without one the test is skipped."""
     folder = os.environ.get("SGLOC_QUICKDRAW")
     if not folder:
-        pytest.skip(
-            "set SGLOC_QUICKDRAW to a folder of QuickDraw's simplified .ndjson files, fetched from the public data set"
-        )
+        pytest.skip("set SGLOC_QUICKDRAW to a folder of simplified .ndjson files from QuickDraw's public data set")
     return Path(folder)
 
 

@@ -105,7 +105,7 @@ class Nginx:
             headers: sent with every file.
         """
         if self._program is None:
-            pytest.skip("nginx is not installed; install Debian's package nginx")
+            pytest.skip("nginx is not installed; `make system-packages` as root installs it")
         program, state = self._program, self._state / uuid.uuid4().hex
         state.mkdir()
         options = [f"add_header {name} '{value}';" for name, value in (headers or {}).items()]

@@ -151,7 +151,7 @@ def test_every_drawing_is_accounted_for_in_little_space(tmp_path: Path, origin: 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_compressed_blocks_hold_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("zstandard")
+    pytest.importorskip("zstandard", reason="zstandard is missing; pip install -e '.[dev]' installs it")
     drawings = make_drawings(3000, ["cat", "dog"])
     write_ndjson(tmp_path / "all.ndjson", drawings)
     plain = build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "plain"))

@@ -105,7 +105,7 @@ def test_a_whole_model() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_by_inductor() -> None:
     if shutil.which("g++") is None:
-        pytest.skip("inductor needs a C++ compiler")
+        pytest.skip("inductor needs a C++ compiler; install Debian's package g++")
     cell = random_cell("hyper").float()
     plain = outputs_and_gradients(cell, [2, 2, 1], has_state=True, has_mask=True, segment=None)
     cell.compiled_steps = CompiledSteps("inductor")

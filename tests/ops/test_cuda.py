@@ -9,7 +9,9 @@ from tests.ops.reference import SHAPES, make_points, make_rows
 
 pytestmark = [
     pytest.mark.cuda,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device"),
+    pytest.mark.skipif(
+        not torch.cuda.is_available(), reason="there is no CUDA device; run the tests on a machine with one"
+    ),
 ]
 
 DTYPES = (torch.float64, torch.float32, torch.bfloat16, torch.float16)
@@ -79,7 +81,9 @@ def test_kernels_run_on_the_current_stream() -> None:
     assert_same(found, expected)
 
 
-@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="there is no second CUDA device")
+@pytest.mark.skipif(
+    torch.cuda.device_count() < 2, reason="there is no second CUDA device; run the tests on a machine with two"
+)
 def test_kernels_run_on_the_tensors_device() -> None:
     inputs = make_inputs(SHAPES["ragged"], torch.float32)
     with torch.cuda.device(0):

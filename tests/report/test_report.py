@@ -92,8 +92,10 @@ def test_it_says_what_was_measured(run_dir: Path) -> None:
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
     if not BROWSERS:
-        pytest.skip("there is no Chromium")
-    api = pytest.importorskip("playwright.sync_api")
+        pytest.skip("there is no Chromium; `make system-packages` as root installs it")
+    api = pytest.importorskip(
+        "playwright.sync_api", reason="playwright is missing; pip install -e '.[dev]' installs it"
+    )
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=BROWSERS[0], args=["--no-sandbox"])
         yield started

@@ -18,9 +18,9 @@ def cluster() -> Iterator[Cluster]:
     """A real Slurm, stopped in the end, also when the tests are killed."""
     missing = missing_programs()
     if missing:
-        pytest.skip(f"no {', '.join(missing)}: `make system-packages` installs Slurm")
+        pytest.skip(f"no {', '.join(missing)}; `make system-packages` as root installs Slurm")
     if os.geteuid() != 0:
-        pytest.skip("a Slurm of one's own needs root")
+        pytest.skip("a Slurm of one's own needs root; run the tests as root, in a container for instance")
     with Cluster() as started:
         yield started
 

@@ -97,7 +97,7 @@ def test_two_ranks_and_the_other_engine_give_the_same(
     sample_shards: str, whole: Path, tmp_path: Path, deepspeed: str
 ) -> None:
     if deepspeed:
-        pytest.importorskip("deepspeed")
+        pytest.importorskip("deepspeed", reason="deepspeed is missing; pip install -e '.[dev]' installs it")
     lines = run(make_config(sample_shards, tmp_path / "run", deepspeed=deepspeed), 2)
     np.testing.assert_allclose(terms(lines), terms(records(whole)), rtol=1e-4)
 

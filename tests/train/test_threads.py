@@ -28,11 +28,11 @@ main(["train", *sys.argv[1:]])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the names of threads")
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the names of threads; run it there")
 @pytest.mark.parametrize("engine", ["ddp", "zero2", "zero3"])
 def test_no_thread_outlives_the_process_group(engine: str, tiny_shards: str, tmp_path: Path) -> None:
     if engine != "ddp":
-        pytest.importorskip("deepspeed")
+        pytest.importorskip("deepspeed", reason="deepspeed is missing; pip install -e '.[dev]' installs it")
     options = ["--train.num_steps=2", *([] if engine == "ddp" else [f"--train.deepspeed={CONFIGS}/{engine}.json"])]
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, *tiny_options(tmp_path / "run", tiny_shards), *options],
