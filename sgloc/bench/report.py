@@ -51,9 +51,9 @@ class Measurement:
 
     @property
     def record(self) -> Record:
-        """All of it, with what follows from it: rates of the median; the share of the ceiling, as the median of the
-        repeats and of the fastest repeat and ceiling; the share of operations that were computed without need, on
-        padding."""
+        """All of it, with what follows from it: rates of the median; sketches a second for each GFLOP/s of the ceiling,
+        which compares machines; the share of the ceiling, as the median of the repeats and of the fastest repeat and
+        ceiling; the share of operations that were computed without need, on padding."""
         spread = Spread.of(self.seconds)
         record: Record = {
             "name": self.name,
@@ -62,6 +62,10 @@ class Measurement:
             "points_per_second": self.num_points / spread.median,
             "peak_memory_mib": self.peak_memory_mib,
         }
+        if self.ceilings:
+            pairs = zip(self.seconds, self.ceilings, strict=True)
+            shares = [self.num_sketches / seconds / (ceiling / 1e9) for seconds, ceiling in pairs]
+            record["sketches_per_second_per_gflops"] = statistics.median(shares)
         if self.flops is not None:
             record |= {"flops": self.flops, "flops_per_second": self.flops / spread.median}
             pairs = zip(self.seconds, self.ceilings, strict=True)
@@ -143,6 +147,7 @@ def _cells(record: Record) -> dict[str, str]:
     spread = [_short(1e3 * seconds[name]) for name in ("median", "percentile_10", "percentile_90")]
     numbers = {
         "sketches/s": record["sketches_per_second"],
+        "per GFLOP/s": record.get("sketches_per_second_per_gflops"),
         "points/s": record["points_per_second"],
         "GFLOP/s": record["flops_per_second"] / 1e9 if "flops_per_second" in record else None,
         "of ceiling": record.get("ceiling_share"),

@@ -59,6 +59,7 @@ def check_measurement(record: dict[str, Any]) -> None:
     if "flops" in record:
         assert record["flops_per_second"] == pytest.approx(record["flops"] / seconds["median"])
         assert record["ceiling_share"] > 0
+        assert record["sketches_per_second_per_gflops"] > 0
 
 
 # webdataset leaves it to the garbage collector to close its tars.
@@ -155,14 +156,18 @@ def test_the_table_shows_every_measurement() -> None:
     report.add("first", [0.5, 1.5], 300, 4000, peak_memory_mib=77.0, **more)
     report.add("second", [2.0], 4, 40, extra={"tables": 3})
     report.facts.append({"name": "flops", "forward": {"strokes": 2 * 10**9}})
-    measured = report.records()[2]
+    measured, without = report.records()[2:4]
+    # 600 a second by 2048 operations a second, 200 by 4096 / 3.
+    rates = [600 / 2048e-9, 600 / 4096e-9]
+    assert measured["sketches_per_second_per_gflops"] == pytest.approx(sum(rates) / 2)
+    assert "sketches_per_second_per_gflops" not in without
     # 512 operations in half a second are half of 2048 a second; in one and a half a quarter of 4096 / 3.
     assert measured["ceiling_share"] == pytest.approx(0.375)
     assert measured["best_ceiling_share"] == pytest.approx(0.5)
     text = io.StringIO()
     report.print(Console(file=text, width=160, highlight=False, markup=False))
     lines = [re.sub(r"[│┃]", " ", line).split() for line in text.getvalue().splitlines()]
-    first = ["first", "1,000", "600", "to", "1,400", "300", "4,000", "5.12e-07", "0.375", "0.5", "77"]
+    first = ["first", "1,000", "600", "to", "1,400", "300", "219,726,562", "4,000", "5.12e-07", "0.375", "0.5", "77"]
     assert first in lines
     assert any(line[:2] == ["second", "2,000"] for line in lines)
     assert ["second:", "tables", "3"] in lines
