@@ -1,21 +1,20 @@
 """`sgloc evaluate`: Rec, Ret and distances over a whole test set, by any number of ranks (METHOD 10).
 
 The test set is cut into batches that do not depend on the ranks. What a batch gave is written as a file of its own, so
-that an evaluation that is stopped goes on where it was; all ranks then share in ranking, and rank 0 sums up.
+that an evaluation that is stopped goes on where it was; each rank then reads every file once, ranks its own, and rank 0
+sums up.
 """
 
 import contextlib
 import hashlib
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import safetensors.numpy
 import torch
-from safetensors import SafetensorError
 from torch import nn
 
 from sgloc import dist
@@ -24,22 +23,22 @@ from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.errors import ConfigError, DataError
+from sgloc.errors import ConfigError
 from sgloc.evaluate.load import load_model
-from sgloc.evaluate.measure import Measuring
+from sgloc.evaluate.measure import Arrays, Measuring
+from sgloc.evaluate.parts import FOLDER, Parts, in_order, unwritable, write
 from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.results import Outcome, markdown, summarise
 from sgloc.evaluate.retrieval import retrieval_ranks
 from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint.storage import Storage, describe, patiently
+from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.versions import versions
 
-RESULTS, TABLES, PLAN, PARTS = "results.json", "results.md", "plan.json", "parts"
+RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
 # What there is of each task, one number a sketch.
-_OF_TASK = ("category", "given_category", "moved", "left", "strokes", "is_empty")
-Array = npt.NDArray[Any]
+_OF_TASK = ("rank", "given_rank", "category", "given_category", "moved", "left", "strokes", "is_empty")
 
 
 @dataclass(frozen=True)
@@ -122,16 +121,24 @@ def evaluate(
     storage = Storage(folder)
     plan = _plan(checkpoint, data, manifest, measuring, options, count)
     dist.on_rank_0(lambda: _agree(storage, plan))
+    parts = Parts(
+        storage,
+        count,
+        options.batch_size,
+        measuring.pretrained.model.config.latent_size,
+        options.tasks,
+        rank,
+        world_size,
+    )
     with _one_thread(device), float32_products(device):
-        dist.on_each_rank(lambda: _measure_all(storage, reader, chosen, measuring, options, rank, world_size, tell))
-    num_parts = -(-count // options.batch_size)
-    outcomes = _retrieve(storage, num_parts, options.tasks, rank, world_size, device)
+        gallery = dist.on_each_rank(lambda: _measure_all(parts, reader, chosen, measuring, options, world_size, tell))
+    outcomes = _retrieve(parts, gallery, options.tasks, device)
     if rank != 0:
         return None
     tasks = summarise(outcomes, manifest.categories, options.num_resamples, options.seed)
     results = {**plan, "tasks": tasks}
-    _write(storage, RESULTS, (to_json(results, indent=1) + "\n").encode())
-    _write(storage, TABLES, markdown(results).encode())
+    write(storage, RESULTS, (to_json(results, indent=1) + "\n").encode())
+    write(storage, TABLES, markdown(results).encode())
     return results
 
 
@@ -229,120 +236,71 @@ def _agree(storage: Storage, plan: dict[str, Any]) -> None:
             )
         return
     try:
-        storage.make_folder(PARTS)
+        storage.make_folder(FOLDER)
     except OSError as error:
-        raise _unwritable(storage, error) from error
-    _write(storage, PLAN, (to_json(plan, indent=1) + "\n").encode())
-
-
-def _write(storage: Storage, name: str, content: bytes) -> None:
-    try:
-        patiently(lambda: storage.write(name, [content]))
-    except OSError as error:
-        raise _unwritable(storage, error) from error
-
-
-def _unwritable(storage: Storage, error: OSError) -> DataError:
-    return DataError(f"cannot write to {storage.location} ({describe(error)}); give an --out that can be written")
-
-
-def _part_name(number: int) -> str:
-    return f"{PARTS}/{number:06d}.safetensors"
+        raise unwritable(storage, error) from error
+    write(storage, PLAN, (to_json(plan, indent=1) + "\n").encode())
 
 
 def _measure_all(
-    storage: Storage,
+    parts: Parts,
     reader: ShardReader,
     chosen: npt.NDArray[np.int64],
     measuring: Measuring,
     options: EvaluateOptions,
-    rank: int,
     world_size: int,
     tell: Callable[[str], None],
-) -> None:
-    """This rank's batches that are not there yet."""
-    starts = range(0, len(chosen), options.batch_size)
-    there = storage.sizes(PARTS)
-    for number in range(rank, len(starts), world_size):
-        name = _part_name(number)
-        if there.get(name.rpartition("/")[2]) and _read_part(storage, number) is not None:
-            continue
-        some = chosen[starts[number] : starts[number] + options.batch_size]
-        (packed,) = fixed_batches(reader, some, batch_size=len(some))
-        _write(storage, name, safetensors.numpy.save(measuring.measure(packed, options.tasks)))
-        tell(f"{min(number + world_size, len(starts))} of {len(starts)} batches are evaluated")
-
-
-def _read_part(storage: Storage, number: int) -> dict[str, Array] | None:
-    """What a batch gave; None where its file was cut short."""
-    with storage.reading(_part_name(number)):
-        content = storage.content(_part_name(number))
-    try:
-        return safetensors.numpy.load(content)
-    except (SafetensorError, ValueError, KeyError):
-        return None
-
-
-def _arrays(storage: Storage, num_parts: int, name: str) -> Iterator[Array]:
-    """An array of each part, one after the other."""
-    for number in range(num_parts):
-        part = _read_part(storage, number)
-        if part is None or name not in part:
-            raise DataError(f"{storage.location}/{_part_name(number)} is damaged; remove it and start again")
-        yield part[name]
-
-
-def _ranks(
-    storage: Storage,
-    num_parts: int,
-    task: EvaluationTask,
-    gallery: npt.NDArray[np.float32],
-    rank: int,
-    world_size: int,
-    device: torch.device,
-) -> npt.NDArray[np.int64]:
-    """Ranks of this rank's share of what was drawn, and of what was given: int64 [2, n]."""
-    mine = slice(len(gallery) * rank // world_size, len(gallery) * (rank + 1) // world_size)
-    own = torch.arange(mine.start, mine.stop, device=device)
-    codes = torch.from_numpy(gallery).to(device)
-    found = []
-    for name in ("query", "given"):
-        queries = np.concatenate(list(_arrays(storage, num_parts, f"{task.name}.{name}")))[mine]
-        found.append(retrieval_ranks(torch.from_numpy(queries).to(device), own, codes).cpu().numpy())
-    return np.stack(found)
+) -> npt.NDArray[np.float32]:
+    """Measure this rank's batches that are not there yet; gives the gallery, complete but for the other ranks' rows."""
+    gallery = parts.empty_gallery()
+    missing = parts.found(gallery)
+    if missing:
+        some = np.concatenate([chosen[parts.rows(number)] for number in missing])
+        batches = fixed_batches(reader, some, batch_size=options.batch_size)
+        for number, packed in zip(missing, batches, strict=True):
+            arrays = measuring.measure(packed, options.tasks)
+            parts.write(number, arrays)
+            gallery[parts.rows(number)] = arrays["gallery"]
+            tell(f"{min(number + world_size, parts.num_parts)} of {parts.num_parts} batches are evaluated")
+    return gallery
 
 
 def _retrieve(
-    storage: Storage, num_parts: int, tasks: Sequence[EvaluationTask], rank: int, world_size: int, device: torch.device
+    parts: Parts, gallery: npt.NDArray[np.float32], tasks: Sequence[EvaluationTask], device: torch.device
 ) -> list[Outcome]:
-    """Find every redrawn sketch's own original, each rank a share of them; the outcomes are on rank 0."""
-    gallery = dist.on_each_rank(lambda: np.concatenate(list(_arrays(storage, num_parts, "gallery"))))
-    outcomes = []
-    for task in tasks:
-        ranks = dist.on_each_rank(
-            lambda task=task: _ranks(storage, num_parts, task, gallery, rank, world_size, device)  # type: ignore[misc]
-        )
-        gathered = dist.gather_to_rank_0(ranks)
-        if rank == 0:
-            outcomes.append(_outcome(storage, num_parts, task, np.concatenate(gathered, axis=1)))
+    """Find every redrawn sketch's own original, each rank those of its batches; the outcomes are on rank 0."""
+    dist.on_each_rank(lambda: parts.take_others(gallery))
+    ranked = dist.on_each_rank(lambda: _ranked(parts, gallery, tasks, device))
+    gathered = dist.gather_to_rank_0(ranked)
     # Nobody ends before rank 0 has them all.
     dist.on_each_rank(lambda: None)
-    return outcomes
+    if not gathered:
+        return []
+    found: Mapping[str, Any] = in_order([group for groups in gathered for group in groups])
+
+    def outcome(task: EvaluationTask) -> Outcome:
+        own: dict[str, Any] = {name: found.get(f"{task.name}.{name}") for name in _OF_TASK}
+        return Outcome(task.name, found["label"], **own)
+
+    return [outcome(task) for task in tasks]
 
 
-def _outcome(storage: Storage, num_parts: int, task: EvaluationTask, ranks: npt.NDArray[np.int64]) -> Outcome:
-    kept: dict[str, list[Array]] = {}
-    for number in range(num_parts):
-        part = _read_part(storage, number) or {}
-        is_empty: Array = np.isnan(part[f"{task.name}.query"]).any(axis=1)  # type: ignore[assignment]
-        part[f"{task.name}.is_empty"] = is_empty
-        for name, array in part.items():
-            # The codes are the greater part of it, and have done their work.
-            if array.ndim == 1:
-                kept.setdefault(name, []).append(array)
-
-    def whole(name: str) -> Any:
-        return np.concatenate(kept[name]) if name in kept else None
-
-    own = {name: whole(f"{task.name}.{name}") for name in _OF_TASK}
-    return Outcome(task.name, whole("label"), ranks[0], ranks[1], **own)
+def _ranked(
+    parts: Parts, gallery: npt.NDArray[np.float32], tasks: Sequence[EvaluationTask], device: torch.device
+) -> list[Arrays]:
+    """Of this rank's batches, what is one number a sketch: what was measured, and at which ranks the originals are of
+    what was drawn and of what was given."""
+    codes = torch.from_numpy(gallery).to(device)
+    ranked = []
+    for group in parts.own_groups():
+        own = torch.from_numpy(group["row"]).to(device)
+        # The codes are the greater part of it, and have done their work.
+        kept = {name: array for name, array in group.items() if array.ndim == 1}
+        for task in tasks:
+            for name, code in (("rank", "query"), ("given_rank", "given")):
+                queries = torch.from_numpy(group[f"{task.name}.{code}"]).to(device)
+                kept[f"{task.name}.{name}"] = retrieval_ranks(queries, own, codes).cpu().numpy()
+            is_empty: npt.NDArray[Any] = np.isnan(group[f"{task.name}.query"]).any(axis=1)  # type: ignore[assignment]
+            kept[f"{task.name}.is_empty"] = is_empty
+        ranked.append(kept)
+    return ranked

@@ -50,6 +50,11 @@ def test_identity_tells_manifests_apart(tmp_path: Path, manifest: Manifest) -> N
     assert load_manifest(str(tmp_path)).identity == manifest.identity
 
 
+def test_identity_is_computed_once_and_belongs_to_the_fields(manifest: Manifest) -> None:
+    assert manifest.identity is manifest.identity
+    assert dataclasses.replace(manifest, licence="another").identity != manifest.identity
+
+
 def test_a_missing_manifest_is_told(tmp_path: Path) -> None:
     with pytest.raises(
         DataError, match=r"manifest\.json does not exist; give a folder that `sgloc shard` wrote"

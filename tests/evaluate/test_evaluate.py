@@ -69,18 +69,36 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
+# Notes which parts a process opens to read them; Python imports a module of this name when it starts.
+WATCH_READS = """
+import os, sys
+def hook(event, values):
+    if event == "open" and "/parts/0" in str(values[0]) and values[1] == "r":
+        with open(os.path.join(os.environ["READS"], os.environ["RANK"]), "a") as stream:
+            stream.write(os.path.basename(values[0]) + "\\n")
+sys.addaudithook(hook)
+"""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("num_processes", [2, 4])
-def test_ranks_give_the_same_to_the_last_digit(
+@pytest.mark.parametrize("num_processes", [pytest.param(2, id="two ranks"), pytest.param(4, id="four ranks")])
+def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
     checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, num_processes: int
 ) -> None:
+    (tmp_path / "sitecustomize.py").write_text(WATCH_READS)
+    reads = tmp_path / "reads"
+    reads.mkdir()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     command = [*launcher, "-m", "sgloc", *words(checkpoint, sample_shards, judge, tmp_path / "out")]
     # Threads, too, may be as many as they like.
+    environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(tmp_path), "READS": str(reads)}
     done = subprocess.run(
-        command, env={**os.environ, "OMP_NUM_THREADS": "2"}, capture_output=True, text=True, timeout=150, check=False
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=150, check=False
     )
     assert done.returncode == 0, done.stderr
+    parts = sorted(part.name for part in (tmp_path / "out/parts").iterdir())
+    found = {rank.name: sorted(rank.read_text().split()) for rank in reads.iterdir()}
+    assert found == {str(rank): parts for rank in range(num_processes)}
     assert (tmp_path / "out/results.json").read_bytes() == (alone / "results.json").read_bytes()
     assert (tmp_path / "out/results.md").read_bytes() == (alone / "results.md").read_bytes()
     assert (alone / "results.md").read_text().splitlines()[6] in done.stdout
