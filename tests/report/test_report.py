@@ -2,8 +2,6 @@
 
 import json
 import re
-import shutil
-from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,10 @@ from sgloc.cli import main
 from sgloc.config import Config, TrainConfig
 from sgloc.report.latent import color_of, draw_map, principal_map
 from sgloc.train.loop import train
+from tests.browser import browser  # noqa: F401
 from tests.commands import Said
 from tests.train.test_loop import make_config
 
-BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))]
 TITLES = [
     "Training",
     "Putting strokes back",
@@ -89,22 +87,9 @@ def test_it_says_what_was_measured(run_dir: Path) -> None:
     assert f"<dd>{best:.4f}</dd>" in text
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    if not BROWSERS:
-        pytest.skip("there is no Chromium; `make system-packages` as root installs it")
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is missing; pip install -e '.[dev]' installs it"
-    )
-    with api.sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=BROWSERS[0], args=["--no-sandbox"])
-        yield started
-        started.close()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1280, 420])
-def test_a_browser_shows_it_without_a_complaint(run_dir: Path, browser: Any, tmp_path: Path, width: int) -> None:
+def test_a_browser_shows_it_without_a_complaint(run_dir: Path, browser: Any, tmp_path: Path, width: int) -> None:  # noqa: F811
     page, said, asked = browser.new_page(viewport={"width": width, "height": 900}), [], []
     page.on("console", lambda message: said.append(message.text))
     page.on("pageerror", lambda error: said.append(str(error)))

@@ -21,9 +21,11 @@ _PIXELS = {
     "q": 96 / 101.6,
     "pt": 96 / 72,
     "pc": 16.0,
+    # The root's font has hardly ever another size.
+    "rem": 16.0,
 }
 # Of the size of the font; an x is as high and a 0 as wide as half of it in most fonts.
-_FONT_UNITS = {"em": 1.0, "rem": 1.0, "ex": 0.5, "ch": 0.5}
+_FONT_UNITS = {"em": 1.0, "ex": 0.5, "ch": 0.5}
 _DEGREES = {"": 1.0, "deg": 1.0, "grad": 0.9, "rad": 180 / math.pi, "turn": 360.0}
 _VALUE = re.compile(rf"({NUMBER})\s?(%|[a-zA-Z]*)")
 _NUMBERS = re.compile(NUMBER)

@@ -19,7 +19,7 @@ from sgloc.sketch.svg.measures import (
     view_box_matrix,
 )
 from sgloc.sketch.svg.paint import INHERITED, is_visible_paint
-from sgloc.sketch.svg.paths import Chain, ellipse, parse_path, polyline, rectangle, transformed
+from sgloc.sketch.svg.paths import Chain, ellipse, flattened, parse_path, polyline, rectangle, transformed
 from sgloc.sketch.svg.tree import Element, UnreadableError
 
 SHAPES = frozenset({"path", "rect", "circle", "ellipse", "line", "polyline", "polygon"})
@@ -34,6 +34,8 @@ _OTHERS = {
     "iframe": "frame",
 }
 _FONT_SIZE = 16.0
+# How finely a shape is measured, as a share of its size.
+_FINE = 1e-4
 _MOST_WORK = 100_000
 _MOST_CHARACTERS = 4_000_000
 _MOST_CURVES = 200_000
@@ -214,7 +216,7 @@ class _Walk:
         if style.get("transform-box", "").lower() in ("fill-box", "stroke-box") and element.tag in SHAPES:
             chains = self._outline(element, style, place)
             if chains:
-                points = np.concatenate(chains)
+                points = np.concatenate([flattened(chain, _FINE * float(np.ptp(chain)) or 1.0) for chain in chains])
                 corner, size = points.min(0), np.ptp(points, axis=0)
         shares = {"left": "0%", "top": "0%", "center": "50%", "right": "100%", "bottom": "100%"}
         lengths = [
@@ -308,7 +310,8 @@ class _Walk:
         if not is_filled and inherited["stroke-linecap"].lower() == "butt":
             # A dot is seen only where the ends of lines are round or square.
             chains = [chain for chain in chains if np.ptp(chain, axis=0).any()]
-        if not chains or not (is_stroked or is_filled):
+        scale = math.sqrt(abs(float(np.linalg.det(place.matrix[:2, :2]))))
+        if not chains or not (is_stroked or is_filled) or scale == 0:
             self._scene.left_out["hidden shape"] += 1
             return
         self._curves += sum(map(len, chains)) // 3
@@ -316,7 +319,6 @@ class _Walk:
             raise UnreadableError(f"has more than {_MOST_CURVES:,} points and curves; simplify it first")
         if any(style.get(name, "none") != "none" for name in ("marker", "marker-start", "marker-mid", "marker-end")):
             self._scene.left_out["set of arrowheads"] += 1
-        scale = math.sqrt(abs(float(np.linalg.det(place.matrix[:2, :2]))))
         fill_rule = inherited["fill-rule"].lower() if is_filled else ""
         placed = [transformed(chain, place.matrix) for chain in chains]
         self._scene.shapes.append(Painted(placed, is_stroked, width * scale, fill_rule))
