@@ -1,6 +1,7 @@
 """What people, files and services are shown of a URL: everything but the secrets in it."""
 
 import re
+from typing import Any
 
 MASK = "***"
 
@@ -35,3 +36,12 @@ def _mask_parameter(found: re.Match[str]) -> str:
     separator, name, value = found.groups()
     is_secret = value and (_SECRET_NAME.search(name) or len(value) >= _LONG_VALUE)
     return f"{separator}{name}={MASK if is_secret else value}"
+
+
+def mask_all(value: Any) -> Any:
+    """A nest of dictionaries, lists and plain values with every text masked."""
+    if isinstance(value, dict):
+        return {name: mask_all(inner) for name, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [mask_all(inner) for inner in value]
+    return mask(value) if isinstance(value, str) else value

@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
+from sgloc.masking import mask
+
 
 @contextlib.contextmanager
 def shard_progress() -> Iterator[tuple[Callable[[int, int, int, int], None], Callable[[str], None]]]:
@@ -34,6 +36,6 @@ def shard_progress() -> Iterator[tuple[Callable[[int, int, int, int], None], Cal
             bar.update(task, completed=num_built, total=num_parts, description=said)
 
         def say(sentence: str) -> None:
-            console.print(sentence, markup=False, highlight=False, soft_wrap=True)
+            console.print(mask(sentence), markup=False, highlight=False, soft_wrap=True)
 
         yield show, say

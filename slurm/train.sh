@@ -99,6 +99,9 @@ requeue() {
 }
 
 run_dir=$(python -m launch.options "$@") || exit
+# A URL may hold a password, which is not to be in a log.
+# shellcheck disable=SC2001
+shown_dir=$(sed 's#://[^/]*@#://***@#' <<<"${run_dir%%\?*}")
 left=$(seconds_left)
 ((left > least_minutes * 60 - 30)) || fail "the time limit leaves $left seconds; give sbatch --time=$least_minutes or more minutes, for a run is told to save 120 seconds before the end, and queued again"
 
@@ -111,7 +114,7 @@ gpus=()
 [[ -z ${SLURM_GPUS_PER_TASK:-} ]] || gpus=("--gpus-per-node=$SLURM_GPUS_ON_NODE")
 unset SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
 
-say "job $SLURM_JOB_ID on $SLURM_JOB_NUM_NODES node(s), start ${SLURM_RESTART_COUNT:-0}, in $run_dir"
+say "job $SLURM_JOB_ID on $SLURM_JOB_NUM_NODES node(s), start ${SLURM_RESTART_COUNT:-0}, in $shown_dir"
 at_start=$(newest_checkpoint)
 before=$at_start
 attempts=0

@@ -96,13 +96,21 @@ class Nginx:
         self._state, self._stack = state, stack
         self._program = shutil.which("nginx", path="/usr/sbin:/usr/local/sbin:/usr/bin:/usr/local/bin")
 
-    def serve(self, folder: Path, *, ranges: bool = True, headers: Mapping[str, str] | None = None) -> str:
+    def serve(
+        self,
+        folder: Path,
+        *,
+        ranges: bool = True,
+        headers: Mapping[str, str] | None = None,
+        password: str | None = None,
+    ) -> str:
         """Serve a folder until the test ends; its URL.
 
         Args:
             folder: what is served.
             ranges: False: a request for some bytes of a file gets all.
             headers: sent with every file.
+            password: what the user `me` has to give; None: nobody is asked.
         """
         if self._program is None:
             pytest.skip("nginx is not installed; `make system-packages` as root installs it")
@@ -111,6 +119,9 @@ class Nginx:
         options = [f"add_header {name} '{value}';" for name, value in (headers or {}).items()]
         if not ranges:
             options.append("max_ranges 0;")
+        if password is not None:
+            (state / "passwords").write_text(f"me:{{PLAIN}}{password}\n")
+            options.append(f"auth_basic 'drawings'; auth_basic_user_file {state}/passwords;")
 
         def command(port: int) -> list[str]:
             configuration = _NGINX_CONFIGURATION.format(

@@ -303,6 +303,27 @@ def test_a_folder_that_cannot_be_written_is_told(
     assert taken.read_text() == "a file"
 
 
+def test_a_run_is_found_from_every_folder(
+    said: Said, tiny: str, tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shards").symlink_to(tiny_shards)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path)
+    main(["train", "--config", tiny, "--data.path", "shards", "--train.run_dir", "run", "--train.num_steps", "1"])
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
+    assert (kept["data"]["path"], kept["train"]["run_dir"]) == (str(tmp_path / "shards"), str(tmp_path / "run"))
+    main(["report", "../run", "--examples", "1", "--count", "4", "--device", "cpu"])
+    assert (tmp_path / "run/report.html").exists()
+    # The same command from here is the same run.
+    main(["train", "--config", str(tmp_path / "run/config.yaml"), "--train.num_steps", "2"])
+    assert step_path(tmp_path / "run", 2).exists()
+    (tmp_path / "shards").unlink()
+    told = said("report", "../run")
+    assert f"../run was trained on the shards of {tmp_path}/shards, which cannot be read here ({tmp_path}/sh" in told
+    assert told.endswith("; --data names others, or the same elsewhere")
+
+
 # Shards.
 
 

@@ -11,7 +11,7 @@ import pytest
 from tests.train.launch import tiny_options
 
 # Commands that a process runs one after the other; it writes their exit codes down, for it may have no output.
-_SEVERAL = """
+SEVERAL = """
 import json, sys
 from pathlib import Path
 from sgloc.cli import main
@@ -111,7 +111,7 @@ def test_every_program_takes_debug(program: str) -> None:
 def test_a_fault_in_a_process_that_builds_is_told_once(tmp_path: Path) -> None:
     sample = ["sample", "--out", str(tmp_path / "npz"), "--train=2", "--valid=1", "--test=1"]
     (tmp_path / "words").write_text(json.dumps([sample]))
-    assert run("-c", _SEVERAL, tmp_path / "words", tmp_path / "codes").returncode == 0
+    assert run("-c", SEVERAL, tmp_path / "words", tmp_path / "codes").returncode == 0
     words = ("-m", "sgloc", "shard", "--source", tmp_path / "npz", "--out", tmp_path / "out", "--workers=2")
     done = run(*words, "--debug", SGLOC_FAILPOINT="part:fault:0")
     told = "sgloc shard: this is a fault of the program, not of what it was given: KeyError: 'part', in sgloc/failpoint"
@@ -161,7 +161,7 @@ def test_every_command_works_with_streams_of_every_kind(tmp_path: Path, tiny_sha
     words = [[word.replace("F/", f"{folder}/") for word in line.split()] for line in commands]
     (tmp_path / "words").write_text(json.dumps(words))
     line = f'exec "$@" {how}'
-    command = [sys.executable, "-c", _SEVERAL, str(tmp_path / "words"), str(tmp_path / "codes")]
+    command = [sys.executable, "-c", SEVERAL, str(tmp_path / "words"), str(tmp_path / "codes")]
     done = subprocess.run(
         ["/bin/sh", "-c", line, "sh", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},

@@ -16,6 +16,7 @@ from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
+from sgloc.masking import mask
 
 What = Literal[
     "ops", "stream", "step", "generate", "checkpoint", "order", "scale", "scaling", "parity", "resume", "retrieval"
@@ -173,7 +174,7 @@ def describe(packed: PackedBatch, options: BenchOptions) -> dict[str, object]:
     """Where a batch comes from, and its sizes as it stands in the shards, before any augmentation."""
     num_points = np.add.reduceat(packed.stroke_lengths, np.cumsum(packed.num_strokes) - packed.num_strokes)
     return {
-        "data": options.data or "drawn",
+        "data": mask(options.data or "drawn"),
         "sketches": len(packed),
         "mean_points": float(num_points.mean()),
         "longest_points": int(num_points.max()),

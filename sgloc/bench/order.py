@@ -15,6 +15,7 @@ from sgloc.data.block import IntArray
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
 from sgloc.errors import ConfigError
+from sgloc.masking import mask
 
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024
 # Positions that are looked at together.
@@ -76,7 +77,7 @@ def bench_order(options: BenchOptions, config: Config) -> TableReport:
 
         Path(options.plot).write_bytes(plot_order(balance, positions))
     settings = {
-        "data": options.data or "made up",
+        "data": mask(options.data or "made up"),
         "sketches": order.num_sketches,
         "shards": order.num_shards,
         "blocks": order.num_blocks,

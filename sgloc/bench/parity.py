@@ -7,6 +7,7 @@ from sgloc.bench.options import ENGINES, BenchOptions
 from sgloc.bench.report import Record
 from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
+from sgloc.masking import mask
 
 _LIMIT = 1e-4
 # As much as float32 rounds by.
@@ -48,7 +49,7 @@ def bench_parity(options: BenchOptions, config: Config) -> TableReport:
             named = dict(zip(("engine", "ranks", "accumulation"), way, strict=True))
             rows.append({**named, "difference": difference, "result": "pass" if difference <= _LIMIT else "FAIL"})
     settings = {
-        "data": options.data or "drawn",
+        "data": mask(options.data or "drawn"),
         "steps": num_steps,
         "global_batch": options.batch or config.train.global_batch,
         "precision": config.train.precision,

@@ -9,6 +9,7 @@ from sgloc.bench.options import ENGINES, BenchOptions
 from sgloc.bench.report import Record
 from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
+from sgloc.masking import mask
 
 _LIMIT = 1e-6
 _NUM_STEPS = 20
@@ -63,7 +64,7 @@ def bench_resume(options: BenchOptions, config: Config) -> TableReport:
                 whole[source] = start.run(*source)
             rows.append(_resume(start, whole[source], change, num_steps))
     settings = {
-        "data": options.data or "drawn",
+        "data": mask(options.data or "drawn"),
         "steps_before": num_steps,
         "steps_after": num_steps,
         "global_batch": options.batch or config.train.global_batch,

@@ -20,6 +20,7 @@ from sgloc.errors import ConfigError, DataError
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint.storage import Storage, describe
+from sgloc.train.recorded import recorded_place
 
 RESULTS, PICTURE = "test.json", "confusion.png"
 _BATCH_SIZE = 256
@@ -73,7 +74,7 @@ def test_classifier(run_dir: str, data: str, device: torch.device, say: Callable
     tested = Tested(manifest.categories, confusion)
     storage = Storage(run_dir)
     try:
-        storage.write(RESULTS, [to_json(_summary(tested, classifier.checkpoint), indent=1).encode()])
+        storage.write(RESULTS, [to_json(_summary(tested, recorded_place(classifier.checkpoint)), indent=1).encode()])
         storage.write(PICTURE, [_plot(tested)])
     except OSError as error:
         raise DataError(f"cannot write to {run_dir} ({describe(error)}); make room or check its permissions") from error

@@ -8,6 +8,8 @@ from typing import Literal
 from rich.console import Console
 from rich.table import Column, Table
 
+from sgloc.masking import mask, mask_all
+
 Status = Literal["ok", "warning", "problem"]
 
 
@@ -37,12 +39,12 @@ def has_problem(findings: Iterable[Finding]) -> bool:
 
 def to_json(findings: Iterable[Finding]) -> str:
     """JSON lines, a finding each."""
-    return "".join(json.dumps(asdict(finding)) + "\n" for finding in findings)
+    return "".join(json.dumps(mask_all(asdict(finding))) + "\n" for finding in findings)
 
 
 def print_table(findings: Iterable[Finding], console: Console) -> None:
     """A row for each finding."""
     table = Table(Column("check", no_wrap=True), Column("", no_wrap=True), "found", "what to do")
     for finding in findings:
-        table.add_row(finding.check, finding.status, finding.found, finding.advice)
+        table.add_row(finding.check, finding.status, mask(finding.found), mask(finding.advice))
     console.print(table)

@@ -23,6 +23,7 @@ from sgloc.doctor.programs import judge_programs, look_at_programs
 from sgloc.doctor.shards import check_data
 from sgloc.errors import ConfigError
 from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.program import tell
 
 # A rank that is late is waited for longer than it takes to say that a check is hanging.
 _PATIENCE = 30.0
@@ -84,7 +85,7 @@ def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) 
         show(findings)
     elif findings:
         # Rank 0 may be the one that is gone.
-        print(f"sgloc doctor: {findings[-1].found}", file=sys.stderr, flush=True)
+        tell("sgloc doctor", findings[-1].found)
     return is_well
 
 
@@ -98,7 +99,7 @@ def _meeting(placement: dist.Placement, timeout: float, findings: list[Finding],
             show([*findings, Finding(check, "problem", found, "see what it waits for; --timeout gives it longer")])
             sys.stdout.flush()
         else:
-            print(f"sgloc doctor: {check}: {found}", file=sys.stderr, flush=True)
+            tell("sgloc doctor", f"{check}: {found}")
         end_process()
 
     with contextlib.ExitStack() as stack:

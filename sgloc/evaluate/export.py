@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from sgloc.errors import CheckpointError, DataError
+from sgloc.masking import mask_all
 from sgloc.strict_json import to_json
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_tensors, use_checkpoint
 from sgloc.train.checkpoint.storage import Storage, describe, patiently
@@ -68,7 +69,7 @@ def _about(manifest: CheckpointManifest) -> About:
             # Old checkpoints have an infinity before the first validation.
             "best_validation_loss": best_loss if best_loss is not None and math.isfinite(best_loss) else None,
             "best_step": manifest.state.get("best_step"),
-            "options": {name: section for name, section in manifest.config.items() if name != "model"},
+            "options": mask_all({name: section for name, section in manifest.config.items() if name != "model"}),
         },
         versions=manifest.versions,
     )

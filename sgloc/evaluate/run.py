@@ -34,6 +34,7 @@ from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint.storage import Storage
+from sgloc.train.recorded import recorded_place
 from sgloc.train.versions import versions
 
 RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
@@ -195,13 +196,20 @@ def _plan(
         "format": "sgloc-evaluation",
         "version": 1,
         "model": {
-            "checkpoint": checkpoint,
+            "checkpoint": recorded_place(checkpoint),
             "weights": _fingerprint(model.model),
             "trained_on": model.data_identity,
             "options": asdict(model.model.config),
         },
-        "data": {"path": data, "identity": manifest.identity, "licence": manifest.licence, "sketches": count},
-        "classifier": None if judge is None else {"checkpoint": judge.checkpoint, "weights": _fingerprint(judge.model)},
+        "data": {
+            "path": recorded_place(data),
+            "identity": manifest.identity,
+            "licence": manifest.licence,
+            "sketches": count,
+        },
+        "classifier": None
+        if judge is None
+        else {"checkpoint": recorded_place(judge.checkpoint), "weights": _fingerprint(judge.model)},
         "options": {**asdict(options), "tasks": [task.name for task in options.tasks]},
         # Parts that other programs made are not to be mixed.
         "versions": versions(),

@@ -9,16 +9,18 @@ from typing import Any
 import fsspec.core
 import torch
 
-from sgloc.data.manifest import load_manifest
+from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError, ConfigError, DataError
 from sgloc.evaluate.load import load_model
 from sgloc.evaluate.run import RESULTS
+from sgloc.masking import is_masked, mask
 from sgloc.report.curves import plot_losses, plot_speed, read_records
 from sgloc.report.page import Page
 from sgloc.report.sections import look
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import read_manifest, use_checkpoint
 from sgloc.train.checkpoint.storage import Storage
+from sgloc.train.recorded import recorded_place
 
 EVALUATED = "evaluated"
 # Where the training moves no strokes.
@@ -69,8 +71,7 @@ def write_report(
     folder, manifest = use_checkpoint(run_dir, read_manifest, say)
     results = _results(run_dir, options.evaluated)
     pretrained = load_model(folder, device, say)
-    data = options.data or str(manifest.config["data"]["path"])
-    shards = load_manifest(data)
+    data, shards = _shards(run_dir, options.data, str(manifest.config["data"]["path"]))
     with float32_products(device):
         shown = look(
             pretrained,
@@ -94,12 +95,12 @@ def write_report(
         ("trained on", f"{manifest.num_drawings:,} drawings of {manifest.num_categories} categories, in "
          f"{manifest.step:,} steps of {manifest.global_batch}"),
         ("validation loss", f"{best:.4f}" if isinstance(best, float) and math.isfinite(best) else "not measured"),
-        ("shown on", f"{shards.splits['test'].num_sketches:,} test drawings of {data}"),
+        ("shown on", f"{shards.splits['test'].num_sketches:,} test drawings of {recorded_place(data)}"),
         ("licence of the drawings", shards.licence or "not told"),
-        ("checkpoint", folder),
+        ("checkpoint", recorded_place(folder)),
     ]  # fmt: skip
     page = Page(
-        title=f"SketchGloc: {run_dir.rstrip('/').rsplit('/', 1)[-1]}",
+        title=f"SketchGloc: {mask(run_dir).rstrip('/').rsplit('/', 1)[-1]}",
         facts=facts,
         losses=plot_losses(records) if records else "",
         speed=plot_speed(records) if records else "",
@@ -111,6 +112,23 @@ def write_report(
             file.write(page.html().encode())
     except OSError as error:
         raise DataError(f"cannot write {out} ({error}); give an --out that can be written") from error
+
+
+def _shards(run_dir: str, given: str, trained_on: str) -> tuple[str, Manifest]:
+    """The shards to show the run on, and their manifest: those that are given, else those that it was trained on."""
+    if given:
+        return given, load_manifest(given)
+    if is_masked(trained_on):
+        raise ConfigError(
+            f"{run_dir} was trained on the shards of {trained_on}, a URL whose secret a run does not keep; give --data"
+        )
+    try:
+        return trained_on, load_manifest(trained_on)
+    except DataError as error:
+        raise DataError(
+            f"{run_dir} was trained on the shards of {trained_on}, which cannot be read here ({error}); "
+            "--data names others, or the same elsewhere"
+        ) from error
 
 
 def _results(run_dir: str, evaluated: str) -> dict[str, Any] | None:

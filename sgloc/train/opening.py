@@ -24,6 +24,7 @@ from sgloc.train.lock import only_writer
 from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell
+from sgloc.train.recorded import recorded_options
 from sgloc.train.resume import checkpoints_to_resume, resume_from
 from sgloc.train.saving import Saving
 from sgloc.train.session import Session
@@ -38,9 +39,7 @@ def _write_config(config: RunConfig) -> None:
     try:
         file_system, root = fsspec.core.url_to_fs(config.train.run_dir)
         file_system.makedirs(root, exist_ok=True)
-        file_system.pipe_file(
-            f"{root}/config.yaml", yaml.safe_dump(dataclasses.asdict(config), sort_keys=False).encode()
-        )
+        file_system.pipe_file(f"{root}/config.yaml", yaml.safe_dump(recorded_options(config), sort_keys=False).encode())
         file_system.pipe_file(f"{root}/versions.json", (to_json(versions(), indent=1) + "\n").encode())
     except OSError as error:
         raise ConfigError(

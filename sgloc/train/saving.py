@@ -12,6 +12,7 @@ from sgloc.errors import UnreachableError
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, SaveError, Writer, share_out
 from sgloc.train.checkpoint.writing import shard_name
 from sgloc.train.engine import Engine
+from sgloc.train.recorded import recorded_options
 from sgloc.train.state import TrainState
 from sgloc.train.versions import versions
 
@@ -148,7 +149,7 @@ class Saving:
 
     def _constants(self, config: RunConfig, data: Manifest, engine: Engine) -> CheckpointManifest:
         """What all checkpoints of the run say."""
-        options = dataclasses.asdict(config)
+        options = recorded_options(config)
         return CheckpointManifest(
             step=0,
             saved_at="",

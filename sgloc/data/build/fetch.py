@@ -12,6 +12,7 @@ from sgloc.data.build.plan import is_local
 from sgloc.data.quickdraw.sources import SourceFile
 from sgloc.data.remote.download import download
 from sgloc.errors import DataError
+from sgloc.masking import mask
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Downloads:
             folder = self.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="sgloc-downloads-"))
             Path(folder).mkdir(parents=True, exist_ok=True)
             # Files of the same name may lie in different folders.
-            digest = hashlib.sha256(source.location.encode()).hexdigest()
+            digest = hashlib.sha256(mask(source.location).encode()).hexdigest()
             path = Path(folder, f"{digest[:16]}-{source_name(source)}")
             # What is there is whole: a build that was killed had got so far, or one before kept it.
             if not path.exists():

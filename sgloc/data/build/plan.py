@@ -15,6 +15,7 @@ from sgloc.data.manifest import FORMAT, VERSION
 from sgloc.data.quickdraw.sources import QUICKDRAW_URL, SourceFile, find_sources
 from sgloc.data.remote.access import Retries, open_file_system, retrying
 from sgloc.errors import ConfigError, DataError
+from sgloc.masking import mask_all
 
 QUICKDRAW_LICENCE = (
     "CC BY 4.0; The Quick, Draw! Dataset by Google, https://github.com/googlecreativelab/quickdraw-dataset"
@@ -88,7 +89,10 @@ class Plan:
 
     def to_json(self) -> str:
         """Equal plans give equal text."""
-        return json.dumps({"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}, ensure_ascii=False) + "\n"
+        return (
+            json.dumps({"format": FORMAT, "version": VERSION, **mask_all(dataclasses.asdict(self))}, ensure_ascii=False)
+            + "\n"
+        )
 
 
 def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str = QUICKDRAW_URL) -> Plan:

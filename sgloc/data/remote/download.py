@@ -13,6 +13,7 @@ from pathlib import Path
 from sgloc.data.remote.access import DamagedReadError, Retries, open_file_system, retrying
 from sgloc.data.remote.file import RANGE_BYTES, Answer, Identity, ask
 from sgloc.errors import DataError
+from sgloc.masking import mask
 
 # Enough to tell a file's form by.
 _HEAD_BYTES = 64
@@ -160,14 +161,14 @@ class _Part:
     def _remember(self, identity: Identity) -> None:
         with _writing(self.path):
             self.file.truncate(0)
-            self._sidecar.write_text(json.dumps({"url": self.url, **asdict(identity)}))
+            self._sidecar.write_text(json.dumps({"url": mask(self.url), **asdict(identity)}))
         self._identity = identity
 
     def _recall(self) -> Identity | None:
         """What the file was a part of when it was left; None if nobody knows, as when the machine stopped meanwhile."""
         try:
             fields = json.loads(self._sidecar.read_text())
-            return Identity(**fields) if fields.pop("url") == self.url else None
+            return Identity(**fields) if fields.pop("url") == mask(self.url) else None
         except (OSError, ValueError, TypeError, KeyError, AttributeError):
             return None
 

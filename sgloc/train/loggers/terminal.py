@@ -4,13 +4,14 @@ import contextlib
 import sys
 from typing import Any
 
+from sgloc.masking import mask
 from sgloc.train.loggers.protocol import Record
 
 
 def tell(sentence: str) -> None:
-    """Print a sentence on standard error; where that is gone or full, nobody can be told."""
+    """Print a sentence on standard error, without the secrets of its URLs; where that is gone, to nobody."""
     with contextlib.suppress(OSError, ValueError):
-        print(sentence, file=sys.stderr, flush=True)
+        print(mask(sentence), file=sys.stderr, flush=True)
 
 
 class Terminal:

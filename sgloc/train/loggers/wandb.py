@@ -5,22 +5,19 @@ import importlib.util
 import json
 import os
 import queue
-import re
 import subprocess
 import sys
 import threading
-from dataclasses import asdict
 from typing import Any
 
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.train.loggers.protocol import Record, scalars
+from sgloc.train.recorded import recorded_options
 from sgloc.train.versions import versions
 
 # Records and pictures that wait for W&B; a run that logs a hundred times a second fills it in one and a half minutes.
 _MOST_WAITING = 10_000
-# As in https://name:password@host.
-_CREDENTIALS = re.compile(r"(?<=://)[^/@]*@")
 # Of killing a process.
 _GRACE = 10.0
 
@@ -66,7 +63,7 @@ class WeightsAndBiases:
             mode=log.wandb,
             timeout=log.wandb_timeout,
             run={**run, **{name: value for name, value in names.items() if value}},
-            config=_without_credentials({**asdict(config), "versions": versions()}),
+            config={**recorded_options(config), "versions": versions()},
         )
 
     def _send(self) -> None:
@@ -134,11 +131,3 @@ def _environment(mode: str) -> dict[str, str]:
     if mode == "offline":
         environment.pop("WANDB_API_KEY", None)
     return environment
-
-
-def _without_credentials(value: Any) -> Any:
-    """A nest of dictionaries and plain values without the user names and passwords in URLs: W&B is told where the data
-    are, not how to get in."""
-    if isinstance(value, dict):
-        return {name: _without_credentials(inner) for name, inner in value.items()}
-    return _CREDENTIALS.sub("***@", value) if isinstance(value, str) else value

@@ -16,6 +16,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, TextIO
 
+from sgloc.masking import mask
+
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Beyond the time that W&B is given, after which the process ends whatever it hangs in.
 _GRACE = 5
@@ -32,7 +34,7 @@ class _User:
 
     def tell(self, sentence: str) -> None:
         with contextlib.suppress(OSError):
-            print(f"Weights & Biases: {sentence}", file=self.stream, flush=True)
+            print(f"Weights & Biases: {mask(sentence)}", file=self.stream, flush=True)
 
 
 def _first_line(error: Exception) -> str:
