@@ -49,7 +49,7 @@ class ReadOptions:
 
 
 class ShardReader:
-    """Random access to the sketches of one split. Its methods may be called by several threads at once, but for `read`.
+    """Random access to the sketches of one split. Several threads may call its methods at the same time.
 
     Args:
         folder: folder or URL of the shards.
@@ -88,7 +88,7 @@ class ShardReader:
         self.is_local = isinstance(self._file_system, LocalFileSystem)
         self._num_kept_blocks = num_kept_blocks
         self._kept: collections.OrderedDict[int, PackedBatch] = collections.OrderedDict()
-        self._counting = threading.Lock()
+        self._counting, self._keeping = threading.Lock(), threading.Lock()
         self.num_bytes_read = self.num_retries = 0
 
     def fetch(self, block: int, epoch: int) -> PackedBatch:
@@ -143,20 +143,22 @@ class ShardReader:
         where = f"block {number} of shard {self._root}/{shard.path} (bytes {start} to {start + size})"
         return shard_number, number, where
 
-    def read(self, sketches: IntArray, epoch: IntArray) -> PackedBatch:
+    def read(self, sketches: IntArray, epoch: IntArray, bytes_of: Callable[[int], bytes] | None = None) -> PackedBatch:
         """Read sketches.
 
         Args:
             sketches: int64 [B], numbers in the split, counted through the shards as the manifest lists them; B >= 1.
             epoch: int64 [B], in which each is visited.
+            bytes_of: gives the bytes of a block that is not in memory; default: `fetch_bytes`.
 
         Raises:
             BadShardError: if a shard is missing or damaged.
         """
-        shard = self.shard_of(sketches)
-        within, place = np.divmod(sketches - self._shard_starts[shard], self.manifest.sketches_per_block)
-        blocks, which = np.unique(self._first_block[shard] + within, return_inverse=True)
-        parts = [self._block(block).take(place[which == number]) for number, block in enumerate(blocks.tolist())]
+        blocks, which, place = self._places(sketches)
+        parts = [
+            self._block(block, bytes_of or self.fetch_bytes).take(place[which == number])
+            for number, block in enumerate(blocks.tolist())
+        ]
         # The parts hold the sketches block after block; they are asked for in another sequence.
         found = concatenate(parts).take(np.argsort(np.argsort(which, kind="stable")))
         return PackedBatch(found.offsets, found.stroke_lengths, found.num_strokes, found.category, found.key_id, epoch)
@@ -165,13 +167,30 @@ class ShardReader:
         """The numbers of the shards, int64 [n], that hold sketches, int64 [n], counted through all shards."""
         return np.searchsorted(self._shard_starts, sketches, side="right") - 1
 
-    def _block(self, block: int) -> PackedBatch:
-        if block not in self._kept:
-            self._kept[block] = self.fetch(block, 0)
+    def missing_blocks(self, sketches: IntArray) -> list[int]:
+        """The blocks that hold sketches, int64 [n], and that `read` does not have in memory."""
+        blocks, _, _ = self._places(sketches)
+        with self._keeping:
+            return [block for block in blocks.tolist() if block not in self._kept]
+
+    def _places(self, sketches: IntArray) -> tuple[IntArray, IntArray, IntArray]:
+        """The blocks that hold sketches [n], which of these each is in, and where in it."""
+        shard = self.shard_of(sketches)
+        within, place = np.divmod(sketches - self._shard_starts[shard], self.manifest.sketches_per_block)
+        blocks, which = np.unique(self._first_block[shard] + within, return_inverse=True)
+        return blocks, which, place
+
+    def _block(self, block: int, bytes_of: Callable[[int], bytes]) -> PackedBatch:
+        with self._keeping:
+            found = self._kept.get(block)
+        if found is None:
+            found = self.unpack(bytes_of(block), block, 0)
+        with self._keeping:
+            self._kept[block] = found
+            self._kept.move_to_end(block)
             if len(self._kept) > self._num_kept_blocks:
                 self._kept.popitem(last=False)
-        self._kept.move_to_end(block)
-        return self._kept[block]
+        return found
 
     def _fetch_remote(self, shard_number: int, number: int, where: str) -> bytes:
         shard = self.shards[shard_number]

@@ -7,7 +7,7 @@ before it does.
 
 import collections
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Generator
 from concurrent.futures import Future
 from dataclasses import dataclass
 
@@ -25,6 +25,8 @@ _SPAN_POSITIONS = 2**20
 # Spans whose blocks are asked for before they are needed.
 _SPANS_AHEAD = 2
 _REMOTE_THREADS = 8
+# Batches of given sketches that are assembled before they are asked for.
+_BATCHES_AHEAD = 2
 # A block is forgotten after as many rounds through the streams without a visit: no stream of this rank is in it any
 # more. One on the border between two ranks is not visited in every round.
 _ROUNDS_KEPT = 64
@@ -75,9 +77,7 @@ def training_batches(
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
     """
-    # Where reads wait for nothing, more threads only wait for each other.
-    num_threads = num_threads or (1 if reader.is_local else _REMOTE_THREADS)
-    fetchers = DaemonPool(num_threads, "sgloc-fetch")
+    fetchers = DaemonPool(_num_fetchers(reader, num_threads), "sgloc-fetch")
     assembler = DaemonPool(1, "sgloc-read-ahead")
     try:
         spans = _Spans(order, share, _Windows(reader, order, fetchers))
@@ -190,9 +190,55 @@ class _Spans:
         return parts.take(begins[plan.which] + visit - firsts[plan.which])
 
 
-def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Iterator[PackedBatch]:
+def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Generator[PackedBatch, None, None]:
     """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
-    and test."""
-    for start in range(0, len(sketches), batch_size):
-        some = sketches[start : start + batch_size]
-        yield reader.read(some, np.full(len(some), FIXED_NOISE_EPOCH, dtype=np.int64))
+    and test. They are read ahead; closing the generator ends the threads that do it.
+
+    Raises:
+        BadShardError: if a shard stays unreadable or damaged.
+    """
+    batches = [sketches[start : start + batch_size] for start in range(0, len(sketches), batch_size)]
+    fetchers = DaemonPool(_num_fetchers(reader, 0), "sgloc-fetch")
+    assembler = DaemonPool(1, "sgloc-read-ahead")
+    try:
+        ahead = _Ahead(reader, batches, fetchers, num_ahead=2 * _num_fetchers(reader, 0))
+        pending: collections.deque[Future[PackedBatch]] = collections.deque()
+        for batch in batches:
+            pending.append(assembler.submit(ahead.assemble, batch))
+            if len(pending) > _BATCHES_AHEAD:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        for pool in (assembler, fetchers):
+            pool.close()
+
+
+def _num_fetchers(reader: ShardReader, wanted: int) -> int:
+    """Blocks fetched at the same time. Where reads wait for nothing, more threads only wait for each other."""
+    return wanted or (1 if reader.is_local else _REMOTE_THREADS)
+
+
+class _Ahead:
+    """Batches of given sketches, used by one thread; their blocks are fetched before they are needed."""
+
+    def __init__(self, reader: ShardReader, batches: list[IntArray], fetchers: DaemonPool, num_ahead: int) -> None:
+        self.reader, self.fetchers, self._num_ahead = reader, fetchers, num_ahead
+        self._fetched: dict[int, Future[bytes]] = {}
+        # As `read` will ask for them, one batch after the other.
+        self._wanted = (block for some in batches for block in reader.missing_blocks(some))
+
+    def assemble(self, sketches: IntArray) -> PackedBatch:
+        """The next batch."""
+        self._fetch_ahead()
+        return self.reader.read(sketches, np.full(len(sketches), FIXED_NOISE_EPOCH, dtype=np.int64), self._bytes_of)
+
+    def _bytes_of(self, block: int) -> bytes:
+        fetched = self._fetched.pop(block, None)
+        self._fetch_ahead()
+        return self.reader.fetch_bytes(block) if fetched is None else fetched.result()
+
+    def _fetch_ahead(self) -> None:
+        while len(self._fetched) < self._num_ahead and (block := next(self._wanted, None)) is not None:
+            if block not in self._fetched:
+                self._fetched[block] = self.fetchers.submit(self.reader.fetch_bytes, block)

@@ -1,5 +1,6 @@
 """Validation with fixed noise (METHOD 3, 5.5 and 7)."""
 
+import contextlib
 from collections.abc import Callable
 
 import numpy as np
@@ -85,12 +86,13 @@ class Validation:
         count = len(self.chosen)
         mine = self.chosen[count * self.rank // self.world_size : count * (self.rank + 1) // self.world_size]
         sums = [0.0] * len(model.loss_names)
-        for packed in fixed_batches(self.reader, mine, batch_size=self.batch_size):
-            if stop():
-                break
-            with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
-                losses = model(self.prepare(self.prepare.load(packed), device))
-            sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
+        with contextlib.closing(fixed_batches(self.reader, mine, batch_size=self.batch_size)) as batches:
+            for packed in batches:
+                if stop():
+                    break
+                with torch.autocast(device.type, torch.bfloat16, enabled=autocast):
+                    losses = model(self.prepare(self.prepare.load(packed), device))
+                sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
         return sums
 
     def _skip(self, shard: int) -> None:

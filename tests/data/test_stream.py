@@ -20,7 +20,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch
+from sgloc.data.batch import PackedBatch
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.cache import BlockCache
@@ -28,7 +28,7 @@ from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
 from sgloc.data.remote.access import Retries
-from sgloc.data.stream import Share, fixed_batches, training_batches
+from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
 from tests.drawings import make_drawings, stroke3_of, write_ndjson, write_npz
 from tests.fuzzing import examples
@@ -396,14 +396,3 @@ def test_an_error_while_reading_ahead_reaches_the_consumer(damaged: tuple[Path, 
     with pytest.raises(DataError, match=f"^block . of shard {shard} "):
         next(batches)
     expect_no_reading_thread()
-
-
-def test_fixed_batches_are_the_given_sketches_with_fixed_noise(folder: str) -> None:
-    manifest = load_manifest(folder)
-    reader = ShardReader(folder, manifest, "train", 9)
-    sketches = np.arange(7, 1000, 9)
-    batches = list(fixed_batches(reader, sketches, batch_size=50))
-    assert [len(batch) for batch in batches] == [50, 50, 11]
-    keys = reader.read(sketches, np.zeros_like(sketches)).key_id
-    assert np.concatenate([batch.key_id for batch in batches]).tolist() == keys.tolist()
-    assert set(np.concatenate([batch.epoch for batch in batches]).tolist()) == {FIXED_NOISE_EPOCH}
