@@ -15,7 +15,7 @@ from sgloc.data.manifest import load_manifest
 from sgloc.program import run_program
 
 # All others have a dot.
-_OF_TRAIN = ("--config", "--resume", "--help", "--print_config", "--print-config")
+_OF_TRAIN = ("--config", "--resume", "--init_from", "--init-from", "--help", "--print_config", "--print-config")
 
 
 def split(

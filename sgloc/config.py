@@ -239,6 +239,10 @@ class TrainConfig:
 
     run_dir: str = "runs/default"
     """Folder or URL of the run: configuration, metrics and checkpoints. One run, one folder."""
+    init_from: str = ""
+    """Start a new run from the weights of a checkpoint, of a run's best, or of an exported model; --init_from for
+    short. Optimizer, schedule and data begin anew. Empty: from random weights. A run that has checkpoints goes on from
+    those."""
     seed: int = 0
     """Seed of everything random."""
     num_steps: int = 100_000

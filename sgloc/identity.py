@@ -16,6 +16,7 @@ _FREE_OPTIONS = frozenset(
         "data.cache",
         "data.cache_gigabytes",
         "train.run_dir",
+        "train.init_from",
         "train.num_steps",
         "train.accumulation",
         "train.checkpoint_decoder",

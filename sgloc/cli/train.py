@@ -2,7 +2,8 @@
 
 import itertools
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeVar
 
 import jsonargparse
@@ -16,7 +17,19 @@ if TYPE_CHECKING:
 
     from sgloc.config import Config, RunConfig
 
+# Short names of options, with underscores for all dashes.
+_SHORT: Mapping[str, str] = MappingProxyType({"__init_from": "--train.init_from"})
+
 AnyConfig = TypeVar("AnyConfig", bound="RunConfig")
+
+
+def _spelled(words: list[str], short: Mapping[str, str]) -> list[str]:
+    """Words in which the short names of options stand for the whole ones."""
+    spelled = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        spelled.append(f"{short.get(name.replace('-', '_'), name)}{equals}{value}" if word.startswith("--") else word)
+    return spelled
 
 
 def _config_first(words: list[str]) -> list[str]:
@@ -67,7 +80,8 @@ def _instantiate(parser: "ArgumentParser", options: "Namespace", config_type: ty
 def read_config(words: list[str]) -> "tuple[Config, str]":
     """The configuration that the command line of `sgloc train` gives, and from which checkpoint to go on."""
     parser = config_parser("train", train)
-    options = parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    words = _config_first(_spelled(words, _SHORT))
+    options = parse(parser, words, "data.path", "train.run_dir", "resume")
     return instantiate(parser, options), options.resume
 
 
@@ -101,8 +115,8 @@ def train_classifier(words: list[str]) -> None:
     from sgloc.classifier.config import ClassifierConfig
 
     parser = config_parser("train-classifier", train_classifier, ClassifierConfig)
-    words = ["--data.path" if word == "--data" else word.replace("--data=", "--data.path=", 1) for word in words]
-    options = parse(parser, _config_first(words), "data.path", "train.run_dir", "resume")
+    words = _config_first(_spelled(words, {**_SHORT, "__data": "--data.path"}))
+    options = parse(parser, words, "data.path", "train.run_dir", "resume")
     config = _instantiate(parser, options, ClassifierConfig)
     from sgloc.classifier.task import ClassifierTask
     from sgloc.classifier.testing import PICTURE, test_classifier

@@ -9,7 +9,7 @@ from sgloc.data.manifest import Manifest
 from sgloc.errors import ConfigError
 
 # Places may be named differently on every machine; what stands there is compared.
-_LOCAL_OPTIONS = frozenset({"data.path", "data.cache"})
+_LOCAL_OPTIONS = frozenset({"data.path", "data.cache", "train.init_from"})
 
 
 def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str, str]) -> None:

@@ -20,6 +20,7 @@ from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.feed import read_options
+from sgloc.train.initial import find_start
 from sgloc.train.lock import only_writer
 from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
 from sgloc.train.loggers.protocol import Logger
@@ -89,8 +90,12 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         log = dist.on_rank_0(lambda: with_environment(config.log, os.environ))
         config = dataclasses.replace(config, log=log)
         preparation, fixed = dist.on_each_rank(lambda: task.preparations(config, manifest))
+        model = task.build_model(config, manifest).to(device)
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
-        dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, tell))
+        start = dist.on_rank_0(lambda: find_start(config, resume, manifest, model, tell))
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=start.init_from))
+        if start.weights is not None:
+            model.load_state_dict(start.weights)
         claim = dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
         folders = dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, lambda _: None))
         peers = Peers(config.train.timeout)
@@ -98,7 +103,6 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         loggers: list[Logger] = []
         # After the last checkpoint is written: W&B may take its time.
         stack.callback(close_loggers, loggers)
-        model = task.build_model(config, manifest).to(device)
         engine = open_engine(model, config, device, placement.world_size)
         stack.callback(engine.close)
         state, folder = resume_from(folders, engine, config, manifest, peers, tell)
@@ -127,7 +131,7 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         )
         dist.on_rank_0(lambda: _write_config(config))
         state.wandb_id = dist.on_rank_0(lambda: open_loggers(loggers, config, state.step, state.wandb_id))
-        session.say(_greeting(session, folder))
+        session.say(_greeting(session, folder, is_initialised=start.weights is not None))
         yield session
 
 
@@ -142,7 +146,8 @@ def _device_name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
 
 
-def _greeting(session: Session, folder: str | None) -> str:
+def _greeting(session: Session, folder: str | None, *, is_initialised: bool) -> str:
+    anew = f"starting anew from the weights of {session.config.train.init_from}" if is_initialised else "starting anew"
     placement, manifest = session.placement, session.manifest
     # The model itself may be in parts.
     num_parameters = sum(
@@ -150,7 +155,7 @@ def _greeting(session: Session, folder: str | None) -> str:
     )
     num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
     return (
-        f"{f'resuming from {folder}' if folder else 'starting anew'} in {session.config.train.run_dir}: "
+        f"{f'resuming from {folder}' if folder else anew} in {session.config.train.run_dir}: "
         f"{session.engine.name} over {dist.backend(session.device)}, {placement.world_size} process(es) by "
         f"{placement.launcher} on {placement.num_nodes} node(s), {_device_name(session.device)}, "
         f"{num_parameters:,} parameters, {num_drawings:,} training drawings of {num_categories} categories"

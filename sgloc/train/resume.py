@@ -116,12 +116,12 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunCon
         values = "that value" if len(differing) == 1 else "those values"
         raise CheckpointError(
             f"checkpoint {folder} is of another run: it has {'; '.join(said)}; "
-            f"give {values}, or another --train.run_dir"
+            f"give {values}; or start a new run from its weights: --init_from {folder} and another --train.run_dir"
         )
     if checkpoint.data_identity != manifest.identity:
         raise CheckpointError(
             f"checkpoint {folder} was trained on other shards than {config.data.path}; "
-            "give those, or another --train.run_dir to start anew"
+            f"give those; or start a new run from its weights: --init_from {folder} and another --train.run_dir"
         )
 
 

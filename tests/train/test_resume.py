@@ -228,7 +228,7 @@ def test_a_classifier_from_before_the_options_of_sketches_goes_on(shards: Manife
 
 def test_all_options_that_differ_are_named_at_once(shards: Manifest) -> None:
     config = changed(changed(Config(model=model_config()), "train.seed", 7), "loss.kl_weight", 0.5)
-    message = r"it has loss.kl_weight = 0.0, this one 0.5; train.seed = 0, this one 7; give those values, or another"
+    message = r"it has loss.kl_weight = 0.0, this one 0.5; train.seed = 0, this one 7; give those values; or start"
     with pytest.raises(CheckpointError, match=message):
         refuse_other_run("there", make_manifest(shards), config, shards)
 
