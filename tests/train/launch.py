@@ -24,10 +24,14 @@ def tiny_options(run_dir: Path, shards: str) -> list[str]:
         "model.hyper_embedding_size": 4,
         "data.path": shards,
         "data.disturb_scale": 0.1,
+        "data.validation_disturb": 0.2,
+        "loss.density_floor": 1e-6,
+        "optimizer.clip_by": "variable",
         "train.run_dir": run_dir,
         "train.global_batch": 32,
         "train.log_every": 1,
-        "train.validate_every": 8,
+        # Eight steps.
+        "train.validate_every": "1 epoch",
         "train.checkpoint_every": 4,
         "train.device": "cpu",
     }
