@@ -9,17 +9,22 @@ outline that is walked and not the area.
 import numpy as np
 import numpy.typing as npt
 
+from sgloc.sketch.simplify import ramer_douglas_peucker
+
 Polyline = npt.NDArray[np.float64]
 
-# A centre line is at least so many times as long as it is wide.
-_SLENDER = 4.0
+# A centre line is at least so many times as long as its stroke is wide at its widest, but for the widest twentieth; and
+# a ring so many times as long as it is wide.
+_SLENDER, _SLENDER_RING = 4.0, 10.0
 # The same, estimated from area and perimeter: a rectangle of sides 1 and 4 has 6.25, a square 4, a disc 3.1.
 _MAYBE_SLENDER = 5.5
-# The widest place of a stroke, in its mean widths.
-_MOST_WIDTH = 3.5
+# How far a centre line may stray to have fewer points, in its mean widths.
+_SMOOTH = 0.05
 # The gap of an outline that counts as closed, as a share of its larger side.
 _CLOSED = 1e-3
-_FEWEST_PLACES, _MOST_PLACES = 48, 768
+_FEWEST_PLACES, _MOST_PLACES = 48, 6000
+# From how many of them a walk is tried; and the sine of the least angle between an edge and the way across.
+_TRIES, _SINE = 8, 0.7
 
 
 def centre_lines(outlines: list[Polyline]) -> list[Polyline] | None:
@@ -69,26 +74,40 @@ def _pen_line(outline: Polyline) -> Polyline | None:
         return None
     count = int(np.clip(4 * perimeter**2 / (4 * area), _FEWEST_PLACES, _MOST_PLACES))
     points = _resampled(outline, count)
-    left, right = _walk(points, *_first_pair(points))
-    return _checked((points[left] + points[right]) / 2, np.hypot(*(points[left] - points[right]).T), area)
+    best: tuple[float, Polyline, npt.NDArray[np.float64]] | None = None
+    for pair in _opposite_points(points, signed_area(outline) > 0):
+        left, right = (points[side] for side in _walk(points, *pair))
+        widths = np.hypot(*(left - right).T)
+        # A walk that lost its way takes places of different limbs for opposite.
+        if best is None or float((widths**2).mean()) < best[0]:
+            best = (float((widths**2).mean()), (left + right) / 2, widths)
+    line = None if best is None else _checked(best[1], best[2], area)
+    if line is None:
+        return None
+    # Pens begin an outline where the stroke begins.
+    near, far = (float(np.hypot(*(line[end] - outline[0]))) for end in (0, -1))
+    return line if near <= far else line[::-1]
 
 
-def _first_pair(points: Polyline) -> tuple[int, int]:
-    """Two points opposite each other, in the middle of a stroke of points at equal distances along its outline."""
-    count = len(points)
-    index = np.arange(count)
-    # Opposite points add up to nearly the same number everywhere; which is told by the mean distance between them.
-    partner = (index[:, None] - index[None, :]) % count
-    distances = np.hypot(*(points[None, :] - points[partner]).transpose(2, 0, 1))
-    total = int(distances.mean(1).argmin())
-    # The two ends are at half the sum, and half way round from there; between them lies the middle.
-    middle = total // 2 + count // 4
-    near = np.arange(middle - count // 16, middle + count // 16 + 1)
-    window = np.arange(-(count // 8), count // 8 + 1)
-    others = (total - near)[:, None] + window[None, :]
-    gaps = np.hypot(*(points[near % count][:, None] - points[others % count]).transpose(2, 0, 1))
-    row, column = np.unravel_index(int(gaps.argmin()), gaps.shape)
-    return int(near[row]), int(others[row, column])
+def _opposite_points(points: Polyline, is_clockwise: bool) -> list[tuple[int, int]]:
+    """Some pairs of points on both sides of a stroke, each the nearest across its inside with an edge that runs back.
+
+    Args:
+        points: of the outline, at equal distances.
+        is_clockwise: whether the inside is on the right of who follows them, y downwards.
+    """
+    along = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
+    along /= np.maximum(np.hypot(*along.T), 1e-300)[:, None]
+    starts = (np.arange(_TRIES) * 2 + 1) * len(points) // (2 * _TRIES)
+    across = points - points[starts][:, None]
+    distances = np.hypot(*across.transpose(2, 0, 1))
+    x, y = along[starts][:, None].transpose(2, 0, 1)
+    inwards = (x * across[..., 1] - y * across[..., 0]) * (1 if is_clockwise else -1)
+    runs_back = along[starts] @ along.T < -_SINE
+    distances[~(runs_back & (inwards > _SINE * distances))] = np.inf
+    nearest = distances.argmin(1)
+    found = np.isfinite(distances[np.arange(_TRIES), nearest])
+    return [(int(start), int(other)) for start, other in zip(starts[found], nearest[found], strict=True)]
 
 
 def _walk(points: Polyline, left: int, right: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
@@ -118,16 +137,19 @@ def _walk(points: Polyline, left: int, right: int) -> tuple[npt.NDArray[np.int64
     return found[:, 0], found[:, 1]
 
 
-def _checked(middles: Polyline, widths: npt.NDArray[np.float64], area: float) -> Polyline | None:
+def _checked(
+    middles: Polyline, widths: npt.NDArray[np.float64], area: float, slender: float = _SLENDER
+) -> Polyline | None:
     """A centre line, if the stroke is slender everywhere and it fills the area that it should."""
     steps = np.hypot(*np.diff(middles, axis=0).T)
     length = float(steps.sum())
     if length == 0:
         return None
     covered = float((steps * (widths[1:] + widths[:-1]) / 2).sum())
-    width = covered / length
-    is_slender = length >= _SLENDER * width and widths.max() <= _MOST_WIDTH * width
-    return middles if is_slender and 0.6 < area / covered < 1.4 else None
+    is_slender = length >= slender * float(np.quantile(widths, 0.95))
+    if not (is_slender and 0.6 < area / covered < 1.4):
+        return None
+    return ramer_douglas_peucker(middles, _SMOOTH * covered / length)
 
 
 def _ring_line(outer: Polyline, inner: Polyline) -> Polyline | None:
@@ -155,4 +177,4 @@ def _ring_line(outer: Polyline, inner: Polyline) -> Polyline | None:
         pairs.append((one, other))
     left, right = np.array(pairs).T % count
     middles = (outside[left] + inside[right]) / 2
-    return _checked(middles, np.hypot(*(outside[left] - inside[right]).T), area - hole)
+    return _checked(middles, np.hypot(*(outside[left] - inside[right]).T), area - hole, _SLENDER_RING)

@@ -61,10 +61,11 @@ class Styles:
     Args:
         sheets: the content of its style elements.
         spend: called with the amount of work that is about to be done.
+        take_text: called with each text of declarations that is about to be taken apart.
     """
 
-    def __init__(self, sheets: Iterable[str], spend: Callable[[int], None]) -> None:
-        self._spend = spend
+    def __init__(self, sheets: Iterable[str], spend: Callable[[int], None], take_text: Callable[[str], None]) -> None:
+        self._spend, self._take_text = spend, take_text
         self._rules: dict[str, list[_Rule]] = {}
         self._num_rules = 0
         self._known: dict[Element, dict[str, str]] = {}
@@ -86,7 +87,9 @@ class Styles:
         self._spend(len(found))
         found = sorted((rule for rule in found if rule.matches(element)), key=lambda rule: rule.specificity)
         declared = [one for rule in found for one in rule.declarations]
-        declared += parse_declarations(element.attributes.get("style", ""))
+        style = element.attributes.get("style", "")
+        self._take_text(style)
+        declared += parse_declarations(style)
         for is_important in (False, True):
             values.update((name, value) for name, value, important in declared if important is is_important)
         return values
@@ -107,6 +110,7 @@ class Styles:
             position = end + 1
 
     def _add(self, prelude: str, body: str) -> None:
+        self._take_text(body)
         declarations = parse_declarations(body)
         for selector in prelude.split(",") if declarations else ():
             rule = _parse_selector(selector.strip(), declarations, self._num_rules)

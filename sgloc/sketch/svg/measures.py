@@ -1,5 +1,6 @@
 """Lengths, lists of numbers and transforms, as SVG and CSS write them."""
 
+import itertools
 import math
 import re
 
@@ -41,9 +42,9 @@ def parse_number(text: str | None, default: float) -> float:
     return float(value[1]) / (100 if value[2] else 1)
 
 
-def parse_numbers(text: str) -> list[float]:
-    """All numbers of a text, whatever stands between them."""
-    return list(map(float, _NUMBERS.findall(text)))
+def parse_numbers(text: str, most: int) -> list[float]:
+    """The numbers of a text, whatever stands between them, but no more than so many."""
+    return [float(number[0]) for number in itertools.islice(_NUMBERS.finditer(text), most)]
 
 
 def parse_length(text: str | None, percent_of: float, font_size: float) -> float | None:
@@ -150,7 +151,7 @@ def _make(name: str, numbers: list[float]) -> Matrix:
 
 def parse_view_box(text: str | None) -> tuple[float, float, float, float] | None:
     """A view box's corner, width and height; None where there is none that can be used."""
-    numbers = [] if text is None else parse_numbers(text[:_LONGEST_TRANSFORM])
+    numbers = [] if text is None else parse_numbers(text, 5)
     if len(numbers) != 4 or not (numbers[2] > 0 and numbers[3] > 0):
         return None
     return numbers[0], numbers[1], numbers[2], numbers[3]

@@ -4,6 +4,7 @@ A chain is float64 [1 + 3n, 2]: a first point, and of each of n curves two contr
 is a curve whose control points lie on it.
 """
 
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -27,14 +28,18 @@ _CURVES_A_TURN = 8
 _MOST_PIECES = 1000
 
 
-def parse_path(text: str) -> tuple[list[Chain], bool]:
+def parse_path(text: str, most: int) -> tuple[list[Chain], bool]:
     """The chains of path data, and whether all of it could be read; as in browsers, what stands before a fault counts.
 
     A chain of a lone point, which a move leaves where nothing follows, is not among them.
+
+    Args:
+        text: the data.
+        most: after so many curves the rest is not looked at.
     """
-    pen = _Pen()
+    pen = _Pen(most)
     position = len(text) - len(text.lstrip())
-    while position < len(text):
+    while position < len(text) and pen.num_left > 0:
         command = _COMMAND.match(text, position)
         if command is None or (not pen.has_moved and command[1] not in "Mm"):
             return pen.finish(), False
@@ -50,24 +55,27 @@ def _draw(pen: "_Pen", command: str, text: str) -> bool:
     if kind == "Z":
         pen.close()
         return not text.strip()
-    numbers, is_whole = _arc_numbers(text) if kind == "A" else _plain_numbers(text)
     count = _NUM_ARGUMENTS[kind]
-    groups = [numbers[start : start + count] for start in range(0, len(numbers) - count + 1, count)]
-    for number, group in enumerate(groups):
-        pen.draw("L" if kind == "M" and number else kind, group, is_relative)
-    return is_whole and bool(groups) and len(numbers) % count == 0
+    most = count * pen.num_left
+    numbers, is_whole = _arc_numbers(text, most) if kind == "A" else _plain_numbers(text, most)
+    for start in range(0, len(numbers) - count + 1, count):
+        if pen.num_left <= 0:
+            break
+        pen.draw("L" if kind == "M" and start else kind, numbers[start : start + count], is_relative)
+    return is_whole and len(numbers) >= count and len(numbers) % count == 0
 
 
-def _plain_numbers(text: str) -> tuple[list[float], bool]:
+def _plain_numbers(text: str, most: int) -> tuple[list[float], bool]:
     run = _NUMBER_RUN.match(text)
     end = run.end() if run else 0
-    return list(map(float, _NUMBERS.findall(text[:end]))), not text[end:].strip()
+    found = itertools.islice(_NUMBERS.finditer(text, 0, end), most)
+    return [float(number[0]) for number in found], not text[end:].strip()
 
 
-def _arc_numbers(text: str) -> tuple[list[float], bool]:
+def _arc_numbers(text: str, most: int) -> tuple[list[float], bool]:
     numbers: list[float] = []
     position = 0
-    while arc := _ARC.match(text, position):
+    while len(numbers) < most and (arc := _ARC.match(text, position)):
         numbers += map(float, arc.groups())
         position = arc.end()
     return numbers, not text[position:].strip()
@@ -76,8 +84,9 @@ def _arc_numbers(text: str) -> tuple[list[float], bool]:
 class _Pen:
     """Draws chains as path data tells."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
         self.has_moved = False
+        self.num_left = most
         self._chains: list[Chain] = []
         self._points: list[_Point] = []
         self._start: _Point = (0.0, 0.0)
@@ -147,6 +156,7 @@ class _Pen:
     def _cubic(self, first: _Point, second: _Point, to: _Point) -> None:
         if not self._points:
             self._points.append(self._here)
+        self.num_left -= 1
         self._points += (first, second, to)
         self._here = to
 
@@ -229,7 +239,7 @@ def ellipse(x: float, y: float, radius_x: float, radius_y: float) -> Chain:
 
 def rectangle(x: float, y: float, width: float, height: float, radius_x: float, radius_y: float) -> Chain:
     """The chain of a rectangle, clockwise from the left end of its upper side; radii of 0 leave its corners sharp."""
-    pen = _Pen()
+    pen = _Pen(_CURVES_A_TURN + 4)
     is_round = radius_x > 0 and radius_y > 0
     rx, ry = (min(radius_x, width / 2), min(radius_y, height / 2)) if is_round else (0.0, 0.0)
     right, bottom = x + width, y + height
@@ -249,7 +259,7 @@ def rectangle(x: float, y: float, width: float, height: float, radius_x: float, 
 
 def polyline(numbers: Sequence[float], *, is_closed: bool) -> list[Chain]:
     """The chain through points given as x and y in turn; none of a single point, unless it is closed."""
-    pen = _Pen()
+    pen = _Pen(len(numbers))
     for number, point in enumerate(zip(numbers[::2], numbers[1::2], strict=False)):
         pen.draw("L" if number else "M", point, False)
     if is_closed and pen.has_moved:

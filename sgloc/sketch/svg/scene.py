@@ -33,12 +33,15 @@ _OTHERS = {
     "canvas": "canvas element",
     "iframe": "frame",
 }
+# What changes the place of what stands inside an element.
+_PLACING = frozenset({*INHERITED, "font-size", "opacity", "transform"})
 _FONT_SIZE = 16.0
 # How finely a shape is measured, as a share of its size.
 _FINE = 1e-4
-_MOST_WORK = 100_000
-_MOST_CHARACTERS = 4_000_000
-_MOST_CURVES = 200_000
+_MOST_WORK = 50_000
+_MOST_SHAPES = 10_000
+_MOST_CHARACTERS = 5_000_000
+_MOST_CURVES = 100_000
 
 
 @dataclass(frozen=True)
@@ -118,12 +121,14 @@ class _Walk:
         self._root = root
         self._work = self._characters = self._curves = 0
         elements = list(root.walk())
-        self._styles = Styles((element.text for element in elements if element.tag == "style"), self._spend)
+        sheets = (element.text for element in elements if element.tag == "style")
+        self._styles = Styles(sheets, self._spend, self._take_text)
         self._ids: dict[str, Element] = {}
         for element in elements:
             self._ids.setdefault(element.attributes.get("id", ""), element)
         self._unseen = {element for element in elements if element.tag in SHAPES}
         self._outlines: dict[Element, list[Chain]] = {}
+        self._transforms: dict[Element, Matrix | None] = {}
         self._scene = Scene()
 
     def run(self) -> Scene:
@@ -140,6 +145,14 @@ class _Walk:
         if self._work > _MOST_WORK:
             raise UnreadableError(f"draws more than {_MOST_WORK:,} elements, copies counted; simplify it first")
 
+    def _take_text(self, text: str) -> None:
+        """Count a text that is about to be taken apart."""
+        self._characters += len(text)
+        if self._characters > _MOST_CHARACTERS:
+            raise UnreadableError(
+                f"has more than {_MOST_CHARACTERS:,} characters of paths, styles and transforms; simplify it first"
+            )
+
     def _visit(self, element: Element, place: _Place) -> list[tuple[Element, _Place]]:
         """Take in an element; what is to be visited next, in the order of the file."""
         tag = element.tag
@@ -151,7 +164,10 @@ class _Walk:
             self._hide(element)
             return []
         size = place.size if is_copy else (None, None)
-        place = self._inside(element, style, replace(place, size=(None, None)))
+        if place.size != (None, None):
+            place = replace(place, size=(None, None))
+        if not _PLACING.isdisjoint(style):
+            place = self._inside(element, style, place)
         if tag in _OTHERS:
             self._scene.left_out[_OTHERS[tag]] += 1
             return []
@@ -183,12 +199,9 @@ class _Walk:
         own = {name: INHERITED[name] if value.lower() == "initial" else value for name, value in own.items()}
         inherited = {**place.style, **own} if own else place.style
         font_size = parse_length(style.get("font-size"), place.font_size, place.font_size)
-        place = replace(
-            place,
-            style=inherited,
-            font_size=place.font_size if font_size is None else font_size,
-            is_opaque=place.is_opaque and parse_number(style.get("opacity"), 1.0) > 0,
-        )
+        font_size = place.font_size if font_size is None else font_size
+        is_opaque = place.is_opaque and parse_number(style.get("opacity"), 1.0) > 0
+        place = replace(place, style=inherited, font_size=font_size, is_opaque=is_opaque)
         if "stroke-width" in own:
             # What is inherited is the length, whatever the font of those that inherit it.
             width = place.length(own["stroke-width"])
@@ -196,7 +209,10 @@ class _Walk:
             place = replace(place, style={**place.style, "stroke-width": repr(width)})
         if "transform" not in style:
             return place
-        matrix = parse_transform(style["transform"], is_css=False)
+        if element not in self._transforms:
+            self._take_text(style["transform"])
+            self._transforms[element] = parse_transform(style["transform"], is_css=False)
+        matrix = self._transforms[element]
         if matrix is None:
             self._scene.left_out["transform that cannot be read"] += 1
             return place
@@ -315,6 +331,8 @@ class _Walk:
             self._scene.left_out["hidden shape"] += 1
             return
         self._curves += sum(map(len, chains)) // 3
+        if len(self._scene.shapes) >= _MOST_SHAPES:
+            raise UnreadableError(f"draws more than {_MOST_SHAPES:,} shapes, copies counted; simplify it first")
         if self._curves > _MOST_CURVES:
             raise UnreadableError(f"has more than {_MOST_CURVES:,} points and curves; simplify it first")
         if any(style.get(name, "none") != "none" for name in ("marker", "marker-start", "marker-mid", "marker-end")):
@@ -335,15 +353,13 @@ class _Walk:
             # Their sizes may be shares of the viewport, which differs from copy to copy.
             return _basic_shape(element.tag, style, place)
         data = style.get("d" if element.tag == "path" else "points", "")
-        self._characters += len(data)
-        if self._characters > _MOST_CHARACTERS:
-            raise UnreadableError(f"has more than {_MOST_CHARACTERS:,} characters of paths; simplify it first")
+        self._take_text(data)
         if element.tag == "path":
-            chains, is_whole = parse_path(data)
+            chains, is_whole = parse_path(data, _MOST_CURVES + 1)
             if not is_whole and data != "none":
                 self._scene.left_out["end of a broken path"] += 1
         else:
-            chains = polyline(parse_numbers(data), is_closed=element.tag == "polygon")
+            chains = polyline(parse_numbers(data, 2 * _MOST_CURVES + 2), is_closed=element.tag == "polygon")
         self._outlines[element] = chains
         return chains
 
