@@ -30,18 +30,20 @@ def backend_of(boxed: Any) -> str | None:
     return "nccl" if name in _nccl else "gloo"
 
 
+def _remember(group: Any, backend: str | None) -> None:
+    """A name is given again once its group is gone."""
+    (_nccl.add if backend == "nccl" else _nccl.discard)(group.group_name)
+
+
 def _init(backend: str | None = None, *args: Any, **options: Any) -> None:
     _real_init("gloo" if backend == "nccl" else backend, *args, **options)
-    if backend == "nccl":
-        world: Any = dist.group.WORLD
-        _nccl.add(world.group_name)
+    _remember(dist.group.WORLD, backend)
 
 
 def _new_group(*args: Any, **options: Any) -> Any:
     wanted = options.get("backend") or ("nccl" if _is_nccl(None) else "gloo")
     group: Any = _real_new_group(*args, **{**options, "backend": "gloo"})
-    if wanted == "nccl":
-        _nccl.add(group.group_name)
+    _remember(group, wanted)
     return group
 
 

@@ -28,6 +28,7 @@ from tests.checkpoints import make_model
 from tests.drawings import make_drawings
 from tests.evaluate.test_retrieval import literal_ranks
 from tests.train.launch import tiny_options
+from tests.virtual_cuda.runs import assert_as_on_a_cpu, training
 from tests.virtual_cuda.tensors import VirtualTensor
 
 CUDA, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -188,6 +189,12 @@ def test_a_run_computes_in_tf32_only_if_it_is_asked_to(tf32: bool, tiny_shards: 
     with open_session(config, "never"):
         assert switches() == ["tf32" if tf32 else "ieee"] * 3
     assert switches() == ["tf32"] * 3
+
+
+@pytest.mark.parametrize("kind", ["sketch_rnn"])
+def test_a_run_is_that_of_a_cpu(kind: str, tiny_shards: str, tmp_path: Path) -> None:
+    main(training(tmp_path / "cuda", tiny_shards, "cuda", 2, model__kind=kind))
+    assert_as_on_a_cpu(tmp_path / "cuda", tiny_shards, tmp_path, 2, model__kind=kind)
 
 
 def test_deepspeed_is_imported_on_the_device_of_the_process(

@@ -1,50 +1,29 @@
 """Training on the virtual device: what a GPU would refuse is refused, and the numbers are a CPU's."""
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from sgloc.cli import main
-from tests.train.launch import records
-from tests.virtual_cuda.start import run_commands
+from tests.virtual_cuda.runs import assert_as_on_a_cpu, training
+from tests.virtual_cuda.start import finish, run_commands, start
 
-# Everything else is as it is by default.
-SMALL = {
-    "model.encoder.hidden_size": 8,
-    "model.decoder.hidden_size": 12,
-    "model.latent_size": 6,
-    "model.hyper_size": 8,
-    "model.hyper_embedding_size": 4,
-    "data.validation_limit": 8,
-    "train.global_batch": 8,
-    "train.log_every": 1,
-    "train.validate_every": 2,
-    "train.checkpoint_every": 2,
-    "log.gallery": 2,
+# What a run does differently from the default.
+OTHERS: dict[str, dict[str, Any]] = {
+    "accumulation": {"train__accumulation": 3, "train__checkpoint_decoder": "true"},
+    "an LSTM without dropout": {"model__encoder__recurrent_keep": 1.0},
+    "layer norm": {"model__encoder__cell": "layer_norm", "model__decoder__cell": "layer_norm"},
+    "hyper encoder": {"model__encoder__cell": "hyper", "model__decoder__cell": "lstm"},
+    "complete graph": {"model__graph": "complete"},
+    "nearest graph": {"model__graph": "nearest"},
+    "temporal graph": {"model__graph": "temporal"},
+    "no graph": {"model__graph": "none"},
+    "relation of middles": {"model__graph_relation": "middle", "model__graph_mean": "true"},
+    "nodes of few points": {"model__max_node_points": 8},
+    "loss on padding": {"loss__pen_loss_on_padding": "true", "loss__kl_weight": 0.5},
+    "moved strokes": {"data__disturb_scale": 0.3},
 }
-_CLOSE = 1e-5
-
-
-def training(run_dir: Path, shards: str, device: str, num_steps: int, **options: Any) -> list[str]:
-    """Words of a training; options with __ for dots."""
-    chosen = SMALL | {name.replace("__", "."): value for name, value in options.items()}
-    chosen |= {"data.path": shards, "train.run_dir": run_dir, "train.device": device, "train.num_steps": num_steps}
-    return ["train", *(f"--{name}={value}" for name, value in chosen.items())]
-
-
-def losses(run_dir: Path) -> list[list[float]]:
-    """Of each step, then of each validation."""
-    names = {"train": ("loss", "mixture", "pen", "gradient_norm"), "validation": ("loss", "mixture", "pen")}
-    return [[line[name] for name in names[event]] for event in names for line in records(run_dir, event)]
-
-
-def assert_as_on_a_cpu(found: Path, shards: str, folder: Path, num_steps: int, **options: Any) -> None:
-    """Compare with a run of one process on the CPU."""
-    main(training(folder / "cpu", shards, "cpu", num_steps, **options))
-    expected = losses(folder / "cpu")
-    assert len(expected) == num_steps + num_steps // 2
-    assert losses(found) == [pytest.approx(line, rel=_CLOSE, abs=_CLOSE) for line in expected]
 
 
 def test_two_ranks_start_train_validate_save_and_resume_by_default(sample_shards: str, tmp_path: Path) -> None:
@@ -54,3 +33,28 @@ def test_two_ranks_start_train_validate_save_and_resume_by_default(sample_shards
     assert "DDP over nccl, 2 process(es)" in said[0]
     assert "resuming from" in said[0]
     assert_as_on_a_cpu(run_dir, sample_shards, tmp_path, 4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [pytest.param(options, id=name) for name, options in OTHERS.items()])
+def test_every_kind_of_run_is_that_of_a_cpu(options: dict[str, Any], sample_shards: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "cuda"
+    run_commands(training(run_dir, sample_shards, "cuda", 2, **options))
+    assert_as_on_a_cpu(run_dir, sample_shards, tmp_path, 2, **options)
+
+
+@pytest.mark.slow
+def test_bfloat16_is_near_a_cpu(sample_shards: str, tmp_path: Path) -> None:
+    run_dir = tmp_path / "cuda"
+    run_commands(training(run_dir, sample_shards, "cuda", 2, train__precision="bfloat16"))
+    # Autocast has other lists of operations for CUDA.
+    assert_as_on_a_cpu(run_dir, sample_shards, tmp_path, 2, close=0.02, train__precision="bfloat16")
+
+
+@pytest.mark.slow
+def test_checks_for_a_gpu_pass_on_the_virtual_one(tmp_path: Path) -> None:
+    names = ["machine", "collectives", "kernels", "gradients", "float32", "retrieval", "resume", "commands"]
+    words = ["-m", "tests.virtual_cuda.study", str(tmp_path), *names]
+    (said,) = finish(start(*words, TORCH_ALLOW_TF32_CUBLAS_OVERRIDE="1"))
+    found = json.loads(said.splitlines()[-1])
+    assert {name: found[name]["status"] for name in names} == dict.fromkeys(names, "passed"), said

@@ -1,0 +1,32 @@
+"""`python -m benchmarks NAME`: studies that need more than a test may take, of machines or of days."""
+
+import importlib
+import sys
+from typing import NoReturn
+
+from sgloc.program import run_program
+
+# Their modules, each with a `main` that is given its words, and what they answer.
+_STUDIES = {"gpu": "does everything about CUDA work here, and how fast: eight minutes on one GPU"}
+
+
+def _usage() -> str:
+    lines = [f"  {name:<8} {question}" for name, question in _STUDIES.items()]
+    return "\n".join(["usage: python -m benchmarks <study> [options]", "", *lines])
+
+
+def _run(words: list[str]) -> int:
+    if words and words[0] in _STUDIES:
+        study = importlib.import_module(f"benchmarks.{words[0]}")
+        return int(study.main(words[1:]))
+    print(_usage(), file=sys.stdout if words in (["-h"], ["--help"]) else sys.stderr)
+    return 0 if words in (["-h"], ["--help"]) else 2
+
+
+def main() -> NoReturn:
+    """Run a study."""
+    run_program("benchmarks", _run)
+
+
+if __name__ == "__main__":
+    main()

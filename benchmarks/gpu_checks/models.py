@@ -1,0 +1,134 @@
+"""Small models, batches and engines for the checks."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from benchmarks.gpu_checks import Setting
+from sgloc import dist
+from sgloc.bench.drawn import draw_batch
+from sgloc.bench.options import preparation
+from sgloc.config import (
+    CellName,
+    Config,
+    DataConfig,
+    DecoderConfig,
+    EncoderConfig,
+    GraphName,
+    LossConfig,
+    ModelConfig,
+    TrainConfig,
+)
+from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.sketch.ragged import SketchBatch
+from sgloc.tf32 import float32_products
+from sgloc.train.engine import Engine, open_engine
+from sgloc.train.task import build_model
+
+# Strokes of sketches, in points: short ones, a long one, many.
+STROKES = ([3, 1, 4], [2], [5, 2, 1, 3, 2], [7, 7], [40], [1] * 20)
+_LONGEST = 600
+
+
+def small_model(
+    encoder: CellName = "lstm",
+    decoder: CellName = "hyper",
+    keep: float = 0.9,
+    graph: GraphName = "grid9",
+    size: int = 16,
+) -> ModelConfig:
+    """A model of some thousand weights."""
+    return ModelConfig(
+        encoder=EncoderConfig(encoder, size, keep),
+        decoder=DecoderConfig(decoder, size, keep, num_mixtures=3),
+        latent_size=8,
+        hyper_size=8,
+        hyper_embedding_size=4,
+        graph=graph,
+    )
+
+
+def small_batch(dtype: torch.dtype) -> SketchBatch:
+    """The sketches of STROKES at random places, on the CPU."""
+    generator = torch.Generator().manual_seed(0)
+    node_offsets = offsets_from_lengths(torch.tensor([length for strokes in STROKES for length in strokes]))
+    sketch_node_offsets = offsets_from_lengths(torch.tensor([len(strokes) for strokes in STROKES]))
+    num_points = int(node_offsets[-1])
+    points, targets = torch.randn(2, num_points, 2, generator=generator, dtype=torch.float64).to(dtype)
+    pen_lift = torch.zeros(num_points, dtype=torch.bool)
+    pen_lift[node_offsets[1:] - 1] = True
+    return SketchBatch(
+        points=points,
+        targets=targets,
+        pen_lift=pen_lift,
+        node_offsets=node_offsets,
+        sketch_node_offsets=sketch_node_offsets,
+        sketch_point_offsets=node_offsets[sketch_node_offsets],
+        random_key=torch.randint(-(2**62), 2**62, (len(STROKES),), generator=generator),
+    )
+
+
+def make_model(config: ModelConfig) -> SketchGloc:
+    """A model with the same random weights at every call."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return SketchGloc(config, LossConfig(kl_weight=0.5))
+
+
+def training_config(setting: Setting, batch: int, **options: object) -> Config:
+    """The published sizes, or small ones in a dry run; options of the section `train`."""
+    train = dataclasses.replace(TrainConfig(global_batch=batch), **options)  # type: ignore[arg-type]
+    data = DataConfig(disturb_scale=0.1)
+    return Config(model=small_model() if setting.is_tiny else ModelConfig(), data=data, train=train)
+
+
+@contextlib.contextmanager
+def opened(setting: Setting, config: Config) -> Iterator[tuple[Engine, SketchBatch]]:
+    """An engine, and a drawn batch to train it on."""
+    packed = draw_batch(config.train.global_batch, 0)
+    placement = dist.resolve_placement({})
+    with float32_products(setting.device), dist.process_group(placement, setting.device):
+        batch = preparation(config, float(packed.offsets.std()))(packed, setting.device)
+        model = build_model(config, _LONGEST).to(setting.device)
+        with contextlib.closing(open_engine(model, config, setting.device, placement.world_size)) as engine:
+            yield engine, batch
+
+
+def take_steps(engine: Engine, batch: SketchBatch, count: int) -> list[float]:
+    """Losses a sketch of so many training steps."""
+    losses = []
+    for _ in range(count):
+        terms, _ = engine.backward(batch)
+        engine.update(1e-3)
+        losses.append(float(terms.total) / len(batch))
+    return losses
+
+
+def are_close(found: list[float], right: list[float], tolerance: float) -> bool:
+    """Whether losses agree, relatively."""
+    return bool(np.allclose(found, right, rtol=tolerance, atol=0))
+
+
+def all_gradients(
+    config: ModelConfig, device: torch.device, dtype: torch.dtype, is_training: bool, num_parts: int = 1
+) -> list[Tensor]:
+    """The loss and every gradient of a small batch, on the CPU.
+
+    Args:
+        config: of the model.
+        device: that computes.
+        dtype: of weights and points.
+        is_training: of the model.
+        num_parts: in which the batch is computed; more than one keeps the decoder's states at intervals only.
+    """
+    model = make_model(config).to(device=device, dtype=dtype).train(is_training)
+    with float32_products(device):
+        losses = model(small_batch(dtype).to(device=device), num_parts, num_parts > 1)
+        torch.stack([term for term in losses if term.requires_grad]).sum().backward()
+    found = [losses.total.detach(), *(weight.grad for weight in model.parameters() if weight.grad is not None)]
+    return [tensor.cpu() for tensor in found]
