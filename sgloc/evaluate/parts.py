@@ -1,7 +1,7 @@
 """What an evaluation keeps of each batch, a file each: one rank writes it, and every rank reads it once.
 
 An evaluation that goes on where it was stopped reads what it finds once more, to see that it is whole. Memory holds the
-gallery, which `retrieval_ranks` needs, and the codes of some thousand sketches besides.
+gallery, which `retrieval_ranks` needs, and the codes of two thousand sketches besides.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,7 +18,7 @@ from sgloc.train.checkpoint.storage import Storage, describe, patiently
 
 FOLDER = "parts"
 # Sketches whose parts are in memory at the same time.
-_TOGETHER = 8192
+_TOGETHER = 2048
 
 
 class Parts:
