@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import fsspec
@@ -16,6 +17,7 @@ from sgloc.data.shards.merge import merge_shards
 from sgloc.data.shards.verify import verify_shards
 from sgloc.errors import DataError
 from tests.builds import folder_bytes, read_back
+from tests.commands import Said
 from tests.drawings import make_drawings, write_ndjson
 
 SMALL = BuildOptions(sketches_per_shard=128, sketches_per_block=64)
@@ -184,6 +186,15 @@ def test_builds_that_do_not_fit(builds: list[str], tmp_path: Path) -> None:
         merge_shards([builds[0], str(tmp_path / "bee")], str(tmp_path / "out"))
     with pytest.raises(DataError, match=r"manifest\.json does not exist"):
         merge_shards([builds[0], str(tmp_path / "nowhere")], str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_build_is_joined_once(builds: list[str], tmp_path: Path, said: Said) -> None:
+    shutil.copytree(builds[0], tmp_path / "copy")
+    merge_shards(builds[:2], str(tmp_path / "joined"))
+    for again in (builds[0], f"{builds[0]}/", str(tmp_path / "copy"), str(tmp_path / "joined")):
+        text = said("shards", "merge", builds[2], builds[0], again, "--out", tmp_path / "out")
+        assert f"{builds[0]} and {again} hold a shard of the same drawings; give each build once" in text
     assert not (tmp_path / "out").exists()
 
 

@@ -102,6 +102,13 @@ def test_finds_nothing(tmp_path: Path, source: Callable[[Path], Any], fault: str
         find_sources(source(tmp_path))
 
 
+@pytest.mark.parametrize("name", ["", "/", "/*"], ids=["folder", "with a slash", "glob"])
+def test_shards_are_no_drawings(tiny_shards: str, name: str) -> None:
+    # Their rejects.ndjson has an ending of drawings.
+    with pytest.raises(DataError, match="holds shards already; give the drawings that they were built from"):
+        find_sources(tiny_shards + name)
+
+
 @pytest.mark.parametrize(
     ("form", "path"),
     [

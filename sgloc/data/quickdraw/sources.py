@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
+from sgloc.data.manifest import FILE_NAME
 from sgloc.data.quickdraw.categories import CATEGORIES
 from sgloc.data.quickdraw.files import reading
 from sgloc.errors import DataError
@@ -124,6 +125,15 @@ def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> l
     ]
 
 
+def _refuse_shards(folder: str, paths: Sequence[str]) -> None:
+    """Refuse what `sgloc shard` wrote: its rejects.ndjson has an ending of drawings."""
+    names = [posixpath.basename(path) for path in paths]
+    if FILE_NAME in names and any(name.endswith(".tar") for name in names):
+        raise DataError(
+            f"{folder} holds shards already; give the drawings that they were built from, or use the shards"
+        )
+
+
 def _expand(item: str) -> list[str]:
     """Find the files of one path, folder or glob."""
     with reading(item):
@@ -140,6 +150,7 @@ def _expand(item: str) -> list[str]:
             raise refuse_ending(item)
         else:
             raise DataError(f"{item} does not exist; check the path")
+        _refuse_shards(item, found)
         paths = [entry for entry in found if entry.endswith(ENDINGS)]
         if not paths:
             raise DataError(f"{item} has {kind} that ends in {_endings()}, the forms of drawings that are read")

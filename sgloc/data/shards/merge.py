@@ -44,11 +44,12 @@ def merge_shards(
         The manifest that was written.
 
     Raises:
-        DataError: if a build is not finished, is damaged, or cannot be joined with the others; if shards or an
-            unfinished build are in `out` already, or it is one of the builds.
+        DataError: if a build is not finished, is damaged, or cannot be joined with the others; if two hold the same
+            shard; if shards or an unfinished build are in `out` already, or it is one of the builds.
     """
     retries = retries or Retries()
     builds = [load_manifest(folder, retries) for folder in folders]
+    _refuse_repeated(folders, builds)
     renamed = [_renamed(manifest, number) for number, manifest in enumerate(builds)]
     merged = join_manifests(renamed)
     target = Folder(out)
@@ -72,6 +73,16 @@ def merge_shards(
         progress(len(moves), len(moves))
         target.write(FILE_NAME, merged.to_json().encode())
     return merged
+
+
+def _refuse_repeated(folders: Sequence[str], builds: list[Manifest]) -> None:
+    """Refuse a shard that is in two builds: a build given twice, copied, or joined with others before."""
+    seen: dict[str, str] = {}
+    for folder, manifest in zip(folders, builds, strict=True):
+        own = {shard.sha256: folder for split in SPLITS for shard in manifest.splits[split].shards}
+        for repeated in seen.keys() & own.keys():
+            raise DataError(f"{seen[repeated]} and {folder} hold a shard of the same drawings; give each build once")
+        seen |= own
 
 
 def _renamed(manifest: Manifest, build: int) -> Manifest:
