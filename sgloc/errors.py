@@ -77,6 +77,11 @@ class UnreachableError(CheckpointError):
     exit_code = 1
 
 
+class SilentStoreError(UnreachableError):
+    """A store that does not answer, in which a thread of this process may hang for ever: the program does not wait for
+    that thread, nor for anything else, when it ends."""
+
+
 class TrainingError(SglocError):
     """A run that cannot go on."""
 

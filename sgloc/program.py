@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from sgloc.errors import SilentStoreError
 from sgloc.faults import INTERRUPTED, PASSING, as_told, exit_code_of, trace_of
 from sgloc.masking import mask
 
@@ -88,6 +89,10 @@ def ending(name: str) -> Iterator[None]:
             _write(trace_of(error))
         if not told.told:
             tell(name, str(told))
+        if isinstance(told, SilentStoreError):
+            # Python would take its time to end, or crash, beside a thread that hangs.
+            _flush()
+            os._exit(exit_code_of(told))
         sys.exit(exit_code_of(told))
 
 

@@ -106,7 +106,8 @@ def save_steps(
     tensors = {"model.weight": torch.arange(6.0).view(2, 3), "model.bias": torch.tensor([0.5, -0.5])}
     for step in steps:
         state = dataclasses.asdict(TrainState(step=step, best_step=best_step))
-        write(run_dir, make_manifest(step=step, state=state), tensors, Retention(keep, every, best_step))
+        best: frozenset[int] = frozenset() if best_step is None else frozenset({best_step})
+        write(run_dir, make_manifest(step=step, state=state), tensors, Retention(keep, every, best))
     return tensors
 
 

@@ -18,6 +18,7 @@ from tests.drawings import make_drawings, write_npz
 # Fixtures of real servers, for whatever test asks for them.
 from tests.faulty import faulty  # noqa: F401
 from tests.fuzzing import register_profiles
+from tests.hanging import hanging  # noqa: F401
 from tests.identifiers import name_parameter
 from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 

@@ -37,7 +37,7 @@ def _list(words: list[str]) -> None:
         help="print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on",
     )
     options = parse(parser, words, "run")
-    from sgloc.train.checkpoint.finding import run_around
+    from sgloc.train.checkpoint.finding import lost_best, run_around
 
     run_dir = run_around(options.run)
     if run_dir is not None:
@@ -70,6 +70,9 @@ def _list(words: list[str]) -> None:
     for one in listed:
         for problem in one.problems:
             say(problem)
+    lost = lost_best(options.run)
+    if lost is not None:
+        say(lost)
 
 
 def _say_where_there_is_none(run: str) -> None:

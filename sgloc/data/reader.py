@@ -75,7 +75,7 @@ class ShardReader:
         num_kept_blocks: int = 8,
         options: ReadOptions | None = None,
     ) -> None:
-        self.manifest, self.split, self.options = manifest, split, options or ReadOptions()
+        self.folder, self.manifest, self.split, self.options = folder, manifest, split, options or ReadOptions()
         self.shards = manifest.splits[split].shards
         self.num_sketches = manifest.splits[split].num_sketches
         if self.num_sketches == 0:

@@ -8,8 +8,9 @@ before it does.
 import collections
 import dataclasses
 from collections.abc import Generator
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
@@ -18,6 +19,9 @@ from sgloc.data.block import IntArray
 from sgloc.data.order import Order, Places
 from sgloc.data.reader import ShardReader
 from sgloc.data.threads import DaemonPool
+from sgloc.errors import SilentStoreError
+
+Value = TypeVar("Value")
 
 # Sketches of a rank that are assembled together, and positions of all ranks that are looked at for it.
 _SPAN_SKETCHES = 32768
@@ -60,7 +64,7 @@ class Share:
 
 
 def training_batches(
-    reader: ShardReader, order: Order, share: Share, *, prefetch: int, num_threads: int
+    reader: ShardReader, order: Order, share: Share, *, prefetch: int, num_threads: int, patience: float | None = None
 ) -> Generator[PackedBatch, None, None]:
     """One rank's shares of the global batches, without end; closing it ends the threads that read ahead.
 
@@ -73,9 +77,11 @@ def training_batches(
         share: what this rank reads, and from where.
         prefetch: batches assembled ahead, at least; by then their blocks are fetched.
         num_threads: blocks fetched at the same time; 0: one from a local folder, more from elsewhere.
+        patience: seconds to wait for a batch; None: any number.
 
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
+        SilentStoreError: if no batch has come for that long.
     """
     fetchers = DaemonPool(_num_fetchers(reader, num_threads), "sgloc-fetch")
     assembler = DaemonPool(1, "sgloc-read-ahead")
@@ -83,7 +89,7 @@ def training_batches(
         spans = _Spans(order, share, _Windows(reader, order, fetchers))
         pending: collections.deque[Future[list[PackedBatch]]] = collections.deque([assembler.submit(spans.assemble)])
         while True:
-            batches = pending.popleft().result()
+            batches = _result(pending.popleft(), reader, patience)
             # The first spans are short, so that training need not wait for blocks that it needs later.
             num_ahead = max(1, -(-prefetch // len(batches)))
             while len(pending) < num_ahead:
@@ -92,6 +98,15 @@ def training_batches(
     finally:
         for pool in (assembler, fetchers):
             pool.close()
+
+
+def _result(future: Future[Value], reader: ShardReader, patience: float | None) -> Value:
+    wait([future], patience)
+    if not future.done():
+        raise SilentStoreError(
+            f"the shards in {reader.folder} have not answered for {patience:g} s; check the store, then start again"
+        )
+    return future.result()
 
 
 class _Windows:
@@ -190,12 +205,15 @@ class _Spans:
         return parts.take(begins[plan.which] + visit - firsts[plan.which])
 
 
-def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Generator[PackedBatch, None, None]:
+def fixed_batches(
+    reader: ShardReader, sketches: IntArray, *, batch_size: int, patience: float | None = None
+) -> Generator[PackedBatch, None, None]:
     """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
     and test. They are read ahead; closing the generator ends the threads that do it.
 
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
+        SilentStoreError: if no batch has come for `patience` seconds.
     """
     batches = [sketches[start : start + batch_size] for start in range(0, len(sketches), batch_size)]
     fetchers = DaemonPool(_num_fetchers(reader, 0), "sgloc-fetch")
@@ -206,9 +224,9 @@ def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -
         for batch in batches:
             pending.append(assembler.submit(ahead.assemble, batch))
             if len(pending) > _BATCHES_AHEAD:
-                yield pending.popleft().result()
+                yield _result(pending.popleft(), reader, patience)
         while pending:
-            yield pending.popleft().result()
+            yield _result(pending.popleft(), reader, patience)
     finally:
         for pool in (assembler, fetchers):
             pool.close()

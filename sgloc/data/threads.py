@@ -1,4 +1,4 @@
-"""Threads for reads, which may hang in a store: they never keep a process from ending."""
+"""Threads for what may hang in a store: they never keep a process from ending, nor a caller waiting without limit."""
 
 import contextlib
 import queue
@@ -6,6 +6,11 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
+
+from sgloc.errors import SilentStoreError
+
+# Of the time that other ranks wait, what a rank waits for a store: so that it is the one to tell.
+PATIENT_SHARE = 0.9
 
 Value = TypeVar("Value")
 _Job = tuple[Future[Any], Callable[[], Any]]
@@ -63,3 +68,41 @@ class DaemonPool:
                 future.set_exception(error)
             # Until the next job, this thread would keep what the last one gave.
             del job, future, call
+
+
+class Patience:
+    """Calls to a store, one at a time, each of which is waited for only so long.
+
+    Args:
+        seconds: that a call may take.
+        what: is called, as a sentence's subject.
+    """
+
+    def __init__(self, seconds: float, what: str) -> None:
+        self.seconds, self.what = seconds, what
+        self._thread: threading.Thread | None = None
+
+    def __call__(self, action: Callable[[], Value]) -> Value:
+        """What an action gives, or raises.
+
+        Raises:
+            SilentStoreError: if it takes longer, or the one before still hangs.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            raise SilentStoreError(f"{self.what} still does not answer; check the store, then start again")
+        future: Future[Value] = Future()
+        self._thread = threading.Thread(target=_call, args=(future, action), name="sgloc-store", daemon=True)
+        self._thread.start()
+        self._thread.join(self.seconds)
+        if not future.done():
+            raise SilentStoreError(
+                f"{self.what} has not answered for {self.seconds:g} s; check the store, then start again"
+            )
+        return future.result()
+
+
+def _call(future: Future[Value], action: Callable[[], Value]) -> None:
+    try:
+        future.set_result(action())
+    except BaseException as error:  # Whoever asks for the result gets it.
+        future.set_exception(error)

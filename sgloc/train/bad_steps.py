@@ -5,13 +5,16 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc import dist
+from sgloc.data.threads import Patience
 from sgloc.strict_json import to_json
 from sgloc.train.loggers.terminal import tell
 
 FILE_NAME = "bad-steps.ndjson"
 
 
-def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, key_id: npt.NDArray[np.uint64]) -> None:
+def write_bad_step(
+    run_dir: str, step: int, loss: float, gradient_norm: float, key_id: npt.NDArray[np.uint64], patience: float
+) -> None:
     """Append a line a rank to the run's bad-steps.ndjson. All ranks must call it together.
 
     Args:
@@ -20,6 +23,7 @@ def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, k
         loss: of this rank's share of the batch, in nats; a rank whose loss is finite has no part in it.
         gradient_norm: of the whole gradient.
         key_id: uint64 [B], the sketches of this rank's share.
+        patience: seconds that a store may take for it.
 
     A disk that is full does not stop the run: the lines then go to standard error.
     """
@@ -31,9 +35,13 @@ def write_bad_step(run_dir: str, step: int, loss: float, gradient_norm: float, k
         path = f"{root}/{FILE_NAME}"
         # JSON has no word for what is not finite: it is spelled out.
         text = "".join(to_json({**line, "rank": rank, **_spelled(line)}) + "\n" for rank, line in enumerate(lines))
-        try:
+
+        def write() -> None:
             before = file_system.cat_file(path) if file_system.exists(path) else b""
             file_system.pipe_file(path, before + text.encode())
+
+        try:
+            Patience(patience, f"the store of {run_dir}")(write)
         except Exception as error:  # A store's library may raise anything.
             tell(f"{path} cannot be written ({error}), which would say:\n{text.rstrip()}")
 

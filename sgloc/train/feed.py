@@ -79,6 +79,7 @@ class Feed:
         seed: of the run.
         device: of this process.
         load: what is to be done with a batch on the host while the one before it trains; None: nothing.
+        patience: seconds that the shards may keep the run waiting; None: any number.
 
     Raises:
         ConfigError: if the cache's folder cannot be made.
@@ -93,10 +94,12 @@ class Feed:
         seed: int,
         device: torch.device,
         load: Callable[[PackedBatch], Any] | None = None,
+        *,
+        patience: float | None = None,
     ) -> None:
         self.config, self.manifest, self.state, self.share = config, manifest, state, share
         self.seed, self.device = seed, device
-        self._load = load
+        self._load, self._patience = load, patience
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="sgloc-load") if load is not None else None
         self._ahead: _Pulled | None = None
         self.reader = ShardReader(config.path, manifest, "train", options=read_options(config, share.rank))
@@ -147,7 +150,12 @@ class Feed:
         skipped = [number for number, shard in enumerate(shards) if shard.path in self.state.skipped_shards]
         self._order = Order.of_training(self.manifest, self.seed, skipped)
         self._batches: Generator[PackedBatch, None, None] = training_batches(
-            self.reader, self._order, self.share, prefetch=self.config.prefetch, num_threads=self.config.read_threads
+            self.reader,
+            self._order,
+            self.share,
+            prefetch=self.config.prefetch,
+            num_threads=self.config.read_threads,
+            patience=self._patience,
         )
 
     def _skip(self, number: int) -> None:

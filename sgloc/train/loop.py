@@ -13,6 +13,7 @@ from sgloc.train.loggers.protocol import Record
 from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
 from sgloc.train.session import Session
+from sgloc.train.state import TrainState
 from sgloc.train.task import SKETCHES, Task
 
 
@@ -45,8 +46,9 @@ def _train(config: RunConfig, resume: str, task: Task) -> None:
     with open_session(config, resume, task) as session, contextlib.closing(session.feed()) as feed:
         state, every = session.state, config.train
         meter = _Meter(session)
-        # What a stop cut short is done first.
-        session.validate_if_due()
+        # What a stop cut short is done first; and the best may be here, but not in this run's folder.
+        if session.validate_if_due() or session.kept_loss is not None:
+            session.save()
         while not (session.is_stopped or session.is_finished):
             with meter.waiting():
                 packed, loaded = feed.next()
@@ -113,4 +115,12 @@ def _farewell(session: Session) -> str:
         return f"stopped by a signal at step {state.step}; the same command goes on from there"
     reason = "all steps are done" if state.step >= session.config.train.num_steps else "validation no longer improves"
     best = f"best validation loss {state.best_loss:.4f} at step {state.best_step}"
+    if session.is_best_lost:
+        best += f", whose weights are not there; the best that are: {_saved_best(state)}"
     return f"finished at step {state.step}, {reason}; {best}, in {run_dir}"
+
+
+def _saved_best(state: TrainState) -> str:
+    if state.saved_best_step is None:
+        return "none"
+    return f"{state.saved_best_loss:.4f} at step {state.saved_best_step}"

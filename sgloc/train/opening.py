@@ -3,7 +3,8 @@
 import contextlib
 import dataclasses
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import TypeVar
 
 import fsspec.core
 import torch
@@ -13,6 +14,7 @@ from sgloc import dist
 from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
+from sgloc.data.threads import PATIENT_SHARE, Patience
 from sgloc.errors import ConfigError, DataError
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
@@ -26,13 +28,15 @@ from sgloc.train.loggers.open import close_loggers, open_loggers, with_environme
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell
 from sgloc.train.recorded import recorded_options
-from sgloc.train.resume import checkpoints_to_resume, resume_from
+from sgloc.train.resume import checkpoints_to_resume, resume_from, saved_best
 from sgloc.train.saving import Saving
 from sgloc.train.session import Session
 from sgloc.train.signals import StopFlag
 from sgloc.train.task import SKETCHES, Prepare, Task
 from sgloc.train.validate import Validation
 from sgloc.train.versions import versions
+
+Value = TypeVar("Value")
 
 
 def _write_config(config: RunConfig) -> None:
@@ -85,19 +89,26 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         prepare_engine(config, device)
         stack.enter_context(dist.process_group(placement, device, config.train.timeout))
         stack.enter_context(stop.listening())
-        manifest = dist.on_each_rank(lambda: _load_data(config, placement))
+        limit = PATIENT_SHARE * config.train.timeout
+        of_data = Patience(limit, f"the store of {config.data.path}")
+        manifest = dist.on_each_rank(lambda: of_data(lambda: _load_data(config, placement)))
         refuse_other_ranks(config, manifest, versions())
         log = dist.on_rank_0(lambda: with_environment(config.log, os.environ))
         config = dataclasses.replace(config, log=log)
         preparation, fixed = dist.on_each_rank(lambda: task.preparations(config, manifest))
         model = task.build_model(config, manifest).to(device)
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
-        start = dist.on_rank_0(lambda: find_start(config, resume, manifest, model, tell))
+        ask = Patience(limit, f"the store of {config.train.run_dir}")
+
+        def from_rank_0(action: Callable[[], Value]) -> Value:
+            return dist.on_rank_0(lambda: ask(action))
+
+        start = from_rank_0(lambda: find_start(config, resume, manifest, model, tell))
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=start.init_from))
         if start.weights is not None:
             model.load_state_dict(start.weights)
-        claim = dist.on_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
-        folders = dist.on_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, lambda _: None))
+        claim = from_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
+        folders = from_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, lambda _: None))
         peers = Peers(config.train.timeout)
         stack.callback(peers.close)
         loggers: list[Logger] = []
@@ -111,7 +122,19 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
             # A branch of another run must not go on with that one's curves.
             state.wandb_id = None
         saved_step = state.step if is_own else None
-        saving = Saving(config, manifest, engine, peers, saved_step, say=tell, check=claim.check)
+        there = from_rank_0(lambda: saved_best(config.train.run_dir, state, tell))
+        state.saved_best_step, state.saved_best_loss = there
+        saving = Saving(
+            config,
+            manifest,
+            engine,
+            peers,
+            saved_step,
+            say=tell,
+            check=claim.check,
+            is_stopped=lambda: stop.requested,
+            device=device,
+        )
         stack.callback(saving.close)
         validation = _validation(config, manifest, fixed, placement)
         session = Session(
@@ -129,8 +152,11 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
             gallery=task.gallery(config, validation.reader, manifest),
             loggers=loggers,
         )
-        dist.on_rank_0(lambda: _write_config(config))
-        state.wandb_id = dist.on_rank_0(lambda: open_loggers(loggers, config, state.step, state.wandb_id))
+        if session.is_best_lost and state.best_step == state.step:
+            # Of a run that branches off from the best checkpoint of another.
+            session.kept_loss = state.best_loss
+        from_rank_0(lambda: _write_config(config))
+        state.wandb_id = from_rank_0(lambda: open_loggers(loggers, config, state.step, state.wandb_id))
         session.say(_greeting(session, folder, is_initialised=start.weights is not None))
         yield session
 
@@ -139,7 +165,7 @@ def _validation(config: RunConfig, manifest: Manifest, prepare: Prepare, placeme
     reader = ShardReader(config.data.path, manifest, "valid", options=read_options(config.data, placement.rank))
     batch_size = -(-config.train.global_batch // (placement.world_size * config.train.accumulation))
     where = (placement.rank, placement.world_size, config.data.bad_shards)
-    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where)
+    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where, patience=config.train.timeout)
 
 
 def _device_name(device: torch.device) -> str:

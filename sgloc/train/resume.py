@@ -19,7 +19,9 @@ from sgloc.train.checkpoint import (
     read_checkpoint,
     read_manifest,
     spread_tensors,
+    step_folder,
 )
+from sgloc.train.checkpoint.finding import missing_best
 from sgloc.train.engine import Engine
 from sgloc.train.state import LossWindow, TrainState
 
@@ -173,8 +175,24 @@ def _restore(folder: str, engine: Engine, config: RunConfig, data: Manifest, pee
     return state
 
 
+def saved_best(run_dir: str, state: TrainState, say: Callable[[str], None]) -> tuple[int | None, float]:
+    """The step and validation loss of the best checkpoint in a run's folder; None and infinity if there is none.
+
+    Args:
+        run_dir: the run's folder or URL.
+        state: of the run, as it is resumed.
+        say: is told if the best of all validations is not there.
+    """
+    known = ((state.best_step, state.best_loss), (state.saved_best_step, state.saved_best_loss))
+    there = [(step, loss) for step, loss in known if step is not None and is_checkpoint(step_folder(run_dir, step))]
+    step, loss = there[0] if there else (None, float("inf"))
+    if step != state.best_step != state.step:
+        say(f"{missing_best(run_dir, state.best_step, state.best_loss)}; from now on, the best of what follows is kept")
+    return step, loss
+
+
 # Infinite until something is measured, for which a manifest has null.
-_ENDLESS = frozenset({"best_loss"})
+_ENDLESS = frozenset({"best_loss", "saved_best_loss"})
 
 
 def _state(folder: str, manifest: CheckpointManifest) -> TrainState:

@@ -1,6 +1,7 @@
 """A run in progress: everything the loop works with."""
 
 import functools
+import time
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,6 +49,7 @@ class Session:
         gallery: draws validation sketches; None when nobody wants them.
         loggers: take the records and the pictures; empty except on rank 0.
         is_stopped: some rank was asked to stop, as all ranks know.
+        kept_loss: validation loss of this step while its weights are to be saved as the best; else None.
     """
 
     config: RunConfig
@@ -64,6 +66,7 @@ class Session:
     gallery: Gallery | None
     loggers: list[Logger]
     is_stopped: bool = False
+    kept_loss: float | None = None
 
     @property
     def is_finished(self) -> bool:
@@ -79,7 +82,10 @@ class Session:
         size = self.config.train.global_batch
         share = Share(size, self.placement.rank, self.placement.world_size, self.state.step * size)
         load = self.prepare.load if self.task.loads_ahead else None
-        return Feed(self.config.data, self.manifest, self.state, share, self.config.train.seed, self.device, load)
+        train = self.config.train
+        return Feed(
+            self.config.data, self.manifest, self.state, share, train.seed, self.device, load, patience=train.timeout
+        )
 
     def account(self, losses: Any, gradient_norm: Tensor, packed: PackedBatch) -> bool:
         """Add a step's losses of all ranks to the window, unless they or the gradient are not finite.
@@ -94,13 +100,16 @@ class Session:
 
         Raises:
             TrainingError: if too many steps in a row are not finite.
+            UnreachableError: if the store takes longer than train.timeout for a checkpoint.
         """
         own = [float(term) for term in losses]
         if failpoint("loss", self.state.step):
             own[-1] = float("nan")
-        numbers = [*own, float(self.stop.requested)]
-        *sums, stops = dist.sum_over_ranks(numbers, self.device)
+        numbers = [*own, float(self.stop.requested), float(self.saving.is_overdue)]
+        *sums, stops, overdue = dist.sum_over_ranks(numbers, self.device)
         self.is_stopped = stops > 0
+        if overdue:
+            self.saving.refuse_overdue()
         if not np.isfinite(sums[-1] + float(gradient_norm)):
             self._skip_step(own[-1], float(gradient_norm), packed)
             return False
@@ -114,7 +123,8 @@ class Session:
     def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
         """Write the step's sketches down, and give up if there were too many such steps in a row."""
         run_dir, state, most = self.config.train.run_dir, self.state, self.config.train.bad_steps
-        write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id)
+        patience = self.config.train.timeout / 2
+        write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id, patience)
         state.num_bad_steps += 1
         state.num_skipped_steps += 1
         if state.num_bad_steps > most:
@@ -149,8 +159,13 @@ class Session:
         self.state.window = LossWindow()
 
     def validate_if_due(self) -> bool:
-        """Validate at the steps where the configuration says so, log it, show what the model draws, and say whether it
-        is a new best. A validation that a stop cuts short counts for nothing; the resumed run does it again."""
+        """Validate at the steps where the configuration says so, log it, and show what the model draws.
+
+        A validation that a stop cuts short counts for nothing; the resumed run does it again.
+
+        Returns:
+            Whether the weights are to be saved as the best.
+        """
         state, step, every = self.state, self.state.step, self.config.train
         is_due = step > 0 and (step % self._validation_interval == 0 or step == every.num_steps)
         if not is_due or state.validated_step == step:
@@ -162,14 +177,24 @@ class Session:
             self.is_stopped = True
             return False
         state.validated_step = step
-        improved = losses["loss"] < state.best_loss
+        loss, is_best_lost = losses["loss"], self.is_best_lost
+        improved = loss < state.best_loss
         if improved:
-            state.best_loss, state.best_step, state.num_bad_validations = losses["loss"], step, 0
+            state.best_loss, state.best_step, state.num_bad_validations = loss, step, 0
         else:
             state.num_bad_validations += 1
         self.log("validation", {**losses, "best_loss": state.best_loss, "best_step": state.best_step})
         self._show_galleries()
-        return improved
+        # Where the best is lost, the best of what follows is kept.
+        is_kept = improved or (is_best_lost and loss < self.saving.best_kept(state))
+        self.kept_loss = loss if is_kept else None
+        return is_kept
+
+    @property
+    def is_best_lost(self) -> bool:
+        """Whether the weights of the best validation are neither saved nor in memory."""
+        best = self.state.best_step
+        return best not in (None, self.state.saved_best_step) and not self.saving.holds(best)
 
     def _show_galleries(self) -> None:
         """Have rank 0 draw, while the others wait."""
@@ -184,13 +209,17 @@ class Session:
     def save(self) -> None:
         """Save a checkpoint of this step: training may go on while it is written."""
         failpoint("save", self.state.step)
+        since = time.monotonic()
         self._flush()
-        self.saving.save(self.engine, self.state)
+        loss, self.kept_loss = self.kept_loss, None
+        self.saving.save(self.engine, self.state, loss, since=since)
 
     def save_at_last(self) -> None:
-        """Save a checkpoint of this step, unless that has been done, and wait until it is committed."""
+        """Save a checkpoint of this step, and the best, unless that has been done, and wait until all is committed."""
+        since = time.monotonic()
         self._flush()
-        self.saving.save_at_last(self.engine, self.state)
+        loss, self.kept_loss = self.kept_loss, None
+        self.saving.save_at_last(self.engine, self.state, loss, since=since)
 
     def _flush(self) -> None:
         """A run that goes on from a checkpoint goes on with the lines up to it."""

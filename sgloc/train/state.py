@@ -22,7 +22,9 @@ class TrainState:
         validated_step: of the last validation that was finished; 0 before the first.
         best_loss: lowest validation loss so far.
         best_step: the step it was seen at; None before the first validation.
-        num_bad_validations: validations since then.
+        saved_best_loss: lowest validation loss of a step whose checkpoint is committed.
+        saved_best_step: that step; None before the first. While it is another than best_step, the best is not saved.
+        num_bad_validations: validations since the best.
         seconds: time spent training, over all restarts.
         wandb_id: of the Weights & Biases run; None when there is none.
         window: losses since the last line of metrics.
@@ -36,6 +38,8 @@ class TrainState:
     validated_step: int = 0
     best_loss: float = float("inf")
     best_step: int | None = None
+    saved_best_loss: float = float("inf")
+    saved_best_step: int | None = None
     num_bad_validations: int = 0
     seconds: float = 0.0
     wandb_id: str | None = None

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import re
+import shutil
 import threading
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -12,11 +13,12 @@ import pytest
 import torch
 from torch import Tensor
 
+from sgloc.cli import main
 from sgloc.config import Config, TrainConfig
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.train import saving as saving_module
-from sgloc.train.checkpoint import Peers, checkpoint_steps, read_checkpoint, read_tensors
+from sgloc.train.checkpoint import Peers, checkpoint_steps, find_checkpoint, read_checkpoint, read_tensors
 from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.engine import Engine
 from sgloc.train.engine.protocol import meta
@@ -58,11 +60,13 @@ class Run:
         self.engine = cast("Engine", self.weights)
         self.saving = Saving(self.config, manifest, self.engine, self.peers, None, say=self.told.append, check=check)
 
-    def save(self, step: int) -> None:
-        """Save at a step whose weights are that number."""
+    def save(self, step: int, loss: float | None = None) -> None:
+        """Save at a step whose weights are that number, as the best if it has a validation loss."""
         self.state.step = step
+        if loss is not None:
+            self.state.best_step, self.state.best_loss = step, loss
         self.weights.weight.fill_(step)
-        self.saving.save(self.engine, self.state)
+        self.saving.save(self.engine, self.state, loss)
 
     def save_at_last(self) -> None:
         self.saving.save_at_last(self.engine, self.state)
@@ -233,3 +237,149 @@ def test_damaged_checkpoints_of_later_steps_do_not_count_as_the_newest(sample_sh
     assert checkpoint_steps(str(tmp_path)) == [7, 6]
     for step in (6, 7):
         read_checkpoint(str(step_path(tmp_path, step)))
+
+
+def test_the_best_weights_stay_in_memory_until_they_are_committed(
+    tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, 2, 2)
+    with contextlib.closing(Run(str(tmp_path), tiny_shards, save_attempts=9, keep_checkpoints=1)) as run:
+        run.save(1, loss=5.0)
+        run.save(2, loss=3.0)
+        run.save(3)
+        run.saving.wait()
+        # The best until then stays, while the new one is not there.
+        assert (run.saving.holds(2), checkpoint_steps(str(tmp_path))) == (True, [3, 1])
+        assert (run.state.saved_best_step, run.state.saved_best_loss) == (1, 5.0)
+        run.save(4)
+        run.saving.wait()
+        assert (run.saving.holds(2), checkpoint_steps(str(tmp_path))) == (False, [4, 2])
+        assert (run.state.saved_best_step, run.state.saved_best_loss) == (2, 3.0)
+        assert run.saved(2).tolist() == [[2.0] * 3] * 2
+        assert read_checkpoint(str(step_path(tmp_path, 2))).state["step"] == 2
+        assert find_checkpoint(str(tmp_path), run.told.append) == str(step_path(tmp_path, 2))
+        assert "its weights, the best so far, are kept in memory until then" in run.failures[0]
+        run.save(5)
+        run.saving.wait()
+        assert checkpoint_steps(str(tmp_path)) == [5, 2]
+
+
+def test_a_later_best_takes_the_place_of_one_that_is_not_committed(
+    tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill_disk(monkeypatch, 1, 1, 1)
+    with contextlib.closing(Run(str(tmp_path), tiny_shards)) as run:
+        run.save(1, loss=3.0)
+        run.save(2, loss=2.0)
+        run.save_at_last()
+        assert checkpoint_steps(str(tmp_path)) == [2]
+        assert (run.state.saved_best_step, run.saving.holds(1)) == (2, False)
+
+
+def test_the_best_is_saved_at_last_or_named(tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(saving_module, "_PAUSE_SECONDS", 0.01)
+    fill_disk(monkeypatch, 1, 1, 1, *[3] * 5)
+    with contextlib.closing(Run(str(tmp_path), tiny_shards, save_attempts=3)) as run:
+        run.save(1, loss=3.0)
+        run.save(2)
+        run.save_at_last()
+        assert checkpoint_steps(str(tmp_path)) == [2, 1]
+        run.save(3, loss=2.0)
+        run.state.step = 4
+        with pytest.raises(CheckpointError, match=r"step 4; the best weights, of step 3 \(validation loss 2.0000\)"):
+            run.save_at_last()
+        assert checkpoint_steps(str(tmp_path)) == [4, 2, 1]
+        told: list[str] = []
+        assert find_checkpoint(str(tmp_path), told.append) == str(step_path(tmp_path, 1))
+        (sentence,) = told
+        assert f"the best checkpoint of {tmp_path}, of step 3 (validation loss 2.0000), is not there" in sentence
+        assert sentence.endswith("step-00000001 is taken in its place")
+
+
+def stand_in_the_way(monkeypatch: pytest.MonkeyPatch, run_dir: Path, step: int, until: int) -> None:
+    """Let the checkpoint of a step fail, for a file has its folder's name, until the run reaches another step."""
+    obstacle = Path(f"{step_path(run_dir, step)}.tmp")
+
+    def failpoint(place: str, at: int) -> None:
+        if (place, at) == ("step", step):
+            obstacle.parent.mkdir(parents=True, exist_ok=True)
+            obstacle.touch()
+        if (place, at) == ("step", until):
+            obstacle.unlink()
+
+    monkeypatch.setattr("sgloc.train.loop.failpoint", failpoint)
+
+
+def validate_to(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
+    """Let validations give these losses."""
+    left = iter(losses)
+    monkeypatch.setattr("sgloc.train.validate.Validation.__call__", lambda *_: {"loss": next(left)})
+
+
+def test_a_run_whose_best_could_not_be_saved_at_once_has_it_in_the_end(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = {"num_steps": 6, "validate_every": 2, "keep_checkpoints": 1, "save_attempts": 9}
+    for name in ("whole", "failed"):
+        validate_to(monkeypatch, 5.0, 3.0, 4.0)
+        with monkeypatch.context() as patch:
+            if name == "failed":
+                stand_in_the_way(patch, tmp_path / name, 4, 6)
+            train(make_config(sample_shards, tmp_path / name, **options), "auto")
+    assert "checkpoint of step 4 could not be written" in capsys.readouterr().err
+    whole, failed = (read_checkpoint(find_checkpoint(str(tmp_path / name), print)) for name in ("whole", "failed"))
+    assert failed.step == whole.step == 4
+    assert failed.files == whole.files
+    assert checkpoint_steps(str(tmp_path / "failed")) == [6, 4]
+
+
+def test_a_best_that_died_with_its_process_is_named_and_the_best_of_the_rest_is_kept(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(saving_module, "_PAUSE_SECONDS", 0.01)
+    options = {"validate_every": 2, "keep_checkpoints": 1, "save_attempts": 1, "patience": 9}
+    validate_to(monkeypatch, 5.0, 3.0, 4.0)
+    with monkeypatch.context() as patch:
+        stand_in_the_way(patch, tmp_path, 4, 99)
+        with pytest.raises(CheckpointError, match="the best weights, of step 4"):
+            train(make_config(sample_shards, tmp_path, num_steps=5, **options), "auto")
+    assert checkpoint_steps(str(tmp_path)) == [2]
+    Path(f"{step_path(tmp_path, 4)}.tmp").unlink()
+    capsys.readouterr()
+    with contextlib.suppress(SystemExit):
+        main(["checkpoint", "list", str(tmp_path)])
+    # The run goes on from step 2, and does step 4 again.
+    validate_to(monkeypatch, 3.0, 4.0)
+    train(make_config(sample_shards, tmp_path, num_steps=5, **options), "auto")
+    assert checkpoint_steps(str(tmp_path)) == [5, 4]
+    # Now it is lost behind the run's back.
+    shutil.rmtree(step_path(tmp_path, 4))
+    capsys.readouterr()
+    with contextlib.suppress(SystemExit):
+        main(["checkpoint", "list", str(tmp_path)])
+    sentence = f"the best checkpoint of {tmp_path}, of step 4 (validation loss 3.0000), is not there"
+    assert sentence in capsys.readouterr().err
+    validate_to(monkeypatch, 4.0, 4.5, 4.2)
+    train(make_config(sample_shards, tmp_path, num_steps=9, **options), "auto")
+    said = capsys.readouterr().err
+    assert f"{sentence}: it could not be written, or was removed; from now on, the best of what follows is kept" in said
+    assert (
+        "best validation loss 3.0000 at step 4, whose weights are not there; the best that are: 4.0000 at step 6"
+        in said
+    )
+    assert checkpoint_steps(str(tmp_path)) == [9, 6]
+    told: list[str] = []
+    assert find_checkpoint(str(tmp_path), told.append) == str(step_path(tmp_path, 6))
+    assert told[0].startswith(sentence)
+
+
+def test_a_branch_from_the_best_checkpoint_of_another_run_has_a_best_of_its_own(
+    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"validate_every": 2, "keep_checkpoints": 1}
+    validate_to(monkeypatch, 3.0, 4.0)
+    train(make_config(sample_shards, tmp_path / "first", num_steps=2, **options), "auto")
+    best = str(step_path(tmp_path / "first", 2))
+    train(make_config(sample_shards, tmp_path / "branch", num_steps=4, **options), best)
+    assert checkpoint_steps(str(tmp_path / "branch")) == [4, 2]
+    assert find_checkpoint(str(tmp_path / "branch"), pytest.fail) == str(step_path(tmp_path / "branch", 2))

@@ -3,7 +3,7 @@ contract 4)."""
 
 import os.path
 from collections.abc import Callable, Iterable
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.train.checkpoint.manifest import FILE_NAME, FOLDER, read_manifest, step_folder
@@ -102,7 +102,7 @@ def use_checkpoint(path: str, use: Callable[[str], Value], say: Callable[[str], 
     folders = checkpoint_folders(path)
     if not folders:
         raise no_checkpoint(path)
-    found = first_whole(_best_first(path, folders), use, say)
+    found = first_whole(_best_first(path, folders, say), use, say)
     if found is None:
         raise CheckpointError(f"no checkpoint in {path} is whole; all {len(folders)} are damaged")
     return found
@@ -113,10 +113,36 @@ def find_checkpoint(path: str, say: Callable[[str], None]) -> str:
     return use_checkpoint(path, read_checkpoint, say)[0]
 
 
-def _best_first(run_dir: str, folders: list[str]) -> list[str]:
+def missing_best(run_dir: str, step: int | None, loss: float | None) -> str:
+    """The sentence about a best checkpoint that is named and not there."""
+    said = f" (validation loss {loss:.4f})" if isinstance(loss, float) else ""
+    return (
+        f"the best checkpoint of {run_dir}, of step {step}{said}, is not there: it could not be written, or was removed"
+    )
+
+
+def lost_best(run_dir: str) -> str | None:
+    """The sentence about a run's best checkpoint if it is not there; None if it is, or nothing was validated."""
+    folders = checkpoint_folders(run_dir)
+    state = _state_of_newest(folders)
+    step = state.get("best_step")
+    if not isinstance(step, int) or step_folder(run_dir, step) in folders:
+        return None
+    return missing_best(run_dir, step, state.get("best_loss"))
+
+
+def _best_first(run_dir: str, folders: list[str], say: Callable[[str], None]) -> list[str]:
     """The checkpoints of a run, newest first, with the best one at the front."""
-    # What the newest says, it says for all.
+    state = _state_of_newest(folders)
+    steps = [step for name in ("best_step", "saved_best_step") if isinstance(step := state.get(name), int)]
+    best = [folder for step in steps if (folder := step_folder(run_dir, step)) in folders][:1]
+    ordered = best + [folder for folder in folders if folder not in best]
+    if isinstance(state.get("best_step"), int) and step_folder(run_dir, state["best_step"]) not in folders:
+        say(f"{missing_best(run_dir, state['best_step'], state.get('best_loss'))}; {ordered[0]} is taken in its place")
+    return ordered
+
+
+def _state_of_newest(folders: list[str]) -> dict[str, Any]:
+    """The training state in the newest manifest that can be read, which says what holds for all; else nothing."""
     newest = first_whole(folders, read_manifest, lambda _: None)
-    best_step = newest[1].state.get("best_step") if newest else None
-    best = [folder for folder in folders if isinstance(best_step, int) and folder == step_folder(run_dir, best_step)]
-    return best + [folder for folder in folders if folder not in best]
+    return newest[1].state if newest else {}

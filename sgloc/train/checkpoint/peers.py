@@ -7,6 +7,7 @@ from typing import Any, TypeVar
 import torch.distributed as dist
 from torch import Tensor
 
+from sgloc.data.threads import PATIENT_SHARE, Patience
 from sgloc.dist import on_rank_0
 
 Value = TypeVar("Value")
@@ -23,6 +24,8 @@ class Peers:
 
     def __init__(self, timeout: float) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        # Less than what the others wait.
+        self._patience = Patience(PATIENT_SHARE * timeout, "the store of the checkpoints")
         self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
 
     def gather(self, value: Value) -> list[Value]:
@@ -32,12 +35,13 @@ class Peers:
         return values
 
     def from_rank_0(self, action: Callable[[], Value]) -> Value:
-        """What an action gives on rank 0, on every rank. All ranks must call this.
+        """What an action gives on rank 0, on every rank; most of the timeout is its limit. All ranks must call this.
 
         Raises:
             SglocError, OtherRankError: as `sgloc.dist.on_rank_0`.
+            SilentStoreError: on every rank, if the action takes longer.
         """
-        return on_rank_0(action, self._group)
+        return on_rank_0(lambda: self._patience(action), self._group)
 
     def broadcast(self, values: Tensor) -> None:
         """Fill a tensor in host memory with that of rank 0. All ranks must call it."""

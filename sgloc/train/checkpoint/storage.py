@@ -62,6 +62,9 @@ class Storage:
     Args:
         location: path or URL.
 
+    Attributes:
+        moved: when something was last written, renamed or removed, by the monotonic clock.
+
     Raises:
         DataError: if the URL cannot be used.
     """
@@ -72,6 +75,7 @@ class Storage:
         self.file_system, root = open_file_system(self.location, _RETRIES.timeout)
         self.root = root.rstrip("/")
         self.is_local = isinstance(self.file_system, LocalFileSystem)
+        self.moved = time.monotonic()
 
     def path(self, name: str) -> str:
         """A file's or folder's path in the file system."""
@@ -121,6 +125,7 @@ class Storage:
         with self.file_system.open(self.path(name), "wb") as stream:
             for chunk in chunks:
                 stream.write(chunk)
+                self.moved = time.monotonic()
             if self.is_local:
                 stream.flush()
                 os.fsync(stream.fileno())
@@ -140,6 +145,7 @@ class Storage:
         for name in names:
             pair = (self.path(f"{source}/{name}"), self.path(f"{target}/{name}"))
             patiently(lambda pair=pair: self.file_system.cp_file(*pair))  # type: ignore[misc]
+            self.moved = time.monotonic()
         self.remove(source, names[-1])
 
     def remove(self, folder: str, first: str) -> None:
@@ -150,6 +156,7 @@ class Storage:
             # A request that failed may have done its work.
             with contextlib.suppress(FileNotFoundError):
                 patiently(lambda path=path: self.file_system.rm_file(path))  # type: ignore[misc]
+            self.moved = time.monotonic()
         # Most stores have no folders.
         with contextlib.suppress(FileNotFoundError, NotImplementedError):
             if self.is_local or self.file_system.isdir(self.path(folder)):

@@ -60,19 +60,20 @@ class Retention:
     Attributes:
         keep: how many of the newest.
         every: those of every so manieth step besides; 0: none.
-        best_step: that of this step besides; None: none.
+        best: those of these steps besides.
+        reached: the run's step. Checkpoints of later ones are removed: they were damaged, and the run went on from an
+            older one. None: that of the checkpoint which is written.
     """
 
     keep: int
     every: int = 0
-    best_step: int | None = None
+    best: frozenset[int] = frozenset()
+    reached: int | None = None
 
     def superfluous(self, steps: list[int]) -> list[int]:
         """Which of the steps need not stay; they are given newest first."""
         return [
-            step
-            for step in steps[self.keep :]
-            if step != self.best_step and not (self.every and step % self.every == 0)
+            step for step in steps[self.keep :] if step not in self.best and not (self.every and step % self.every == 0)
         ]
 
 
@@ -195,8 +196,9 @@ class Writer:
         try:
             failpoint("checkpoint.renamed", step)
             steps = complete_steps(self.storage)
-            # Those of later steps were damaged, and the run went on from an older one: they must not count as newest.
-            rejected = [later for later in steps if later > step]
+            reached = step if retention.reached is None else retention.reached
+            # They must not count as newest.
+            rejected = [later for later in steps if later > reached]
             for superfluous in rejected + retention.superfluous(steps[len(rejected) :]):
                 self.storage.remove(step_name(superfluous), FILE_NAME)
                 failpoint("checkpoint.retained", step)

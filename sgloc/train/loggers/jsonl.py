@@ -3,11 +3,14 @@
 import contextlib
 import json
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
+from sgloc.data.threads import Patience
+from sgloc.errors import SilentStoreError
 from sgloc.strict_json import to_json
 from sgloc.train.loggers.protocol import Record
 
@@ -27,6 +30,7 @@ class JSONLines:
     Args:
         run_dir: folder or URL of the run.
         resumed_step: at which the run goes on.
+        patience: seconds that a store may take for a write.
 
     Raises:
         OSError: if it cannot be written.
@@ -34,13 +38,17 @@ class JSONLines:
 
     name = METRICS_NAME
 
-    def __init__(self, run_dir: str, resumed_step: int) -> None:
+    def __init__(self, run_dir: str, resumed_step: int, patience: float = 10.0) -> None:
         self.file_system, root = fsspec.core.url_to_fs(run_dir)
         self.path = f"{root}/{METRICS_NAME}"
         self.is_local = isinstance(self.file_system, LocalFileSystem)
+        self._patience: Patience | None = None
         self.lines = [line for line in self._read() if _step_of(line) <= resumed_step]
         self.next_write, self.has_failed = 0.0, False
         self._rewrite()
+        # Until here, whoever starts the run waits; from here on, all of its ranks do.
+        if not self.is_local:
+            self._patience = Patience(patience, f"the store of {run_dir}")
 
     def _read(self) -> list[str]:
         if not self.file_system.exists(self.path):
@@ -49,11 +57,20 @@ class JSONLines:
 
     def _rewrite(self) -> None:
         """Replace the file in one move, so that a kill leaves the old or the new one."""
-        content = _as_bytes(self.lines)
-        temporary = f"{self.path}.tmp"
-        self.file_system.pipe_file(temporary, content)
-        self.file_system.mv(temporary, self.path)
+        content, temporary = _as_bytes(self.lines), f"{self.path}.tmp"
+
+        def replace() -> None:
+            self.file_system.pipe_file(temporary, content)
+            self.file_system.mv(temporary, self.path)
+
+        self._patiently(replace)
         self.num_written, self.size = len(self.lines), len(content)
+
+    def _patiently(self, action: Callable[[], object]) -> None:
+        if self._patience is None:
+            action()
+        else:
+            self._patience(action)
 
     def log(self, record: Record) -> None:
         """Append a record, on a local disk at once, after those that could not be written before.
@@ -71,10 +88,13 @@ class JSONLines:
         try:
             self._rewrite()
             self.has_failed = False
+        except SilentStoreError:
+            self.has_failed = True
+            raise
         except Exception:
             self.has_failed = True
-            with contextlib.suppress(OSError):
-                self.file_system.rm(f"{self.path}.tmp")
+            with contextlib.suppress(OSError, SilentStoreError):
+                self._patiently(lambda: self.file_system.rm(f"{self.path}.tmp"))
             raise
         finally:
             self.next_write = time.monotonic() + _STORE_PAUSE

@@ -58,6 +58,10 @@ def _uses_wandb(log: LogConfig) -> bool:
     return log.wandb in ("offline", "online")
 
 
+# For a write of metrics or pictures to a store, while the other ranks wait.
+_PATIENCE_SECONDS = 10.0
+
+
 def shows_galleries(config: RunConfig) -> bool:
     """Whether there is anything that galleries are drawn for."""
     return config.log.gallery > 0 and (config.log.tensorboard or _uses_wandb(config.log))
@@ -79,6 +83,7 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
         ConfigError: if one of them is not installed, or cannot write where it has to.
     """
     run_dir, log = config.train.run_dir, config.log
+    patience = min(_PATIENCE_SECONDS, config.train.timeout / 4)
     file_system, root = fsspec.core.url_to_fs(run_dir)
     folder = str(root) if isinstance(file_system, LocalFileSystem) else None
     if log.tensorboard and folder is None:
@@ -89,12 +94,12 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
     if _uses_wandb(log):
         wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     try:
-        loggers.append(Guarded(JSONLines(run_dir, resumed_step)))
+        loggers.append(Guarded(JSONLines(run_dir, resumed_step, patience)))
         loggers.append(Guarded(Terminal(config.train.num_steps)))
         if log.tensorboard:
             loggers.append(Guarded(TensorBoard(f"{folder}/tensorboard", resumed_step)))
         if shows_galleries(config):
-            loggers.append(Guarded(PictureFiles(run_dir)))
+            loggers.append(Guarded(PictureFiles(run_dir, patience)))
         if _uses_wandb(log) and wandb_id:
             loggers.append(Guarded(WeightsAndBiases(config, wandb_id, folder)))
     except OSError as error:

@@ -2,6 +2,7 @@
 
 import fsspec.core
 
+from sgloc.data.threads import Patience
 from sgloc.train.loggers.protocol import Record
 
 
@@ -10,9 +11,10 @@ class PictureFiles:
 
     name = "the gallery"
 
-    def __init__(self, run_dir: str) -> None:
+    def __init__(self, run_dir: str, patience: float = 10.0) -> None:
         self.file_system, root = fsspec.core.url_to_fs(run_dir)
         self.folder = f"{root}/gallery"
+        self._patience = Patience(patience, f"the store of {run_dir}")
 
     def log(self, record: Record) -> None:
         """Records are no pictures."""
@@ -23,8 +25,13 @@ class PictureFiles:
         Raises:
             OSError: if it cannot be written.
         """
-        self.file_system.makedirs(self.folder, exist_ok=True)
-        self.file_system.pipe_file(f"{self.folder}/step-{step:08d}-{name.rpartition('/')[2]}.png", png)
+        path = f"{self.folder}/step-{step:08d}-{name.rpartition('/')[2]}.png"
+
+        def write() -> None:
+            self.file_system.makedirs(self.folder, exist_ok=True)
+            self.file_system.pipe_file(path, png)
+
+        self._patience(write)
 
     def flush(self) -> None:
         """Nothing is held back."""

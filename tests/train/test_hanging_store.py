@@ -1,0 +1,79 @@
+"""A store that never answers: the run ends with exit code 1 within train.timeout and two seconds."""
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from sgloc.train.checkpoint import checkpoint_steps
+from tests.hanging import AFTER, AT
+from tests.train.launch import kill, records, start, wait_until
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+TIMEOUT = 2.0
+OPTIONS = ("--train.num_steps", "100000", "--train.patience", "0", "--train.validate_every", "100000")
+# A machine of its own takes less than two; one that is busy with other tests takes its time for a step and for an end.
+ALLOWANCE = 30.0
+SHARD = "step-00000008.tmp/shard"
+
+
+@pytest.mark.parametrize(
+    ("num_processes", "at", "after", "said"),
+    [
+        pytest.param(1, SHARD, "/", "the checkpoint of step 8 was not written to", id="in a save"),
+        pytest.param(2, SHARD, "/", "the checkpoint of step 8 was not written to", id="in a save of two ranks"),
+        pytest.param(1, "/", "step-00000004/manifest.json", "was not written to", id="after the first checkpoint"),
+        pytest.param(2, ".lock", "/", "has not answered for 1.8 s", id="at the start of two ranks"),
+    ],
+)
+def test_the_run_ends_in_time(
+    tmp_path: Path,
+    sample_shards: str,
+    hanging: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    num_processes: int,
+    at: str,
+    after: str,
+    said: str,
+) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    monkeypatch.setenv(AT, at)
+    monkeypatch.setenv(AFTER, str(run_dir / "checkpoints" / after))
+    options = ("--train.run_dir", f"hang://{run_dir}", "--train.timeout", str(TIMEOUT), *OPTIONS)
+    process = start(run_dir, sample_shards, num_processes, *options, log=log)
+    try:
+        assert wait_until(hanging.exists, process), log.read_text()
+        began = time.monotonic()
+        code = process.wait(60)
+        took = time.monotonic() - began
+    finally:
+        kill(process)
+    text = log.read_text()
+    assert code == 1, text
+    assert text.count("sgloc train: ") == text.count(said) == 1, text
+    assert "sgloc/" not in text, "a traceback of ours"
+    assert took < TIMEOUT + ALLOWANCE
+    if said.startswith("the checkpoint"):
+        assert "the newest is that of step 4; check the store, then start again" in text
+        assert checkpoint_steps(str(run_dir)) == [4]
+
+
+def test_a_stop_is_heard_while_a_save_hangs(
+    tmp_path: Path, sample_shards: str, hanging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    monkeypatch.setenv(AT, SHARD)
+    options = ("--train.run_dir", f"hang://{run_dir}", "--train.timeout", "600", *OPTIONS)
+    process = start(run_dir, sample_shards, 2, *options, log=log)
+    try:
+        # The save of step 12 waits for that of step 8.
+        assert wait_until(lambda: hanging.exists() and records(run_dir)[-1]["step"] >= 8, process), log.read_text()
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 1, log.read_text()
+    finally:
+        kill(process)
+    text = log.read_text()
+    assert "a signal asked to stop while the checkpoint of step 8 was being written to" in text
+    assert "which has accepted nothing for 15 s; the newest is that of step 4; check the store" in text
