@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sgloc.sketch.svg.brush import centre_lines
+from tests.pens import farthest, outline_of
 
 TIMES = np.linspace(0, 1, 200)
 TURN = 2 * np.pi * TIMES
@@ -25,27 +26,6 @@ PRESSURES = {
     "tapered": np.sin(np.pi * TIMES.clip(0.03, 0.97)),
     "uneven": 1 + 0.5 * np.sin(25 * TIMES),
 }
-
-
-def outline_of(way: Any, widths: Any) -> Any:
-    """What a pen of these widths leaves along a way: along its left side, round its tip, and back along its right."""
-    along = np.gradient(way, axis=0)
-    along /= np.hypot(*along.T)[:, None]
-    side = np.stack([-along[:, 1], along[:, 0]], axis=1) * widths[:, None] / 2
-    angles = np.linspace(0, np.pi, 8)[1:-1, None]
-    tips = [
-        way[end] + sign * (side[end] * np.cos(angles) + [side[end, 1], -side[end, 0]] * np.sin(angles))
-        for end, sign in ((-1, 1), (0, -1))
-    ]
-    outline = np.concatenate([way + side, tips[0], (way - side)[::-1], tips[1]])
-    return np.concatenate([outline, outline[:1]])
-
-
-def farthest(points: Any, line: Any) -> float:
-    """How far the farthest of some points is from a polyline."""
-    starts, along = line[:-1], np.diff(line, axis=0)
-    share = (((points[:, None] - starts) * along).sum(2) / np.maximum((along**2).sum(1), 1e-300)).clip(0, 1)
-    return float(np.hypot(*(points[:, None] - starts - share[..., None] * along).transpose(2, 0, 1)).min(1).max())
 
 
 def length_of(line: Any) -> float:

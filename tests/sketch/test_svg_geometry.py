@@ -10,6 +10,7 @@ from sgloc.sketch.svg.reader import read_svg
 from sgloc.sketch.svg.scene import read_scene
 from sgloc.sketch.svg.tree import UnreadableError, parse_tree
 from tests.browser import browser  # noqa: F401
+from tests.pens import distances
 
 ELEMENTS = {
     "path": '<path d="M10 20 L60 25 L40 70" {}/>',
@@ -180,16 +181,6 @@ def read(text: str) -> list[Any]:
         return []
 
 
-def distances(points: Any, strokes: list[Any]) -> Any:
-    """How far points [n, 2] are from the nearest of some polylines."""
-    starts = np.concatenate([stroke[:-1] for stroke in strokes])
-    ends = np.concatenate([stroke[1:] for stroke in strokes])
-    along = ends - starts
-    squared = np.maximum((along**2).sum(1), 1e-300)
-    share = (((points[:, None] - starts) * along).sum(2) / squared).clip(0, 1)
-    return np.hypot(*(points[:, None] - starts - share[..., None] * along).transpose(2, 0, 1)).min(1)
-
-
 def compare(strokes: list[Any], found: dict[str, Any], measure: str) -> str:
     """What differs from the browser's geometry; empty if nothing does."""
     a, b, c, d, e, f = found[measure]
@@ -211,8 +202,10 @@ def compare(strokes: list[Any], found: dict[str, Any], measure: str) -> str:
     expected = np.array(found["points"])
     if np.abs(expected[0] - local[0][0]).max() > tolerance:
         return f"begins at {local[0][0]}, not at {expected[0]}"
-    if distances(expected, local).max() > tolerance:
-        return f"is {distances(expected, local).max()} off"
+    # Of the runs between two lifts of the pen, the nearest.
+    off = np.min([distances(expected, stroke) for stroke in local], axis=0).max()
+    if off > tolerance:
+        return f"is {off} off"
     length = sum(np.hypot(*np.diff(stroke, axis=0).T).sum() for stroke in local)
     # The browser's own lengths of small ellipses are off by as much.
     return (

@@ -62,8 +62,10 @@ def read_svg(content: bytes) -> tuple[Polylines, list[str]]:
     if strokes or others:
         scene.left_out["page background"] += len(fills) - len(others)
         fills = others
-    if num_brushes:
-        notes.append(f"{_counted('brush stroke', num_brushes)} became the lines along their middles")
+    if num_brushes == 1:
+        notes.append("1 brush stroke became the line along its middle")
+    elif num_brushes:
+        notes.append(f"{num_brushes:,} brush strokes became the lines along their middles")
     if strokes:
         scene.left_out["filled shape"] += len(fills)
     elif fills:

@@ -1,5 +1,6 @@
 """Lines that a program draws twice, to make them look as if drawn by hand (rough.js, and with it Excalidraw)."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,7 +15,8 @@ _PLACES = 48
 def without_second_passes(chains: Sequence[Chain], stroke_width: float) -> tuple[list[Chain], int]:
     """The chains of one path without those that repeat the one before, and how many those were.
 
-    Only a path that is nothing but pairs of curves, the second of each along the first, is taken to be drawn twice.
+    Only a path that is nothing but pairs of curves, the second of each along the first, is taken to be drawn twice; and
+    not if a pair lies along the one before, as in hatching.
 
     Args:
         chains: of the path.
@@ -22,6 +24,8 @@ def without_second_passes(chains: Sequence[Chain], stroke_width: float) -> tuple
     """
     pairs = list(zip(chains[::2], chains[1::2], strict=False))
     if not pairs or len(chains) % 2 or not all(_is_repeated(*pair, stroke_width) for pair in pairs):
+        return list(chains), 0
+    if any(_is_repeated(one, other, stroke_width) for (_, one), (other, _) in itertools.pairwise(pairs)):
         return list(chains), 0
     return [first for first, _ in pairs], len(pairs)
 

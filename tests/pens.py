@@ -1,0 +1,31 @@
+"""What tests of drawings share: the outline that a pen leaves, and how far a line is from another."""
+
+from typing import Any
+
+import numpy as np
+
+
+def outline_of(way: Any, widths: Any) -> Any:
+    """What a pen of these widths leaves along a way: along its left side, round its tip, and back along its right."""
+    along = np.gradient(way, axis=0)
+    along /= np.hypot(*along.T)[:, None]
+    side = np.stack([-along[:, 1], along[:, 0]], axis=1) * widths[:, None] / 2
+    angles = np.linspace(0, np.pi, 8)[1:-1, None]
+    tips = [
+        way[end] + sign * (side[end] * np.cos(angles) + [side[end, 1], -side[end, 0]] * np.sin(angles))
+        for end, sign in ((-1, 1), (0, -1))
+    ]
+    outline = np.concatenate([way + side, tips[0], (way - side)[::-1], tips[1]])
+    return np.concatenate([outline, outline[:1]])
+
+
+def distances(points: Any, line: Any) -> Any:
+    """How far points [n, 2] are from a polyline [m, 2], m > 1."""
+    starts, along = line[:-1], np.diff(line, axis=0)
+    share = (((points[:, None] - starts) * along).sum(2) / np.maximum((along**2).sum(1), 1e-300)).clip(0, 1)
+    return np.hypot(*(points[:, None] - starts - share[..., None] * along).transpose(2, 0, 1)).min(1)
+
+
+def farthest(points: Any, line: Any) -> float:
+    """How far the farthest of some points is from a polyline."""
+    return float(distances(points, line).max())
