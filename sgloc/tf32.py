@@ -55,17 +55,20 @@ def _new_switches() -> tuple[Any, ...]:
 
 
 class _Switches:
-    """What torch's switches say now. It has two sets of them, and raises where they contradict each other."""
+    """What torch's switches say now: an older and a newer set of them."""
 
     def __init__(self) -> None:
         self.matmul = torch.get_float32_matmul_precision()
         self.new = [switch.fp32_precision for switch in _new_switches()]
+        # torch tells what the older one says only while the newer ones agree with it.
+        for switch in _new_switches()[1:]:
+            switch.fp32_precision = "tf32"
         try:
             with _silent():
-                self.cudnn: bool | None = torch.backends.cudnn.allow_tf32
+                self.cudnn = bool(torch.backends.cudnn.allow_tf32)
         except RuntimeError:
-            # Somebody has set the new ones alone.
-            self.cudnn = None
+            self.cudnn = False
+        self.restore()
 
     def restore(self) -> None:
         """Set them as they were."""
@@ -80,11 +83,10 @@ def _silent() -> Iterator[None]:
         yield
 
 
-def _set(matmul: str, cudnn: bool | None, new: list[str]) -> None:
+def _set(matmul: str, cudnn: bool, new: list[str]) -> None:
     """Set both sets of switches; the older ones change the newer."""
     with _silent():
         torch.set_float32_matmul_precision(matmul)
-        if cudnn is not None:
-            torch.backends.cudnn.allow_tf32 = cudnn
+        torch.backends.cudnn.allow_tf32 = cudnn
     for switch, precision in zip(_new_switches(), new, strict=True):
         switch.fp32_precision = precision

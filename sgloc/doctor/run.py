@@ -167,6 +167,7 @@ def _check_devices(examination: Examination, placement: dist.Placement, options:
 
     def look() -> tuple[str, Device]:
         chosen.append(dist.select_device(options.device, placement))
+        dist.use_device(chosen[0])
         return chosen[0].type, look_at_device(chosen[0])
 
     facts, errors = examination.gather("devices", look)
@@ -191,7 +192,6 @@ def _check_network(examination: Examination, device: torch.device, num_parameter
     def measure() -> Network:
         group = None
         if backend != "gloo":
-            torch.cuda.set_device(device)
             group = torch.distributed.new_group(backend=backend)
         return measure_network(device, num_parameters, group)
 

@@ -7,6 +7,7 @@ zeros: nobody reads what they give, so no gradient comes back from there.
 Shapes as in `sgloc.nn.recurrence`.
 """
 
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -69,6 +70,8 @@ class CompiledSteps:
     """
 
     def __init__(self, backend: str | Callable[..., object]) -> None:
+        # The compiler recommends TF32, which is the user's choice (train.tf32).
+        warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         self.forward = compile_whole(_step, backend, _MOST_GRAPHS)
         self.back = compile_whole(_step_back, backend, _MOST_GRAPHS)
 
