@@ -12,10 +12,28 @@ PASSING, MISTAKE, FAULT, INTERRUPTED = 1, 2, 3, 130
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sgloc", "launch", "benchmarks")
 # Libraries of stores, which raise errors of their own.
-_STORES = frozenset({"aiobotocore", "aiohttp", "botocore", "gcsfs", "google", "s3fs"})
+_STORES = frozenset(
+    {
+        "adlfs",
+        "aiobotocore",
+        "aiohttp",
+        "azure",
+        "botocore",
+        "ftplib",
+        "gcsfs",
+        "google",
+        "http",
+        "paramiko",
+        "requests",
+        "s3fs",
+        "smbprotocol",
+        "ssl",
+        "urllib3",
+    }
+)
 # What such a library raises where the user has to do something.
 _STORE_MISTAKES = frozenset(
-    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError"}
+    {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "SSLError"}
 )
 # What is full may be emptied; none of it is worth another try within seconds.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
@@ -46,6 +64,8 @@ _WRONG_PATH_TYPES = (
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _OF_DEVICES = frozenset({"AcceleratorError"})
 _OF_COLLECTIVES = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "RendezvousError"})
+# A process of a pool that the kernel ended, for want of memory as a rule.
+_OF_PROCESSES = frozenset({"BrokenProcessPool"})
 _DEVICE_PHRASES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "NCCL")
 # The program asked for what cannot be, and would ask again.
 _DEVICE_FAULTS = ("device-side assert", "invalid argument", "invalid configuration", "illegal memory access")
@@ -70,7 +90,7 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _FULL):
             return True
         cause = cause.__cause__
-    return is_transient(error) or bool(_names(error) & _OF_COLLECTIVES)
+    return is_transient(error) or bool(_names(error) & (_OF_COLLECTIVES | _OF_PROCESSES))
 
 
 def as_told(error: Exception) -> SglocError:

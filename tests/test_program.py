@@ -1,13 +1,20 @@
 """How programs begin and end: whose fault it is when one fails, and streams of every kind. Real processes."""
 
+import copy
+import errno
 import json
 import os
+import ssl
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
+import sgloc
+from sgloc.errors import DataError
+from sgloc.faults import as_told, exit_code_of
 from tests.train.launch import tiny_options
 
 # Commands that a process runs one after the other; it writes their exit codes down, for it may have no output.
@@ -35,6 +42,7 @@ sgloc.data.manifest.load_manifest = load_manifest
 main(["shards", "stats", *sys.argv[1:]])
 """
 _TIMEOUT = 120
+_OWN_FILE = Path(sgloc.__file__).with_name("nothing.txt")
 
 
 def run(*command: object, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -98,6 +106,38 @@ def test_a_fault_of_the_program_says_so(fault: str, told: str) -> None:
         assert asked.returncode == 3
         assert asked.stderr.startswith("Traceback (most recent call last):\n")
         assert asked.stderr.endswith(done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        pytest.param(MemoryError(), 1, id="memory"),
+        pytest.param(torch.OutOfMemoryError("CUDA out of memory"), 1, id="memory of a device"),
+        pytest.param(RuntimeError("CUDA error: uncorrectable ECC error encountered"), 1, id="device"),
+        pytest.param(RuntimeError("CUDA error: device-side assert triggered"), 3, id="assertion on a device"),
+        pytest.param(torch.distributed.DistNetworkError("no route"), 1, id="collective"),
+        pytest.param(OSError(errno.EIO, "Input/output error", "/mnt/a"), 1, id="disk"),
+        pytest.param(OSError(errno.EDQUOT, "Disk quota exceeded"), 1, id="quota"),
+        pytest.param(TimeoutError(), 1, id="time-out"),
+        pytest.param(ssl.SSLError(1, "certificate verify failed"), 2, id="certificate"),
+        pytest.param(PermissionError(errno.EACCES, "Permission denied", "/root/a"), 2, id="permission"),
+        pytest.param(FileNotFoundError("bucket/a"), 2, id="missing in a store"),
+        pytest.param(FileNotFoundError(errno.ENOENT, "No such file", str(_OWN_FILE)), 3, id="file of the package"),
+        pytest.param(OSError(errno.EBADF, "Bad file descriptor"), 3, id="descriptor"),
+        pytest.param(RuntimeError("size mismatch"), 3, id="shape"),
+        pytest.param(AssertionError(), 3, id="assertion"),
+    ],
+)
+def test_exceptions_have_exit_codes(error: Exception, code: int) -> None:
+    assert as_told(error).exit_code == code
+    if isinstance(error, OSError | MemoryError):
+        # So it is where an error of ours has it as its cause, but for faults: who catches those knows what they are.
+        ours = DataError("cannot be read")
+        ours.__cause__ = error
+        assert exit_code_of(ours) == min(code, 2)
+        # And where that has gone to another process, and left its cause behind.
+        copied = copy.copy(ours)
+        assert (copied.exit_code, copied.__cause__) == (min(code, 2), None)
 
 
 @pytest.mark.parametrize(
