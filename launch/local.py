@@ -34,6 +34,8 @@ if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 _NAME = "launch.local"
+# Names a file for an exit code after which nothing is to be started again, which srun may hide behind another node's.
+_VERDICT = "SGLOC_VERDICT"
 _STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _REPEAT_SECONDS = 1.0
 # How long machines that come to an elastic run wait for more.
@@ -211,7 +213,11 @@ def main(arguments: Sequence[str]) -> int:
     """Check the options and train; gives the exit code."""
     options, words = _parse(arguments)
     check(words, data=True)
-    return _launch(options, words)
+    code = _launch(options, words)
+    verdict = os.environ.get(_VERDICT)
+    if verdict and code in (MISTAKE, FAULT):
+        Path(verdict).write_text(str(code), encoding="ascii")
+    return code
 
 
 if __name__ == "__main__":

@@ -115,6 +115,10 @@ gpus=()
 unset SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
 
 say "job $SLURM_JOB_ID on $SLURM_JOB_NUM_NODES node(s), start ${SLURM_RESTART_COUNT:-0}, in $shown_dir"
+# Where a node whose ranks ended with a mistake or a fault says so: srun tells the exit code of those that it ends itself.
+verdict=$SLURM_SUBMIT_DIR/.sgloc-train-$SLURM_JOB_ID
+rm -f "$verdict"
+trap 'rm -f "$verdict"' EXIT
 at_start=$(newest_checkpoint)
 before=$at_start
 attempts=0
@@ -125,7 +129,7 @@ while [[ -z $asked ]]; do
     # Ranks are started again from here, not by torchrun: its agents, when they do not choose their numbers themselves,
     # do not tell each other of it.
     # shellcheck disable=SC2016
-    srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus" \
+    SGLOC_VERDICT=$verdict srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus" \
         "${gpus[@]}" --kill-on-bad-exit=1 bash -c '
             processes=${SLURM_GPUS_ON_NODE:-$1} nodes=$2 meeting=$3
             exec python -m launch.local --processes "$processes" --nodes "$nodes" --node-rank "$SLURM_NODEID" \
@@ -142,6 +146,7 @@ while [[ -z $asked ]]; do
     done
     step=''
     [[ -z $guard ]] || kill "$guard" 2>/dev/null || true
+    [[ ! -s $verdict ]] || status=$(<"$verdict")
     if [[ -n $asked ]]; then
         break
     elif ((status == 0)); then

@@ -95,6 +95,16 @@ def test_training_that_gets_nowhere_is_given_up(cluster: Cluster, folder: Path, 
 
 
 @pytest.mark.slow
+def test_a_fault_of_the_program_is_not_started_again(cluster: Cluster, folder: Path, sample_shards: str) -> None:
+    words = ("--nodes=2", "--output=log", TRAIN, *tiny_options(folder / "run", sample_shards), *STEPS)
+    job = cluster.submit(*words, cwd=folder, environment={**ENVIRONMENT, "SGLOC_FAILPOINT": "step:fault:2:1"})
+    assert set(cluster.wait(job).values()) == {"FAILED"}
+    told = (folder / "log").read_text()
+    assert told.count("starting anew in ") == told.count("this is a fault of the program") == 1
+    assert told.endswith("train.sh: what is wrong stands above; it would be wrong again\n")
+
+
+@pytest.mark.slow
 def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Path, sample_shards: str) -> None:
     run_dir, log = folder / "run", folder / "log"
     command = shlex.join(["srun", sys.executable, "-m", "sgloc", "train", *tiny_options(run_dir, sample_shards)])
@@ -112,8 +122,8 @@ def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Pa
     ("words", "told"),
     [
         ((TRAIN,), "train.sh: the options of `sgloc train` are missing; submit it with: sbatch"),
-        ((TRAIN, "--train.sed", "1"), "sgloc train: unrecognized arguments: --train.sed 1; did you mean 'train.seed'?"),
-        ((TRAIN, "--data.path", "nosuch"), "sgloc train: nosuch/manifest.json does not exist; give a folder"),
+        ((TRAIN, "--train.sed", "1"), "sgloc train: unrecognized arguments: --train.sed 1; did you mean --train.seed?"),
+        ((TRAIN, "--data.path", "nosuch"), "launch.options: nosuch/manifest.json does not exist; give a folder"),
         ((EVALUATE,), "evaluate.sh: the options of `sgloc evaluate` are missing; submit it with: sbatch"),
         ((EVALUATE, "--split", "tst"), "sgloc evaluate: "),
     ],
