@@ -184,4 +184,5 @@ def test_purposes_keep_their_numbers() -> None:
         "SAMPLE_POINT": 12,
         "RASTER": 13,
         "CLASSIFIER": 14,
+        "TRANSLATE": 15,
     }
