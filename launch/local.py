@@ -29,6 +29,7 @@ from typing import TYPE_CHECKING
 from launch.options import check, split
 from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING
 from sgloc.program import run_program, tell
+from sgloc.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
@@ -36,7 +37,6 @@ if TYPE_CHECKING:
 _NAME = "launch.local"
 # Names a file for an exit code after which nothing is to be started again, which srun may hide behind another node's.
 _VERDICT = "SGLOC_VERDICT"
-_STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 _REPEAT_SECONDS = 1.0
 # How long machines that come to an elastic run wait for more.
 _LAST_CALL_SECONDS = 10
@@ -87,7 +87,7 @@ class _Stop:
     def forwarding(self) -> Iterator[None]:
         """While inside, signals to stop go to the ranks."""
         ended = threading.Event()
-        for number in _STOP_SIGNALS:
+        for number in STOP_SIGNALS:
             # What nohup ignores stays ignored.
             if signal.getsignal(number) != signal.SIG_IGN:
                 signal.signal(number, self._ask)

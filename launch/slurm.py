@@ -24,6 +24,7 @@ from launch.submit import exit_code, failure, submit, wait
 from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING
 from sgloc.masking import mask
 from sgloc.program import debugging, run_program, tell
+from sgloc.signals import wanted_signals
 
 # Slurm's warning comes so many seconds before the time is up; saving is to take less.
 _WARNING_SECONDS = 120
@@ -65,8 +66,10 @@ class Rank:
         self._at_start = self._newest() if self._leads else ""
         # In a session of its own, so that what Slurm says goes to submitit first.
         self._process = process = subprocess.Popen(rank_command(self.words), start_new_session=True)
-        # submitit ignores it, and Slurm does not tell the rank.
-        signal.signal(signal.SIGTERM, self._ask)
+        # submitit ignores TERM, and Slurm does not tell the rank; USR2 is Slurm's warning, of which submitit tells.
+        for number in (signal.SIGTERM, signal.SIGHUP):
+            if number in wanted_signals():
+                signal.signal(number, self._ask)
         try:
             while not self._has_ended():
                 time.sleep(_POLL_SECONDS)

@@ -16,6 +16,7 @@ from sgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelCo
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.dist import process_group, resolve_placement
 from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.strict_json import finite
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, Writer, share_out
 from sgloc.train.state import TrainState
 
@@ -65,7 +66,7 @@ def make_manifest(shards: Manifest | None = None, **changes: Any) -> CheckpointM
         "num_drawings": shards.splits["train"].num_sketches if shards else 24,
         "scale": shards.scale if shards else 20.0,
         "longest_points": shards.longest_points if shards else 9,
-        "state": dataclasses.asdict(TrainState()),
+        "state": finite(dataclasses.asdict(TrainState())),
         "versions": {"sgloc": "0"},
         "tensors": {},
         "files": {},

@@ -12,6 +12,7 @@ import torch.distributed
 from sgloc import dist
 from sgloc.doctor.finding import Finding
 from sgloc.errors import SglocError
+from sgloc.faults import as_told
 
 # Ranks that are named where many are alike.
 _NUM_NAMED = 4
@@ -48,11 +49,13 @@ class Examination:
         try:
             with limited(self.timeout, lambda: self.give_up(check)):
                 value = measure()
-        except (SglocError, OSError, RuntimeError) as error:
+        except Exception as error:
             if isinstance(error, RuntimeError) and (dist.is_lost_peer(error) or dist.is_timeout(error)):
                 # Nothing can be gathered any more.
                 raise
-            sentence = " ".join(str(error).split())
+            # A fault, too, must not leave the others waiting.
+            is_known = isinstance(error, SglocError | OSError | RuntimeError)
+            sentence = " ".join(str(error if is_known else as_told(error)).split())
         every = dict(enumerate(dist.gather_to_rank_0((value, sentence))))
         facts = {rank: value for rank, (value, error) in every.items() if error is None}
         return facts, {rank: error for rank, (_, error) in every.items() if error is not None}  # type: ignore[return-value]
