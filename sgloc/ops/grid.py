@@ -1,7 +1,8 @@
 """Nine graphs from a 3x3 grid around every node (METHOD 4), for ragged batches.
 
 Each operation is a custom operator of torch, `torch.ops.sgloc.<name>`: vectorised PyTorch on any device, and Triton on
-CUDA where it is installed.
+CUDA where it is installed. torch.compile takes them into a graph; the size of an adjacency depends on data, which torch
+2.9 allows with `torch._dynamo.config.capture_dynamic_output_shape_ops`, and later releases with fullgraph=True too.
 
 Shapes: P points, S nodes and B sketches in the batch, M the most nodes in a sketch, D the width of an embedding.
 """
