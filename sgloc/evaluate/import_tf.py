@@ -66,6 +66,8 @@ def find_checkpoint(folder: str) -> Path:
     Raises:
         CheckpointError: if there is none.
     """
+    if not Path(folder).is_dir():
+        raise CheckpointError(f"{folder} is no folder of this machine; give the one that the authors' files are in")
     found = [(int(match[1]), path) for path in Path(folder).glob("*") if (match := _CHECKPOINT.fullmatch(path.name))]
     if not found:
         raise CheckpointError(
@@ -269,10 +271,9 @@ def read_with_tensorflow(checkpoint: Path) -> tuple[Variables, int]:
 def _longest(options: dict[str, Any], folder: str) -> int:
     longest = original.count_of(options, "max_seq_len")
     if longest is None:
-        raise ConfigError(
-            f"{folder}/{original.FILE_NAME} tells no max_seq_len, the points of the longest drawing; "
-            "give --max_points or --data"
-        )
+        path = Path(folder, original.FILE_NAME)
+        missing = "tells no max_seq_len," if path.exists() else "does not exist, which would tell"
+        raise ConfigError(f"{path} {missing} the points of the longest drawing; give --max_points or --data")
     return longest
 
 

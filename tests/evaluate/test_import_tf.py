@@ -194,7 +194,7 @@ def test_the_weights_tell_what_the_options_do_not(
         pytest.param(SOUND | {"enc_rnn_size": 7}, [], "enc_rnn_size is 7 there, 3 by the weights", id="another size"),
         pytest.param(SOUND | {"dec_model": "lstm"}, [], "dec_model is lstm there, hyper by", id="another cell"),
         pytest.param(SOUND | {"max_seq_len": None}, [], "give --max_points or --data", id="no longest drawing"),
-        pytest.param(None, [], "tells no max_seq_len", id="no file and no longest drawing"),
+        pytest.param(None, [], "does not exist, which would tell the points", id="no file and no longest drawing"),
         pytest.param("[1]", [], "is not an object of options; restore it, or remove it", id="a list"),
         pytest.param("{", [], "model_config.json cannot be read", id="a file that was cut short"),
         pytest.param("[" * 100_000, [], "model_config.json cannot be read", id="a file nested too deep"),
@@ -279,6 +279,10 @@ def test_mistakes(tmp_path: Path, said: Said) -> None:
     assert "give either --scale or --data" in refused("--scale", "3", "--data", "shards")
     assert "holds no vector-N.index" in refused("--scale", "3")
     assert "scale must be above 0" in refused("--scale", "-3")
+    (tmp_path / "vector-5.index").touch()
+    for place in ("nowhere", "vector-5.index", "vector-5"):
+        text = said("import-tf", tmp_path / place, "--out", tmp_path / "out", "--scale", "3")
+        assert f"{place} is no folder of this machine; give the one" in text
 
 
 @pytest.mark.slow
