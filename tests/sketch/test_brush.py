@@ -106,6 +106,8 @@ def test_several_outlines_are_strokes_if_each_is_thin() -> None:
     assert lines is not None
     assert [round(float(line[:, 1].mean())) for line in lines] == [2, 42, 82]
     assert centre_lines([bar, regular(60)]) is None
+    # The eye of a needle is no stroke, nor is what is around it.
+    assert centre_lines([bar, bar * 0.8 + np.array((9, 0.5))]) is None
 
 
 def test_an_open_outline_was_not_drawn_by_a_pen() -> None:

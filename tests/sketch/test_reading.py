@@ -95,6 +95,18 @@ def test_one_reader_reads_what_shards_are_built_of(tmp_path: Path) -> None:
             assert all(isinstance(drawing, Drawing) for drawing in drawings)
 
 
+@pytest.mark.parametrize("name", ["a.svgz", "a.svg.gz", "A.SVG"])
+def test_a_packed_svg_is_read(tmp_path: Path, name: str) -> None:
+    svg = b'<svg xmlns="http://www.w3.org/2000/svg"><path stroke="red" d="M1 2h3v4"/></svg>'
+    (tmp_path / name).write_bytes(gzip.compress(svg, mtime=0))
+    ((stem, (stroke,)),) = read_own(str(tmp_path / name), pytest.fail)
+    assert stem.lower() == "a"
+    assert stroke.tolist() == [[1, 2], [4, 2], [4, 6]]
+    (tmp_path / name).write_bytes(gzip.compress(svg, mtime=0)[:-9])
+    with pytest.raises(DataError, match="cannot be read"):
+        read_own(str(tmp_path / name), pytest.fail)
+
+
 def test_the_python_api_reads_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><path stroke="red" d="M1 2h3v4"/><text>no</text></svg>'
     ((stroke,),) = sgloc.read_strokes(write(tmp_path, "a.svg", svg))

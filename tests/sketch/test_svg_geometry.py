@@ -292,6 +292,8 @@ SEEN = {
     "screen": "<style>@media screen {{ g {{ stroke: none }} }}</style><g>{}</g>",
     "import": "<style>@import url(a.css); g {{ stroke: none }}</style><g>{}</g>",
     "font": "<style>@font-face {{ src: url(data:x;base64,AA) }} g {{ stroke: none }}</style><g>{}</g>",
+    "nothing said": '<g stroke="none"><g stroke="" fill="">{}</g></g>',
+    "unset": '<g stroke="none"><g style="stroke:unset">{}</g></g>',
     "inherit": '<g stroke="none"><g style="stroke:inherit">{}</g></g>',
     "initial": '<g stroke="red"><g style="stroke:initial">{}</g></g>',
     "fill": '<g fill="red" stroke="none">{}</g>',

@@ -41,7 +41,7 @@ HOSTILE = {
     "deep groups": START + "<g>" * 3000 + "</g>" * 3000 + "</svg>",
     "deeper groups": START + "<g>" * 100_000 + "</g>" * 100_000 + "</svg>",
     "many elements": START + "<g/>" * 2_000_000 + "</svg>",
-    "many styled elements": START + '<g stroke="red" style="opacity:.9"/>' * 150_000 + "</svg>",
+    "many styled elements": START + '<g stroke="red" style="opacity:.9"/>' * 60_000 + "</svg>",
     "many shapes": START + '<circle r="5" fill="red" stroke="none"/>' * 12_000 + "</svg>",
     "billion laughs": entities(12),
     "long entity": one_entity("x" * 100_000, f"><title>{'&e;' * 100_000}</title>"),
@@ -52,7 +52,7 @@ HOSTILE = {
         + " ".join(f'a{number} CDATA "x"' for number in range(1000))
         + f">]><svg>{'<g/>' * 100_000}</svg>"
     ),
-    "long path": f'{START}<path d="M0 0L{"12.5 7 " * 2_000_000}"/></svg>',
+    "long path": f'{START}<path d="M0 0L{"12.5 7 " * 800_000}"/></svg>',
     "path of short numbers": f'{START}<path d="M0 0L{"1 1 " * 1_200_000}"/></svg>',
     "path of arcs": f'{START}<path d="M0 0a{"1 " * 2_400_000}"/></svg>',
     "long number": f'{START}<path d="M0 0L{"1" * 3_000_000} 5"/></svg>',
@@ -63,13 +63,14 @@ HOSTILE = {
     "infinite radius": f'{START}<circle r="1e999"/></svg>',
     "infinite matrix": f'{START}<path d="M0 0L1 5" transform="scale(1e308)scale(1e308)"/></svg>',
     "brush strokes": FILLED + '<path d="M0 0c3 1 6 3 9 0 2 1 3 1 4 0v.2c-1 1-2 1-4 0-3 3-6 1-9 0z"/>' * 9000 + "</svg>",
+    "many outlines of one shape": f'{FILLED}<path d="{"M0 0l9 1v1z" * 24_000}"/></svg>',
     "long transforms": START + f'<g transform="{"rotate(1)" * 200}"/>' * 9000 + "</svg>",
     "transform of spaces": f'{START}<g transform="{" " * 9_000_000}!"/></svg>',
     "many rules": f"{START}<style>{'g{fill:red}' * 300_000}</style></svg>",
     "rules for all": f"{START}<style>{'*{fill:red}' * 19_000}</style>{'<g/>' * 10_000}</svg>",
     "nested media": f"{START}<style>{'@media{' * 1_000_000}</style></svg>",
     "style of spaces": f'{START}<g style="fill:{" " * 9_000_000}x"/></svg>',
-    "long style": f'{START}<g style="{"a:b;" * 3_000_000}"/></svg>',
+    "long style": f'{START}<g style="{"a:b;" * 1_500_000}"/></svg>',
     "many namespaces": (
         START + "<g " + " ".join(f'xmlns:a{n}="http://www.w3.org/2000/svg"' for n in range(90_000)) + "/></svg>"
     ),

@@ -22,6 +22,8 @@ _MAYBE_SLENDER = 5.5
 _SMOOTH = 0.05
 # The gap of an outline that counts as closed, as a share of its larger side.
 _CLOSED = 1e-3
+# Of one shape; no pen leaves more.
+_MOST_OUTLINES = 500
 _FEWEST_PLACES, _MOST_PLACES = 48, 6000
 # From how many of them a walk is tried; and the sine of the least angle between an edge and the way across.
 _TRIES, _SINE = 8, 0.7
@@ -43,6 +45,8 @@ def centre_lines(outlines: list[Polyline]) -> list[Polyline] | None:
         ring = _ring_line(*sorted(outlines, key=lambda outline: -abs(signed_area(outline))))
         if ring is not None:
             return [ring]
+    if len(outlines) > _MOST_OUTLINES or _has_hole(outlines):
+        return None
     lines = []
     for outline in outlines:
         line = _pen_line(outline)
@@ -56,6 +60,14 @@ def signed_area(polygon: Polyline) -> float:
     """The area that a polygon goes round, what it goes round twice counted twice; negative if anticlockwise."""
     x, y = (polygon - polygon[0]).T
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
+
+
+def _has_hole(outlines: list[Polyline]) -> bool:
+    """Whether an outline may lie inside another: what is between them is then no stroke of one outline."""
+    boxes = np.array([(*outline.min(0), *outline.max(0)) for outline in outlines]).reshape(-1, 4)
+    low, high = boxes[:, :2], boxes[:, 2:]
+    is_inside = (low[:, None] >= low).all(2) & (high[:, None] <= high).all(2)
+    return bool(is_inside.sum() > len(boxes))
 
 
 def _resampled(polygon: Polyline, count: int) -> Polyline:

@@ -12,7 +12,6 @@ INHERITED: Mapping[str, str] = MappingProxyType(
     {
         "fill": "black",
         "fill-opacity": "1",
-        "fill-rule": "nonzero",
         "stroke": "none",
         "stroke-width": "1.0",
         "stroke-opacity": "1",

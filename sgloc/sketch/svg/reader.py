@@ -69,6 +69,7 @@ def read_svg(content: bytes) -> tuple[Polylines, list[str]]:
     if strokes:
         scene.left_out["filled shape"] += len(fills)
     elif fills:
+        _refuse_many(sum(len(chain) // 3 + 1 for shape in scene.shapes for chain in shape.chains))
         strokes = [outline for fill in fills for outline in fill]
         notes.append("nothing in it is drawn as a line, so the outlines of its filled shapes were taken")
     left_out = [_counted(name, count) for name, count in sorted(scene.left_out.items()) if count]
@@ -127,6 +128,10 @@ def _strokes(
                 num_brushes += len(middles)
                 num_points += sum(map(len, middles))
                 strokes += middles
-        if num_points > MOST_POINTS:
-            raise UnreadableError(f"has more than {MOST_POINTS:,} points and curves; simplify it first")
+        _refuse_many(num_points)
     return strokes, fills, num_brushes
+
+
+def _refuse_many(num_points: int) -> None:
+    if num_points > MOST_POINTS:
+        raise UnreadableError(f"has more than {MOST_POINTS:,} points and curves; simplify it first")

@@ -35,6 +35,8 @@ _OTHERS = {
 }
 # What changes the place of what stands inside an element.
 _PLACING = frozenset({*INHERITED, "font-size", "opacity", "transform"})
+# Values that leave a property that is inherited as it is.
+_NOT_SAID = frozenset({"", "inherit", "unset", "revert", "revert-layer"})
 _FONT_SIZE = 16.0
 # How finely a shape is measured, as a share of its size.
 _FINE = 1e-4
@@ -52,13 +54,11 @@ class Painted:
         chains: in pixels.
         is_stroked: whether a line along it is seen.
         stroke_width: of that line, in pixels.
-        fill_rule: "nonzero" or "evenodd"; empty where no fill is seen.
     """
 
     chains: list[Chain]
     is_stroked: bool
     stroke_width: float
-    fill_rule: str
 
 
 @dataclass
@@ -195,7 +195,7 @@ class _Walk:
 
     def _inside(self, element: Element, style: Mapping[str, str], place: _Place) -> _Place:
         """The place of what stands inside an element, its own transform applied."""
-        own = {name: style[name] for name in INHERITED if style.get(name, "inherit").lower() != "inherit"}
+        own = {name: style[name] for name in INHERITED if style.get(name, "").lower() not in _NOT_SAID}
         own = {name: INHERITED[name] if value.lower() == "initial" else value for name, value in own.items()}
         inherited = {**place.style, **own} if own else place.style
         font_size = parse_length(style.get("font-size"), place.font_size, place.font_size)
@@ -337,9 +337,8 @@ class _Walk:
             raise UnreadableError(f"has more than {_MOST_CURVES:,} points and curves; simplify it first")
         if any(style.get(name, "none") != "none" for name in ("marker", "marker-start", "marker-mid", "marker-end")):
             self._scene.left_out["set of arrowheads"] += 1
-        fill_rule = inherited["fill-rule"].lower() if is_filled else ""
         placed = [transformed(chain, place.matrix) for chain in chains]
-        self._scene.shapes.append(Painted(placed, is_stroked, width * scale, fill_rule))
+        self._scene.shapes.append(Painted(placed, is_stroked, width * scale))
 
     def _is_painted(self, kind: str, style: Mapping[str, str]) -> bool:
         return parse_number(style[f"{kind}-opacity"], 1.0) > 0 and is_visible_paint(style[kind], style, self._ids)
