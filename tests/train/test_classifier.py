@@ -150,7 +150,7 @@ def test_mistakes(sample_shards: str, tiny_shards: str, whole: Path, tmp_path: P
     options = words_of(make_config(sample_shards, tmp_path))
     assert "train.compile is SketchGloc's" in said("train-classifier", *options, "--train.compile", "true")
     assert "train.checkpoint_decoder is" in said("train-classifier", *options, "--train.checkpoint_decoder", "true")
-    assert "did you mean 'model.width'?" in said("train-classifier", *options, "--model.widht", "3")
+    assert "did you mean --model.width?" in said("train-classifier", *options, "--model.widht", "3")
     assert "model.keep must be above 0" in said("train-classifier", *options, "--model.keep", "0")
     assert "data.path is not set" in said("train-classifier")
     save_model(tmp_path / "sketches", tiny_shards, make_model())
