@@ -4,18 +4,24 @@ PYTHON ?= python3
 BIN := $(VENV)/bin
 CONSTRAINTS ?= constraints.txt
 
-.PHONY: quickstart test fuzz test-versions system-packages format clean
+.PHONY: quickstart test test-all fuzz test-versions system-packages format clean
 
 # The main job on the built-in synthetic sample: about ten minutes on two cores, installing included.
 quickstart: $(VENV)/installed
 	$(BIN)/python -m launch.quickstart
 
-# Formatting, types, and every test.
+# Formatting, types and the tests: under twelve minutes on two cores. Some tests wait, so that there are more processes than cores.
+PYTEST := pytest -q --numprocesses 4 --dist loadgroup --no-loadscope-reorder
+
 test: $(VENV)/installed-dev system-packages
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	$(BIN)/$(PYTEST) -m 'not exhaustive'
+
+# Those that are left out above as well, one more of a kind each.
+test-all: $(VENV)/installed-dev system-packages
+	$(BIN)/$(PYTEST)
 
 # New random examples, twenty times as many as the tests try: half an hour. What fails is printed with its seed and becomes an
 # @example of its test.
@@ -23,8 +29,7 @@ SEED := $(or $(SEED),$(shell date +%s))
 
 fuzz: $(VENV)/installed-dev
 	@echo 'seed $(SEED); for the same examples again: make fuzz SEED=$(SEED)'
-	$(BIN)/pytest -q --numprocesses auto --maxprocesses 4 -m 'hypothesis or fuzz' --timeout 3600 \
-		--hypothesis-profile fresh --hypothesis-seed $(SEED)
+	$(BIN)/$(PYTEST) -m 'hypothesis or fuzz' --timeout 3600 --hypothesis-profile fresh --hypothesis-seed $(SEED)
 
 # The tests with other versions of Python, torch, Triton and numpy. Each file in tests/versions names a set, whose environment of
 # 6 to 7 GB, because torch comes built for CUDA, is made in .versions. `make test-torch-2.9` takes one set alone.
@@ -39,7 +44,7 @@ $(VERSIONS:%=test-%): test-%: .versions/%.txt system-packages
 	done; \
 	if [ -z "$$python" ]; then echo "$*: Python $$wanted is not installed" >&2; exit 1; fi; \
 	$(MAKE) .versions/$*/installed-dev VENV=.versions/$* PYTHON=$$python CONSTRAINTS=$<
-	.versions/$*/bin/pytest -q --numprocesses auto --maxprocesses 4 --dist loadgroup --no-loadscope-reorder
+	.versions/$*/bin/$(PYTEST)
 
 # The first pin of a package counts.
 .versions/%.txt: tests/versions/%.txt constraints.txt

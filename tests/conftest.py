@@ -2,6 +2,7 @@
 
 import collections
 import random
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
+from sgloc.sketch.synthetic import CATEGORIES as SYNTHETIC
 from sgloc.sketch.synthetic import write_sample
 
 # A fixture, for whatever tests the command line.
@@ -23,6 +25,12 @@ from tests.identifiers import name_parameter
 from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 
 register_profiles()
+
+
+def pytest_configure() -> None:
+    """Undo what nohup and a shell's background ignore, which all processes that the tests start would ignore too."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
@@ -66,8 +74,20 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def sample_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of a small synthetic sample: 8 categories of 30 + 5 + 5 drawings."""
+    """Shards of 8 categories of 30 + 5 + 5 drawings, which have six points each, so that trainings are soon over."""
     folder: Path = tmp_path_factory.mktemp("sample")
+    (folder / "npz").mkdir()
+    for seed, category in enumerate(SYNTHETIC):
+        rows = [drawing.stroke3 for drawing in make_drawings(40, seed=seed, points=5)]
+        write_npz(folder / "npz" / f"{category}.npz", train=rows[:30], valid=rows[30:35], test=rows[35:])
+    build_shards(str(folder / "npz"), str(folder / "shards"), BuildOptions(sketches_per_shard=64))
+    return str(folder / "shards")
+
+
+@pytest.fixture(scope="session")
+def picture_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """Shards of a small synthetic sample that shows what it says: 8 categories of 30 + 5 + 5 drawings."""
+    folder: Path = tmp_path_factory.mktemp("pictures")
     files = write_sample(str(folder / "npz"), num_train=30, num_valid=5, num_test=5, seed=0)
     build_shards(files, str(folder / "shards"), BuildOptions(sketches_per_shard=64))
     return str(folder / "shards")

@@ -1,7 +1,6 @@
 """The cache of blocks on a local disk."""
 
 import contextlib
-import multiprocessing
 import os
 import signal
 import threading
@@ -12,6 +11,7 @@ import pytest
 
 from sgloc.data.cache import BlockCache
 from sgloc.errors import ConfigError
+from tests.forking import FORKING
 
 BLOCK = b"x" * 1000
 OWN = "sgloc-blocks"
@@ -88,12 +88,11 @@ def test_what_is_too_large_for_the_limit_is_not_kept(tmp_path: Path) -> None:
 def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> None:
     # Four processes write and evict in one folder, are killed in the midst of it, and again.
     limit = 200_000
-    context = multiprocessing.get_context("spawn")
     for _ in range(2):
-        workers = [context.Process(target=fill, args=(str(tmp_path), limit, number)) for number in range(4)]
+        workers = [FORKING.Process(target=fill, args=(str(tmp_path), limit, number)) for number in range(4)]
         for worker in workers:
             worker.start()
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 240
         while size_of_racing(tmp_path) < limit / 2:
             assert time.monotonic() < deadline, "the workers write nothing"
             assert all(worker.is_alive() for worker in workers)

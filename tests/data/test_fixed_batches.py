@@ -16,7 +16,7 @@ from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import BadShardError, ShardReader
 from sgloc.data.stream import fixed_batches
-from tests.data.test_stream import IMPATIENT, SMALL, expect_equal, expect_no_reading_thread
+from tests.data.streams import IMPATIENT, SMALL, expect_equal, expect_no_reading_thread
 from tests.drawings import make_drawings, write_ndjson
 
 

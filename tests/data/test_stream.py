@@ -1,6 +1,5 @@
 """Reading sketches from shards, and ahead of the training step."""
 
-import dataclasses
 import gc
 import itertools
 import os
@@ -27,15 +26,11 @@ from sgloc.data.cache import BlockCache
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
-from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
+from tests.data.streams import IMPATIENT, SMALL, THREAD_NAMES, expect_equal, expect_no_reading_thread
 from tests.drawings import make_drawings, stroke3_of, write_ndjson, write_npz
 from tests.fuzzing import examples
-
-THREAD_NAMES = ("sgloc-read-ahead", "sgloc-fetch")
-IMPATIENT = ReadOptions(retries=Retries(num_attempts=2, first_delay=0.001))
-SMALL = BuildOptions(sketches_per_shard=512, sketches_per_block=128)
 
 
 @pytest.fixture(scope="module")
@@ -58,11 +53,6 @@ def damaged(folder: str, tmp_path: Path) -> tuple[Path, Manifest]:
 def order_of(manifest: Manifest, skipped: tuple[int, ...] = (), num_streams: int = 8) -> Order:
     sizes = [shard.num_sketches for shard in manifest.splits["train"].shards]
     return Order(sizes, manifest.sketches_per_block, 3, num_streams=num_streams, skipped_shards=skipped)
-
-
-def expect_equal(found: PackedBatch, expected: PackedBatch) -> None:
-    for field in dataclasses.fields(expected):
-        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
 
 
 def batches_of(
@@ -299,14 +289,6 @@ def test_the_ranks_together_read_two_epochs(folder: str, world_size: int) -> Non
     assert visits[2] == steps * 100 - 2 * train.num_sketches
 
 
-def expect_no_reading_thread() -> None:
-    # A thread that is told to stop finishes the batch it is reading.
-    for thread in threading.enumerate():
-        if thread.name.startswith(THREAD_NAMES):
-            thread.join(timeout=10)
-    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAMES)]
-
-
 def test_closing_ends_the_reading_thread(folder: str) -> None:
     batches = batches_of(folder, 0, prefetch=3)
     next(batches)
@@ -332,7 +314,7 @@ def test_closing_waits_for_nothing_and_reads_no_more(folder: str, monkeypatch: p
         # The second time is for the second epoch.
         if block in seen:
             begun.put(block)
-            go_on.wait(timeout=10)
+            go_on.wait(timeout=240)
         seen.add(block)
         return real_fetch(self, block)
 
@@ -366,7 +348,7 @@ while not any(thread.name.startswith("sgloc-fetch") for thread in threading.enum
     pass
 print("at its end", flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "at its end\n", "")
 
 
@@ -376,7 +358,7 @@ def test_batches_are_read_ahead(damaged: tuple[Path, Manifest]) -> None:
     with closing(training_batches(reader, order_of(manifest), Share(100), prefetch=3, num_threads=2)) as batches:
         next(batches)
         # All of an epoch is read within a few batches, and that of the next ones again.
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 240
         while reader.num_bytes_read < 2 * sum(sum(one.block_sizes) for one in manifest.splits["train"].shards):
             assert time.monotonic() < deadline, "nothing is read ahead"
             time.sleep(0.001)

@@ -18,7 +18,7 @@ from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
 from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
-from tests.data.test_stream import expect_equal
+from tests.data.streams import expect_equal
 from tests.drawings import make_drawings, write_ndjson
 from tests.faulty import Fault, FaultyProxy, Plan
 from tests.servers import Bucket, Nginx

@@ -168,7 +168,7 @@ def write(folders: dict[Path, tuple[Arrays, dict[str, Any]]]) -> None:
         safetensors.numpy.save_file(every, folder / "all.safetensors")
         (folder / "model_config.json").write_text(json.dumps(options, indent=1))
     command = [sys.executable, str(Path(__file__).parent / "write_tf.py"), *map(str, folders)]
-    subprocess.run(command, check=True, capture_output=True, timeout=120)
+    subprocess.run(command, check=True, capture_output=True, timeout=240)
 
 
 class Original:

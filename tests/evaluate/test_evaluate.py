@@ -29,25 +29,25 @@ from sgloc.evaluate.tasks import EvaluationTask, parse_tasks
 from sgloc.train.loop import train
 from tests.checkpoints import make_model, save_model, single_process
 from tests.commands import Said
-from tests.train.test_classifier import make_config
+from tests.train.classifiers import make_config
 
 CPU = torch.device("cpu")
 TASKS = "synthesis,reorganization:0.2"
 
 
 @pytest.fixture(scope="module")
-def judge(sample_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def judge(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     run_dir = tmp_path_factory.mktemp("judge")
-    train(make_config(sample_shards, run_dir, num_steps=2, validate_every=2), "auto", ClassifierTask())
+    train(make_config(picture_shards, run_dir, num_steps=2, validate_every=2), "auto", ClassifierTask())
     return str(run_dir)
 
 
 @pytest.fixture(scope="module")
-def checkpoint(sample_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
+def checkpoint(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     model = make_model()
     # Or tanh would be 1 to the last digit, and many codes the same.
     dict(model.named_buffers())["encoder.batch_norm.running_var"].fill_(3000.0)
-    return str(save_model(tmp_path_factory.mktemp("model"), sample_shards, model))
+    return str(save_model(tmp_path_factory.mktemp("model"), picture_shards, model))
 
 
 def words(checkpoint: str, shards: str, judge: str, out: Path, *others: str) -> list[str]:
@@ -57,10 +57,10 @@ def words(checkpoint: str, shards: str, judge: str, out: Path, *others: str) -> 
 
 
 @pytest.fixture(scope="module")
-def alone(checkpoint: str, sample_shards: str, judge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def alone(checkpoint: str, picture_shards: str, judge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """An evaluation by one process."""
     out = tmp_path_factory.mktemp("alone") / "out"
-    main(words(checkpoint, sample_shards, judge, out))
+    main(words(checkpoint, picture_shards, judge, out))
     return out
 
 
@@ -83,13 +83,13 @@ sys.addaudithook(hook)
 @pytest.mark.slow
 @pytest.mark.parametrize("num_processes", [pytest.param(2, id="two ranks"), pytest.param(4, id="four ranks")])
 def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
-    checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, num_processes: int
+    checkpoint: str, picture_shards: str, judge: str, alone: Path, tmp_path: Path, num_processes: int
 ) -> None:
     (tmp_path / "sitecustomize.py").write_text(WATCH_READS)
     reads = tmp_path / "reads"
     reads.mkdir()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
-    command = [*launcher, "-m", "sgloc", *words(checkpoint, sample_shards, judge, tmp_path / "out")]
+    command = [*launcher, "-m", "sgloc", *words(checkpoint, picture_shards, judge, tmp_path / "out")]
     # Threads, too, may be as many as they like.
     environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(tmp_path), "READS": str(reads)}
     done = subprocess.run(
@@ -104,11 +104,11 @@ def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
     assert (alone / "results.md").read_text().splitlines()[6] in done.stdout
 
 
-def test_the_numbers_are_what_they_are_called(checkpoint: str, sample_shards: str, judge: str, alone: Path) -> None:
+def test_the_numbers_are_what_they_are_called(checkpoint: str, picture_shards: str, judge: str, alone: Path) -> None:
     """Sketch by sketch, through what generates, encodes and classifies elsewhere."""
     pretrained, classifier = load_model(checkpoint, CPU, print), load_classifier(judge, CPU, print)
-    manifest = load_manifest(sample_shards)
-    reader = ShardReader(sample_shards, manifest, "test")
+    manifest = load_manifest(picture_shards)
+    reader = ShardReader(picture_shards, manifest, "test")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=100)
     found = results(alone)
     assert [one["task"] for one in found["tasks"]] == TASKS.split(",")
@@ -167,9 +167,9 @@ def test_the_numbers_are_what_they_are_called(checkpoint: str, sample_shards: st
 
 
 def test_it_goes_on_where_it_was_stopped(
-    checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: str, picture_shards: str, judge: str, alone: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out, given = tmp_path / "out", words(checkpoint, sample_shards, judge, tmp_path / "out")
+    out, given = tmp_path / "out", words(checkpoint, picture_shards, judge, tmp_path / "out")
     main(given)
     parts = sorted((out / "parts").iterdir())
     assert len(parts) == 6
@@ -189,26 +189,26 @@ def test_it_goes_on_where_it_was_stopped(
 
 
 def test_other_weights_shards_or_options_are_another_evaluation(
-    checkpoint: str, sample_shards: str, judge: str, alone: Path, tmp_path: Path, said: Said
+    checkpoint: str, picture_shards: str, judge: str, alone: Path, tmp_path: Path, said: Said
 ) -> None:
-    other = str(save_model(tmp_path / "other", sample_shards, make_model(seed=1)))
+    other = str(save_model(tmp_path / "other", picture_shards, make_model(seed=1)))
     for given in (
-        words(other, sample_shards, judge, alone),
-        words(checkpoint, sample_shards, "", alone),
-        words(checkpoint, sample_shards, judge, alone, "--seed", "1"),
-        words(checkpoint, sample_shards, judge, alone, "--temperature", "0.5"),
+        words(other, picture_shards, judge, alone),
+        words(checkpoint, picture_shards, "", alone),
+        words(checkpoint, picture_shards, judge, alone, "--seed", "1"),
+        words(checkpoint, picture_shards, judge, alone, "--temperature", "0.5"),
     ):
         given = [word for pair in zip(given[1::2], given[2::2], strict=True) for word in pair if pair[1]]
         assert "holds another evaluation" in said("evaluate", *given)
 
 
 def test_without_a_classifier_rec_is_not_measured(
-    checkpoint: str, sample_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    checkpoint: str, picture_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = EvaluateOptions(tasks=(EvaluationTask(0.0),), count=9, num_resamples=10)
     with single_process():
         found = evaluate(
-            checkpoint, sample_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1, say=print
+            checkpoint, picture_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1, say=print
         )
     assert found is not None
     (task,) = found["tasks"]
@@ -241,10 +241,10 @@ def test_tasks_that_cannot_be(text: str, message: str) -> None:
 
 
 def test_mistakes(
-    checkpoint: str, sample_shards: str, tiny_shards: str, judge: str, tmp_path: Path, said: Said
+    checkpoint: str, picture_shards: str, tiny_shards: str, judge: str, tmp_path: Path, said: Said
 ) -> None:
     def fails(**changes: str) -> str:
-        given = {"checkpoint": checkpoint, "data": sample_shards, "classifier": judge, "out": str(tmp_path / "out")}
+        given = {"checkpoint": checkpoint, "data": picture_shards, "classifier": judge, "out": str(tmp_path / "out")}
         return said(
             "evaluate", *(word for name, value in {**given, **changes}.items() for word in (f"--{name}", value))
         )

@@ -1,6 +1,5 @@
 """Ranks against literal distances in float64."""
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -8,18 +7,7 @@ from hypothesis import strategies as st
 
 from sgloc.evaluate import retrieval
 from sgloc.evaluate.retrieval import retrieval_ranks
-
-
-def literal_ranks(queries: torch.Tensor, own: torch.Tensor, gallery: torch.Tensor) -> list[int]:
-    ranks = []
-    for query, mine in zip(queries.double().numpy(), own.tolist(), strict=True):
-        distances = np.square(query - gallery.double().numpy()).sum(1)
-        if np.isnan(query).any():
-            ranks.append(len(gallery) - 1)
-        else:
-            # A stable sort leaves equal distances in the gallery's order.
-            ranks.append(np.argsort(distances, kind="stable").tolist().index(mine))
-    return ranks
+from tests.evaluate.ranks import literal_ranks
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import torch.distributed as dist
 import torch.multiprocessing
 
 from sgloc.nn.batch_norm import GlobalBatchNorm
+from tests.forking import FORKING
 
 ROWS, WIDTH = 7, 4
 
@@ -48,7 +49,8 @@ def worker(rank: int, world_size: int, folder: str) -> None:
 
 
 def test_three_processes_equal_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(worker, args=(3, str(tmp_path)), nprocs=3)
+    method = FORKING.get_start_method()
+    torch.multiprocessing.start_processes(worker, (3, str(tmp_path)), nprocs=3, start_method=method)
     parts = [torch.load(tmp_path / f"{rank}.pt") for rank in range(3)]
     rows, weights = problem()
     whole = step(GlobalBatchNorm(WIDTH), rows, weights)

@@ -5,6 +5,8 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from tests.nn.cells import CELLS_AND_DROPS, HIDDEN, INPUT, LENGTHS, random_cell
+from tests.nn.models import STROKES, make_model
 from torch._dynamo.testing import CompileCounter
 
 from sgloc.config import CellName
@@ -12,8 +14,6 @@ from sgloc.nn.cells import Cell
 from sgloc.nn.compiled import CompiledSteps, Padding, round_up
 from sgloc.nn.sequence import TimeMajor
 from tests.batches import make_batch
-from tests.nn.test_cells import CELLS_AND_DROPS, HIDDEN, INPUT, LENGTHS, random_cell
-from tests.nn.test_network import STROKES, make_model
 
 
 def test_batch_sizes_are_rounded_up_to_few() -> None:
@@ -103,9 +103,11 @@ def test_a_whole_model() -> None:
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
-def test_by_inductor() -> None:
+def test_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("g++") is None:
         pytest.skip("inductor needs a C++ compiler; install Debian's package g++")
+    # To start processes that compile side by side takes longer than to compile this little.
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     cell = random_cell("hyper").float()
     plain = outputs_and_gradients(cell, [2, 2, 1], has_state=True, has_mask=True, segment=None)
     cell.compiled_steps = CompiledSteps("inductor")

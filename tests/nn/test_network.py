@@ -1,14 +1,13 @@
 """Encoder, decoder and loss against the literal oracle, sketch by sketch, in float64."""
 
 import math
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
 from sgloc import ops, random
-from sgloc.config import CellName, DecoderConfig, EncoderConfig, LossConfig, ModelConfig
+from sgloc.config import CellName, LossConfig, ModelConfig
 from sgloc.nn.bidirectional import Bidirectional, recurrent_masks
 from sgloc.nn.cells import Cell
 from sgloc.nn.decoder import Decoder
@@ -19,30 +18,9 @@ from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine.clipping import VariableClipping
 from tests.batches import make_batch
-from tests.nn.test_cells import CELLS, oracle_parameters, split_mask
+from tests.nn.cells import CELLS, oracle_parameters, split_mask
+from tests.nn.models import KEEP, STROKES, make_model
 from tests.oracle import layout, network
-
-STROKES = [[3, 1, 4], [2], [5, 2, 1, 3, 2]]
-KEEP = 0.7
-
-
-def make_model(
-    encoder: CellName, decoder: CellName, loss: LossConfig | None = None, longest: int = 0, **options: Any
-) -> SketchGloc:
-    torch.manual_seed(0)
-    config = ModelConfig(
-        EncoderConfig(encoder, 4, KEEP),
-        DecoderConfig(decoder, 6, KEEP, num_mixtures=3),
-        latent_size=5,
-        hyper_size=3,
-        hyper_embedding_size=2,
-        **options,
-    )
-    model = SketchGloc(config, loss, longest).double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter.add_(0.1 * torch.randn_like(parameter))
-    return model
 
 
 def numpy_of(tensor: torch.Tensor) -> np.ndarray:

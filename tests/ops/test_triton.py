@@ -101,7 +101,7 @@ def resource_usage(cubin: Path) -> dict[str, int]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     ).stdout
     return {name: int(number) for name, number in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", output)}
 

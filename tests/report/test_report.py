@@ -15,7 +15,7 @@ from sgloc.report.latent import color_of, draw_map, principal_map
 from sgloc.train.loop import train
 from tests.browser import browser  # noqa: F401
 from tests.commands import Said
-from tests.train.test_loop import make_config
+from tests.train.runs import make_config
 
 TITLES = [
     "Training",
@@ -28,13 +28,13 @@ TITLES = [
 
 
 @pytest.fixture(scope="module")
-def run_dir(sample_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def run_dir(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was evaluated, and its report."""
     folder = tmp_path_factory.mktemp("report") / "a <run> & more"
-    config: Config = make_config(sample_shards, folder, num_steps=24, validate_every=12)
+    config: Config = make_config(picture_shards, folder, num_steps=24, validate_every=12)
     assert isinstance(config.train, TrainConfig)
     train(config, "auto")
-    words = ["--checkpoint", str(folder), "--data", sample_shards, "--out", str(folder / "evaluated")]
+    words = ["--checkpoint", str(folder), "--data", picture_shards, "--out", str(folder / "evaluated")]
     main(["evaluate", *words, "--resamples", "20", "--tasks", "synthesis,reorganization:0.1"])
     main(["report", str(folder)])
     return folder
@@ -126,9 +126,9 @@ def plt_read(path: Path) -> Any:
 
 
 def test_a_run_that_was_not_evaluated_says_so(
-    sample_shards: str, tmp_path: Path, said: Said, capsys: pytest.CaptureFixture[str]
+    picture_shards: str, tmp_path: Path, said: Said, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    train(make_config(sample_shards, tmp_path, num_steps=2), "auto")
+    train(make_config(picture_shards, tmp_path, num_steps=2), "auto")
     out = tmp_path / "page.html"
     main(["report", str(tmp_path), "--out", str(out), "--count", "9", "--examples", "3"])
     assert capsys.readouterr().out == f"{out}\n"

@@ -13,8 +13,8 @@ from typing import Self
 
 # Slurm's commands are not everywhere where they are looked for.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
-_START_SECONDS = 90
-_JOB_SECONDS = 120
+_START_SECONDS = 150
+_JOB_SECONDS = 240
 _ENDED = frozenset(
     {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY"}
 )

@@ -39,6 +39,6 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture(scope="session")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> list[tuple[float, ...]]:
+def unbroken(tmp_path_factory: pytest.TempPathFactory, picture_shards: str) -> list[tuple[float, ...]]:
     """The losses of 40 steps of four ranks on one machine that nothing disturbed."""
-    return losses(run(tmp_path_factory.mktemp("unbroken") / "run", sample_shards, 4, "--train.num_steps", "40"))
+    return losses(run(tmp_path_factory.mktemp("unbroken") / "run", picture_shards, 4, "--train.num_steps", "40"))

@@ -7,6 +7,7 @@ that node, as a power failure would; asked to "return n2", it starts the node ag
 
 import contextlib
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -19,12 +20,13 @@ from pathlib import Path
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
 NUM_NODES = 2
 GPUS_PER_NODE = 8
-START_SECONDS = 30
+START_SECONDS = 120
 
 # preempt is a partition whose jobs requeue those of main, which are told some seconds before. Jobs that are requeued
 # start after cred_expire seconds.
 _SLURM_CONF = """
 ClusterName=test
+FirstJobId={first_job}
 SlurmctldHost={host}(127.0.0.1)
 SlurmctldPort={controller_port}
 SlurmUser=root
@@ -90,7 +92,13 @@ def _write_configuration(folder: Path) -> None:
         for number, port in enumerate(ports, start=1)
     ]
     configuration = _SLURM_CONF.format(
-        folder=folder, host=host, controller_port=controller_port, nodes="\n".join(nodes), num_nodes=NUM_NODES
+        # The ranks of a job meet at a port that is its number's, where those of a cluster beside this one must not be.
+        first_job=1 + secrets.randbelow(1_000_000),
+        folder=folder,
+        host=host,
+        controller_port=controller_port,
+        nodes="\n".join(nodes),
+        num_nodes=NUM_NODES,
     )
     (folder / "slurm.conf").write_text(configuration)
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu/[0-{GPUS_PER_NODE - 1}]\n")

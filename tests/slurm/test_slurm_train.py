@@ -18,11 +18,11 @@ SMALL = ("--cpus-per-process=1", "--folder=logs")
 
 @pytest.mark.slow
 def test_a_job_that_is_out_of_time_or_preempted_goes_on(
-    cluster: Cluster, tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]
+    cluster: Cluster, tmp_path: Path, picture_shards: str, unbroken: list[tuple[float, ...]]
 ) -> None:
     run_dir = tmp_path / "run"
     words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait")
-    command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, sample_shards), *STEPS]
+    command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, picture_shards), *STEPS]
     environment = {**cluster.environment, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None

@@ -40,7 +40,7 @@ def ranks(cluster: Cluster) -> list[int]:
 @pytest.mark.slow
 @pytest.mark.timeout(600)
 def test_preempted_killed_and_robbed_of_a_node(
-    cluster: Cluster, folder: Path, sample_shards: str, request: pytest.FixtureRequest
+    cluster: Cluster, folder: Path, picture_shards: str, request: pytest.FixtureRequest
 ) -> None:
     run_dir, log = folder / "run", folder / "log"
 
@@ -49,7 +49,7 @@ def test_preempted_killed_and_robbed_of_a_node(
 
     # --gpus-per-task is what must not leave a GPU unused.
     script = ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-task=1", "--output=log", TRAIN)
-    options = (*tiny_options(run_dir, sample_shards), *STEPS)
+    options = (*tiny_options(run_dir, picture_shards), *STEPS)
     job = cluster.submit(*script, *options, cwd=folder, environment=ENVIRONMENT)
     train_until(5)
     preempting = ("--partition=preempt", "--nodes=2", "--exclusive", "--output=other", "--wrap", "sleep 1")
@@ -75,15 +75,15 @@ def test_preempted_killed_and_robbed_of_a_node(
     assert told.count("train.sh: training was stopped; the job is queued again\n") == 1
     assert f"it is started again from {run_dir}/checkpoints/step-" in told
     evaluate = ("--cpus-per-task=1", "--output=evaluated.log", EVALUATE)
-    options = ("--checkpoint", str(run_dir), "--data", sample_shards, "--out", "evaluated", "--count", "2")
+    options = ("--checkpoint", str(run_dir), "--data", picture_shards, "--out", "evaluated", "--count", "2")
     job = cluster.submit(*evaluate, *options, cwd=folder)
     assert set(cluster.wait(job).values()) == {"COMPLETED"}, (folder / "evaluated.log").read_text()
     assert "| synthesis | 2 |" in (folder / "evaluated/results.md").read_text()
 
 
 @pytest.mark.slow
-def test_training_that_gets_nowhere_is_given_up(cluster: Cluster, folder: Path, sample_shards: str) -> None:
-    words = ("--output=log", TRAIN, *tiny_options(folder / "run", sample_shards), *STEPS)
+def test_training_that_gets_nowhere_is_given_up(cluster: Cluster, folder: Path, picture_shards: str) -> None:
+    words = ("--output=log", TRAIN, *tiny_options(folder / "run", picture_shards), *STEPS)
     # Before the first checkpoint, each time.
     environment = {**ENVIRONMENT, "SGLOC_FAILPOINT": "step:kill:2"}
     job = cluster.submit(*words, cwd=folder, environment=environment)
@@ -105,9 +105,9 @@ def test_a_fault_of_the_program_is_not_started_again(cluster: Cluster, folder: P
 
 
 @pytest.mark.slow
-def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Path, sample_shards: str) -> None:
+def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Path, picture_shards: str) -> None:
     run_dir, log = folder / "run", folder / "log"
-    command = shlex.join(["srun", sys.executable, "-m", "sgloc", "train", *tiny_options(run_dir, sample_shards)])
+    command = shlex.join(["srun", sys.executable, "-m", "sgloc", "train", *tiny_options(run_dir, picture_shards)])
     words = ("--nodes=2", "--output=log", "--wrap", command)
     job = cluster.submit(*words, cwd=folder, environment=ENVIRONMENT)
     cluster.wait_until(lambda: len(records(run_dir)) >= 3, "step 3")

@@ -193,7 +193,7 @@ def main() -> None:
     source, target = sys.argv[1:]
     torch.set_num_threads(1)
     placement = dist.resolve_placement(os.environ)
-    with dist.process_group(placement, CPU, timeout=60):
+    with dist.process_group(placement, CPU, timeout=240):
         job = Job(placement.rank, placement.world_size, torch.load(source))
         told = {Path(engine).stem or "ddp": job.run(engine) for engine in ENGINES}
         if placement.rank == 0:

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from tests.forking import run_ranks
+
 TIMEOUT = 150
 
 
@@ -63,13 +65,7 @@ def start(
 
 def run(run_dir: Path, shards: str, num_processes: int, *options: str) -> list[dict[str, Any]]:
     """Train to the end and give the training records; the log is shown when it fails."""
-    log = run_dir.with_suffix(".log")
-    process = start(run_dir, shards, num_processes, *options, log=log)
-    try:
-        code = process.wait(TIMEOUT)
-    finally:
-        kill(process)
-    assert code == 0, log.read_text()
+    run_ranks(["train", *tiny_options(run_dir, shards), *options], num_processes, run_dir.with_suffix(".log"), TIMEOUT)
     return records(run_dir)
 
 
@@ -89,13 +85,13 @@ def losses(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> bool:
-    """Poll closely until a condition holds; False if the process ends before."""
+    """Poll until a condition holds; False if the process ends before."""
     end = time.monotonic() + TIMEOUT
     while not condition():
         if process.poll() is not None:
             return False
         assert time.monotonic() < end, "the process does not get there"
-        time.sleep(0.0005)
+        time.sleep(0.005)
     return True
 
 
@@ -114,7 +110,31 @@ def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
 
 def is_running(pid: int) -> bool:
     """Whether a process is there and not a zombie."""
+    return state_of(pid) not in ("", "Z")
+
+
+def state_of(pid: int) -> str:
+    """The letter by which Linux tells what a process does: "T" where SGLOC_FAILPOINT stopped it; "" if it is gone."""
     try:
-        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
-        return False
+        return ""
+
+
+def wait_for_ranks_to_stop(process: "subprocess.Popen[bytes]", number: int) -> list[int]:
+    """Wait until SGLOC_FAILPOINT has stopped so many ranks of a torchrun; gives their process ids."""
+    stopped: list[int] = []
+
+    def all_have() -> bool:
+        stopped[:] = [rank for rank in workers(process) if state_of(rank) == "T"]
+        return len(stopped) == number
+
+    assert wait_until(all_have, process), "torchrun ended before"
+    return stopped
+
+
+def has_pending(pid: int, number: int) -> bool:
+    """Whether a signal waits for a process that is stopped."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (mask,) = (line.split()[1] for line in lines if line.startswith("ShdPnd:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)

@@ -99,7 +99,7 @@ def test_ranks_that_differ_do_not_start(sample_shards: str, tiny_shards: str, tm
         start_rank(1, port, own, tmp_path / "run", *options),
     ]
     try:
-        errors = [rank.communicate(timeout=100)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

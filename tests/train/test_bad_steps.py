@@ -12,7 +12,7 @@ from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
 from sgloc.train.loop import train
 from sgloc.train.opening import open_session
 from tests.train.launch import losses, run
-from tests.train.test_loop import make_config, records
+from tests.train.runs import make_config, records
 
 
 def bad_steps(run_dir: Path) -> list[dict[str, Any]]:

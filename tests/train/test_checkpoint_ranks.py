@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import multiprocessing
 import os
 import shutil
 from pathlib import Path
@@ -30,6 +29,7 @@ from sgloc.train.checkpoint import (
     writing,
 )
 from tests.checkpoints import flip_bit, make_manifest, step_path
+from tests.forking import FORKING
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -139,13 +139,12 @@ def be_a_rank(rank: int, world_size: int, folder: Path) -> None:
 
 @pytest.mark.parametrize("world_size", [2, 3])
 def test_ranks_write_and_read_together(tmp_path: Path, world_size: int) -> None:
-    context = multiprocessing.get_context("spawn")
-    ranks = [context.Process(target=be_a_rank, args=(rank, world_size, tmp_path)) for rank in range(world_size)]
+    ranks = [FORKING.Process(target=be_a_rank, args=(rank, world_size, tmp_path)) for rank in range(world_size)]
     try:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(120)
+            process.join(150)
         assert [process.exitcode for process in ranks] == [0] * world_size
     finally:
         for process in ranks:

@@ -24,8 +24,8 @@ from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_che
 from sgloc.train.loop import train
 from tests.servers import Bucket
 from tests.train.launch import TIMEOUT, kill, losses, start
+from tests.train.runs import make_config, records
 from tests.train.test_checkpoint_saving import Run
-from tests.train.test_loop import make_config, records
 
 
 def at(url: str, config: Config) -> Config:

@@ -27,7 +27,7 @@ from sgloc.train.saving import Saving
 from sgloc.train.state import TrainState
 from tests.checkpoints import SHARD, flip_bit, model_config, single_process, step_path
 from tests.train.launch import losses
-from tests.train.test_loop import make_config, records
+from tests.train.runs import make_config, records
 
 
 class OneWeight:
@@ -95,7 +95,7 @@ class Gate:
 
         def wait(storage: Storage, name: str, chunks: Iterable[bytes | memoryview]) -> None:
             self.reached.set()
-            assert self.open.wait(30)
+            assert self.open.wait(240)
             write(storage, name, chunks)
 
         monkeypatch.setattr(Storage, "write", wait)
@@ -108,7 +108,7 @@ def test_training_goes_on_and_what_it_changes_is_not_saved(
     with contextlib.closing(Run(str(tmp_path), tiny_shards)) as run:
         run.state.skipped_shards = ["one"]
         run.save(7)
-        assert gate.reached.wait(30)
+        assert gate.reached.wait(240)
         assert checkpoint_steps(str(tmp_path)) == []
         run.weights.weight.fill_(-1)
         run.state.step = 8

@@ -2,9 +2,6 @@
 
 import dataclasses
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +14,6 @@ from sgloc.classifier.config import ClassifierConfig, RasterConfig, SketchANetCo
 from sgloc.classifier.load import load_classifier
 from sgloc.classifier.task import ClassifierTask
 from sgloc.cli import main
-from sgloc.config import DataConfig, OptimizerConfig, TrainConfig
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
@@ -25,20 +21,12 @@ from sgloc.errors import CheckpointError
 from sgloc.train.loop import train
 from tests.checkpoints import make_model, save_model
 from tests.commands import Said
-from tests.train.launch import TIMEOUT, kill, records
+from tests.forking import run_ranks
+from tests.train.classifiers import make_config
+from tests.train.launch import TIMEOUT, records
 
 CPU = torch.device("cpu")
 ZERO = str(Path(__file__).parents[2] / "configs" / "deepspeed" / "zero2.json")
-
-
-def make_config(shards: str, run_dir: Path, **options: Any) -> ClassifierConfig:
-    every = {"num_steps": 6, "global_batch": 12, "log_every": 1, "validate_every": 3, "checkpoint_every": 2}
-    return ClassifierConfig(
-        model=SketchANetConfig(width=2),
-        data=DataConfig(path=shards),
-        optimizer=OptimizerConfig(learning_rate=2e-3),
-        train=TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options}),
-    )
 
 
 def words_of(config: ClassifierConfig) -> list[str]:
@@ -49,22 +37,9 @@ def words_of(config: ClassifierConfig) -> list[str]:
 
 def run(config: ClassifierConfig, num_processes: int) -> list[dict[str, Any]]:
     """Train in real processes, to the end."""
-    launcher = ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes), "-m"]
-    command = [sys.executable, "-m", *(launcher if num_processes > 1 else []), "sgloc", "train-classifier"]
-    process = subprocess.Popen(
-        [*command, *words_of(config)],
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        _, error = process.communicate(timeout=TIMEOUT)
-    finally:
-        kill(process)  # type: ignore[arg-type]
-    assert process.returncode == 0, error
-    return records(Path(config.train.run_dir))
+    run_dir = Path(config.train.run_dir)
+    run_ranks(["train-classifier", *words_of(config)], num_processes, run_dir.with_suffix(".log"), TIMEOUT)
+    return records(run_dir)
 
 
 def terms(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
@@ -72,39 +47,39 @@ def terms(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
 
 
 @pytest.fixture(scope="module")
-def whole(sample_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run that was never stopped."""
     run_dir = tmp_path_factory.mktemp("classifier") / "run"
-    train(make_config(sample_shards, run_dir), "auto", ClassifierTask())
+    train(make_config(picture_shards, run_dir), "auto", ClassifierTask())
     return run_dir
 
 
-def test_a_stopped_run_goes_on_to_the_bit(sample_shards: str, whole: Path, tmp_path: Path) -> None:
+def test_a_stopped_run_goes_on_to_the_bit(picture_shards: str, whole: Path, tmp_path: Path) -> None:
     for num_steps in (3, 6):
-        train(make_config(sample_shards, tmp_path, num_steps=num_steps), "auto", ClassifierTask())
+        train(make_config(picture_shards, tmp_path, num_steps=num_steps), "auto", ClassifierTask())
     assert terms(records(tmp_path)) == terms(records(whole))
     assert records(tmp_path, "validation")[-1]["accuracy"] == records(whole, "validation")[-1]["accuracy"]
 
 
-def test_parts_of_a_batch_change_nothing(sample_shards: str, whole: Path, tmp_path: Path) -> None:
-    train(make_config(sample_shards, tmp_path, accumulation=3), "auto", ClassifierTask())
+def test_parts_of_a_batch_change_nothing(picture_shards: str, whole: Path, tmp_path: Path) -> None:
+    train(make_config(picture_shards, tmp_path, accumulation=3), "auto", ClassifierTask())
     np.testing.assert_allclose(terms(records(tmp_path)), terms(records(whole)), rtol=1e-4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("deepspeed", ["", ZERO], ids=["ddp", "deepspeed"])
 def test_two_ranks_and_the_other_engine_give_the_same(
-    sample_shards: str, whole: Path, tmp_path: Path, deepspeed: str
+    picture_shards: str, whole: Path, tmp_path: Path, deepspeed: str
 ) -> None:
     if deepspeed:
         pytest.importorskip("deepspeed", reason="deepspeed is missing; pip install -e '.[dev]' installs it")
-    lines = run(make_config(sample_shards, tmp_path / "run", deepspeed=deepspeed), 2)
+    lines = run(make_config(picture_shards, tmp_path / "run", deepspeed=deepspeed), 2)
     np.testing.assert_allclose(terms(lines), terms(records(whole)), rtol=1e-4)
 
 
-def test_it_learns_and_is_tested(sample_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_it_learns_and_is_tested(picture_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     config = make_config(
-        sample_shards, tmp_path, num_steps=60, global_batch=40, validate_every=60, checkpoint_every=60, log_every=10
+        picture_shards, tmp_path, num_steps=60, global_batch=40, validate_every=60, checkpoint_every=60, log_every=10
     )
     config = dataclasses.replace(config, model=SketchANetConfig(width=8, keep=0.8))
     words = words_of(config)
@@ -121,17 +96,17 @@ def test_it_learns_and_is_tested(sample_shards: str, tmp_path: Path, capsys: pyt
     assert confusion.sum(1).tolist() == [5] * 8
     assert np.trace(confusion) / 40 == result["accuracy"]
     assert [one["accuracy"] for one in result["categories"].values()] == (confusion.diagonal() / 5).tolist()
-    assert list(result["categories"]) == load_manifest(sample_shards).categories
+    assert list(result["categories"]) == load_manifest(picture_shards).categories
     height, width, _ = matplotlib.image.imread(tmp_path / "confusion.png").shape
     assert height == width > 300
     assert len(np.unique(matplotlib.image.imread(tmp_path / "confusion.png").reshape(-1, 4), axis=0)) > 50
 
 
-def test_what_is_loaded_is_what_was_trained(sample_shards: str, whole: Path) -> None:
-    classifier, manifest = load_classifier(str(whole), CPU, print), load_manifest(sample_shards)
+def test_what_is_loaded_is_what_was_trained(picture_shards: str, whole: Path) -> None:
+    classifier, manifest = load_classifier(str(whole), CPU, print), load_manifest(picture_shards)
     assert classifier.data_identity == manifest.identity
     assert classifier.line_width == RasterConfig().line_width
-    reader = ShardReader(sample_shards, manifest, "valid")
+    reader = ShardReader(picture_shards, manifest, "valid")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=100)
     strokes = [
         np.split(np.cumsum(one.offsets, axis=0, dtype=np.float64), np.cumsum(one.stroke_lengths)[:-1])
@@ -146,8 +121,8 @@ def test_what_is_loaded_is_what_was_trained(sample_shards: str, whole: Path) -> 
     assert classifier.classify([]).shape == (0,)
 
 
-def test_mistakes(sample_shards: str, tiny_shards: str, whole: Path, tmp_path: Path, said: Said) -> None:
-    options = words_of(make_config(sample_shards, tmp_path))
+def test_mistakes(picture_shards: str, tiny_shards: str, whole: Path, tmp_path: Path, said: Said) -> None:
+    options = words_of(make_config(picture_shards, tmp_path))
     assert "train.compile is SketchGloc's" in said("train-classifier", *options, "--train.compile", "true")
     assert "train.checkpoint_decoder is" in said("train-classifier", *options, "--train.checkpoint_decoder", "true")
     assert "did you mean --model.width?" in said("train-classifier", *options, "--model.widht", "3")
@@ -157,5 +132,5 @@ def test_mistakes(sample_shards: str, tiny_shards: str, whole: Path, tmp_path: P
     with pytest.raises(CheckpointError, match="is not of a classifier; give a run of `sgloc train-classifier`"):
         load_classifier(str(tmp_path / "sketches"), CPU, print)
     assert "is of a classifier, which draws nothing" in said(
-        "generate", "--checkpoint", whole, "--data", sample_shards, "--out", tmp_path / "drawn"
+        "generate", "--checkpoint", whole, "--data", picture_shards, "--out", tmp_path / "drawn"
     )

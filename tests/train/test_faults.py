@@ -2,177 +2,233 @@
 contracts 3 and 4)."""
 
 import os
+import shutil
 import signal
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from tests.train.launch import is_running, kill, losses, records, run, start, wait_until, workers
+from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, step_folder
+from tests.checkpoints import flip_bit
+from tests.train.launch import (
+    TIMEOUT,
+    has_pending,
+    is_running,
+    kill,
+    losses,
+    records,
+    run,
+    start,
+    wait_for_ranks_to_stop,
+    wait_until,
+    workers,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
 
 STEPS = ("--train.num_steps", "24")
+# Without a checkpoint or a validation of its own accord.
+UNDISTURBED = ("--train.checkpoint_every", "1000", "--train.validate_every", "1000")
 
 
 @pytest.fixture(scope="module")
-def unbroken(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> list[tuple[float, ...]]:
-    """The losses of a run at two ranks that nothing disturbed."""
-    return losses(run(tmp_path_factory.mktemp("unbroken") / "run", sample_shards, 2, *STEPS))
+def whole(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> Path:
+    """A run at two ranks that nothing disturbed; it is to be copied, not changed."""
+    run_dir = tmp_path_factory.mktemp("whole") / "run"
+    run(run_dir, sample_shards, 2, *STEPS)
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def unbroken(whole: Path) -> list[tuple[float, ...]]:
+    """Its losses."""
+    return losses(records(whole))
+
+
+@pytest.fixture(scope="module")
+def three_ranks(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> list[tuple[float, ...]]:
+    """The losses of twelve steps at three ranks, each batch in two parts."""
+    run_dir = tmp_path_factory.mktemp("three") / "run"
+    return losses(run(run_dir, sample_shards, 3, "--train.num_steps", "12", "--train.accumulation", "2"))
 
 
 def tensors(run_dir: Path, step: int) -> dict[str, str]:
     """Checksums of a checkpoint's tensor files."""
-    from sgloc.train.checkpoint import read_checkpoint
-
-    files = read_checkpoint(f"{run_dir}/checkpoints/step-{step:08d}").files
+    files = read_checkpoint(step_folder(str(run_dir), step)).files
     return {name: digest for name, (_, digest) in files.items()}
 
 
-def test_killed_again_and_again_at_two_ranks(
-    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]
+def committed(run_dir: Path) -> list[int]:
+    """Steps of the run's checkpoints, all of which are whole."""
+    steps = checkpoint_steps(str(run_dir))
+    for step in steps:
+        read_checkpoint(step_folder(str(run_dir), step))
+    return steps
+
+
+def test_all_killed_at_a_step_and_while_they_save(
+    tmp_path: Path, sample_shards: str, whole: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir = tmp_path / "run"
-    checkpoints = run_dir / "checkpoints"
-
-    def one_rank_at_step(step: int) -> bool:
-        return len(records(run_dir)) > 0 and records(run_dir)[-1]["step"] >= step
-
-    moments: list[tuple[Callable[[], bool], str]] = [
-        (lambda: one_rank_at_step(6), "one rank"),
-        (lambda: any(checkpoints.glob("step-00000012.tmp")), "everything"),
-        (lambda: one_rank_at_step(18), "everything"),
-    ]
-    for moment, victim in moments:
+    for failpoint, number in (("step:hang:7", 2), ("checkpoint.half:hang:12:0", 1)):
+        monkeypatch.setenv("SGLOC_FAILPOINT", failpoint)
         process = start(run_dir, sample_shards, 2, *STEPS, log=tmp_path / "log")
         try:
-            assert wait_until(moment, process), (tmp_path / "log").read_text()
-            if victim == "one rank":
-                os.kill(max(workers(process)), signal.SIGKILL)
-                assert process.wait(60) != 0
+            wait_for_ranks_to_stop(process, number)
         finally:
             kill(process)
-    resumed = run(run_dir, sample_shards, 2, *STEPS)
-    assert losses(resumed) == unbroken
-    assert not list(checkpoints.glob("*.tmp"))
+    assert list((run_dir / "checkpoints").glob("step-00000012.tmp"))
+    monkeypatch.delenv("SGLOC_FAILPOINT")
+    assert losses(run(run_dir, sample_shards, 2, *STEPS)) == losses(records(whole))
+    assert tensors(run_dir, 24) == tensors(whole, 24)
+    assert not list((run_dir / "checkpoints").glob("*.tmp"))
 
 
-def test_killed_runs_end_with_the_same_weights(tmp_path: Path, sample_shards: str) -> None:
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    run(whole, sample_shards, 1, "--train.num_steps", "6")
-    process = start(broken, sample_shards, 1, "--train.num_steps", "6", log=tmp_path / "log")
-    try:
-        assert wait_until(lambda: (broken / "checkpoints/step-00000004/manifest.json").exists(), process)
-    finally:
-        kill(process)
-    run(broken, sample_shards, 1, "--train.num_steps", "6")
-    assert losses(records(broken)) == losses(records(whole))
-    assert tensors(broken, 6) == tensors(whole, 6)
-
-
-def test_signal_saves_at_a_step_boundary_and_the_run_goes_on_from_there(
-    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]
+def test_a_signal_saves_at_a_step_boundary_and_the_run_goes_on_from_there(
+    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
-    # No checkpoint of its own accord: what is there afterwards, the signal saved.
-    options = (*STEPS, "--train.checkpoint_every", "1000", "--train.validate_every", "1000")
-    process = start(run_dir, sample_shards, 2, *options, log=log)
+    monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:6")
+    # What is there afterwards, the signal saved.
+    process = start(run_dir, sample_shards, 2, *STEPS, *UNDISTURBED, log=log)
     try:
-        assert wait_until(lambda: len(records(run_dir)) >= 5, process), log.read_text()
+        ranks = wait_for_ranks_to_stop(process, 2)
         process.send_signal(signal.SIGTERM)
-        process.wait(60)
+        assert wait_until(lambda: all(has_pending(rank, signal.SIGTERM) for rank in ranks), process)
+        for rank in ranks:
+            os.kill(rank, signal.SIGCONT)
+        process.wait(TIMEOUT)
     finally:
         kill(process)
     assert "stopped by a signal" in log.read_text()
-    (saved,) = (run_dir / "checkpoints").iterdir()
-    assert saved.name == f"step-{records(run_dir)[-1]['step']:08d}"
+    assert committed(run_dir) == [records(run_dir)[-1]["step"]] == [6]
+    monkeypatch.delenv("SGLOC_FAILPOINT")
     assert losses(run(run_dir, sample_shards, 2, *STEPS)) == unbroken
 
 
-def test_three_ranks_stopped_and_resumed(tmp_path: Path, sample_shards: str) -> None:
+def test_three_ranks_stopped_and_resumed(
+    tmp_path: Path, sample_shards: str, three_ranks: list[tuple[float, ...]]
+) -> None:
     """At three ranks the order in which gradients are summed shows in the last bits."""
-    whole = losses(run(tmp_path / "whole", sample_shards, 3, "--train.num_steps", "9"))
-    run(tmp_path / "halves", sample_shards, 3, "--train.num_steps", "4")
-    assert losses(run(tmp_path / "halves", sample_shards, 3, "--train.num_steps", "9")) == whole
+    for num_steps in ("5", "12"):
+        options = ("--train.num_steps", num_steps, "--train.accumulation", "2")
+        lines = losses(run(tmp_path / "halves", sample_shards, 3, *options))
+    assert lines == three_ranks
 
 
 def test_same_losses_at_any_world_size_and_accumulation(
-    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]
+    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]], three_ranks: list[tuple[float, ...]]
 ) -> None:
-    for num_processes, accumulation in ((1, 1), (1, 4), (3, 2)):
-        options = (*STEPS, "--train.accumulation", str(accumulation))
-        lines = losses(run(tmp_path / f"{num_processes}x{accumulation}", sample_shards, num_processes, *options))
-        for mine, theirs in zip(lines, unbroken, strict=True):
-            assert mine == pytest.approx(theirs, rel=1e-4), (num_processes, accumulation)
+    options = ("--train.num_steps", "12", "--train.accumulation", "4")
+    one_rank = losses(run(tmp_path / "one", sample_shards, 1, *options))
+    for lines in (one_rank, three_ranks):
+        for mine, theirs in zip(lines, unbroken[:12], strict=True):
+            assert mine == pytest.approx(theirs, rel=1e-4)
 
 
-def test_resume_at_another_world_size(tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]) -> None:
-    run_dir = tmp_path / "run"
-    run(run_dir, sample_shards, 2, "--train.num_steps", "12")
-    lines = losses(run(run_dir, sample_shards, 1, *STEPS))
-    assert lines[:12] == unbroken[:12]
+def test_resume_at_another_world_size(
+    tmp_path: Path, sample_shards: str, whole: Path, unbroken: list[tuple[float, ...]]
+) -> None:
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(step_folder(str(tmp_path / "run"), 24))
+    lines = losses(run(tmp_path / "run", sample_shards, 1, *STEPS))
+    assert lines[:20] == unbroken[:20]
+    # What follows is computed anew, by one rank.
+    assert lines[20:] != unbroken[20:]
     for mine, theirs in zip(lines, unbroken, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
-
-
-def test_torchrun_restarts_a_run_whose_rank_was_killed(
-    tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]]
-) -> None:
-    run_dir, log = tmp_path / "run", tmp_path / "log"
-    process = start(run_dir, sample_shards, 2, *STEPS, log=log, max_restarts=1)
-    try:
-        assert wait_until(lambda: len(records(run_dir)) >= 6, process), log.read_text()
-        os.kill(max(workers(process)), signal.SIGKILL)
-        assert process.wait(120) == 0, log.read_text()
-    finally:
-        kill(process)
-    assert losses(records(run_dir)) == unbroken
 
 
 def test_a_rank_that_hangs_ends_the_attempt_and_torchrun_starts_the_next(
     tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
+    said = "another process of this run has not answered for 10 s (train.timeout)"
     monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:10:1")
-    process = start(run_dir, sample_shards, 2, *STEPS, "--train.timeout", "5", log=log, max_restarts=1)
+    process = start(run_dir, sample_shards, 2, *STEPS, "--train.timeout", "10", log=log, max_restarts=1)
     try:
-        # torchrun gives a process that does not answer 30 seconds before it kills it.
-        assert process.wait(150) == 0, log.read_text()
+        (hanging,) = wait_for_ranks_to_stop(process, 1)
+        assert wait_until(lambda: said in log.read_text(), process)
+        # torchrun would give it 30 seconds.
+        os.kill(hanging, signal.SIGKILL)
+        assert process.wait(TIMEOUT) == 0, log.read_text()
     finally:
         kill(process)
-    assert "another process of this run has not answered for 5 s (train.timeout)" in log.read_text()
     assert losses(records(run_dir)) == unbroken
 
 
-def test_a_killed_torchrun_takes_its_ranks_along(tmp_path: Path, sample_shards: str) -> None:
-    run_dir, log = tmp_path / "run", tmp_path / "log"
-    process = start(run_dir, sample_shards, 2, "--train.num_steps", "100000", log=log)
-    try:
-        assert wait_until(lambda: len(records(run_dir)) >= 2, process), log.read_text()
-        ranks = list(workers(process))
-        assert len(ranks) == 2
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        end = time.monotonic() + 10
-        while any(is_running(rank) for rank in ranks):
-            assert time.monotonic() < end, "a rank goes on without its torchrun"
-            time.sleep(0.05)
-    finally:
-        kill(process)
-
-
-def test_a_second_run_in_the_same_folder_is_refused(tmp_path: Path, sample_shards: str) -> None:
+def test_another_run_in_the_folder_is_refused_and_a_killed_torchrun_takes_its_ranks_along(
+    tmp_path: Path, sample_shards: str
+) -> None:
     run_dir, first_log, second_log = tmp_path / "run", tmp_path / "first", tmp_path / "second"
-    first = start(run_dir, sample_shards, 1, "--train.num_steps", "100000", log=first_log)
+    first = start(run_dir, sample_shards, 2, "--train.num_steps", "1000000", *UNDISTURBED, log=first_log)
     try:
         assert wait_until(lambda: len(records(run_dir)) >= 2, first), first_log.read_text()
-        second = start(run_dir, sample_shards, 1, "--train.num_steps", "100000", log=second_log)
+        second = start(run_dir, sample_shards, 1, *STEPS, log=second_log)
         try:
-            assert second.wait(60) == 1
+            assert second.wait(TIMEOUT) == 1
         finally:
             kill(second)
         assert "another run is writing to" in second_log.read_text()
         assert first.poll() is None
+        ranks = list(workers(first))
+        assert len(ranks) == 2
+        first.send_signal(signal.SIGKILL)
+        first.wait()
+        end = time.monotonic() + 240
+        while any(is_running(rank) for rank in ranks):
+            assert time.monotonic() < end, "a rank goes on without its torchrun"
+            time.sleep(0.05)
     finally:
         kill(first)
+
+
+# Where a rank is killed, while the checkpoint of which step is written; and what is committed then.
+KILLS = [
+    pytest.param("begin:kill:4:1", [], id="begin", marks=pytest.mark.exhaustive),
+    pytest.param("half:kill:4:1", [], id="half"),
+    pytest.param("written:kill:4:0", [], id="written", marks=pytest.mark.exhaustive),
+    pytest.param("gathered:kill:8:0", [4], id="gathered", marks=pytest.mark.exhaustive),
+    pytest.param("manifest:kill:8:0", [4], id="manifest"),
+    pytest.param("renamed:kill:8:0", [8, 4], id="renamed", marks=pytest.mark.exhaustive),
+]
+
+
+@pytest.mark.parametrize(("failpoint", "kept"), KILLS)
+def test_killed_in_a_phase_of_a_save(
+    tmp_path: Path, sample_shards: str, monkeypatch: pytest.MonkeyPatch, failpoint: str, kept: list[int]
+) -> None:
+    monkeypatch.setenv("SGLOC_FAILPOINT", f"checkpoint.{failpoint}")
+    process = start(tmp_path / "run", sample_shards, 2, *STEPS, log=tmp_path / "log")
+    try:
+        assert process.wait(TIMEOUT) != 0
+    finally:
+        kill(process)
+    assert "SIGKILL" in (tmp_path / "log").read_text()
+    assert committed(tmp_path / "run") == kept
+
+
+def test_torchrun_starts_a_run_again_that_was_killed_as_it_removed_old_checkpoints(
+    tmp_path: Path,
+    sample_shards: str,
+    whole: Path,
+    unbroken: list[tuple[float, ...]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run_dir, log = tmp_path / "run", tmp_path / "log"
+    run(run_dir, sample_shards, 2, "--train.num_steps", "8")
+    # Besides, the newest checkpoint is damaged: all ranks skip it.
+    (damaged,) = Path(step_folder(str(run_dir), 8)).glob("shard-00001-*")
+    flip_bit(damaged, 8 * damaged.stat().st_size - 1)
+    monkeypatch.setenv("SGLOC_FAILPOINT", "checkpoint.retained:kill:12:0")
+    process = start(run_dir, sample_shards, 2, *STEPS, log=log, max_restarts=1)
+    try:
+        assert process.wait(TIMEOUT) == 0, log.read_text()
+    finally:
+        kill(process)
+    assert "SIGKILL" in log.read_text()
+    for step in (4, 12):
+        assert f"resuming from {step_folder(str(run_dir), step)}" in log.read_text()
+    assert losses(records(run_dir)) == unbroken
+    assert tensors(run_dir, 24) == tensors(whole, 24)

@@ -21,7 +21,7 @@ from sgloc.train.opening import open_session
 from tests.checkpoints import step_path
 from tests.commands import Said
 from tests.train.launch import losses, records, run, tiny_options
-from tests.train.test_loop import make_config
+from tests.train.runs import make_config
 
 _FASTER = 3e-3
 

@@ -13,7 +13,7 @@ import torch
 import yaml
 from torch._dynamo.testing import CompileCounter
 
-from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
+from sgloc.config import OptimizerConfig, TrainConfig
 from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import load_manifest
 from sgloc.data.stream import fixed_batches
@@ -25,19 +25,7 @@ from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
 from sgloc.train.task import SKETCHES
 from sgloc.train.validate import Validation
-
-MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
-
-
-def make_config(shards: str, run_dir: Path, **options: Any) -> Config:
-    every = {"log_every": 1, "validate_every": 4, "checkpoint_every": 100, "num_steps": 8, "global_batch": 16}
-    training = TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options})
-    return Config(model=MODEL, data=DataConfig(path=shards, disturb_scale=0.1), train=training)
-
-
-def records(run_dir: Path, event: str) -> list[dict[str, Any]]:
-    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
-    return [line for line in lines if line["event"] == event]
+from tests.train.runs import make_config, records
 
 
 def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> None:

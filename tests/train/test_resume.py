@@ -27,7 +27,7 @@ from tests.checkpoints import (
     truncate,
     without,
 )
-from tests.train.test_loop import make_config
+from tests.train.runs import make_config
 
 
 @pytest.fixture

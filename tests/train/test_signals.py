@@ -12,7 +12,7 @@ from sgloc.signals import STOP_SIGNALS, leave_to_parent, starting_workers
 from sgloc.train.checkpoint import checkpoint_steps
 from sgloc.train.loop import train
 from tests.train.launch import kill, records, start, tiny_options, wait_until
-from tests.train.test_loop import make_config
+from tests.train.runs import make_config
 
 FOREVER = ("--train.num_steps", "100000", "--train.patience", "0", "--train.checkpoint_every", "100000")
 
@@ -49,7 +49,7 @@ def test_a_closed_terminal_saves_and_ends(tmp_path: Path, sample_shards: str, nu
             os.killpg(process.pid, signal.SIGHUP)
         else:
             process.send_signal(signal.SIGHUP)
-        process.wait(60)
+        process.wait(240)
     finally:
         kill(process)
     assert "stopped by a signal at step" in log.read_text()
@@ -68,7 +68,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path, sample_shards: str) ->
         more = len(records(run_dir)) + 2
         assert wait_until(lambda: len(records(run_dir)) >= more, process), log.read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 0
+        assert process.wait(240) == 0
     finally:
         kill(process)
     assert "stopped by a signal at step" in log.read_text()
@@ -104,5 +104,5 @@ leave_to_parent()
 print("still here", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "still here\n", "")

@@ -27,7 +27,7 @@ from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.open import with_environment
 from sgloc.train.loggers.wandb import WeightsAndBiases
 from sgloc.train.loop import train
-from tests.train.test_loop import make_config, records
+from tests.train.runs import make_config, records
 
 FAKE_KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "open-sesame"

@@ -26,7 +26,7 @@ from sgloc.train.opening import open_session
 from tests.batches import make_batch
 from tests.checkpoints import make_model
 from tests.drawings import make_drawings
-from tests.evaluate.test_retrieval import literal_ranks
+from tests.evaluate.ranks import literal_ranks
 from tests.train.launch import tiny_options
 from tests.virtual_cuda.runs import assert_as_on_a_cpu, training
 from tests.virtual_cuda.tensors import VirtualTensor

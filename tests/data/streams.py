@@ -1,0 +1,28 @@
+"""What tests of streams expect and how they are configured."""
+
+import dataclasses
+import threading
+
+import numpy as np
+
+from sgloc.data.batch import PackedBatch
+from sgloc.data.build.plan import BuildOptions
+from sgloc.data.reader import ReadOptions
+from sgloc.data.remote.access import Retries
+
+THREAD_NAMES = ("sgloc-read-ahead", "sgloc-fetch")
+IMPATIENT = ReadOptions(retries=Retries(num_attempts=2, first_delay=0.001))
+SMALL = BuildOptions(sketches_per_shard=512, sketches_per_block=128)
+
+
+def expect_equal(found: PackedBatch, expected: PackedBatch) -> None:
+    for field in dataclasses.fields(expected):
+        np.testing.assert_array_equal(getattr(found, field.name), getattr(expected, field.name), err_msg=field.name)
+
+
+def expect_no_reading_thread() -> None:
+    # A thread that is told to stop finishes the batch it is reading.
+    for thread in threading.enumerate():
+        if thread.name.startswith(THREAD_NAMES):
+            thread.join(timeout=240)
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAMES)]

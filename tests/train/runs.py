@@ -1,0 +1,22 @@
+"""Small trainings in the process of a test: their configuration, and what they have logged."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
+
+MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
+
+
+def make_config(shards: str, run_dir: Path, **options: Any) -> Config:
+    """Configure a training of eight steps; `options` are fields of its TrainConfig."""
+    every = {"log_every": 1, "validate_every": 4, "checkpoint_every": 100, "num_steps": 8, "global_batch": 16}
+    training = TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options})
+    return Config(model=MODEL, data=DataConfig(path=shards, disturb_scale=0.1), train=training)
+
+
+def records(run_dir: Path, event: str) -> list[dict[str, Any]]:
+    """Return the records of an event that a finished run has logged."""
+    lines = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
+    return [line for line in lines if line["event"] == event]
