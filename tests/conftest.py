@@ -1,6 +1,7 @@
 """What holds for all tests."""
 
 import collections
+import os
 import random
 import signal
 from pathlib import Path
@@ -27,10 +28,17 @@ from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 register_profiles()
 
 
+# What a user's shell, a launcher or a Slurm job that the tests run in would say to the processes that they start.
+_OTHERS = ("WANDB_", "SLURM_", "TORCHELASTIC_", "RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "SGLOC_DEBUG", "SGLOC_FAIL")
+
+
 def pytest_configure() -> None:
-    """Undo what nohup and a shell's background ignore, which all processes that the tests start would ignore too."""
+    """Undo what nohup and a shell's background ignore, and forget what was meant for other processes."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for name in list(os.environ):
+        if name.startswith(_OTHERS):
+            del os.environ[name]
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import safetensors
-from tests.nn.cells import CELLS
 
 import sgloc
 from sgloc.cli import main
@@ -32,6 +31,7 @@ from tests.evaluate.original import (
     values,
     write,
 )
+from tests.nn.cells import CELLS
 
 # The names and shapes as they were read from the original's own checkpoint, where somebody has them.
 LISTED = Path(__file__).parents[3] / "shared" / "tf-variables.txt"

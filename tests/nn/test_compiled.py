@@ -5,8 +5,6 @@ import shutil
 import numpy as np
 import pytest
 import torch
-from tests.nn.cells import CELLS_AND_DROPS, HIDDEN, INPUT, LENGTHS, random_cell
-from tests.nn.models import STROKES, make_model
 from torch._dynamo.testing import CompileCounter
 
 from sgloc.config import CellName
@@ -14,6 +12,8 @@ from sgloc.nn.cells import Cell
 from sgloc.nn.compiled import CompiledSteps, Padding, round_up
 from sgloc.nn.sequence import TimeMajor
 from tests.batches import make_batch
+from tests.nn.cells import CELLS_AND_DROPS, HIDDEN, INPUT, LENGTHS, random_cell
+from tests.nn.models import STROKES, make_model
 
 
 def test_batch_sizes_are_rounded_up_to_few() -> None:
