@@ -34,6 +34,8 @@ _LEAST_MINUTES = 10
 # Who is stopped so late and has saved nothing cannot save.
 _START_SECONDS = 300.0
 _POLL_SECONDS = 0.5
+# What a store may take to tell of checkpoints.
+_STORE_SECONDS = 120.0
 # How much longer than training itself the other ranks wait for rank 0 to say what a failure means.
 _VERDICT_SECONDS = 60.0
 _NAME = "launch.slurm"
@@ -114,7 +116,11 @@ class Rank:
     def _newest(self) -> str:
         """The run's newest checkpoint; empty when there is none."""
         command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self.run_dir, "--newest"]
-        return subprocess.run(command, capture_output=True, text=True, check=False).stdout.strip()
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STORE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return ""
+        return done.stdout.strip()
 
     def _judge(self) -> None:
         """After a failure, have the job queued again if it came to a new checkpoint; else come back."""
@@ -127,7 +133,7 @@ class Rank:
     def _has_finished(self) -> bool:
         """Whether training is done, and not only stopped."""
         command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self.run_dir, "--finished"]
-        code = subprocess.run(command, check=False).returncode
+        code = subprocess.run(command, check=False, timeout=_STORE_SECONDS).returncode
         if code not in (0, PASSING):
             raise RuntimeError(f"sgloc checkpoint list ended with exit code {code}")
         return code == 0

@@ -65,7 +65,8 @@ seconds_left() {
 
 # The newest checkpoint of the run; nothing when there is none.
 newest_checkpoint() {
-    sgloc checkpoint list "$run_dir" --newest 2>/dev/null || true
+    # A store that does not answer is not waited for.
+    timeout 120 sgloc checkpoint list "$run_dir" --newest 2>/dev/null || true
 }
 
 # What this script was asked by which signal, whom it is to ask in turn, and who sees to it that this ends.

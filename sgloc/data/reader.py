@@ -41,11 +41,13 @@ class ReadOptions:
         retries: what is tried again, how often and after how long.
         cache: where blocks are kept on a local disk; None: nowhere.
         told: is given a sentence about every retry, and about a cache that fails.
+        patience: seconds to wait for a batch that is read ahead, all retries included; None: any number.
     """
 
     retries: Retries = field(default_factory=Retries)
     cache: BlockCache | None = None
     told: Callable[[str], None] = _say_nothing
+    patience: float | None = None
 
 
 class ShardReader:

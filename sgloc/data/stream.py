@@ -64,7 +64,7 @@ class Share:
 
 
 def training_batches(
-    reader: ShardReader, order: Order, share: Share, *, prefetch: int, num_threads: int, patience: float | None = None
+    reader: ShardReader, order: Order, share: Share, *, prefetch: int, num_threads: int
 ) -> Generator[PackedBatch, None, None]:
     """One rank's shares of the global batches, without end; closing it ends the threads that read ahead.
 
@@ -77,11 +77,10 @@ def training_batches(
         share: what this rank reads, and from where.
         prefetch: batches assembled ahead, at least; by then their blocks are fetched.
         num_threads: blocks fetched at the same time; 0: one from a local folder, more from elsewhere.
-        patience: seconds to wait for a batch; None: any number.
 
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
-        SilentStoreError: if no batch has come for that long.
+        SilentStoreError: if no batch has come for as long as the reader's patience lasts.
     """
     fetchers = DaemonPool(_num_fetchers(reader, num_threads), "sgloc-fetch")
     assembler = DaemonPool(1, "sgloc-read-ahead")
@@ -89,7 +88,7 @@ def training_batches(
         spans = _Spans(order, share, _Windows(reader, order, fetchers))
         pending: collections.deque[Future[list[PackedBatch]]] = collections.deque([assembler.submit(spans.assemble)])
         while True:
-            batches = _result(pending.popleft(), reader, patience)
+            batches = _result(pending.popleft(), reader)
             # The first spans are short, so that training need not wait for blocks that it needs later.
             num_ahead = max(1, -(-prefetch // len(batches)))
             while len(pending) < num_ahead:
@@ -100,7 +99,8 @@ def training_batches(
             pool.close()
 
 
-def _result(future: Future[Value], reader: ShardReader, patience: float | None) -> Value:
+def _result(future: Future[Value], reader: ShardReader) -> Value:
+    patience = reader.options.patience
     wait([future], patience)
     if not future.done():
         raise SilentStoreError(
@@ -205,15 +205,13 @@ class _Spans:
         return parts.take(begins[plan.which] + visit - firsts[plan.which])
 
 
-def fixed_batches(
-    reader: ShardReader, sketches: IntArray, *, batch_size: int, patience: float | None = None
-) -> Generator[PackedBatch, None, None]:
+def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Generator[PackedBatch, None, None]:
     """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
     and test. They are read ahead; closing the generator ends the threads that do it.
 
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
-        SilentStoreError: if no batch has come for `patience` seconds.
+        SilentStoreError: if no batch has come for as long as the reader's patience lasts.
     """
     batches = [sketches[start : start + batch_size] for start in range(0, len(sketches), batch_size)]
     fetchers = DaemonPool(_num_fetchers(reader, 0), "sgloc-fetch")
@@ -224,9 +222,9 @@ def fixed_batches(
         for batch in batches:
             pending.append(assembler.submit(ahead.assemble, batch))
             if len(pending) > _BATCHES_AHEAD:
-                yield _result(pending.popleft(), reader, patience)
+                yield _result(pending.popleft(), reader)
         while pending:
-            yield _result(pending.popleft(), reader, patience)
+            yield _result(pending.popleft(), reader)
     finally:
         for pool in (assembler, fetchers):
             pool.close()

@@ -21,7 +21,7 @@ from sgloc.train.loggers.terminal import tell
 from sgloc.train.state import TrainState
 
 
-def read_options(config: DataConfig, rank: int) -> ReadOptions:
+def read_options(config: DataConfig, rank: int, patience: float | None = None) -> ReadOptions:
     """How a rank of a run reads shards; it tells its own retries.
 
     Raises:
@@ -31,6 +31,7 @@ def read_options(config: DataConfig, rank: int) -> ReadOptions:
         retries=Retries(num_attempts=config.read_attempts, timeout=config.read_timeout),
         cache=BlockCache(config.cache, round(config.cache_gigabytes * 1e9)) if config.cache else None,
         told=lambda sentence: tell(f"rank {rank}: {sentence}"),
+        patience=patience,
     )
 
 
@@ -99,10 +100,10 @@ class Feed:
     ) -> None:
         self.config, self.manifest, self.state, self.share = config, manifest, state, share
         self.seed, self.device = seed, device
-        self._load, self._patience = load, patience
+        self._load = load
         self._loader = ThreadPoolExecutor(1, thread_name_prefix="sgloc-load") if load is not None else None
         self._ahead: _Pulled | None = None
-        self.reader = ShardReader(config.path, manifest, "train", options=read_options(config, share.rank))
+        self.reader = ShardReader(config.path, manifest, "train", options=read_options(config, share.rank, patience))
         self._open()
 
     def next(self) -> tuple[PackedBatch, Any]:
@@ -155,7 +156,6 @@ class Feed:
             self.share,
             prefetch=self.config.prefetch,
             num_threads=self.config.read_threads,
-            patience=self._patience,
         )
 
     def _skip(self, number: int) -> None:

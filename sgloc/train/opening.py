@@ -162,10 +162,11 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
 
 
 def _validation(config: RunConfig, manifest: Manifest, prepare: Prepare, placement: dist.Placement) -> Validation:
-    reader = ShardReader(config.data.path, manifest, "valid", options=read_options(config.data, placement.rank))
+    options = read_options(config.data, placement.rank, config.train.timeout)
+    reader = ShardReader(config.data.path, manifest, "valid", options=options)
     batch_size = -(-config.train.global_batch // (placement.world_size * config.train.accumulation))
     where = (placement.rank, placement.world_size, config.data.bad_shards)
-    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where, patience=config.train.timeout)
+    return Validation(reader, prepare, config.data.validation_limit, batch_size, *where)
 
 
 def _device_name(device: torch.device) -> str:

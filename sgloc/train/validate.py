@@ -27,7 +27,6 @@ class Validation:
         batch_size: sketches computed together on a rank.
         rank, world_size: of this process; the ranks share the work.
         bad_shards: "stop" where a shard stays bad, or "skip" its sketches on all ranks.
-        patience: seconds to wait for a batch; None: any number.
     """
 
     def __init__(
@@ -39,13 +38,11 @@ class Validation:
         rank: int,
         world_size: int,
         bad_shards: str,
-        patience: float | None = None,
     ) -> None:
         count = min(limit or reader.num_sketches, reader.num_sketches)
         self.chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
         self.reader, self.prepare, self.batch_size = reader, prepare, batch_size
         self.rank, self.world_size, self.bad_shards = rank, world_size, bad_shards
-        self.patience = patience
 
     @torch.no_grad()
     def __call__(
@@ -89,8 +86,7 @@ class Validation:
         count = len(self.chosen)
         mine = self.chosen[count * self.rank // self.world_size : count * (self.rank + 1) // self.world_size]
         sums = [0.0] * len(model.loss_names)
-        batches = fixed_batches(self.reader, mine, batch_size=self.batch_size, patience=self.patience)
-        with contextlib.closing(batches):
+        with contextlib.closing(fixed_batches(self.reader, mine, batch_size=self.batch_size)) as batches:
             for packed in batches:
                 if stop():
                     break

@@ -78,3 +78,17 @@ def test_a_stop_is_heard_while_a_save_hangs(
     text = log.read_text()
     assert "a signal asked to stop while the checkpoint of step 8 was being written to" in text
     assert "which has accepted nothing for 15 s; the newest is that of step 4; check the store" in text
+
+
+def test_shards_that_never_come_end_the_run(
+    tmp_path: Path, sample_shards: str, hanging: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    log = tmp_path / "log"
+    monkeypatch.setenv(AT, f"{sample_shards}/train-")
+    options = ("--data.path", f"hang://{sample_shards}", "--train.timeout", "2", *OPTIONS)
+    process = start(tmp_path / "run", sample_shards, 1, *options, log=log)
+    try:
+        assert process.wait(60) == 1, log.read_text()
+    finally:
+        kill(process)
+    assert f"sgloc train: the shards in hang://{sample_shards} have not answered for 2 s" in log.read_text()
