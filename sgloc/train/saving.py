@@ -215,11 +215,11 @@ class Saving:
 
         def write(one: _Copy) -> None:
             nonlocal kept_step
-            best = frozenset(step for step in (best_step, kept_step, one.best_step) if step is not None)
+            # Once it is there, it takes the place of the best before.
+            best = frozenset(step for step in (best_step, one.best_step or kept_step) if step is not None)
             retention = Retention(self.config.keep_checkpoints, self.config.keep_every, best, reached)
             try:
                 self._writer.write(one.manifest, one.tensors, retention)
-                # Until now the best before was kept, too.
                 kept_step = one.best_step or kept_step
             except SaveError as error:
                 kept = "" if one is not self._best else "its weights, the best so far, are kept in memory until then; "
