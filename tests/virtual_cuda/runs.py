@@ -20,7 +20,7 @@ SMALL: Mapping[str, object] = {
     "train.log_every": 1,
     "train.validate_every": 2,
     "train.checkpoint_every": 2,
-    "log.gallery": 2,
+    "log.gallery": 1,
 }
 _CLOSE = 1e-5
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from tests.virtual_cuda.build import library
 
-_TIMEOUT = 120
+_TIMEOUT = 280
 
 
 def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":

@@ -26,29 +26,35 @@ OTHERS: dict[str, dict[str, Any]] = {
 }
 
 
-def test_two_ranks_start_train_validate_save_and_resume_by_default(sample_shards: str, tmp_path: Path) -> None:
+def test_two_ranks_start_train_validate_save_and_resume_by_default(tiny_shards: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "cuda"
-    commands = [training(run_dir, sample_shards, "cuda", num_steps) for num_steps in (2, 4)]
+    commands = [training(run_dir, tiny_shards, "cuda", num_steps) for num_steps in (2, 4)]
     said = run_commands(*commands, num_ranks=2)
     assert "DDP over nccl, 2 process(es)" in said[0]
     assert "resuming from" in said[0]
-    assert_as_on_a_cpu(run_dir, sample_shards, tmp_path, 4)
+    assert_as_on_a_cpu(run_dir, tiny_shards, tmp_path, 4)
+
+
+@pytest.fixture(scope="module")
+def others(tiny_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where one process has made all of these runs on the virtual device."""
+    folder: Path = tmp_path_factory.mktemp("others")
+    run_commands(*(training(folder / name, tiny_shards, "cuda", 2, **options) for name, options in OTHERS.items()))
+    return folder
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", [pytest.param(options, id=name) for name, options in OTHERS.items()])
-def test_every_kind_of_run_is_that_of_a_cpu(options: dict[str, Any], sample_shards: str, tmp_path: Path) -> None:
-    run_dir = tmp_path / "cuda"
-    run_commands(training(run_dir, sample_shards, "cuda", 2, **options))
-    assert_as_on_a_cpu(run_dir, sample_shards, tmp_path, 2, **options)
+@pytest.mark.parametrize("name", OTHERS)
+def test_every_kind_of_run_is_that_of_a_cpu(name: str, others: Path, tiny_shards: str, tmp_path: Path) -> None:
+    assert_as_on_a_cpu(others / name, tiny_shards, tmp_path, 2, **OTHERS[name])
 
 
 @pytest.mark.slow
-def test_bfloat16_is_near_a_cpu(sample_shards: str, tmp_path: Path) -> None:
+def test_bfloat16_is_near_a_cpu(tiny_shards: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "cuda"
-    run_commands(training(run_dir, sample_shards, "cuda", 2, train__precision="bfloat16"))
+    run_commands(training(run_dir, tiny_shards, "cuda", 2, train__precision="bfloat16"))
     # Autocast has other lists of operations for CUDA.
-    assert_as_on_a_cpu(run_dir, sample_shards, tmp_path, 2, close=0.02, train__precision="bfloat16")
+    assert_as_on_a_cpu(run_dir, tiny_shards, tmp_path, 2, close=0.02, train__precision="bfloat16")
 
 
 @pytest.mark.slow
