@@ -11,8 +11,7 @@ The second is elastic: a machine that is lost is done without, and one that come
 where they meet, is there.
 
 The exit code is 0 when training is finished or was stopped, 1 when it failed for a reason that may pass, 2 for a
-mistake, 3 for a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again on one
-machine.
+mistake, 3 for a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again.
 """
 
 import argparse
@@ -20,6 +19,7 @@ import contextlib
 import os
 import signal
 import sys
+import tempfile
 import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -28,15 +28,13 @@ from typing import TYPE_CHECKING
 
 from launch.options import check, split
 from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING
-from sgloc.program import run_program, tell
+from sgloc.program import VERDICT_VARIABLE, run_program, tell
 from sgloc.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
 _NAME = "launch.local"
-# Names a file for an exit code after which nothing is to be started again, which srun may hide behind another node's.
-_VERDICT = "SGLOC_VERDICT"
 _REPEAT_SECONDS = 1.0
 # How long machines that come to an elastic run wait for more.
 _LAST_CALL_SECONDS = 10
@@ -213,11 +211,10 @@ def main(arguments: Sequence[str]) -> int:
     """Check the options and train; gives the exit code."""
     options, words = _parse(arguments)
     check(words, data=True)
-    code = _launch(options, words)
-    verdict = os.environ.get(_VERDICT)
-    if verdict and code in (MISTAKE, FAULT):
-        Path(verdict).write_text(str(code), encoding="ascii")
-    return code
+    with tempfile.TemporaryDirectory(prefix="sgloc-launch-") as folder:
+        # torchrun starts ranks again after any failure; those that read there that it would come again end at once.
+        os.environ.setdefault(VERDICT_VARIABLE, f"{folder}/verdict")
+        return _launch(options, words)
 
 
 if __name__ == "__main__":

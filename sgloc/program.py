@@ -13,11 +13,14 @@ from pathlib import Path
 from typing import NoReturn
 
 from sgloc.errors import SilentStoreError
-from sgloc.faults import INTERRUPTED, PASSING, as_told, exit_code_of, trace_of
+from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING, as_told, exit_code_of, trace_of
 from sgloc.masking import mask
 
 _DEBUG_VARIABLE, _DEBUG_OPTION = "SGLOC_DEBUG", "--debug"
 _INPUT, _OUTPUT = 0, 1
+# Names a file in which a program that must not be started again leaves its exit code: torchrun starts ranks again
+# whatever theirs was, and srun tells that of a node that it ended itself.
+VERDICT_VARIABLE = "SGLOC_VERDICT"
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -36,13 +39,17 @@ def run_program(
     """
     words = begin(arguments)
     with ending(name):
-        code = function(words)
-    sys.exit(code or 0)
+        sys.exit(function(words) or 0)
 
 
 def begin(arguments: Sequence[str] | None = None) -> list[str]:
-    """Make the standard streams safe, and take --debug out of the words; gives the others."""
+    """Make the standard streams safe, and take --debug out of the words; gives the others.
+
+    Raises:
+        SystemExit: if torchrun has started this rank again after a failure that would come again.
+    """
     _open_streams()
+    _heed_verdict()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if _DEBUG_OPTION in words:
         # Where the processes that this one starts see it too.
@@ -79,6 +86,9 @@ def ending(name: str) -> Iterator[None]:
             yield
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
+    except SystemExit as stop:
+        _leave_verdict(stop.code)
+        raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _has_reader():
             # Whoever read the output, as head does, has seen enough; flushing it at exit must find no pipe either.
@@ -93,7 +103,22 @@ def ending(name: str) -> Iterator[None]:
             # Python would take its time to end, or crash, beside a thread that hangs.
             _flush()
             os._exit(exit_code_of(told))
-        sys.exit(exit_code_of(told))
+        code = exit_code_of(told)
+        _leave_verdict(code)
+        sys.exit(code)
+
+
+def _leave_verdict(code: object) -> None:
+    path = os.environ.get(VERDICT_VARIABLE)
+    if path and code in (MISTAKE, FAULT):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(str(code), encoding="ascii")
+
+
+def _heed_verdict() -> None:
+    path = os.environ.get(VERDICT_VARIABLE)
+    if path and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and Path(path).exists():
+        sys.exit(int(Path(path).read_text(encoding="ascii")))
 
 
 @contextlib.contextmanager

@@ -171,6 +171,18 @@ def test_a_fault_of_a_rank_is_not_started_again(tmp_path: Path, tiny_shards: str
     )
 
 
+def test_torchrun_starts_nothing_again_that_would_fail_again(tmp_path: Path) -> None:
+    verdict = tmp_path / "verdict"
+    mistake = run("-m", "sgloc", "traim", SGLOC_VERDICT=str(verdict))
+    assert (mistake.returncode, verdict.read_text()) == (2, "2")
+    restarted = {"SGLOC_VERDICT": str(verdict), "TORCHELASTIC_RESTART_COUNT": "1"}
+    again = run("-m", "sgloc", "--version", **restarted)
+    assert (again.returncode, again.stdout, again.stderr) == (2, "", "")
+    verdict.unlink()
+    assert run("-m", "sgloc", "--version", **restarted).returncode == 0
+    assert not verdict.exists()
+
+
 _STREAMS = {
     "no-output": (">&-", {}),
     "no-error": ("2>&-", {}),
