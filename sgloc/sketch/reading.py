@@ -20,7 +20,8 @@ from sgloc.sketch.svg.tree import UnreadableError
 Polylines = list[npt.NDArray[np.float64]]
 
 _MOST_BYTES = 20 * 2**20
-_MOST_DRAWINGS = 100_000
+# Of JSON, whose values take ten times the room of their text.
+_MOST_COMMAS, _MOST_LINES = 2_000_000, 200_000
 # The longest drawing, measured along its strokes and in its larger side; simplifying takes the square of it.
 _MOST_LENGTH = 1000
 _FORMS = "an .svg, .svgz, .ndjson or .json file"
@@ -86,15 +87,15 @@ def _read_json(content: bytes, location: str, *, is_whole: bool) -> Iterator[Pol
         raise DataError(f"{location} is not text ({error}); give {_FORMS}") from error
     if not text.strip():
         raise DataError(f"{location} is empty; give {_FORMS}")
+    if text.count(b",") > _MOST_COMMAS or (not is_whole and text.count(b"\n") > _MOST_LINES):
+        raise DataError(
+            f"{location} has more than {_MOST_COMMAS:,} commas or {_MOST_LINES:,} lines; give fewer drawings"
+        )
     # Without its line ends, what is one value as a whole is one line.
     text = text.replace(b"\n", b" ").replace(b"\r", b" ") if is_whole else text
-    num_read = 0
     for number, record in enumerate(read_records(io.BufferedReader(io.BytesIO(text))), start=1):
         if isinstance(record, UnfitError) and record.reason == "blank_line":
             continue
-        num_read += 1
-        if num_read > _MOST_DRAWINGS:
-            raise DataError(f"{location} has more than {_MOST_DRAWINGS:,} drawings; give fewer")
         where = location if is_whole and number == 1 else f"drawing {number} of {location}"
         yield _parse(record, where)
 

@@ -293,6 +293,16 @@ def test_the_view_box_is_size_enough(size: str) -> None:
     np.testing.assert_allclose((stroke[1] - corner) / (end - corner)[1], [9 / 20, 0])
 
 
+@pytest.mark.parametrize(
+    "content",
+    ['<g id="a"><use href="#a"/></g>', '<g id="a"><use href="#b"/></g><g id="b"><use href="#a"/></g>'],
+    ids=["itself", "each other"],
+)
+def test_a_copy_inside_itself_is_named(content: str) -> None:
+    with pytest.raises(UnreadableError, match=r"has a copy of '#[ab]' inside itself; remove that use element"):
+        strokes_of(f'{SVG} stroke="red"><path d="M0 0h9"/>{content}</svg>')
+
+
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "latin-1", "cp1252"])
 def test_any_encoding(encoding: str) -> None:
     declared = f'<?xml version="1.0" encoding="{encoding.removesuffix("-sig")}"?>'
