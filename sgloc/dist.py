@@ -21,6 +21,7 @@ import torch.distributed.nn
 
 from sgloc.errors import ConfigError, OtherRankError, SglocError
 from sgloc.faults import as_told, exit_code_of
+from sgloc.torch_versions import silent_gloo
 
 # Until all processes of a run have met.
 _MEETING_TIMEOUT = datetime.timedelta(minutes=30)
@@ -202,13 +203,14 @@ def process_group(placement: Placement, device: torch.device, timeout: float = 1
             # agents of an elastic run do not count alike.
             store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     use_device(device)
-    dist.init_process_group(
-        backend(device),
-        store=store,
-        rank=placement.rank,
-        world_size=placement.world_size,
-        timeout=datetime.timedelta(seconds=timeout),
-    )
+    with silent_gloo():
+        dist.init_process_group(
+            backend(device),
+            store=store,
+            rank=placement.rank,
+            world_size=placement.world_size,
+            timeout=datetime.timedelta(seconds=timeout),
+        )
     try:
         yield
     finally:

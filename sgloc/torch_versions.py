@@ -1,12 +1,14 @@
 """What differs between the releases of torch that this package runs on, from 2.9 on; nothing else asks for a release.
 
-Each function looks for the keyword it needs, not for a version number: builds of one release may differ, and a keyword
-that torch takes back one day is missed here rather than in the middle of a run.
+A function looks for the keyword it needs rather than for a version number: builds of one release may differ, and a
+keyword that torch takes back one day is missed here rather than in the middle of a run.
 """
 
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable
+import os
+from collections.abc import Callable, Iterator
 from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
@@ -50,6 +52,31 @@ def replicate(model: nn.Module) -> DistributedDataParallel:
     name = "forward_sync_buffers" if _takes(DistributedDataParallel, "forward_sync_buffers") else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+
+
+@contextlib.contextmanager
+def silent_gloo() -> Iterator[None]:
+    """Inside, process groups are made; nothing is written to standard output, which belongs to a program's results.
+
+    In torch 2.9 gloo writes there how many ranks it has reached; in 2.11 and later it does not.
+    """
+    if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11):
+        yield
+        return
+    try:
+        output = os.dup(1)
+    except OSError:
+        # It is closed.
+        yield
+        return
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 1)
+    try:
+        yield
+    finally:
+        os.dup2(output, 1)
+        os.close(output)
+        os.close(nowhere)
 
 
 def _copy(function: Callable[_Inputs, _Output]) -> Callable[_Inputs, _Output]:

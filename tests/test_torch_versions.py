@@ -8,7 +8,9 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
+from sgloc.dist import Placement, process_group
 from sgloc.torch_versions import compile_whole, replicate
+from sgloc.train.checkpoint.peers import Peers
 
 NUM_SHAPES = 10
 
@@ -41,3 +43,10 @@ def test_a_replica_keeps_its_own_buffers() -> None:
     model = nn.BatchNorm1d(2)
     assert nn.parallel.DistributedDataParallel(model).will_sync_module_buffers()
     assert not replicate(model).will_sync_module_buffers()
+
+
+def test_process_groups_write_nothing_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
+    with process_group(Placement("plain", 0, 0, 1, "", 0), torch.device("cpu")):
+        Peers(60)
+        print("a result", flush=True)
+    assert capfd.readouterr().out == "a result\n"

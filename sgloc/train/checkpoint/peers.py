@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sgloc.data.threads import PATIENT_SHARE, Patience
 from sgloc.dist import on_rank_0
+from sgloc.torch_versions import silent_gloo
 
 Value = TypeVar("Value")
 
@@ -26,7 +27,8 @@ class Peers:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         # Less than what the others wait.
         self._patience = Patience(PATIENT_SHARE * timeout, "the store of the checkpoints")
-        self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
+        with silent_gloo():
+            self._group: Any = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=timeout))
 
     def gather(self, value: Value) -> list[Value]:
         """Every rank's value, in order of rank. All ranks must call it."""
