@@ -316,7 +316,7 @@ def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--timeout=0"], "timeout must be at least 1 second, not 0.0"),
         (["--run_dir="], "run_dir is not set; give a folder or URL"),
-        (["--dta=x"], "did you mean 'data'?"),
+        (["--dta=x"], "did you mean --data?"),
     ):
         with pytest.raises(SystemExit) as stop:
             main(["doctor", *words])
