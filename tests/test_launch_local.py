@@ -67,6 +67,9 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
         victim, other = wait_for_ranks_to_stop(second.process, 2)
         os.kill(victim, signal.SIGKILL)
         os.kill(other, signal.SIGCONT)
+        # Those that are started in their place stop there as well.
+        for rank in wait_for_ranks_to_stop(second.process, 2):
+            os.kill(rank, signal.SIGCONT)
         assert second.process.wait(240) == 0, second.log
         assert second.log.count("resuming from") == 2
         assert "Traceback" not in second.log
