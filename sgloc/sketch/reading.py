@@ -21,7 +21,7 @@ Polylines = list[npt.NDArray[np.float64]]
 
 _MOST_BYTES = 20 * 2**20
 # Of JSON, whose values take ten times the room of their text.
-_MOST_COMMAS, _MOST_LINES = 2_000_000, 200_000
+_MOST_COMMAS, _MOST_LINES = 500_000, 200_000
 # The longest drawing, measured along its strokes and in its larger side; simplifying takes the square of it.
 _MOST_LENGTH = 1000
 _FORMS = "an .svg, .svgz, .ndjson or .json file"
@@ -87,7 +87,9 @@ def _read_json(content: bytes, location: str, *, is_whole: bool) -> Iterator[Pol
         raise DataError(f"{location} is not text ({error}); give {_FORMS}") from error
     if not text.strip():
         raise DataError(f"{location} is empty; give {_FORMS}")
-    if text.count(b",") > _MOST_COMMAS or (not is_whole and text.count(b"\n") > _MOST_LINES):
+    # A line's length is bounded, but not their number; what may be one value is bounded as a whole.
+    most = _MOST_COMMAS if is_whole or text.lstrip().startswith(b"[") else _MOST_BYTES
+    if text.count(b",") > most or (not is_whole and text.count(b"\n") > _MOST_LINES):
         raise DataError(
             f"{location} has more than {_MOST_COMMAS:,} commas or {_MOST_LINES:,} lines; give fewer drawings"
         )
