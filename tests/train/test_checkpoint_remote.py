@@ -46,12 +46,12 @@ def objects(url: str) -> list[str]:
     return sorted(path.removeprefix(f"{root}/") for path in file_system.find(root))
 
 
-def test_a_run_lives_in_a_bucket(sample_shards: str, tmp_path: Path, s3: Bucket) -> None:
+def test_a_run_lives_in_a_bucket(picture_shards: str, tmp_path: Path, s3: Bucket) -> None:
     url, options = f"{s3.url}/runs/one", {"checkpoint_every": 2, "validate_every": 3, "keep_checkpoints": 2}
-    train(make_config(sample_shards, tmp_path / "local", num_steps=8, **options), "auto")
-    train(at(url, make_config(sample_shards, tmp_path, num_steps=5, **options)), "auto")
+    train(make_config(picture_shards, tmp_path / "local", num_steps=8, **options), "auto")
+    train(at(url, make_config(picture_shards, tmp_path, num_steps=5, **options)), "auto")
     assert checkpoint_steps(url) == [5, 4]
-    train(at(url, make_config(sample_shards, tmp_path, num_steps=8, **options)), "auto")
+    train(at(url, make_config(picture_shards, tmp_path, num_steps=8, **options)), "auto")
     assert losses(remote_records(url)) == losses(records(tmp_path / "local", "train"))
     steps = checkpoint_steps(url)
     assert steps == checkpoint_steps(str(tmp_path / "local")) == [8, 6]
