@@ -5,6 +5,7 @@ keyword that torch takes back one day is missed here rather than in the middle o
 """
 
 import contextlib
+import datetime
 import functools
 import inspect
 import os
@@ -13,6 +14,7 @@ from types import FunctionType
 from typing import Any, ParamSpec, TypeVar
 
 import torch
+import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -52,6 +54,17 @@ def replicate(model: nn.Module) -> DistributedDataParallel:
     name = "forward_sync_buffers" if _takes(DistributedDataParallel, "forward_sync_buffers") else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
+
+
+def set_timeout(group: dist.ProcessGroup, seconds: float) -> None:
+    """Set how many seconds the collectives of a process group wait for a rank."""
+    timeout = datetime.timedelta(seconds=seconds)
+    public: Any = getattr(dist, "set_timeout", None)
+    if public is not None:
+        # torch 2.14 and later, which warn of the older name.
+        public(timeout, group)
+    else:
+        dist.distributed_c10d._set_pg_timeout(timeout, group)
 
 
 @contextlib.contextmanager

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounter
 
 from sgloc.dist import Placement, process_group
-from sgloc.torch_versions import compile_whole, replicate
+from sgloc.torch_versions import compile_whole, replicate, set_timeout
 from sgloc.train.checkpoint.peers import Peers
 
 NUM_SHAPES = 10
@@ -43,6 +43,13 @@ def test_a_replica_keeps_its_own_buffers() -> None:
     model = nn.BatchNorm1d(2)
     assert nn.parallel.DistributedDataParallel(model).will_sync_module_buffers()
     assert not replicate(model).will_sync_module_buffers()
+
+
+@pytest.mark.usefixtures("_one_rank")
+def test_a_group_waits_as_long_as_it_is_told() -> None:
+    group = dist.new_group()
+    set_timeout(group, 7)
+    assert group._get_backend(torch.device("cpu")).options._timeout.total_seconds() == 7
 
 
 def test_process_groups_write_nothing_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:

@@ -1,7 +1,6 @@
 """Weights, gradient and Adam's moments in parts on the ranks: DeepSpeed's ZeRO, stages 0 to 3."""
 
 import contextlib
-import datetime
 import gc
 import logging
 import os
@@ -19,6 +18,7 @@ from torch import Tensor, nn
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.nn.trainable import Trainable
+from sgloc.torch_versions import set_timeout, silent_gloo
 from sgloc.train.engine.clipping import Piece, VariableClipping
 from sgloc.train.engine.deepspeed_options import Options, fill_in
 from sgloc.train.engine.protocol import meta
@@ -116,7 +116,7 @@ class DeepSpeedEngine:
         warnings.filterwarnings("ignore", _OLD_NAMES, FutureWarning)
         # It would be compiled, for half a minute, to be of use to the processes of one machine only.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        with _told_of(device):
+        with _told_of(device), silent_gloo():
             # The process group that is there is taken.
             deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
             self.engine, self.optimizer, *_ = deepspeed.initialize(
@@ -126,8 +126,7 @@ class DeepSpeedEngine:
                 dist_init_required=False,
             )
         # DeepSpeed's own group of all ranks would wait for as long as its backend waits by default.
-        timeout = datetime.timedelta(seconds=config.train.timeout)
-        dist.distributed_c10d._set_pg_timeout(timeout, self.engine.data_parallel_group)
+        set_timeout(self.engine.data_parallel_group, config.train.timeout)
         if self.stage == _WEIGHTS_IN_PARTS:
             # They would gather module by module, which `_gathered` does for all.
             self.optimizer.parameter_offload.destroy()
