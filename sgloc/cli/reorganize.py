@@ -32,3 +32,7 @@ def reorganize(words: list[str]) -> None:
     if len(done) > 10:
         show(f"and {len(done) - 10} drawings more")
     show(f"{out}/{PICTURE}")
+    empty = [one.name for one in done if not one.redrawn]
+    if empty:
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+        say(f"the model drew nothing for {', '.join(empty[:10])}{more}; so there is no -redrawn.svg of that")

@@ -82,7 +82,7 @@ def reorganize_drawings(
     seed: int = 0,
 ) -> list[Reorganized]:
     """Reorganize drawings, and write of each an SVG with its own strokes moved, <name>-moved.svg, and one with the
-    decoder's drawing, <name>-redrawn.svg; and a picture of all, before-after.png.
+    decoder's drawing, <name>-redrawn.svg, unless the decoder drew nothing; and a picture of all, before-after.png.
 
     Args:
         pretrained: the model.
@@ -109,8 +109,12 @@ def _write(done: list[Reorganized], folder: str) -> None:
     file_system.makedirs(root, exist_ok=True)
     for one in done:
         file_system.pipe_file(f"{root}/{one.name}-moved.svg", svg_in_place(one.moved).encode())
+        redrawn = f"{root}/{one.name}-redrawn.svg"
         if one.redrawn:
-            file_system.pipe_file(f"{root}/{one.name}-redrawn.svg", svg_in_place(one.redrawn).encode())
+            file_system.pipe_file(redrawn, svg_in_place(one.redrawn).encode())
+        elif file_system.exists(redrawn):
+            # An earlier one would be taken for this one's.
+            file_system.rm_file(redrawn)
     rows = [
         GalleryRow("given", [one.strokes for one in done]),
         GalleryRow("strokes moved", [one.moved for one in done]),

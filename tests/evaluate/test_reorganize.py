@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+import torch
 
 import sgloc
 from sgloc.cli import main
@@ -108,3 +109,22 @@ def test_mistakes(checkpoint: str, tmp_path: Path, said: Said) -> None:
     assert "cannot write to" in text
     text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "o", "--temperature", "-1")
     assert "temperature must be at least 0" in text
+
+
+def test_where_the_model_draws_nothing_it_is_said(
+    tiny_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = make_model(seed=12)
+    with torch.no_grad():
+        # The last of the three states of the pen, the drawing's end, comes at once.
+        model.decoder.output.bias[2] = 1e4
+    silent = save_model(tmp_path / "run", tiny_shards, model)
+    (tmp_path / "house.json").write_text(json.dumps([stroke.tolist() for stroke in STROKES]))
+    out = tmp_path / "out"
+    out.mkdir()
+    (out / "house-redrawn.svg").write_text("of an earlier model")
+    main(["reorganize", str(tmp_path / "house.json"), "--checkpoint", str(silent), "--out", str(out)])
+    assert {file.name for file in out.iterdir()} == {"house-moved.svg", "before-after.png"}
+    output = capsys.readouterr()
+    assert output.out == f"{out}/house-moved.svg\n{out}/before-after.png\n"
+    assert "the model drew nothing for house; so there is no -redrawn.svg" in output.err
