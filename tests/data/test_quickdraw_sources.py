@@ -182,3 +182,13 @@ def test_refuses_categories_that_are_not_there(categories: list[str], fault: str
 )
 def test_a_file_is_named_after_a_category(location: str, category: str) -> None:
     assert category_of_file(location) == category
+
+
+@pytest.mark.parametrize("source", ["of a file", "of a folder"])
+def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path, source: str) -> None:
+    path = tmp_path / "\udcff" / "cat.npz" if source == "of a folder" else tmp_path / "\udcff.npz"
+    path.parent.mkdir(exist_ok=True)
+    path.write_bytes(b"")
+    for given in (path, path.parent):
+        with pytest.raises(DataError, match="has a name that is not UTF-8; rename the file, or its folder"):
+            find_sources(str(given))

@@ -57,8 +57,8 @@ def find_sources(
         The files, each once, sorted by category and then location, so that all forms have the categories in one order.
 
     Raises:
-        DataError: if a path does not exist or cannot be listed, a file's ending is unknown, nothing is found, or the
-            public data set has no such form or category.
+        DataError: if a path does not exist or cannot be listed, a file's ending is unknown, a file's name is not UTF-8,
+            nothing is found, or the public data set has no such form or category.
     """
     items = [source] if isinstance(source, str) else source
     if not items or not all(items):
@@ -69,6 +69,7 @@ def find_sources(
             found |= {file.location: file for file in _public_files(item, categories, mirror)}
         else:
             for path in _expand(item):
+                _refuse_name(path)
                 found.setdefault(path, SourceFile(path, category_of_file(path)))
     return sorted(found.values(), key=lambda file: (file.category, file.location))
 
@@ -123,6 +124,14 @@ def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> l
         )
         for name in names
     ]
+
+
+def _refuse_name(path: str) -> None:
+    """Refuse a name that is not UTF-8: it becomes a category, and stands in the plan of a build."""
+    try:
+        path.encode()
+    except UnicodeEncodeError:
+        raise DataError(f"{path!a} has a name that is not UTF-8; rename the file, or its folder") from None
 
 
 def _refuse_shards(folder: str, paths: Sequence[str]) -> None:
