@@ -111,8 +111,8 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("shrad", "there is no command 'shrad'; did you mean 'shard'?"),
         ("xyz", "there is no command 'xyz'; see"),
         ("shard --sorce a --out b", "did you mean --source?"),
-        ("shard --out b", "required: source"),
-        ("shard --source a", "required: out"),
+        ("shard --out b", "required: --source"),
+        ("shard --source a", "required: --out"),
         ("shard --source a --out b --sketches_per_shard many", "sketches_per_shard"),
         ("shard --source a --out b --sketches_per_block 0", "sketches_per_block must be at least 1, not 0"),
         ("shard --source a --out b --per_category -1", "per_category must be 0, for all, or more, not -1"),
@@ -198,7 +198,7 @@ def test_a_wrong_command_or_option(
     [
         ("train: {num_step: 3}", "did you mean 'train.num_steps'?"),
         ("model: {latent_size: 0}", "model.latent_size must be at least 1, not 0"),
-        ("hello", "Unexpected config"),
+        ("hello", "c.yaml holds no options"),
     ],
 )
 def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, message: str, tmp_path: Path) -> None:
@@ -224,11 +224,12 @@ def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, messa
         ("model: 5", "model.encoder.cell has no value, or its section is not one"),
         ("model: {encoder: []}", "model.encoder.cell has no value, or its section is not one"),
         ("model: {encoder: big}", "big"),
-        ("model: [1, 2", "Problems parsing config"),
-        ("model:\n\tlatent_size: 3", "Problems parsing config"),
-        ("- model\n- data", "Unexpected config"),
-        ("hello", "Unexpected config"),
-        ("", "Unexpected config"),
+        ("model: [1, 2", "in c.yaml, line 1, column 8"),
+        ("model:\n\tlatent_size: 3", "in c.yaml, line 2, column 1"),
+        ("- model\n- data", "c.yaml holds no options"),
+        ("hello", "c.yaml holds no options"),
+        pytest.param("", "c.yaml holds no options", id="empty"),
+        pytest.param("# none\n", "c.yaml holds no options", id="only-a-comment"),
         ("!!python/object/apply:os.mkdir [made]", "could not determine a constructor"),
         pytest.param(b"\xff\xfe\x80\x81", "is not text", id="not-text"),
     ],
@@ -240,6 +241,33 @@ def test_a_wrong_file_of_options(
     Path("c.yaml").write_bytes(text if isinstance(text, bytes) else text.encode())
     assert message in said("train", "--config", "c.yaml")
     assert list(tmp_path.iterdir()) == [tmp_path / "c.yaml"]
+
+
+@pytest.mark.parametrize(
+    ("command", "missing"),
+    [
+        pytest.param(["reorganize"], "required: drawing, --checkpoint, --out;", id="all"),
+        pytest.param(["reorganize", "a.svg", "--out", "o"], "required: --checkpoint;", id="an option"),
+        pytest.param(["checkpoint", "list"], "required: run;", id="a word"),
+        pytest.param(["checkpoint", "export", "run"], "required: --out;", id="of a subcommand"),
+    ],
+)
+def test_what_is_missing_is_named_as_it_is_given(said: Said, command: list[str], missing: str) -> None:
+    assert missing in said(*command)
+
+
+@pytest.mark.parametrize("scheme", ["s3", "s3a", "gs", "gcs", "simplecache::s3"])
+def test_the_url_of_a_bucket_holds_no_password(said: Said, scheme: str, tmp_path: Path) -> None:
+    url = f"{scheme}://me:open-sesame@bucket/x"
+    for command in (
+        ["shards", "verify", url],
+        ["shard", "--source", url, "--out", tmp_path],
+        ["train", "--data.path", url],
+        ["reorganize", url, "--checkpoint", "c", "--out", tmp_path],
+    ):
+        sentence = said(*command)
+        assert "://***@bucket/x', but the URL of a bucket holds no user and password" in sentence
+        assert "open-sesame" not in sentence
 
 
 def test_a_mistake_on_the_command_line_is_told_once_a_machine_under_torchrun(

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import itertools
 import os
 import re
 import sys
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
 # How the parser names an option that is wrong, and says what is wrong with a path.
 _PARSER_KEY = re.compile(r'^Parser key "([^"]+)":\s+')
 _WRONG_PATH = re.compile(r"^--([\w.]+): \w+ (does not exist|is not a file|is not readable): ('.*'|\".*\")$")
+_REQUIRED = re.compile(r"(?<=arguments are required: ).+$")
+# How it names a file of options of which it has but the text, and one that holds none.
+_NO_NAME = '"<unicode string>"'
+_NO_OPTIONS = re.compile(r"^Unexpected config:\s*(.*)$", re.DOTALL)
 # How it names what it does not know: on the command line, in a file's section, at a file's top.
 _UNKNOWN = re.compile(
     r"arguments: --([\w.-]+)|Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted"
@@ -113,8 +118,7 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
         # In a file, names have no dashes.
         dashes = "--" if unknown and unknown[1] else ""
         hint = nearest(".".join(filter(None, unknown.groups())), known, dashes) if unknown else ""
-        said = _WRONG_PATH.sub(r"--\1 is \3, which \2", _PARSER_KEY.sub(r"--\1: ", str(error).strip()))
-        fail(parser.prog, f"{said}{hint}; see `{parser.prog} --help`")
+        fail(parser.prog, f"{_in_plain_words(parser, str(error).strip(), words)}{hint}; see `{parser.prog} --help`")
     for name, default in parser.get_defaults().items():
         # In a file, the parser lets null stand for any value, and anything for a section.
         if default is not None and options.get(name) is None:
@@ -123,6 +127,24 @@ def parse(parser: "ArgumentParser", words: list[str], *locations: str) -> "Names
     for name in locations:
         check_location(parser, name, options[name])
     return options
+
+
+def _in_plain_words(parser: "ArgumentParser", said: str, words: list[str]) -> str:
+    """What the parser says is wrong, with options and files named as a person gives them."""
+    files = [
+        after if word == "--config" else word.removeprefix("--config=")
+        for word, after in itertools.pairwise([*words, ""])
+        if word == "--config" or word.startswith("--config=")
+    ]
+    # The parser stops at the first file that it cannot read, but tells of none which it is.
+    named = " or ".join(files)
+    said = _WRONG_PATH.sub(r"--\1 is \3, which \2", _PARSER_KEY.sub(r"--\1: ", said))
+    said = _NO_OPTIONS.sub(lambda _: f"{named} holds no options; give a YAML file of them", said)
+    options = {action.dest: action.option_strings for action in parser._actions}
+    said = _REQUIRED.sub(
+        lambda match: ", ".join((options.get(name) or [name])[0] for name in match[0].split(", ")), said
+    )
+    return said.replace(_NO_NAME, named)
 
 
 # The last part of the name of every option that holds a path or URL, or several.
@@ -152,6 +174,8 @@ _PATHS = frozenset(
     }
 )
 _NOTHING = ("null", "None")
+# The file systems of buckets take a user and password for a part of the bucket's name, and repeat it in messages.
+_BUCKET_OF_USER = re.compile(r"(?:^|::)(?:s3a?|gc?s)://[^/?#]*@")
 
 
 def _complete_words(parser: "ArgumentParser", options: "Namespace") -> None:
@@ -169,6 +193,8 @@ def _complete_words(parser: "ArgumentParser", options: "Namespace") -> None:
                 )
         if action.dest.rpartition(".")[2] in _PATHS:
             expanded = [_expand(parser, action.dest, word) for word in words]
+            for word in expanded:
+                _refuse_user_of_bucket(parser, action.dest, word)
             options[action.dest] = expanded if isinstance(value, list) else expanded[0]
 
 
@@ -188,6 +214,15 @@ def _expand(parser: "ArgumentParser", name: str, location: str) -> str:
             parser.prog, f"{name} is {location!r}, but the environment has no variable {variable}; give the path itself"
         )
     return expanded
+
+
+def _refuse_user_of_bucket(parser: "ArgumentParser", name: str, location: str) -> None:
+    if _BUCKET_OF_USER.search(location):
+        fail(
+            parser.prog,
+            f"{name} is {location!r}, but the URL of a bucket holds no user and password; set the variables of the "
+            "store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give the URL without them",
+        )
 
 
 def _refuse_sections(parser: "ArgumentParser", words: list[str]) -> None:
