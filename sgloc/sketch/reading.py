@@ -70,10 +70,15 @@ def _read(location: str) -> bytes:
     try:
         with fsspec.open(location, "rb") as file:
             content: bytes = file.read(_MOST_BYTES + 1)
+    except IsADirectoryError as error:
+        raise DataError(f"{location} is a folder; give {_FORMS}") from error
+    except (OSError, ValueError, ImportError) as error:
+        raise DataError(f"{location} cannot be read ({error}); check the path and its permissions") from error
+    try:
         if content.startswith(_GZIP):
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES + 1)
-    except (OSError, ValueError, ImportError, EOFError, zlib.error) as error:
-        raise DataError(f"{location} cannot be read ({error}); give {_FORMS}") from error
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"{location} cannot be unpacked ({error}); save it or fetch it again") from error
     if len(content) > _MOST_BYTES:
         raise DataError(f"{location} has more than {_MOST_BYTES:,} bytes; give a smaller drawing")
     return content

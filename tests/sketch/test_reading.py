@@ -41,7 +41,7 @@ def test_json_and_ndjson(tmp_path: Path) -> None:
     ("name", "text", "message"),
     [
         pytest.param("a.png", "", "is no drawing that can be read", id="picture"),
-        pytest.param("missing.svg", None, "cannot be read", id="missing"),
+        pytest.param("missing.svg", None, r"cannot be read \(.*\); check the path and its permissions", id="missing"),
         pytest.param("a.svg", "<svg", "is no SVG that can be read", id="cut svg"),
         pytest.param("a.svg", "", "is no SVG that can be read", id="empty svg"),
         pytest.param("a.svg", "<html></html>", "its first element is not svg", id="page"),
@@ -106,8 +106,14 @@ def test_a_packed_svg_is_read(tmp_path: Path, name: str) -> None:
     assert stem.lower() == "a"
     assert stroke.tolist() == [[1, 2], [4, 2], [4, 6]]
     (tmp_path / name).write_bytes(gzip.compress(svg, mtime=0)[:-9])
-    with pytest.raises(DataError, match="cannot be read"):
+    with pytest.raises(DataError, match=r"cannot be unpacked .*; save it or fetch it again"):
         read_own(str(tmp_path / name), pytest.fail)
+
+
+def test_a_folder_is_no_drawing(tmp_path: Path) -> None:
+    (tmp_path / "a.svg").mkdir()
+    with pytest.raises(DataError, match=r"a\.svg is a folder; give an \.svg"):
+        read_own(str(tmp_path / "a.svg"), pytest.fail)
 
 
 def test_the_python_api_reads_a_file(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
