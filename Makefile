@@ -11,7 +11,7 @@ quickstart: $(VENV)/installed
 	$(BIN)/python -m launch.quickstart
 
 # Formatting, types and the tests: under twelve minutes on two cores. Some tests wait, so that there are more processes than cores.
-PYTEST := pytest -q --numprocesses 4 --dist loadgroup --no-loadscope-reorder
+PYTEST := pytest -q --numprocesses 4 --no-loadscope-reorder
 
 test: $(VENV)/installed-dev system-packages
 	$(BIN)/ruff format --check .

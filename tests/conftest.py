@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from xdist.scheduler import LoadScopeScheduling
 
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
@@ -52,15 +53,28 @@ def pytest_runtest_setup() -> None:
     torch.manual_seed(0)
 
 
+def _group(nodeid: str) -> str:
+    """Tests of one file run in one process, and so do all tests that share a Slurm."""
+    path = nodeid.partition("::")[0]
+    return "slurm" if path.startswith("tests/slurm/") else path
+
+
+class _ByGroup(LoadScopeScheduling):  # type: ignore[misc]
+    """Gives each process whole groups. pytest-xdist's own groups, by a mark, have no effect with pytest 9.2."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        return _group(nodeid)
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
+    """Fixtures of a module are made once."""
+    return _ByGroup(config, log)
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Tests of a file, and all that share one Slurm, run in one process; what has most that is slow goes first."""
-    groups = ["slurm" if item.path.parent.name == "slurm" else str(item.path) for item in items]
-    num_slow = collections.Counter(
-        group for group, item in zip(groups, items, strict=True) if item.get_closest_marker("slow")
-    )
-    for group, item in zip(groups, items, strict=True):
-        item.add_marker(pytest.mark.xdist_group(group))
-    items[:] = [item for _, item in sorted(zip(groups, items, strict=True), key=lambda pair: -num_slow[pair[0]])]
+    """The groups with most slow tests go first."""
+    num_slow = collections.Counter(_group(item.nodeid) for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -num_slow[_group(item.nodeid)])
 
 
 @pytest.fixture(scope="session", autouse=True)

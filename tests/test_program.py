@@ -4,6 +4,7 @@ import copy
 import errno
 import json
 import os
+import shlex
 import ssl
 import subprocess
 import sys
@@ -204,13 +205,13 @@ def test_every_command_works_with_streams_of_every_kind(tmp_path: Path, tiny_sha
         "shard --source F/npz --out F/shards --workers=1": 0,
         "shards stats F/shards": 0,
         "shards stats F/nothing": 2,
-        "train " + " ".join(training): 0,
+        shlex.join(["train", *training]): 0,
         "checkpoint list F/run": 0,
         "checkpoint show F/run": 0,
         "checkpoint export F/run --out F/model": 0,
         "generate --checkpoint F/model --data F/shards --out F/drawn --count=2 --max_points=9": 0,
     }
-    words = [[word.replace("F/", f"{folder}/") for word in line.split()] for line in commands]
+    words = [[word.replace("F/", f"{folder}/") for word in shlex.split(line)] for line in commands]
     (tmp_path / "words").write_text(json.dumps(words))
     line = f'exec "$@" {how}'
     command = [sys.executable, "-c", SEVERAL, str(tmp_path / "words"), str(tmp_path / "codes")]
