@@ -18,7 +18,7 @@ from benchmarks.gpu_checks.__main__ import run
 from sgloc.nn import bidirectional
 
 # They start processes or a compiler, or run several commands.
-SLOW = {"ranks", "commands", "compile"}
+EXHAUSTIVE = {"ranks", "commands", "compile"}
 NEED_A_GPU = {"lstm", "waits", "sanitizer"}
 
 
@@ -35,7 +35,7 @@ def dry(folder: Path) -> Setting:
 @pytest.mark.parametrize(
     "name",
     [
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [], id=name)
+        pytest.param(name, marks=[pytest.mark.exhaustive] if name in EXHAUSTIVE else [], id=name)
         for name in FUNCTIONS
         # What DeepSpeed imports warns, which is an error here; below it has a process of its own.
         if name != "deepspeed"
@@ -151,7 +151,7 @@ def test_a_dry_run_by_the_command(tmp_path: Path) -> None:
     assert "2 of 2 checks: 1 passed, 1 not run." in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_the_check_of_deepspeed_by_the_command(tmp_path: Path) -> None:
     if importlib.util.find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed; pip install 'sgloc[deepspeed]'")

@@ -43,13 +43,13 @@ def others(tiny_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("name", OTHERS)
 def test_every_kind_of_run_is_that_of_a_cpu(name: str, others: Path, tiny_shards: str, tmp_path: Path) -> None:
     assert_as_on_a_cpu(others / name, tiny_shards, tmp_path, 2, **OTHERS[name])
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_bfloat16_is_near_a_cpu(tiny_shards: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "cuda"
     run_commands(training(run_dir, tiny_shards, "cuda", 2, train__precision="bfloat16"))
@@ -57,7 +57,7 @@ def test_bfloat16_is_near_a_cpu(tiny_shards: str, tmp_path: Path) -> None:
     assert_as_on_a_cpu(run_dir, tiny_shards, tmp_path, 2, close=0.02, train__precision="bfloat16")
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_checks_for_a_gpu_pass_on_the_virtual_one(tmp_path: Path) -> None:
     names = ["machine", "collectives", "kernels", "gradients", "float32", "retrieval", "resume", "commands"]
     words = ["-m", "tests.virtual_cuda.study", str(tmp_path), *names]
