@@ -209,6 +209,14 @@ def test_workers_say_nothing_when_a_build_is_killed(source: Path, tmp_path: Path
     assert error == ""
 
 
+def test_a_worker_whose_command_is_gone_ends_without_a_word() -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    program = f"from sgloc.orphan import die_with_parent; die_with_parent({gone.pid}); print('goes on')"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
+
+
 @pytest.mark.parametrize(
     ("number", "code"),
     [pytest.param(signal.SIGINT, 130, id="Ctrl-C"), pytest.param(signal.SIGHUP, -signal.SIGHUP, id="closed terminal")],

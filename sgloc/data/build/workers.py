@@ -17,8 +17,8 @@ from sgloc.data.manifest import Manifest
 from sgloc.errors import DataError, SglocError
 from sgloc.failpoint import failpoint
 from sgloc.faults import PASSING, as_told
-from sgloc.orphan import die_with_parent
-from sgloc.signals import leave_to_parent, starting_workers
+from sgloc.orphan import begin_worker
+from sgloc.signals import starting_workers
 
 Progress = Callable[[int, int, int, int], None]
 """Takes parts built, parts in all, drawings read and drawings rejected."""
@@ -201,8 +201,7 @@ def _how(exitcode: int | None) -> str:
 
 def _work(work: Work, connection: Connection) -> None:
     """Build the parts that the parent names, until it ends this process."""
-    die_with_parent()
-    leave_to_parent()
+    begin_worker()
     # When the parent dies, the pipe may break before the kernel has ended this process too.
     with contextlib.suppress(EOFError, ConnectionError):
         while True:

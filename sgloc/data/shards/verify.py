@@ -20,8 +20,8 @@ from sgloc.data.manifest import Manifest, Shard, Split, load_manifest
 from sgloc.data.remote.access import Retries, open_file_system, retrying
 from sgloc.data.shards.check_shard import CheckedShard, Contents, check_shard
 from sgloc.errors import ConfigError, DataError
-from sgloc.orphan import die_with_parent
-from sgloc.signals import leave_to_parent, starting_workers
+from sgloc.orphan import begin_worker
+from sgloc.signals import starting_workers
 
 # Enough to see what is wrong, where everything may be.
 _NUM_EXAMPLES = 3
@@ -145,7 +145,7 @@ def _mapped(
         return
     # New processes: this one may have threads, of which a copy would hold the locks for ever.
     context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=_begin_worker)
+    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=begin_worker)
     pending: deque[Future[CheckedShard]] = deque()
     try:
         for shard in shards:
@@ -162,11 +162,6 @@ def _mapped(
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _begin_worker() -> None:
-    die_with_parent()
-    leave_to_parent()
 
 
 class _KeyFiles:
