@@ -53,7 +53,7 @@ class BlockCache:
         return content
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep a block, if there can be room for it.
+        """Keep a block, unless there is no room for it, or others make room by it at once.
 
         Raises:
             OSError: if it cannot be written; what is there stays sound.
@@ -66,7 +66,9 @@ class BlockCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
-            temporary.replace(path)
+            # Others that make room may take this file for the oldest, where all are of the same moment.
+            with contextlib.suppress(FileNotFoundError):
+                temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
             raise

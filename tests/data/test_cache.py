@@ -142,6 +142,22 @@ def test_threads_of_a_process_share_it(tmp_path: Path) -> None:
     assert size_of(tmp_path) <= 50_000
 
 
+def test_a_block_that_others_delete_before_it_has_its_name_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = BlockCache(str(tmp_path), 10**6)
+    write = Path.write_bytes
+
+    def write_and_lose(path: Path, content: bytes) -> int:
+        size = write(path, content)
+        path.unlink()
+        return size
+
+    monkeypatch.setattr(Path, "write_bytes", write_and_lose)
+    cache.put("a/1", BLOCK)
+    assert cache.get("a/1") is None
+
+
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match=r"the cache .*file/cache cannot be made .* another data\.cache"):
