@@ -21,8 +21,8 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.evaluate.load import load_model
-from sgloc.evaluate.pretrained import Pretrained
+from sgloc.hub.load import load_model
+from sgloc.hub.pretrained import Pretrained
 from sgloc.nn.encoder import LayoutEncoder
 from sgloc.nn.graphs import middle_adjacency
 from sgloc.program import run_program

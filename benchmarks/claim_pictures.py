@@ -20,7 +20,7 @@ from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import redraw
-from sgloc.evaluate.load import load_model
+from sgloc.hub.load import load_model
 from sgloc.program import run_program
 from sgloc.sketch.render import GalleryRow, write_gallery
 

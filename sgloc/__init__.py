@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sgloc.evaluate.pretrained import Pretrained
+    from sgloc.hub.pretrained import Pretrained
 
 __version__ = "0.1.0"
 
@@ -26,7 +26,7 @@ def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
     import torch
 
     from sgloc.errors import ConfigError
-    from sgloc.evaluate.load import load_model
+    from sgloc.hub.load import load_model
     from sgloc.train.loggers.terminal import tell
 
     try:

@@ -11,11 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgloc.classifier.config import ClassifierConfig
 from sgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.dist import process_group, resolve_placement
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketch_a_net.config import ClassifierConfig
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.strict_json import finite
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, Writer, share_out
 from sgloc.train.state import TrainState

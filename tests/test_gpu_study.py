@@ -15,7 +15,7 @@ from benchmarks.gpu import CHECKS, Check, Study
 from benchmarks.gpu_checks import Setting
 from benchmarks.gpu_checks.__main__ import CHECKS as FUNCTIONS
 from benchmarks.gpu_checks.__main__ import run
-from sgloc.nn import bidirectional
+from sgloc.nn.recurrent import bidirectional
 
 # They start processes or a compiler, or run several commands.
 EXHAUSTIVE = {"ranks", "commands", "compile"}

@@ -11,7 +11,7 @@ import yaml
 from rich.console import Console
 
 from sgloc.data.build.plan import Plan
-from sgloc.data.quickdraw.sources import SourceFile
+from sgloc.data.formats.sources import SourceFile
 from sgloc.doctor.finding import Finding, print_table, to_json
 from sgloc.errors import DataError
 from sgloc.masking import is_masked, mask

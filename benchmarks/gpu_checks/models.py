@@ -23,12 +23,12 @@ from sgloc.config import (
     ModelConfig,
     TrainConfig,
 )
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketchgloc.network import SketchGloc
+from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.tf32 import float32_products
 from sgloc.train.engine import Engine, open_engine
-from sgloc.train.task import build_model
 
 # Strokes of sketches, in points: short ones, a long one, many.
 STROKES = ([3, 1, 4], [2], [5, 2, 1, 3, 2], [7, 7], [40], [1] * 20)

@@ -21,6 +21,7 @@ from sgloc.cli import main
 from sgloc.config import Config, DataConfig, LogConfig, TrainConfig
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
+from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.sketch.synthetic import write_sample
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.loop import train
@@ -83,9 +84,9 @@ def resume(setting: Setting) -> Facts:
     """A run that stopped halfway and went on ends with the very bits of one that did not."""
     num_steps = 4 if setting.is_tiny else 20
     whole, halves = _config(setting, "whole", num_steps), _config(setting, "halves", num_steps)
-    train(whole, "never")
-    train(_config(setting, "halves", num_steps // 2), "never")
-    train(halves, "auto")
+    train(whole, "never", SketchGlocRecipe())
+    train(_config(setting, "halves", num_steps // 2), "never", SketchGlocRecipe())
+    train(halves, "auto", SketchGlocRecipe())
 
     def tensors(config: Config) -> dict[str, Tensor]:
         files = Path(step_folder(config.train.run_dir, num_steps)).glob("*.safetensors")
@@ -102,7 +103,7 @@ def ranks(setting: Setting) -> Facts:
     """Several ranks take the steps of one. On two GPUs by nccl; on a single one, two processes share it by gloo."""
     num_steps = 2 if setting.is_tiny else 6
     alone, together = _config(setting, "alone", num_steps), _config(setting, "together", num_steps)
-    train(alone, "never")
+    train(alone, "never", SketchGlocRecipe())
     shared = setting.is_cuda and torch.cuda.device_count() < 2
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = str(server.getsockname()[1])
@@ -138,7 +139,7 @@ def ranks(setting: Setting) -> Facts:
 def commands(setting: Setting) -> Facts:
     """Training, classifier, generation, evaluation and report, by the command line."""
     config, device = _config(setting, "commands", 2 if setting.is_tiny else 20), setting.device.type
-    train(config, "never")
+    train(config, "never", SketchGlocRecipe())
     run, data, runs = config.train.run_dir, config.data.path, setting.folder / "runs"
     judge, num_steps, count = runs / "classifier", *(("2", "6") if setting.is_tiny else ("20", "64"))
     training = {"data": data, "train.run_dir": judge, "train.num_steps": num_steps, "train.device": device}

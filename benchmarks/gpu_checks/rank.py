@@ -12,6 +12,7 @@ import torch
 
 from sgloc import dist
 from sgloc.config import Config
+from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.train.loop import train
 
 
@@ -28,7 +29,7 @@ def main() -> None:
     path, *options = sys.argv[1:]
     if "--shared" in options:
         vars(dist).update(backend=lambda device: "gloo", select_device=lambda *_: torch.device("cuda", 0))
-    train(_config(json.loads(Path(path).read_text())), "never")
+    train(_config(json.loads(Path(path).read_text())), "never", SketchGlocRecipe())
 
 
 if __name__ == "__main__":

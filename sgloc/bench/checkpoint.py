@@ -13,6 +13,7 @@ from sgloc.bench.step import take_step
 from sgloc.bench.timing import Clock, Spread
 from sgloc.config import Config
 from sgloc.data.manifest import SPLITS, Manifest, Moments, Split
+from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.checkpoint import Peers, checkpoint_folders, read_checkpoint
 from sgloc.train.engine import Engine, open_engine
@@ -20,7 +21,6 @@ from sgloc.train.resume import resume_from
 from sgloc.train.saving import Saving
 from sgloc.train.schedule import learning_rate
 from sgloc.train.state import TrainState
-from sgloc.train.task import build_model
 
 # Enough for a checkpoint to be written meanwhile.
 _STEPS = 10

@@ -11,10 +11,10 @@ from sgloc.bench.options import BenchOptions, describe, first_batch
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, executed_flops
 from sgloc.config import Config
+from sgloc.inference.sampling import draw
+from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.nn.decoder import PEN_DOWN, PEN_END, Decoder
 from sgloc.nn.mixture import NUM_PEN_STATES
-from sgloc.nn.sampling import draw
-from sgloc.train.task import build_model
 
 # Larger than anything the weights could add to a pen's logit.
 _CERTAIN = 1e6

@@ -13,7 +13,7 @@ from sgloc.bench.drawn import (
     _STROKE_QUANTILES,
     _STROKE_SHAPE,
 )
-from sgloc.data.quickdraw.categories import CATEGORIES
+from sgloc.data.formats.categories import CATEGORIES
 
 IntArray = npt.NDArray[np.int64]
 

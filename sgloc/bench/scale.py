@@ -18,9 +18,9 @@ from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
+from sgloc.data.formats.categories import CATEGORIES
 from sgloc.data.manifest import SPLITS, Manifest, load_manifest
 from sgloc.data.order import Order
-from sgloc.data.quickdraw.categories import CATEGORIES
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError

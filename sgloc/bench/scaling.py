@@ -16,12 +16,12 @@ from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.data.batch import PackedBatch
 from sgloc.data.block import IntArray
+from sgloc.data.formats.categories import CATEGORIES
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order, Places
-from sgloc.data.quickdraw.categories import CATEGORIES
 from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketchgloc.network import SketchGloc
 
 _WORLD_SIZES, _GLOBAL_BATCHES = (8, 64, 512), (100, 1024, 8192, 32768)
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024

@@ -17,11 +17,11 @@ from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, Spread, executed_flops
 from sgloc.config import Config
 from sgloc.memory import peak_memory
-from sgloc.nn.trainable import Trainable
+from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine, open_engine
+from sgloc.train.recipe import Trainable
 from sgloc.train.schedule import learning_rate
-from sgloc.train.task import build_model
 
 PHASES = ("forward", "backward", "optimizer")
 _WARM_UP_STEPS = 2

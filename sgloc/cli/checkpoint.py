@@ -134,7 +134,7 @@ def _export(words: list[str]) -> None:
     parser.add_argument("path", help="folder or URL of a checkpoint, or of a run, of which the best is taken")
     parser.add_argument("--out", required=True, help="folder or URL to write to")
     options = parse(parser, words, "path", "out")
-    from sgloc.evaluate.export import export_model
+    from sgloc.hub.export import export_model
 
     folder, num_values = export_model(options.path, options.out, say)
     show(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")

@@ -42,7 +42,7 @@ def shard(words: list[str]) -> None:
             check_location(parser, name, options[name])
     task = _parse_task(parser, options)
     from sgloc.data.build.run import build_shards, build_task
-    from sgloc.data.quickdraw.sources import QUICKDRAW_URL
+    from sgloc.data.formats.sources import QUICKDRAW_URL
     from sgloc.terminal import shard_progress
 
     wanted = _build_options(options)

@@ -28,7 +28,7 @@ def import_tf(words: list[str]) -> None:
     if (options.scale != 0) == bool(options.data):
         fail(parser.prog, "the original does not store its scale; give either --scale or --data")
     from sgloc.data.manifest import load_manifest
-    from sgloc.evaluate.import_tf import import_tf as run
+    from sgloc.hub.import_tf import import_tf as run
 
     scale, longest, licence = options.scale, options.max_points, ""
     if options.data:

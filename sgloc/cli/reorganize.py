@@ -20,8 +20,8 @@ def reorganize(words: list[str]) -> None:
     # A drawing that cannot be read is refused before the model, and torch with it, is loaded.
     named = read_own(options.drawing, say)
     from sgloc.dist import resolve_placement, select_device
-    from sgloc.evaluate.load import load_model
     from sgloc.evaluate.reorganize import PICTURE, reorganize_drawings
+    from sgloc.hub.load import load_model
 
     device = select_device(options.device, resolve_placement({}))
     pretrained = load_model(options.checkpoint, device, say)

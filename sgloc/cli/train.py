@@ -96,11 +96,12 @@ def train(words: list[str]) -> None:
     config, resume = read_config(words)
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
+    from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
     from sgloc.train import loop
 
     if select_device(config.train.device, resolve_placement(os.environ)).type == "cpu":
         keep_freed_memory()
-    loop.train(config, resume)
+    loop.train(config, resume, SketchGlocRecipe())
 
 
 def train_classifier(words: list[str]) -> None:
@@ -112,16 +113,16 @@ def train_classifier(words: list[str]) -> None:
     """
     if "TORCHELASTIC_RUN_ID" in os.environ:
         die_with_parent()
-    from sgloc.classifier.config import ClassifierConfig
+    from sgloc.models.sketch_a_net.config import ClassifierConfig
 
     parser = config_parser("train-classifier", train_classifier, ClassifierConfig)
     words = _config_first(_spelled(words, {**_SHORT, "__data": "--data.path"}))
     options = parse(parser, words, "data.path", "train.run_dir", "resume")
     config = _instantiate(parser, options, ClassifierConfig)
-    from sgloc.classifier.task import ClassifierTask
-    from sgloc.classifier.testing import PICTURE, test_classifier
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
+    from sgloc.models.sketch_a_net.recipe import SketchANetRecipe
+    from sgloc.models.sketch_a_net.testing import PICTURE, test_classifier
     from sgloc.train import loop
     from sgloc.train.loggers.terminal import tell
     from sgloc.train.resume import has_finished
@@ -130,7 +131,7 @@ def train_classifier(words: list[str]) -> None:
     device = select_device(config.train.device, placement)
     if device.type == "cpu":
         keep_freed_memory()
-    loop.train(config, options.resume, ClassifierTask())
+    loop.train(config, options.resume, SketchANetRecipe())
     if placement.rank == 0 and has_finished(config.train.run_dir, tell):
         tested = test_classifier(config.train.run_dir, config.data.path, device, tell)
         picture = f"{config.train.run_dir.rstrip('/')}/{PICTURE}"

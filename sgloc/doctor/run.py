@@ -22,7 +22,7 @@ from sgloc.doctor.network import ADVICE, Network, judge_network, measure_network
 from sgloc.doctor.programs import judge_programs, look_at_programs
 from sgloc.doctor.shards import check_data
 from sgloc.errors import ConfigError
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.program import tell
 
 # A rank that is late is waited for longer than it takes to say that a check is hanging.

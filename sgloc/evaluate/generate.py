@@ -18,11 +18,11 @@ from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
-from sgloc.evaluate.load import load_model
-from sgloc.evaluate.placing import placed
-from sgloc.evaluate.sketches import Polylines, polylines, polylines_of_rows
-from sgloc.nn.sampling import draw
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.hub.load import load_model
+from sgloc.inference.sampling import draw
+from sgloc.inference.sketches import Polylines, polylines, polylines_of_rows
+from sgloc.inference.stroke_matching import placed
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
 from sgloc.strict_json import to_json

@@ -8,13 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sgloc.classifier.load import Classifier
 from sgloc.data.batch import PackedBatch, Preparation
-from sgloc.evaluate.placing import placing_moves
-from sgloc.evaluate.pretrained import Pretrained
-from sgloc.evaluate.sketches import Polylines, batch_of, polylines, polylines_of_rows
 from sgloc.evaluate.tasks import EvaluationTask
-from sgloc.nn.sampling import draw
+from sgloc.hub.pretrained import Pretrained
+from sgloc.inference.sampling import draw
+from sgloc.inference.sketches import Polylines, batch_of, polylines, polylines_of_rows
+from sgloc.inference.stroke_matching import placing_moves
+from sgloc.models.sketch_a_net.load import Classifier
 from sgloc.sketch.ragged import SketchBatch
 
 Arrays = dict[str, npt.NDArray[Any]]

@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from sgloc.errors import DataError
 from sgloc.evaluate.measure import Arrays
 from sgloc.evaluate.tasks import EvaluationTask
-from sgloc.train.checkpoint.storage import Storage, describe, patiently
+from sgloc.storage import Storage, describe, patiently
 
 FOLDER = "parts"
 # Sketches whose parts are in memory at the same time.

@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc.errors import DataError
-from sgloc.evaluate.placing import placed
-from sgloc.evaluate.pretrained import Pretrained
-from sgloc.evaluate.sketches import Polylines, polylines_of_rows
+from sgloc.hub.pretrained import Pretrained
+from sgloc.inference.sketches import Polylines, polylines_of_rows
+from sgloc.inference.stroke_matching import placed
 from sgloc.sketch.render import GalleryRow, write_gallery
 from sgloc.sketch.simplify import CANVAS_SIDE, simplify
 from sgloc.sketch.svg.write import svg_in_place

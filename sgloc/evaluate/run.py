@@ -18,22 +18,22 @@ import torch
 from torch import nn
 
 from sgloc import dist
-from sgloc.classifier.load import Classifier, load_classifier
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError
-from sgloc.evaluate.load import load_model
 from sgloc.evaluate.measure import Arrays, Measuring
 from sgloc.evaluate.parts import FOLDER, Parts, in_order, unwritable, write
-from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.results import Outcome, markdown, summarise
 from sgloc.evaluate.retrieval import retrieval_ranks
 from sgloc.evaluate.tasks import EvaluationTask
+from sgloc.hub.load import load_model
+from sgloc.hub.pretrained import Pretrained
+from sgloc.models.sketch_a_net.load import Classifier, load_classifier
+from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.recorded import recorded_place
 from sgloc.train.versions import versions
 

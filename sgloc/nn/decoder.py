@@ -5,11 +5,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgloc.config import ModelConfig
-from sgloc.nn.bidirectional import recurrent_masks
-from sgloc.nn.cells import make_cell
 from sgloc.nn.mixture import NUM_PEN_STATES
 from sgloc.nn.product import Linear
-from sgloc.nn.sequence import TimeMajor
+from sgloc.nn.recurrent.bidirectional import recurrent_masks
+from sgloc.nn.recurrent.cells import make_cell
+from sgloc.nn.recurrent.sequence import TimeMajor
 from sgloc.random import Purpose
 
 ROW_SIZE = 5

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 from sgloc import random
 from sgloc.config import ModelConfig
 from sgloc.nn.batch_norm import GlobalBatchNorm
-from sgloc.nn.bidirectional import Bidirectional
 from sgloc.nn.graphs import GraphConvolution, at_least_float32
 from sgloc.nn.product import Linear
+from sgloc.nn.recurrent.bidirectional import Bidirectional
 from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
 

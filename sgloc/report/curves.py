@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from sgloc.train.checkpoint.storage import Storage
+from sgloc.storage import Storage
 
 # Told apart by readers of any colour vision.
 _TRAIN, _VALIDATION = "#0072b2", "#d55e00"

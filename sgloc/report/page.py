@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgloc.evaluate.results import overall_rows, table_rows
-from sgloc.evaluate.sketches import Polylines
+from sgloc.inference.sketches import Polylines
 from sgloc.report.latent import color_of, draw_map
 from sgloc.report.sections import Retrieval, Shown
 from sgloc.sketch.render import to_svg

@@ -11,15 +11,15 @@ import torch
 
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError, ConfigError, DataError
-from sgloc.evaluate.load import load_model
 from sgloc.evaluate.run import RESULTS
+from sgloc.hub.load import load_model
 from sgloc.masking import is_masked, mask
 from sgloc.report.curves import plot_losses, plot_speed, read_records
 from sgloc.report.page import Page
 from sgloc.report.sections import look
+from sgloc.storage import Storage
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import read_manifest, use_checkpoint
-from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.recorded import recorded_place
 
 EVALUATED = "evaluated"

@@ -15,8 +15,8 @@ from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.generate import Drawn, redraw
-from sgloc.evaluate.pretrained import Pretrained
-from sgloc.evaluate.sketches import Polylines, polylines, polylines_of_rows
+from sgloc.hub.pretrained import Pretrained
+from sgloc.inference.sketches import Polylines, polylines, polylines_of_rows
 from sgloc.report.latent import Map, principal_map
 from sgloc.sketch.ragged import SketchBatch
 

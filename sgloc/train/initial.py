@@ -10,8 +10,8 @@ from torch import Tensor, nn
 from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest
 from sgloc.errors import CheckpointError, ConfigError
+from sgloc.storage import Storage
 from sgloc.train.checkpoint import CheckpointManifest, first_whole, read_manifest, read_tensors, use_checkpoint
-from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.recorded import recorded_place
 from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
 

@@ -11,26 +11,26 @@ from sgloc.failpoint import failpoint
 from sgloc.memory import peak_memory
 from sgloc.train.loggers.protocol import Record
 from sgloc.train.opening import open_session
+from sgloc.train.recipe import Recipe
 from sgloc.train.schedule import learning_rate
 from sgloc.train.session import Session
 from sgloc.train.state import TrainState
-from sgloc.train.task import SKETCHES, Task
 
 
-def train(config: RunConfig, resume: str, task: Task = SKETCHES) -> None:
+def train(config: RunConfig, resume: str, recipe: Recipe) -> None:
     """Train until the steps are done, validation no longer improves, or a signal says stop.
 
     Args:
         config: of the run.
         resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a
             checkpoint's folder.
-        task: what is trained.
+        recipe: of the model.
 
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
     """
     try:
-        _train(config, resume, task)
+        _train(config, resume, recipe)
     except RuntimeError as error:
         if dist.is_lost_peer(error):
             raise LostRankError("another process of this run is gone; what it said last tells why") from error
@@ -42,8 +42,8 @@ def train(config: RunConfig, resume: str, task: Task = SKETCHES) -> None:
         raise
 
 
-def _train(config: RunConfig, resume: str, task: Task) -> None:
-    with open_session(config, resume, task) as session, contextlib.closing(session.feed()) as feed:
+def _train(config: RunConfig, resume: str, recipe: Recipe) -> None:
+    with open_session(config, resume, recipe) as session, contextlib.closing(session.feed()) as feed:
         state, every = session.state, config.train
         meter = _Meter(session)
         # What a stop cut short is done first; and the best may be here, but not in this run's folder.

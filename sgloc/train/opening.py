@@ -12,27 +12,27 @@ import yaml
 
 from sgloc import dist
 from sgloc.config import RunConfig
+from sgloc.data.loader import read_options
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.threads import PATIENT_SHARE, Patience
 from sgloc.errors import ConfigError, DataError
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
-from sgloc.train.agreement import refuse_other_ranks
 from sgloc.train.checkpoint import Peers, step_folder
+from sgloc.train.consistency import refuse_other_ranks
 from sgloc.train.engine import open_engine, prepare_engine
-from sgloc.train.feed import read_options
 from sgloc.train.initial import find_start
 from sgloc.train.lock import only_writer
 from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell
+from sgloc.train.recipe import Prepare, Recipe
 from sgloc.train.recorded import recorded_options
 from sgloc.train.resume import checkpoints_to_resume, resume_from, saved_best
 from sgloc.train.saving import Saving
 from sgloc.train.session import Session
 from sgloc.train.signals import StopFlag
-from sgloc.train.task import SKETCHES, Prepare, Task
 from sgloc.train.validate import Validation
 from sgloc.train.versions import versions
 
@@ -68,13 +68,13 @@ def _load_data(config: RunConfig, placement: dist.Placement) -> Manifest:
 
 
 @contextlib.contextmanager
-def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Iterator[Session]:
+def open_session(config: RunConfig, resume: str, recipe: Recipe) -> Iterator[Session]:
     """Build a run, or rebuild it as its checkpoint left it; inside, signals only set the stop flag.
 
     Args:
         config: of the run.
         resume: see `checkpoints_to_resume`.
-        task: what is trained.
+        recipe: of the model.
 
     Raises:
         SglocError: if the configuration, the shards or the checkpoint cannot be used.
@@ -95,8 +95,8 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
         refuse_other_ranks(config, manifest, versions())
         log = dist.on_rank_0(lambda: with_environment(config.log, os.environ))
         config = dataclasses.replace(config, log=log)
-        preparation, fixed = dist.on_each_rank(lambda: task.preparations(config, manifest))
-        model = task.build_model(config, manifest).to(device)
+        preparation, fixed = dist.on_each_rank(lambda: recipe.preparations(config, manifest))
+        model = recipe.build_model(config, manifest).to(device)
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
         ask = Patience(limit, f"the store of {config.train.run_dir}")
 
@@ -143,13 +143,13 @@ def open_session(config: RunConfig, resume: str, task: Task = SKETCHES) -> Itera
             device=device,
             manifest=manifest,
             engine=engine,
-            task=task,
+            recipe=recipe,
             prepare=preparation,
             validation=validation,
             state=state,
             saving=saving,
             stop=stop,
-            gallery=task.gallery(config, validation.reader, manifest),
+            gallery=recipe.gallery(config, validation.reader, manifest),
             loggers=loggers,
         )
         if session.is_best_lost and state.best_step == state.step:

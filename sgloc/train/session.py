@@ -12,6 +12,7 @@ from torch import Tensor
 from sgloc import dist
 from sgloc.config import RunConfig
 from sgloc.data.batch import PackedBatch
+from sgloc.data.loader import Feed
 from sgloc.data.manifest import Manifest
 from sgloc.data.stream import Share
 from sgloc.errors import TrainingError
@@ -19,14 +20,12 @@ from sgloc.failpoint import failpoint
 from sgloc.train.bad_steps import FILE_NAME as BAD_STEPS
 from sgloc.train.bad_steps import write_bad_step
 from sgloc.train.engine import Engine
-from sgloc.train.feed import Feed
-from sgloc.train.gallery import Gallery
 from sgloc.train.loggers.protocol import Logger, Record
 from sgloc.train.loggers.terminal import tell
+from sgloc.train.recipe import Gallery, Prepare, Recipe
 from sgloc.train.saving import Saving
 from sgloc.train.signals import StopFlag
 from sgloc.train.state import LossWindow, TrainState
-from sgloc.train.task import Prepare, Task
 from sgloc.train.validate import Validation
 
 
@@ -40,7 +39,7 @@ class Session:
         device: of this process.
         manifest: of the shards.
         engine: takes the steps.
-        task: what is trained.
+        recipe: of the model.
         prepare: makes training batches ready on the device.
         validation: computes the validation loss.
         state: advances with the run, and is saved.
@@ -57,7 +56,7 @@ class Session:
     device: torch.device
     manifest: Manifest
     engine: Engine
-    task: Task
+    recipe: Recipe
     prepare: Prepare
     validation: Validation
     state: TrainState
@@ -81,7 +80,7 @@ class Session:
         """This rank's batches from where the run stands."""
         size = self.config.train.global_batch
         share = Share(size, self.placement.rank, self.placement.world_size, self.state.step * size)
-        load = self.prepare.load if self.task.loads_ahead else None
+        load = self.prepare.load if self.recipe.loads_ahead else None
         train = self.config.train
         return Feed(
             self.config.data, self.manifest, self.state, share, train.seed, self.device, load, patience=train.timeout

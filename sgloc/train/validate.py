@@ -7,13 +7,12 @@ import numpy as np
 import torch
 
 from sgloc import dist
+from sgloc.data.loader import agree_on_bad_shard
 from sgloc.data.reader import BadShardError, ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import DataError
-from sgloc.nn.trainable import Trainable
-from sgloc.train.feed import agree_on_bad_shard
 from sgloc.train.loggers.terminal import tell
-from sgloc.train.task import Prepare
+from sgloc.train.recipe import Prepare, Trainable
 
 
 class Validation:

@@ -9,8 +9,8 @@ import torch
 from sgloc.bench.flops import STAGES, Shapes, drawing_flops, training_flops
 from sgloc.bench.timing import executed_flops
 from sgloc.config import CellName, DecoderConfig, EncoderConfig, GraphName, LossConfig, ModelConfig, ModelName
-from sgloc.nn.sampling import draw
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.inference.sampling import draw
+from sgloc.models.sketchgloc.network import SketchGloc
 from tests.batches import make_batch
 
 CELLS = get_args(CellName)

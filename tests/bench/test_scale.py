@@ -17,7 +17,7 @@ from sgloc.bench.run import bench
 from sgloc.bench.scale import Visits
 from sgloc.cli import main
 from sgloc.config import Config
-from sgloc.data.quickdraw.binary import read_binary
+from sgloc.data.formats.binary import read_binary
 from sgloc.errors import ConfigError, DataError
 from sgloc.sketch.drawing import Drawing
 

@@ -20,8 +20,8 @@ from sgloc.bench.run import bench
 from sgloc.bench.scaling import Collectives, Costs, Lengths, bytes_sent, shares, step
 from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.train.engine import open_engine
-from sgloc.train.task import build_model
 
 CPU = torch.device("cpu")
 TINY = Config(

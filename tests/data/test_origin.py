@@ -18,9 +18,9 @@ from sgloc.errors import DataError
 from sgloc.evaluate.generate import GenerateOptions, generate
 from sgloc.evaluate.run import EvaluateOptions, evaluate
 from sgloc.evaluate.tasks import EvaluationTask
-from sgloc.train.opening import open_session
 from tests.checkpoints import make_model, model_config, save_model, single_process
 from tests.drawings import make_drawings, write_binary, write_ndjson, write_npz
+from tests.train.runs import open_session
 
 CPU = torch.device("cpu")
 

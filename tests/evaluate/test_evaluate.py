@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 
-from sgloc.classifier.load import load_classifier
-from sgloc.classifier.task import ClassifierTask
 from sgloc.cli import main
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import load_manifest
@@ -21,15 +19,17 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError
 from sgloc.evaluate.generate import redraw
-from sgloc.evaluate.load import load_model
-from sgloc.evaluate.placing import placing_moves
 from sgloc.evaluate.run import EvaluateOptions, evaluate
-from sgloc.evaluate.sketches import stroke3_of_polylines
 from sgloc.evaluate.tasks import EvaluationTask, parse_tasks
-from sgloc.train.loop import train
+from sgloc.hub.load import load_model
+from sgloc.inference.sketches import stroke3_of_polylines
+from sgloc.inference.stroke_matching import placing_moves
+from sgloc.models.sketch_a_net.load import load_classifier
+from sgloc.models.sketch_a_net.recipe import SketchANetRecipe
 from tests.checkpoints import make_model, save_model, single_process
 from tests.commands import Said
-from tests.train.classifiers import make_config
+from tests.models.classifiers import make_config
+from tests.train.runs import train
 
 CPU = torch.device("cpu")
 TASKS = "synthesis,reorganization:0.2"
@@ -38,7 +38,7 @@ TASKS = "synthesis,reorganization:0.2"
 @pytest.fixture(scope="module")
 def judge(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     run_dir = tmp_path_factory.mktemp("judge")
-    train(make_config(picture_shards, run_dir, num_steps=2, validate_every=2), "auto", ClassifierTask())
+    train(make_config(picture_shards, run_dir, num_steps=2, validate_every=2), "auto", SketchANetRecipe())
     return str(run_dir)
 
 

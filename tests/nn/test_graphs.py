@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 
 from sgloc.config import DecoderConfig, EncoderConfig, GraphName, LossConfig, ModelConfig, ModelName
-from sgloc.nn.cells import LSTM
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.nn.encoder import SequenceEncoder
 from sgloc.nn.graphs import GraphConvolution
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.nn.recurrent.cells import LSTM
 from sgloc.sketch.ragged import SketchBatch
 from tests.batches import make_batch
 from tests.oracle import layout

@@ -8,18 +8,18 @@ import torch
 
 from sgloc import ops, random
 from sgloc.config import CellName, LossConfig, ModelConfig
-from sgloc.nn.bidirectional import Bidirectional, recurrent_masks
-from sgloc.nn.cells import Cell
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.nn.decoder import Decoder
 from sgloc.nn.encoder import LayoutEncoder
 from sgloc.nn.mixture import split_output
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.nn.recurrent.bidirectional import Bidirectional, recurrent_masks
+from sgloc.nn.recurrent.cells import Cell
 from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine.clipping import VariableClipping
 from tests.batches import make_batch
-from tests.nn.cells import CELLS, oracle_parameters, split_mask
 from tests.nn.models import KEEP, STROKES, make_model
+from tests.nn.recurrent.cells import CELLS, oracle_parameters, split_mask
 from tests.oracle import layout, network
 
 

@@ -6,7 +6,7 @@ import torch
 
 from sgloc import random
 from sgloc.config import CellName, DecoderConfig, EncoderConfig, ModelConfig
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketchgloc.network import SketchGloc
 from tests.batches import make_batch
 
 STROKES = [[3, 1, 4], [2], [5, 2, 1, 3, 2], [7, 7]]

@@ -12,10 +12,9 @@ import pytest
 from sgloc.cli import main
 from sgloc.config import Config, TrainConfig
 from sgloc.report.latent import color_of, draw_map, principal_map
-from sgloc.train.loop import train
 from tests.browser import browser  # noqa: F401
 from tests.commands import Said
-from tests.train.runs import make_config
+from tests.train.runs import make_config, train
 
 TITLES = [
     "Training",

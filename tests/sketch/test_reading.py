@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import sgloc
-from sgloc.data.quickdraw.reader import read_drawings
+from sgloc.data.formats.reader import read_drawings
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing
 from sgloc.sketch.reading import read_own

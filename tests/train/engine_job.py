@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sgloc import dist
 from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine, open_engine
 from tests.batches import make_batch

@@ -1,10 +1,15 @@
 """Small trainings in the process of a test: their configuration, and what they have logged."""
 
+import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
-from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
+from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, RunConfig, TrainConfig
+from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
+from sgloc.train import loop, opening
+from sgloc.train.recipe import Recipe
+from sgloc.train.session import Session
 
 MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
 
@@ -14,6 +19,16 @@ def make_config(shards: str, run_dir: Path, **options: Any) -> Config:
     every = {"log_every": 1, "validate_every": 4, "checkpoint_every": 100, "num_steps": 8, "global_batch": 16}
     training = TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options})
     return Config(model=MODEL, data=DataConfig(path=shards, disturb_scale=0.1), train=training)
+
+
+def train(config: RunConfig, resume: str, recipe: Recipe | None = None) -> None:
+    """Train SketchGloc, unless another recipe is given, in this process."""
+    loop.train(config, resume, recipe or SketchGlocRecipe())
+
+
+def open_session(config: RunConfig, resume: str) -> contextlib.AbstractContextManager[Session]:
+    """Open a run of SketchGloc without training."""
+    return opening.open_session(config, resume, SketchGlocRecipe())
 
 
 def records(run_dir: Path, event: str) -> list[dict[str, Any]]:

@@ -13,10 +13,8 @@ from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
 from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
-from sgloc.train.loop import train
-from sgloc.train.opening import open_session
 from tests.train.launch import losses, run
-from tests.train.runs import make_config, records
+from tests.train.runs import make_config, open_session, records, train
 
 SKIP = ("--data.bad_shards", "skip", "--data.read_attempts", "1")
 

@@ -9,10 +9,8 @@ import pytest
 
 from sgloc.errors import TrainingError
 from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
-from sgloc.train.loop import train
-from sgloc.train.opening import open_session
 from tests.train.launch import losses, run
-from tests.train.runs import make_config, records
+from tests.train.runs import make_config, open_session, records, train
 
 
 def bad_steps(run_dir: Path) -> list[dict[str, Any]]:

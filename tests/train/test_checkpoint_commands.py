@@ -17,9 +17,9 @@ from sgloc import load_pretrained
 from sgloc.cli import main
 from sgloc.config import Config, TrainConfig
 from sgloc.errors import CheckpointError
-from sgloc.evaluate.export import export_model
-from sgloc.evaluate.load import load_model
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.hub.export import export_model
+from sgloc.hub.load import load_model
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.state import TrainState
 from tests.checkpoints import (
     SHARD,

@@ -16,15 +16,14 @@ import fsspec.core
 import pytest
 import torch
 
-from sgloc import load_pretrained
+from sgloc import load_pretrained, storage
 from sgloc.config import Config
 from sgloc.data.remote.access import Retries
 from sgloc.errors import CheckpointError, DamagedCheckpointError
-from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_checkpoint, read_checkpoint, storage
-from sgloc.train.loop import train
+from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_checkpoint, read_checkpoint
 from tests.servers import Bucket
 from tests.train.launch import TIMEOUT, kill, losses, start
-from tests.train.runs import make_config, records
+from tests.train.runs import make_config, records, train
 from tests.train.test_checkpoint_saving import Run
 
 

@@ -17,17 +17,16 @@ from sgloc.cli import main
 from sgloc.config import Config, TrainConfig
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import CheckpointError, ConfigError
+from sgloc.storage import Storage
 from sgloc.train import saving as saving_module
 from sgloc.train.checkpoint import Peers, checkpoint_steps, find_checkpoint, read_checkpoint, read_tensors
-from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.engine import Engine
 from sgloc.train.engine.protocol import meta
-from sgloc.train.loop import train
 from sgloc.train.saving import Saving
 from sgloc.train.state import TrainState
 from tests.checkpoints import SHARD, flip_bit, model_config, single_process, step_path
 from tests.train.launch import losses
-from tests.train.runs import make_config, records
+from tests.train.runs import make_config, records, train
 
 
 class OneWeight:

@@ -14,14 +14,12 @@ from torch import Tensor
 
 from sgloc.cli import main
 from sgloc.config import Config
-from sgloc.evaluate.export import export_model
+from sgloc.hub.export import export_model
 from sgloc.train.checkpoint import read_manifest, read_tensors
-from sgloc.train.loop import train
-from sgloc.train.opening import open_session
 from tests.checkpoints import step_path
 from tests.commands import Said
 from tests.train.launch import losses, records, run, tiny_options
-from tests.train.runs import make_config
+from tests.train.runs import make_config, open_session, train
 
 _FASTER = 3e-3
 

@@ -18,14 +18,12 @@ from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import load_manifest
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError, TrainingError
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.models.sketchgloc.network import SketchGloc
+from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint
-from sgloc.train.loop import train
-from sgloc.train.opening import open_session
 from sgloc.train.schedule import learning_rate
-from sgloc.train.task import SKETCHES
 from sgloc.train.validate import Validation
-from tests.train.runs import make_config, records
+from tests.train.runs import make_config, open_session, records, train
 
 
 def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> None:
@@ -132,7 +130,7 @@ def test_validation_has_its_own_disturbance_and_is_never_augmented_or_translated
     config = make_config(sample_shards, tmp_path)
     data = dataclasses.replace(config.data, disturb_scale=disturb, validation_disturb=validation_disturb)
     config = dataclasses.replace(config, data=data)
-    training, fixed = SKETCHES.preparations(config, load_manifest(sample_shards))
+    training, fixed = SketchGlocRecipe().preparations(config, load_manifest(sample_shards))
     assert (training.disturb_scale, fixed.disturb_scale) == expected
     assert training.translate
     assert not fixed.translate

@@ -8,13 +8,11 @@ from typing import Any
 
 import pytest
 
-from sgloc.classifier.config import ClassifierConfig
 from sgloc.config import Config
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
 from sgloc.identity import identity
-from sgloc.train.loop import train
-from sgloc.train.opening import open_session
+from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
 from tests.checkpoints import (
     SHARD,
@@ -27,7 +25,7 @@ from tests.checkpoints import (
     truncate,
     without,
 )
-from tests.train.runs import make_config
+from tests.train.runs import make_config, open_session, train
 
 
 @pytest.fixture

@@ -10,9 +10,8 @@ import pytest
 
 from sgloc.signals import STOP_SIGNALS, leave_to_parent, starting_workers
 from sgloc.train.checkpoint import checkpoint_steps
-from sgloc.train.loop import train
 from tests.train.launch import kill, records, start, tiny_options, wait_until
-from tests.train.runs import make_config
+from tests.train.runs import make_config, train
 
 FOREVER = ("--train.num_steps", "100000", "--train.patience", "0", "--train.checkpoint_every", "100000")
 

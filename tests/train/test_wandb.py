@@ -26,8 +26,7 @@ from sgloc.train.loggers import wandb as sgloc_wandb
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.open import with_environment
 from sgloc.train.loggers.wandb import WeightsAndBiases
-from sgloc.train.loop import train
-from tests.train.runs import make_config, records
+from tests.train.runs import make_config, records, train
 
 FAKE_KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "open-sesame"

@@ -12,22 +12,22 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from sgloc.classifier.load import Classifier
 from sgloc.cli import main
 from sgloc.config import Config, DataConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.dist import process_group, resolve_placement
 from sgloc.errors import ConfigError
-from sgloc.evaluate.pretrained import Pretrained
 from sgloc.evaluate.retrieval import retrieval_ranks
-from sgloc.nn.sketch_a_net import SketchANet
-from sgloc.nn.sketchgloc import SketchGloc
+from sgloc.hub.pretrained import Pretrained
+from sgloc.models.sketch_a_net.load import Classifier
+from sgloc.models.sketch_a_net.network import SketchANet
+from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.tf32 import float32_products
-from sgloc.train.opening import open_session
 from tests.batches import make_batch
 from tests.checkpoints import make_model
 from tests.drawings import make_drawings
 from tests.evaluate.ranks import literal_ranks
 from tests.train.launch import tiny_options
+from tests.train.runs import open_session
 from tests.virtual_cuda.runs import assert_as_on_a_cpu, training
 from tests.virtual_cuda.tensors import VirtualTensor
 

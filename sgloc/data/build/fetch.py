@@ -9,7 +9,7 @@ from pathlib import Path
 
 from sgloc.data.build.part import source_name
 from sgloc.data.build.plan import is_local
-from sgloc.data.quickdraw.sources import SourceFile
+from sgloc.data.formats.sources import SourceFile
 from sgloc.data.remote.download import download
 from sgloc.errors import DataError
 from sgloc.masking import mask

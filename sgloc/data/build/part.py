@@ -13,9 +13,9 @@ from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.seen import SeenKeys
 from sgloc.data.build.splits import split_by_key, split_quotas
 from sgloc.data.build.writer import SplitWriter
+from sgloc.data.formats.reader import read_drawings
+from sgloc.data.formats.sources import SourceFile
 from sgloc.data.manifest import SPLITS, Manifest, Source
-from sgloc.data.quickdraw.reader import read_drawings
-from sgloc.data.quickdraw.sources import SourceFile
 from sgloc.sketch.drawing import Drawing, Reject
 
 PARTS = "parts"

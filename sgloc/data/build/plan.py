@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from fsspec.implementations.local import LocalFileSystem
 
 from sgloc.data.block import COMPRESSIONS
+from sgloc.data.formats.sources import QUICKDRAW_URL, SourceFile, find_sources
 from sgloc.data.manifest import FORMAT, VERSION
-from sgloc.data.quickdraw.sources import QUICKDRAW_URL, SourceFile, find_sources
 from sgloc.data.remote.access import Retries, open_file_system, retrying
 from sgloc.errors import ConfigError, DataError
 from sgloc.masking import mask_all

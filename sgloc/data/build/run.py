@@ -10,8 +10,8 @@ from sgloc.data.build.folder import Folder, writing_shards
 from sgloc.data.build.plan import BuildOptions, Plan, is_local, make_plan
 from sgloc.data.build.state import begin, finish, finished_parts, is_finished
 from sgloc.data.build.workers import Progress, Tally, Work, build_here, build_with_workers
+from sgloc.data.formats.sources import QUICKDRAW_URL
 from sgloc.data.manifest import Manifest
-from sgloc.data.quickdraw.sources import QUICKDRAW_URL
 from sgloc.errors import ConfigError, DataError
 
 _DOWNLOADS = "downloads"

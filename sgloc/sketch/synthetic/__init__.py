@@ -18,7 +18,7 @@ from sgloc.sketch.drawing import polylines_to_stroke3
 from sgloc.sketch.simplify import simplify
 from sgloc.sketch.synthetic.animals import cat, giraffe, horse, pig
 from sgloc.sketch.synthetic.garden import bee, flower
-from sgloc.sketch.synthetic.hand import Hand, Part
+from sgloc.sketch.synthetic.jitter import Hand, Part
 from sgloc.sketch.synthetic.vehicles import bus, car
 
 __all__ = ["CATEGORIES", "draw", "write_sample"]

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from sgloc.sketch.synthetic.curves import Curve, Frame, Point
-from sgloc.sketch.synthetic.hand import Hand, Part
+from sgloc.sketch.synthetic.jitter import Hand, Part
 from sgloc.sketch.synthetic.parts import eyes, smile
 
 

@@ -1,7 +1,7 @@
 """Parts that more than one kind of drawing has."""
 
 from sgloc.sketch.synthetic.curves import Curve, Frame, Point
-from sgloc.sketch.synthetic.hand import Hand, Part
+from sgloc.sketch.synthetic.jitter import Hand, Part
 
 
 def eyes(hand: Hand, *frames: Frame) -> Part:

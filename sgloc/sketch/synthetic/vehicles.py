@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from sgloc.sketch.synthetic.curves import Curve, Frame
-from sgloc.sketch.synthetic.hand import Hand, Part
+from sgloc.sketch.synthetic.jitter import Hand, Part
 from sgloc.sketch.synthetic.parts import wheels
 
 

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.storage import Storage
 from sgloc.train.checkpoint.manifest import FILE_NAME, FOLDER, read_manifest, step_folder
 from sgloc.train.checkpoint.reading import read_checkpoint
-from sgloc.train.checkpoint.storage import Storage
 from sgloc.train.checkpoint.writing import complete_steps
 
 Value = TypeVar("Value")

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from sgloc.errors import CheckpointError
+from sgloc.storage import Storage
 from sgloc.strict_json import finite
 from sgloc.train.checkpoint.finding import checkpoint_steps, is_checkpoint, no_checkpoint
 from sgloc.train.checkpoint.manifest import CheckpointManifest, read_manifest, step_folder
 from sgloc.train.checkpoint.shards import read_shard
-from sgloc.train.checkpoint.storage import Storage
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.storage import Storage
 from sgloc.strict_json import finite, to_json
-from sgloc.train.checkpoint.storage import Storage
 
 FORMAT = "sgloc-checkpoint"
 VERSION = 3

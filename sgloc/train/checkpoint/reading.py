@@ -6,10 +6,10 @@ import torch
 from torch import Tensor
 
 from sgloc.errors import CheckpointError
+from sgloc.storage import Storage
 from sgloc.train.checkpoint.manifest import DTYPES, CheckpointManifest, TensorEntry, read_manifest
 from sgloc.train.checkpoint.peers import Peers
 from sgloc.train.checkpoint.shards import read_shard
-from sgloc.train.checkpoint.storage import Storage
 
 
 def read_tensors(folder: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:

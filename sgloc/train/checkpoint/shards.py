@@ -15,8 +15,8 @@ from torch import Tensor
 
 from sgloc.errors import DamagedCheckpointError
 from sgloc.failpoint import failpoint
+from sgloc.storage import Storage
 from sgloc.train.checkpoint.manifest import DTYPES, CheckpointManifest, TensorEntry, in_order
-from sgloc.train.checkpoint.storage import Storage
 
 # Small enough that a thread which writes never holds Python's lock for long.
 _WRITE_BYTES = 2**22

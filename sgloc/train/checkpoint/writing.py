@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.failpoint import failpoint
+from sgloc.storage import Storage, describe, patiently
 from sgloc.train.checkpoint.manifest import FILE_NAME, FOLDER, CheckpointManifest, TensorEntry, step_name
 from sgloc.train.checkpoint.peers import Peers
 from sgloc.train.checkpoint.shards import write_shard
-from sgloc.train.checkpoint.storage import Storage, describe, patiently
 
 _NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
 # Network file systems may show late what another machine has written.

@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sgloc.nn.cells import Cell
+from sgloc.nn.recurrent.cells import Cell
 
 
 class _Parts(NamedTuple):

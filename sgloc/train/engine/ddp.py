@@ -10,10 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from sgloc.config import RunConfig
-from sgloc.nn.trainable import Trainable
 from sgloc.torch_versions import replicate
 from sgloc.train.engine.clipping import Piece, VariableClipping
 from sgloc.train.engine.protocol import meta
+from sgloc.train.recipe import Trainable
 
 
 class DDPEngine:

@@ -17,11 +17,11 @@ from torch import Tensor, nn
 
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
-from sgloc.nn.trainable import Trainable
 from sgloc.torch_versions import set_timeout, silent_gloo
 from sgloc.train.engine.clipping import Piece, VariableClipping
 from sgloc.train.engine.deepspeed_options import Options, fill_in
 from sgloc.train.engine.protocol import meta
+from sgloc.train.recipe import Trainable
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 # DeepSpeed calls them by names that torch would rather not be called by.

@@ -7,11 +7,11 @@ import torch
 from sgloc import dist
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
-from sgloc.nn.trainable import Trainable
 from sgloc.train.engine.ddp import DDPEngine
 from sgloc.train.engine.deepspeed import DeepSpeedEngine, import_deepspeed
 from sgloc.train.engine.deepspeed_options import read_options
 from sgloc.train.engine.protocol import Engine
+from sgloc.train.recipe import Trainable
 
 
 def prepare_engine(config: RunConfig, device: torch.device) -> None:

@@ -7,7 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from sgloc.nn.trainable import Trainable
+from sgloc.train.recipe import Trainable
 
 
 class Engine(Protocol):

@@ -1,1 +1,0 @@
-"""Training and testing Sketch-a-Net, the classifier behind Rec (METHOD 10)."""

@@ -1,0 +1,145 @@
+"""Reads simplified and raw ndjson files: a drawing a line, or all in one array (METHOD 1)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from sgloc.data.formats.files import open_unpacked, reading
+from sgloc.data.formats.rows import Pending
+from sgloc.errors import DataError
+from sgloc.sketch.drawing import Drawing, Reject
+from sgloc.sketch.records import Columns, decoded, parse_columns, read_records, refuse_non_numbers
+from sgloc.sketch.rejects import UnfitError, shown
+from sgloc.sketch.simplify import SPACING, align, simplify
+
+MAX_WORD_LENGTH = 128
+# The longest of 32,430 real drawings is 36,000 pixels long; simplifying may take the square of the length.
+RAW_POINTS_PER_POINT = 20
+_Strokes = tuple[bytes, bytes, list[int]]
+
+
+def read_ndjson(location: str, *, word: str | None, max_points: int) -> Iterator[Drawing | Reject]:
+    """Read an ndjson file; each drawing's form is told by its strokes.
+
+    Simplified strokes are two lists, xs and ys, of integers in 0..255. Raw strokes are three, xs, ys and times, of
+    numbers on any canvas; they are simplified by QuickDraw's recipe, the times ignored. Two lists of floats are raw
+    strokes without times, unless all are whole and in 0..255, which is a simplified drawing.
+
+    Args:
+        location: a local path or any fsspec URL; unpacked if it ends in .gz. Of UTF-8, or as its byte order mark says.
+        word: what every drawing must show; None takes any.
+        max_points: the most points of a drawing. A raw drawing that has RAW_POINTS_PER_POINT times as many, or would
+            have when resampled, is rejected before it is simplified.
+
+    Yields:
+        One Drawing or Reject a line, or an entry of an array, in order. A Reject's place is its number from 1.
+
+    Raises:
+        DataError: if the file is missing, unreadable, damaged, empty, or an error page; drawings shortly before a
+            damage are then not handed out.
+    """
+    pending = Pending(location)
+    number = 0
+    for number, record in enumerate(_records(location), start=1):
+        try:
+            _check_fields(record)
+            category = _parse_word(record["word"], word)
+            recognized = record.get("recognized", True)
+            if recognized is not True and recognized is not False:
+                raise UnfitError("bad_recognized", shown(recognized))
+            pending.add(category, _parse_key_id(record["key_id"]), recognized, *_parse(record["drawing"], max_points))
+        except UnfitError as error:
+            pending.reject(str(number), error)
+        if pending.is_full:
+            yield from pending.finish()
+    yield from pending.finish()
+    if number == 0:
+        raise DataError(f"{location} is empty; fetch it again")
+
+
+def _records(location: str) -> Iterator[Any]:
+    """What a file's lines or entries hold, or an UnfitError each."""
+    with reading(location), open_unpacked(location) as stream:
+        text = decoded(stream)
+        if text.peek(1)[:1000].lstrip().startswith(b"<"):
+            raise DataError(f"{location} is not an ndjson file: it starts with '<'; is it an error page?")
+        yield from read_records(text)
+
+
+def _check_fields(record: Any) -> None:
+    """Raise an UnfitError unless a record is an object with all fields."""
+    if isinstance(record, UnfitError):
+        raise record
+    if not isinstance(record, dict):
+        raise UnfitError("malformed_json", f"not an object but {shown(record)}")
+    if missing := [name for name in ("word", "key_id", "drawing") if name not in record]:
+        raise UnfitError("missing_field", ", ".join(missing))
+
+
+def _parse_word(value: Any, wanted: str | None) -> str:
+    # A word is written to text files, a line each; and a block gives each of its words the room of the longest.
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD_LENGTH or not value.isprintable():
+        raise UnfitError("bad_word", shown(value))
+    if wanted is not None and value != wanted:
+        raise UnfitError("wrong_word", f"{shown(value)}, where {wanted!r} is wanted")
+    return value
+
+
+def _parse_key_id(value: Any) -> int:
+    """Take a number below 2**64, which QuickDraw writes as a string."""
+    if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(2**64)):
+        value = int(value)
+    if type(value) is not int or not 0 <= value < 2**64:
+        raise UnfitError("bad_key_id", shown(value))
+    return value
+
+
+def _parse(strokes: Any, max_points: int) -> _Strokes:
+    """Take a drawing's strokes of either form: their xs and ys, a byte each, and how many each stroke has."""
+    columns = parse_columns(strokes)
+    xs, ys, lengths, is_timed = columns
+    if is_timed:
+        return _simplify(columns, max_points)
+    if set(map(type, xs)) != {int} or set(map(type, ys)) != {int}:
+        refuse_non_numbers(xs, ys)
+        if not all(0 <= value <= 255 and value == int(value) for value in xs + ys):
+            return _simplify(columns, max_points)
+        xs, ys = list(map(int, xs)), list(map(int, ys))
+    if len(xs) > max_points:
+        raise UnfitError("too_many_points", f"{len(xs)} points, where {max_points} are taken")
+    return *_to_bytes(xs, ys), lengths
+
+
+def _to_bytes(xs: list[int], ys: list[int]) -> tuple[bytes, bytes]:
+    """Take integers in 0..255, a byte each."""
+    try:
+        return bytes(xs), bytes(ys)
+    except ValueError:
+        found = f"coordinates from {min(xs + ys)} to {max(xs + ys)}"
+        raise UnfitError("out_of_range", f"{found}, where 0 to 255 are possible") from None
+
+
+def _simplify(columns: Columns, max_points: int) -> _Strokes:
+    """Simplify a raw drawing, provided that it is neither odd nor unreasonably long."""
+    xs, ys, lengths, _ = columns
+    refuse_non_numbers(xs, ys)
+    most = RAW_POINTS_PER_POINT * max_points
+    if len(xs) > most:
+        raise UnfitError("too_many_points", f"{len(xs)} points, where {most} are simplified")
+    points = np.array([xs, ys], dtype=np.float64).T
+    strokes = np.split(points, np.cumsum(lengths)[:-1])
+    try:
+        aligned = align(strokes)
+    except DataError as error:
+        raise UnfitError("not_finite", str(error)) from None
+    resampled = sum(float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in aligned) / SPACING
+    if resampled > most:
+        raise UnfitError("too_many_points", f"{resampled:.0f} points when resampled, where {most} are simplified")
+    polylines = simplify(strokes)
+    simplified = np.concatenate(polylines)
+    if len(simplified) > max_points:
+        raise UnfitError("too_many_points", f"{len(simplified)} points, where {max_points} are taken")
+    # QuickDraw's recipe ends in 0..255, so that a byte holds each.
+    as_bytes = simplified.astype(np.uint8)
+    return as_bytes[:, 0].tobytes(), as_bytes[:, 1].tobytes(), [len(line) for line in polylines]

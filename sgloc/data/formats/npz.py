@@ -1,0 +1,98 @@
+"""Reads sketch-rnn npz files (METHOD 1)."""
+
+import hashlib
+import zipfile
+from collections.abc import Iterator
+from typing import Any
+
+import fsspec
+import numpy as np
+import numpy.typing as npt
+
+from sgloc.data.formats.files import MAX_COMPRESSION_RATIO, reading
+from sgloc.data.formats.safe_pickle import load_object_array
+from sgloc.errors import DataError
+from sgloc.sketch.drawing import Drawing, Int16Array, Reject
+from sgloc.sketch.rejects import UnfitError
+
+SPLITS = ("train", "valid", "test")
+MAX_MEMBER_BYTES = 2 * 2**30
+_INT16 = np.iinfo(np.int16)
+
+
+def read_npz(location: str, category: str, *, max_points: int) -> Iterator[Drawing | Reject]:
+    """Read a sketch-rnn npz file: stroke-3 object arrays named train, valid and test.
+
+    It has no key_ids: ``key_id`` is the first 8 bytes, big endian, of the BLAKE2b digest of "category/split/index".
+
+    Args:
+        location: a local path or any fsspec URL.
+        category: what every drawing shows.
+        max_points: the most points of a drawing.
+
+    Yields:
+        One Drawing or Reject an entry, split after split. A Reject's place is like "train[17]", from 0.
+
+    Raises:
+        DataError: if the file is missing, unreadable, empty, damaged, not a zip archive, lacks a split, holds anything
+            but number arrays, or unpacks to more than it can hold.
+    """
+    for split, arrays in _load_splits(location):
+        for index, array in enumerate(arrays):
+            try:
+                stroke3 = _check_stroke3(array, max_points)
+            except UnfitError as error:
+                yield Reject(location, f"{split}[{index}]", error.reason, error.detail)
+            else:
+                digest = hashlib.blake2b(f"{category}/{split}/{index}".encode()).digest()
+                yield Drawing(category, int.from_bytes(digest[:8], "big"), True, stroke3, split)
+
+
+def _load_splits(location: str) -> Iterator[tuple[str, list[npt.NDArray[Any]]]]:
+    """Load the splits of an npz file, one after another."""
+    with reading(location), fsspec.open(location, "rb") as stream:
+        magic = stream.read(4)
+        if not magic:
+            raise DataError(f"{location} is empty; fetch it again")
+        if not magic.startswith(b"PK"):
+            raise DataError(
+                f"{location} is not an npz file: it does not start with the zip magic bytes; is it an error page?"
+            )
+        with zipfile.ZipFile(stream) as archive:
+            members = {member.filename: member for member in archive.infolist()}
+            missing = [split for split in SPLITS if f"{split}.npy" not in members]
+            if missing:
+                raise DataError(f"{location} lacks {', '.join(missing)}, which a sketch-rnn file holds")
+            for split in SPLITS:
+                member = members[f"{split}.npy"]
+                if member.file_size > min(MAX_MEMBER_BYTES, MAX_COMPRESSION_RATIO * member.compress_size):
+                    raise DataError(
+                        f"{location} claims {member.file_size} bytes for {split}, packed into {member.compress_size}, "
+                        "which no file of drawings needs; fetch it again"
+                    )
+                with archive.open(member) as content:
+                    arrays = load_object_array(content, f"{split} of {location}")
+                yield split, arrays
+
+
+def _check_stroke3(array: npt.NDArray[Any], max_points: int) -> Int16Array:
+    """Take an array of any number type and shape as stroke-3 rows, int16 [N, 3], or raise UnfitError."""
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise UnfitError("wrong_shape", f"shape {array.shape}, where (N, 3) is needed")
+    if len(array) == 0:
+        raise UnfitError("empty_drawing", "no row")
+    if len(array) > max_points:
+        raise UnfitError("too_many_points", f"{len(array)} points, where {max_points} are taken")
+    if array.dtype.kind == "f":
+        if not np.isfinite(array).all():
+            raise UnfitError("not_finite", f"{array.dtype} with NaN or infinity")
+        if (array != np.trunc(array)).any():
+            raise UnfitError("wrong_dtype", f"{array.dtype} with numbers that are not whole")
+    pen = array[:, 2]
+    if not ((pen == 0) | (pen == 1)).all():
+        raise UnfitError("bad_pen", f"pen_lift from {pen.min()} to {pen.max()}, where 0 or 1 is needed")
+    if pen[-1] != 1:
+        raise UnfitError("open_last_stroke", "the last pen_lift is 0")
+    if array.min() < _INT16.min or array.max() > _INT16.max:
+        raise UnfitError("offset_too_large", f"offsets from {array.min()} to {array.max()} do not fit in 16 bits")
+    return array.astype(np.int16)

@@ -1,0 +1,1 @@
+"""Trained models by name, folder, run or URL: load, save, export, import."""

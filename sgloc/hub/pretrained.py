@@ -1,0 +1,161 @@
+"""A trained model, for sketches in the form in which people have them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from sgloc.config import OriginName
+from sgloc.errors import ConfigError
+from sgloc.inference.sampling import draw
+from sgloc.inference.sketches import (
+    Polylines,
+    Stroke3,
+    batch_of,
+    keys_of,
+    polylines_of_rows,
+    polylines_of_stroke3,
+    stroke3_of_polylines,
+)
+from sgloc.inference.stroke_matching import placed
+from sgloc.models.sketchgloc.network import SketchGloc
+from sgloc.tf32 import float32_products
+
+
+@dataclass(frozen=True)
+class Pretrained:
+    """A trained model; `sgloc.load_pretrained` makes it.
+
+    Sketches are stroke-3, [points, 3] arrays of (dx, dy, pen_lift) in the units of the data that the model was trained
+    on, integers or not: for QuickDraw's simplified drawings, a canvas of 255.
+
+    Attributes:
+        model: the network, in evaluation mode, on its device.
+        scale: of the data set that it was trained on (METHOD 1).
+        longest_points: points of the longest drawing there.
+        data_identity: SHA-256 of that data set's manifest.
+        origin: of drawings whose form has none of its own (METHOD 1); stroke-3 has: its first row is counted from it.
+    """
+
+    model: SketchGloc
+    scale: float
+    longest_points: int
+    data_identity: str
+    origin: OriginName = "first_point"
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return next(self.model.parameters()).device
+
+    def encode(self, sketches: Sequence[Stroke3], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
+        """Codes: the mean mu of METHOD 5.5, float32 [N, Z].
+
+        Args:
+            sketches: stroke-3, each of at least one point.
+            batch_size: sketches computed together.
+
+        Raises:
+            DataError: if a sketch is not stroke-3; it tells which.
+            ConfigError: if an option cannot be.
+        """
+        return self.encode_polylines(_strokes_of(sketches), batch_size=batch_size)
+
+    def generate(
+        self,
+        codes: npt.ArrayLike,
+        *,
+        temperature: float = 0.0,
+        max_points: int = 0,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Draw a sketch from each code (METHOD 9): stroke-3, float32 [n, 3] each, in source units; n may be 0.
+
+        Args:
+            codes: [N, Z].
+            temperature: 0 is greedy; above it is sampled, 0.24 as published.
+            max_points: most points of a sketch; 0: those of the longest drawing that the model was trained on.
+            seed: of the sampling.
+            batch_size: sketches drawn together.
+
+        Raises:
+            ConfigError: if the codes have another shape, or an option cannot be.
+        """
+        drawn = self.draw_codes(codes, temperature, max_points, seed, batch_size)
+        return [stroke3_of_polylines(polylines_of_rows(rows, self.scale)) for rows in drawn]
+
+    def reorganize(
+        self,
+        sketches: Sequence[Stroke3],
+        *,
+        keep_strokes: bool = False,
+        temperature: float = 0.0,
+        max_points: int = 0,
+        seed: int = 0,
+        batch_size: int = 256,
+    ) -> list[npt.NDArray[np.float32]]:
+        """Redraw sketches with every stroke where it belongs: stroke-3, float32 [n, 3] each, in source units.
+
+        Args:
+            sketches: stroke-3, each of at least one point.
+            keep_strokes: give back the sketches' own strokes, each moved rigidly to where the redrawing has it.
+            temperature, max_points, seed, batch_size: see `generate`.
+
+        Raises:
+            DataError: if a sketch is not stroke-3; it tells which.
+            ConfigError: if an option cannot be.
+        """
+        strokes = _strokes_of(sketches)
+        codes = self.encode_polylines(strokes, batch_size=batch_size)
+        drawn = self.draw_codes(codes, temperature, max_points, seed, batch_size)
+        redrawn = [polylines_of_rows(rows, self.scale) for rows in drawn]
+        if keep_strokes:
+            redrawn = [placed(*pair) for pair in zip(strokes, redrawn, strict=True)]
+        return [stroke3_of_polylines(one) for one in redrawn]
+
+    @torch.no_grad()
+    def encode_polylines(self, sketches: Sequence[Polylines], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
+        """`encode` of sketches given as strokes, [n, 2] of absolute (x, y) each."""
+        _check(batch_size=batch_size)
+        codes = np.zeros((len(sketches), self.model.config.latent_size), dtype=np.float32)
+        with float32_products(self.device):
+            for start in range(0, len(sketches), batch_size):
+                some = sketches[start : start + batch_size]
+                keys = keys_of(0, len(some))
+                batch = batch_of(some, self.scale, self.model.config.max_node_points, keys, self.device)
+                codes[start : start + batch_size] = self.model.encode(batch).y.float().cpu().numpy()
+        return codes
+
+    def draw_codes(
+        self, codes: npt.ArrayLike, temperature: float, max_points: int, seed: int, batch_size: int
+    ) -> list[Tensor]:
+        """`generate`, but stroke-5 rows [n, 5] in absolute normalised coordinates."""
+        _check(batch_size=batch_size, temperature=temperature, max_points=max_points)
+        rows = torch.from_numpy(np.array(codes, dtype=np.float32))
+        width = self.model.config.latent_size
+        if rows.ndim != 2 or rows.shape[1] != width or not bool(torch.isfinite(rows).all()):
+            raise ConfigError(f"codes must be finite and [sketches, {width}], not {list(rows.shape)}")
+        keys = keys_of(seed, len(rows)).to(self.device)
+        drawn: list[Tensor] = []
+        most = max_points or self.longest_points
+        with float32_products(self.device):
+            for y, key in zip(rows.to(self.device).split(batch_size), keys.split(batch_size), strict=True):
+                drawn += draw(self.model.decoder, y, key, max_points=most, temperature=temperature) if len(y) else []
+        return drawn
+
+
+def _strokes_of(sketches: Sequence[Stroke3]) -> list[Polylines]:
+    return [polylines_of_stroke3(sketch, number) for number, sketch in enumerate(sketches)]
+
+
+def _check(batch_size: int, temperature: float = 0.0, max_points: int = 0) -> None:
+    if batch_size < 1:
+        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
+    if not 0 <= temperature < float("inf"):
+        raise ConfigError(f"temperature must be at least 0, not {temperature}")
+    if max_points < 0:
+        raise ConfigError(f"max_points must be at least 0, not {max_points}")

@@ -1,0 +1,1 @@
+"""Sketch-a-Net, the classifier behind Rec (METHOD 10)."""

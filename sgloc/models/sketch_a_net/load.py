@@ -1,0 +1,95 @@
+"""A trained classifier, from its run."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from sgloc.errors import CheckpointError
+from sgloc.models.sketch_a_net.network import SketchANet
+from sgloc.ops.ragged import offsets_from_lengths
+from sgloc.sketch.raster import rasterise
+from sgloc.tf32 import float32_products
+from sgloc.train.checkpoint import load_tensors, read_manifest, use_checkpoint
+
+_PREFIX = "model."
+
+
+@dataclass(frozen=True)
+class Classifier:
+    """A trained Sketch-a-Net.
+
+    Attributes:
+        model: in evaluation mode.
+        line_width: of the images that it knows, in pixels.
+        checkpoint: the folder it was read from.
+        data_identity: SHA-256 of the manifest of the shards whose training drawings it has seen.
+    """
+
+    model: SketchANet
+    line_width: int
+    checkpoint: str
+    data_identity: str
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model is."""
+        return self.model.output.weight.device
+
+    @torch.no_grad()
+    def classify(self, sketches: Sequence[Sequence[npt.NDArray[np.floating]]]) -> npt.NDArray[np.int64]:
+        """The likeliest categories, as numbers into the manifest's list.
+
+        Args:
+            sketches: each a sequence of strokes, float [n, 2] arrays of absolute (x, y) in any unit.
+
+        Returns:
+            int64 [B]; -1 for a sketch without a stroke, and for one with a point that is not finite.
+        """
+        numbers = [
+            number
+            for number, strokes in enumerate(sketches)
+            if strokes and all(np.isfinite(stroke).all() for stroke in strokes)
+        ]
+        categories = np.full(len(sketches), -1, dtype=np.int64)
+        if numbers:
+            strokes = [stroke for number in numbers for stroke in sketches[number]]
+            images = rasterise(
+                torch.from_numpy(np.concatenate(strokes)).float(),
+                torch.tensor([len(stroke) for stroke in strokes]),
+                offsets_from_lengths(torch.tensor([len(sketches[number]) for number in numbers])),
+                line_width=self.line_width,
+            )
+            with float32_products(self.device):
+                categories[numbers] = self.model.logits(images.to(self.device)).argmax(1).cpu().numpy()
+        return categories
+
+
+def load_classifier(path: str, device: torch.device, say: Callable[[str], None]) -> Classifier:
+    """Load a classifier for evaluation.
+
+    Args:
+        path: folder or URL of a run of `sgloc train-classifier`, of which the best checkpoint is taken; or of one of
+            its checkpoints.
+        device: to put it on.
+        say: is told of checkpoints that are skipped.
+
+    Raises:
+        CheckpointError: if there is no whole checkpoint of a classifier there.
+    """
+
+    def load(folder: str) -> Classifier:
+        manifest = read_manifest(folder)
+        try:
+            options, line_width = manifest.config["model"], manifest.config["raster"]["line_width"]
+            model = SketchANet(manifest.num_categories, options["width"], options["keep"])
+        except (KeyError, TypeError) as error:
+            raise CheckpointError(f"{folder} is not of a classifier; give a run of `sgloc train-classifier`") from error
+        own = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
+        for name, tensor in load_tensors(folder, manifest, own).items():
+            own[name].copy_(tensor)
+        return Classifier(model.to(device).eval(), line_width, folder, manifest.data_identity)
+
+    return use_checkpoint(path, load, say)[1]

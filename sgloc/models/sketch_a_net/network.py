@@ -1,0 +1,119 @@
+"""Sketch-a-Net, the classifier behind Rec (METHOD 10; Yu et al. 2015 and 2017)."""
+
+import itertools
+import math
+from dataclasses import dataclass
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from sgloc import random
+from sgloc.nn.recomputed import recomputed
+from sgloc.random import Purpose
+from sgloc.sketch.raster import RASTER_SIZE, RasterBatch
+from sgloc.train.recipe import Trainable
+
+
+@dataclass(frozen=True)
+class _Convolution:
+    """One layer: its channels in units of the first one's, and whether it is followed by pooling or dropout."""
+
+    channels: int
+    size: int
+    stride: int = 1
+    padding: int = 0
+    pools: bool = False
+    drops: bool = False
+
+
+_LAYERS = (
+    _Convolution(1, 15, stride=3, pools=True),
+    _Convolution(2, 5, pools=True),
+    _Convolution(4, 3, padding=1),
+    _Convolution(4, 3, padding=1),
+    _Convolution(4, 3, padding=1, pools=True),
+    _Convolution(8, 7, drops=True),
+    _Convolution(8, 1, drops=True),
+)
+
+
+class ClassifierSums(NamedTuple):
+    """Terms summed over the sketches of a batch; 0-dimensional.
+
+    Attributes:
+        accuracy: sketches whose likeliest category is the right one.
+        total: cross entropy in nats, which is minimised.
+    """
+
+    accuracy: Tensor
+    total: Tensor
+
+
+class SketchANet(Trainable):
+    """The network.
+
+    Args:
+        num_classes: categories.
+        width: channels of the first layer; the published network has 64.
+        keep: probability that dropout keeps a unit; the published network's is 0.5.
+    """
+
+    loss_names: ClassVar[tuple[str, ...]] = ClassifierSums._fields
+
+    def __init__(self, num_classes: int, width: int = 64, keep: float = 0.5) -> None:
+        super().__init__()
+        self.keep = keep
+        channels = [1, *(layer.channels * width for layer in _LAYERS)]
+        self.convolutions = nn.ModuleList(
+            nn.Conv2d(*pair, layer.size, layer.stride, layer.padding)
+            for pair, layer in zip(itertools.pairwise(channels), _LAYERS, strict=True)
+        )
+        # What is left by then is one pixel: the last convolution, of 1 x 1, is a product.
+        self.output = nn.Linear(channels[-1], num_classes)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.Linear):
+                nn.init.normal_(module.weight, std=math.sqrt(2 / module.weight[0].numel()))
+                module.bias = nn.Parameter(torch.zeros(len(module.weight)))
+
+    def logits(self, images: Tensor, random_key: Tensor | None = None) -> Tensor:
+        """Scores of the categories.
+
+        Args:
+            images: uint8 [B, 225, 225], ink bright.
+            random_key: int64 [B], for dropout in training; None: no dropout.
+
+        Returns:
+            float32 [B, categories].
+        """
+        values = images[:, None].to(self.output.weight.dtype) / 255
+        for number, (layer, convolution) in enumerate(zip(_LAYERS, self.convolutions, strict=True)):
+            values = F.relu(convolution(values))
+            if layer.pools:
+                values = F.max_pool2d(values, 3, 2)
+            if layer.drops and random_key is not None:
+                key = random.fold(random.fold(random_key, Purpose.CLASSIFIER), number)
+                values = values * random.keep_mask(key, values.shape[1], self.keep)[:, :, None, None]
+        scores: Tensor = self.output(values.flatten(1))
+        return scores.float()
+
+    def forward(self, batch: RasterBatch, num_parts: int = 1, checkpoint_decoder: bool = False) -> ClassifierSums:
+        """See `Trainable.forward`; there is no decoder."""
+        if num_parts == 1:
+            return self._sums(batch)
+        bounds = [len(batch) * part // num_parts for part in range(num_parts + 1)]
+        parts = [batch.part(*bound) for bound in itertools.pairwise(bounds) if bound[0] < bound[1]]
+        terms = [recomputed(self._sums, part) for part in parts]
+        return ClassifierSums(*(torch.stack(term).sum() for term in zip(*terms, strict=True)))
+
+    def _sums(self, batch: RasterBatch) -> ClassifierSums:
+        drops = self.training and self.keep < 1
+        logits = self.logits(batch.images, batch.random_key if drops else None)
+        is_right = logits.argmax(1) == batch.labels
+        return ClassifierSums(is_right.sum().float(), F.cross_entropy(logits, batch.labels, reduction="sum"))
+
+    def toy_batch(self) -> RasterBatch:
+        """See `Trainable.toy_batch`."""
+        image = torch.zeros(1, RASTER_SIZE, RASTER_SIZE, dtype=torch.uint8)
+        return RasterBatch(image, torch.tensor([0]), torch.tensor([0]))

@@ -1,0 +1,32 @@
+"""Sketch-a-Net as something to train."""
+
+import torch
+
+from sgloc.data.manifest import Manifest
+from sgloc.data.reader import ShardReader
+from sgloc.models.sketch_a_net.batch import RasterPreparation
+from sgloc.models.sketch_a_net.config import ClassifierConfig
+from sgloc.models.sketch_a_net.network import SketchANet
+from sgloc.sketch.raster import Augmentation
+
+
+class SketchANetRecipe:
+    """See `sgloc.train.recipe.Recipe`."""
+
+    loads_ahead = True
+
+    def build_model(self, config: ClassifierConfig, manifest: Manifest) -> SketchANet:
+        """See `Recipe.build_model`."""
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            return SketchANet(len(manifest.categories), config.model.width, config.model.keep)
+
+    def preparations(self, config: ClassifierConfig, manifest: Manifest) -> tuple[RasterPreparation, RasterPreparation]:
+        """See `Recipe.preparations`."""
+        raster = config.raster
+        augmentation = Augmentation(raster.stretch, raster.rotate, raster.shift, raster.flip)
+        seed, line_width = config.train.seed, raster.line_width
+        return RasterPreparation(seed, line_width, augmentation), RasterPreparation(seed, line_width)
+
+    def gallery(self, config: ClassifierConfig, reader: ShardReader, manifest: Manifest) -> None:
+        """It draws nothing."""

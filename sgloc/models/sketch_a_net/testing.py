@@ -1,0 +1,115 @@
+"""How well a classifier does on drawings that it has not seen: accuracy, and which categories it confuses."""
+
+import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from sgloc.data.manifest import load_manifest
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
+from sgloc.errors import ConfigError, DataError
+from sgloc.models.sketch_a_net.batch import RasterPreparation
+from sgloc.models.sketch_a_net.load import load_classifier
+from sgloc.storage import Storage, describe
+from sgloc.strict_json import to_json
+from sgloc.tf32 import float32_products
+from sgloc.train.recorded import recorded_place
+
+RESULTS, PICTURE = "test.json", "confusion.png"
+_BATCH_SIZE = 256
+# More names than these cannot be read in the picture.
+_MOST_NAMES = 60
+
+
+@dataclass(frozen=True)
+class Tested:
+    """What a test gave.
+
+    Attributes:
+        categories: their names.
+        confusion: int64 [C, C], how many drawings of category i were taken for category j.
+    """
+
+    categories: list[str]
+    confusion: npt.NDArray[np.int64]
+
+    @property
+    def accuracy(self) -> float:
+        """The share of all drawings that were taken for what they are."""
+        return float(np.trace(self.confusion) / self.confusion.sum())
+
+
+@torch.no_grad()
+def test_classifier(run_dir: str, data: str, device: torch.device, say: Callable[[str], None]) -> Tested:
+    """Test the best checkpoint of a run on all test drawings, and write test.json and confusion.png into its folder.
+
+    Args:
+        run_dir: of `sgloc train-classifier`, folder or URL.
+        data: folder or URL of the shards that it was trained on.
+        device: to compute on.
+        say: is told of checkpoints that are skipped.
+
+    Raises:
+        SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
+    """
+    classifier = load_classifier(run_dir, device, say)
+    manifest = load_manifest(data)
+    if classifier.data_identity != manifest.identity:
+        raise ConfigError(f"the classifier in {run_dir} was trained on other shards than {data}; give those")
+    reader = ShardReader(data, manifest, "test")
+    prepare = RasterPreparation(0, classifier.line_width)
+    confusion = np.zeros((len(manifest.categories), len(manifest.categories)), dtype=np.int64)
+    with float32_products(device):
+        for packed in fixed_batches(reader, np.arange(reader.num_sketches), batch_size=_BATCH_SIZE):
+            batch = prepare(prepare.load(packed), device)
+            found = classifier.model.logits(batch.images).argmax(1).cpu().numpy()
+            np.add.at(confusion, (packed.category, found), 1)
+    tested = Tested(manifest.categories, confusion)
+    storage = Storage(run_dir)
+    try:
+        storage.write(RESULTS, [to_json(_summary(tested, recorded_place(classifier.checkpoint)), indent=1).encode()])
+        storage.write(PICTURE, [_plot(tested)])
+    except OSError as error:
+        raise DataError(f"cannot write to {run_dir} ({describe(error)}); make room or check its permissions") from error
+    return tested
+
+
+def _summary(tested: Tested, checkpoint: str) -> dict[str, Any]:
+    counts = tested.confusion.sum(1)
+    return {
+        "checkpoint": checkpoint,
+        "drawings": int(counts.sum()),
+        "accuracy": tested.accuracy,
+        "categories": {
+            name: {"drawings": int(count), "accuracy": int(right) / int(count) if count else None}
+            for name, count, right in zip(tested.categories, counts, tested.confusion.diagonal(), strict=True)
+        },
+        "confusion": tested.confusion.tolist(),
+    }
+
+
+def _plot(tested: Tested) -> bytes:
+    """The confusion matrix as PNG, each row in shares of its category's drawings."""
+    num_categories = len(tested.categories)
+    shares = tested.confusion / np.maximum(tested.confusion.sum(1, keepdims=True), 1)
+    side = min(4 + 0.25 * num_categories, 16)
+    figure = Figure(figsize=(side, side), dpi=120, layout="constrained")
+    axes = figure.subplots()
+    image = axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+    if num_categories <= _MOST_NAMES:
+        axes.set_xticks(range(num_categories), tested.categories, rotation=90, fontsize=8)
+        axes.set_yticks(range(num_categories), tested.categories, fontsize=8)
+    axes.set_xlabel("taken for")
+    axes.set_ylabel("drawn as")
+    axes.set_title(f"{tested.accuracy:.1%} of {tested.confusion.sum():,} test drawings are taken for what they are")
+    figure.colorbar(image, shrink=0.6, label="share of the category's drawings")
+    content = io.BytesIO()
+    FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]
+    return content.getvalue()

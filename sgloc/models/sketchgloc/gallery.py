@@ -1,0 +1,74 @@
+"""What the model draws of the validation sketches, while it learns (METHOD 9)."""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from sgloc.data.batch import Preparation
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
+from sgloc.models.sketchgloc.network import SketchGloc
+from sgloc.train.loggers.terminal import tell
+
+# METHOD 3's r where the training moves no strokes.
+_DISTURB_SCALE = 0.1
+# An untrained model does not end its drawings. As many points bound the time that the other ranks wait.
+_MOST_POINTS = 400
+
+
+class Gallery:
+    """Draws the same sketches of the validation split each time, greedily and with the same noise; no generator is
+    touched, and training goes on as if nothing had been drawn.
+
+    Args:
+        reader: of the validation split.
+        prepare: how its sketches become input.
+        count: sketches, spread evenly over the split.
+    """
+
+    def __init__(self, reader: ShardReader, prepare: Preparation, count: int) -> None:
+        self.reader = reader
+        self.count = min(count, reader.num_sketches)
+        disturb_scale = prepare.disturb_scale or _DISTURB_SCALE
+        self.preparations = {
+            "gallery/generated": dataclasses.replace(prepare, disturb_scale=0.0),
+            "gallery/reorganized": dataclasses.replace(prepare, disturb_scale=disturb_scale),
+        }
+        self.told: set[type[Exception]] = set()
+
+    def draw(self, model: SketchGloc, device: torch.device) -> dict[str, bytes]:
+        """The galleries by their names, as PNG: gallery/generated redraws the sketches, gallery/reorganized redraws
+        them after their strokes were moved. What cannot be drawn is left out, and why is told once.
+
+        Args:
+            model: whose weights are whole, on the device.
+            device: to compute on.
+        """
+        was_training = model.training
+        model.eval()
+        try:
+            return {name: self._draw(model, prepare, device) for name, prepare in self.preparations.items()}
+        except Exception as error:
+            # Such as shards that cannot be read for now, or points that are not finite.
+            if type(error) not in self.told:
+                self.told.add(type(error))
+                tell(f"the galleries cannot be drawn ({error}); training goes on, and the same is told no more")
+            return {}
+        finally:
+            model.train(was_training)
+
+    def _draw(self, model: SketchGloc, prepare: Preparation, device: torch.device) -> bytes:
+        # Drawing pictures takes a second to import.
+        from sgloc.evaluate.generate import redraw, write_drawn
+
+        manifest = self.reader.manifest
+        chosen = np.arange(self.count, dtype=np.int64) * self.reader.num_sketches // self.count
+        max_points = min(manifest.longest_points, _MOST_POINTS)
+        (packed,) = fixed_batches(self.reader, chosen, batch_size=self.count)
+        drawn = redraw(model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=0.0)
+        with tempfile.TemporaryDirectory() as folder:
+            write_drawn(drawn, f"{folder}/gallery.png", prepare.disturb_scale)
+            return Path(folder, "gallery.png").read_bytes()

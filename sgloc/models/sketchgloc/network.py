@@ -1,0 +1,171 @@
+"""SketchGloc: encoder, decoder and loss in one module (METHOD 5 to 7)."""
+
+import itertools
+from collections.abc import Callable
+from typing import ClassVar, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sgloc.config import LossConfig, ModelConfig
+from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
+from sgloc.nn.encoder import Code, make_encoder
+from sgloc.nn.mixture import split_output
+from sgloc.nn.recomputed import recomputed
+from sgloc.nn.recurrent.cells import Cell
+from sgloc.nn.recurrent.compiled import CompiledSteps
+from sgloc.nn.recurrent.sequence import TimeMajor
+from sgloc.ops.ragged import group_index, local_index
+from sgloc.sketch.ragged import SketchBatch
+from sgloc.train.recipe import Trainable
+
+_CHECKPOINT_STEPS = 32
+
+
+class LossSums(NamedTuple):
+    """Loss terms summed over the steps and the sketches of a batch; 0-dimensional, in nats.
+
+    Attributes:
+        mixture: negative log density of the points.
+        pen: cross entropy of the pen states.
+        divergence: Kullback-Leibler divergence of the codes from a standard normal.
+        total: what is minimised: mixture + pen + kl_weight * divergence, in training with that step's weight.
+    """
+
+    mixture: Tensor
+    pen: Tensor
+    divergence: Tensor
+    total: Tensor
+
+
+def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Stroke-5 rows that the decoder reads and is to draw (METHOD 1).
+
+    Args:
+        sketches: the batch.
+        num_rows: int64 [B], rows of each sketch, at least one more than its points: those past its points are end rows.
+
+    Returns:
+        inputs [R, 5], each target's previous row; targets' pen states int64 [R]; and for each row its point's index
+        int64 [R], -1 for end rows. All
+        in sketch order, not time-major.
+    """
+    offsets = F.pad(torch.cumsum(num_rows, 0), (1, 0))
+    place, sketch = local_index(offsets), group_index(offsets)
+    num_points = sketches.sketch_point_offsets.diff()
+    is_point = place < num_points[sketch]
+    point = torch.where(is_point, sketches.sketch_point_offsets[sketch] + place, -1)
+    pen = torch.where(is_point, sketches.pen_lift[point] * PEN_LIFT, PEN_END)
+    position = torch.where(is_point[:, None], sketches.targets[point], 0)
+    rows = torch.cat([position, F.one_hot(pen, 3).to(position.dtype)], dim=1)
+    inputs = rows.roll(1, dims=0)
+    inputs[offsets[:-1]] = start_rows(len(sketches), rows)
+    return inputs, pen, point
+
+
+class SketchGloc(Trainable):
+    """The model; with another encoder, one of those that it is compared with.
+
+    Args:
+        config: its shape.
+        loss: what is minimised.
+        longest: the most points of a drawing of the data set; used only with `loss.pen_loss_on_padding`.
+    """
+
+    loss_names: ClassVar[tuple[str, ...]] = LossSums._fields
+
+    def __init__(self, config: ModelConfig, loss: LossConfig | None = None, longest: int = 0) -> None:
+        super().__init__()
+        self.config = config
+        self.loss = loss or LossConfig()
+        self.longest = longest
+        self.kl_share = 1.0
+        self.encoder = make_encoder(config)
+        self.decoder = Decoder(config)
+
+    def toy_batch(self) -> SketchBatch:
+        """See `Trainable.toy_batch`: one stroke of two points."""
+        points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+        one, two = torch.tensor([0, 1]), torch.tensor([0, 2])
+        return SketchBatch(points, points, torch.tensor([False, True]), two, one, two, torch.tensor([0]))
+
+    def begin_step(self, step: int) -> None:
+        """Have the training loss be that of a step, counted from 0: the divergence's weight grows with them."""
+        self.kl_share = 1 - (1 - self.loss.kl_start) * self.loss.kl_decay**step
+
+    def compile_steps(self, backend: str | Callable[..., object] = "inductor") -> None:
+        """From now on run the cells by steps that torch.compile has compiled; weights and results stay the same.
+
+        Args:
+            backend: of torch.compile.
+        """
+        steps = CompiledSteps(backend)
+        for module in self.modules():
+            if isinstance(module, Cell):
+                module.compiled_steps = steps
+
+    def encode(self, sketches: SketchBatch) -> Code:
+        """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""
+        return self.encoder.code(self.encoder.gather(sketches), sketches.random_key)
+
+    def forward(self, sketches: SketchBatch, num_parts: int = 1, checkpoint_decoder: bool = False) -> LossSums:
+        """Loss of a batch.
+
+        Args:
+            sketches: the batch.
+            num_parts: in how many parts to compute it. With more than one, each part's activations are freed and
+                computed again in the backward pass;
+                only batch norm, which needs the global batch, sees all sketches at once, so that the result does not
+                depend on the number of parts.
+            checkpoint_decoder: keep the decoder's state only now and then, and compute the rest again in the backward
+                pass.
+
+        Returns:
+            The loss terms.
+        """
+        bounds = [len(sketches) * part // num_parts for part in range(num_parts + 1)]
+        parts = [sketches.part(*bound) for bound in itertools.pairwise(bounds) if bound[0] < bound[1]]
+        if num_parts == 1:
+            gathered = self.encoder.gather(sketches)
+        else:
+            gathered = torch.cat([recomputed(self.encoder.gather, part) for part in parts])
+        code = self.encoder.code(gathered, sketches.random_key)
+        if num_parts == 1:
+            mixture, pen = self.reconstruction(sketches, code.y, checkpoint_decoder)
+        else:
+            codes = code.y.split([len(part) for part in parts])
+            terms = [
+                recomputed(self.reconstruction, part, y, checkpoint_decoder)
+                for part, y in zip(parts, codes, strict=True)
+            ]
+            mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
+        divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
+        total = mixture + pen
+        if self.loss.kl_weight > 0:
+            share = self.kl_share if self.training else 1.0
+            total = total + self.loss.kl_weight * share * divergence
+        return LossSums(mixture, pen, divergence, total)
+
+    def reconstruction(
+        self, sketches: SketchBatch, y: Tensor, checkpoint_decoder: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7); for checkpoint_decoder see `forward`.
+
+        Returns:
+            Negative log density of the points, and cross entropy of the pen, each summed over the batch.
+        """
+        num_rows = sketches.sketch_point_offsets.diff() + 1
+        if self.training and self.loss.pen_loss_on_padding:
+            num_rows = num_rows.clamp(min=self.longest + 1)
+        inputs, pen, point = decoder_rows(sketches, num_rows)
+        layout = TimeMajor.from_lengths(num_rows)
+        row = (torch.cumsum(num_rows, 0) - num_rows)[layout.sequence] + layout.step
+        segment = _CHECKPOINT_STEPS if checkpoint_decoder else None
+        pen_logits, mixture = split_output(self.decoder(y, inputs[row], layout, sketches.random_key, segment))
+        pen_loss = F.cross_entropy(pen_logits, pen[row], reduction="sum")
+        # End rows have no point: their density is computed at the origin and left out.
+        real = point[row] >= 0
+        places = torch.where(real[:, None], sketches.targets[point[row]], 0)
+        log_density = mixture.log_density(places, self.loss.density_floor)
+        return -torch.where(real, log_density, 0).sum(), pen_loss

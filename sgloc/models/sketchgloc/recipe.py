@@ -1,0 +1,56 @@
+"""How SketchGloc is trained: its weights, its batches, and the pictures that it draws meanwhile."""
+
+import dataclasses
+
+import torch
+
+from sgloc.config import Config
+from sgloc.data.batch import Preparation
+from sgloc.data.manifest import Manifest
+from sgloc.data.origin import starts_at_first_point
+from sgloc.data.reader import ShardReader
+from sgloc.models.sketchgloc.gallery import Gallery
+from sgloc.models.sketchgloc.network import SketchGloc
+from sgloc.train.loggers.open import shows_galleries
+
+
+def build_model(config: Config, longest_points: int) -> SketchGloc:
+    """A model with the initial weights of the configured seed; the same on every rank and every start."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.train.seed)
+        return SketchGloc(config.model, config.loss, longest_points)
+
+
+class SketchGlocRecipe:
+    """SketchGloc, and what it is compared with."""
+
+    loads_ahead = False
+
+    def build_model(self, config: Config, manifest: Manifest) -> SketchGloc:
+        """See `Recipe.build_model`."""
+        return build_model(config, manifest.longest_points)
+
+    def preparations(self, config: Config, manifest: Manifest) -> tuple[Preparation, Preparation]:
+        """See `Recipe.preparations`."""
+        data = config.data
+        fixed = Preparation(
+            scale=manifest.scale,
+            seed=config.train.seed,
+            disturb_scale=data.disturb_scale if data.validation_disturb is None else data.validation_disturb,
+            max_node_points=config.model.max_node_points,
+            from_first_point=starts_at_first_point(manifest, data.origin, data.path),
+        )
+        training = dataclasses.replace(
+            fixed,
+            disturb_scale=data.disturb_scale,
+            augment_scale=data.augment_scale,
+            drop_probability=data.drop_probability,
+            translate=data.translate,
+        )
+        return training, fixed
+
+    def gallery(self, config: Config, reader: ShardReader, manifest: Manifest) -> Gallery | None:
+        """See `Recipe.gallery`."""
+        _, fixed = self.preparations(config, manifest)
+        shown = dataclasses.replace(fixed, disturb_scale=config.data.disturb_scale)
+        return Gallery(reader, shown, config.log.gallery) if shows_galleries(config) else None

@@ -1,0 +1,38 @@
+"""Cells of random parameters, and what the oracle is given of them."""
+
+import numpy as np
+import pytest
+import torch
+
+from sgloc.config import CellName
+from sgloc.nn.recurrent.cells import Cell, make_cell
+
+CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]
+# With each, whether dropout falls on the small LSTM of a hyper cell too.
+CELLS_AND_DROPS = [
+    pytest.param("lstm", False, id="lstm"),
+    pytest.param("layer_norm", False, id="layer_norm"),
+    pytest.param("hyper", False, id="hyper"),
+    pytest.param("hyper", True, id="hyper drops both"),
+]
+LENGTHS = [3, 1, 5, 3, 2]
+INPUT, HIDDEN, HYPER, EMBEDDING = 4, 6, 5, 3
+
+
+def random_cell(name: CellName, seed: int = 0, drop_both: bool = False) -> Cell:
+    """A cell whose every parameter is random, so that none hides behind its initial value."""
+    torch.manual_seed(seed)
+    cell = make_cell(name, INPUT, HIDDEN, HYPER, EMBEDDING, drop_both).double()
+    with torch.no_grad():
+        for parameter in cell.parameters():
+            parameter.copy_(torch.randn_like(parameter) * 0.4 + 0.1)
+    return cell
+
+
+def oracle_parameters(cell: Cell) -> dict[str, np.ndarray]:
+    return {name.replace("norm.", ""): value.detach().numpy() for name, value in cell.named_parameters()}
+
+
+def split_mask(cell: Cell, mask: torch.Tensor) -> tuple[np.ndarray, ...]:
+    parts = mask.tensor_split([cell.hidden_size])
+    return tuple(part.numpy() for part in parts if len(part))
