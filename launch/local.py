@@ -27,8 +27,8 @@ from types import FrameType
 from typing import TYPE_CHECKING
 
 from launch.options import check, split
-from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING
-from sgloc.program import VERDICT_VARIABLE, run_program, tell
+from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING, VERDICT_VARIABLE, read_verdict
+from sgloc.program import run_program, tell
 from sgloc.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
@@ -190,9 +190,9 @@ def _run_ranks(config: "LaunchConfig", words: Sequence[str]) -> int:
         elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
-        # Whoever waited for the rank that failed has failed too, and for another reason.
+        # Whoever waited for the rank that failed has failed too, for another reason, and maybe before it.
         for final in (FAULT, MISTAKE):
-            if final in codes:
+            if final in (*codes, read_verdict()):
                 return final
         rank, failure = error.get_first_failure()
         code = failure.exitcode

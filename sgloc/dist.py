@@ -20,7 +20,7 @@ import torch.distributed as dist
 import torch.distributed.nn
 
 from sgloc.errors import ConfigError, OtherRankError, SglocError
-from sgloc.faults import as_told, exit_code_of
+from sgloc.faults import as_told, exit_code_of, leave_verdict
 from sgloc.torch_versions import silent_gloo
 
 # Until all processes of a run have met.
@@ -213,6 +213,9 @@ def process_group(placement: Placement, device: torch.device, timeout: float = 1
         )
     try:
         yield
+    except Exception as error:
+        leave_verdict(exit_code_of(as_told(error)))
+        raise
     finally:
         dist.destroy_process_group()
 

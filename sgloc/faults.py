@@ -1,6 +1,8 @@
 """Whose fault an exception is: the user's, that of what may pass, or the program's (DESIGN contract 10)."""
 
+import contextlib
 import errno
+import os
 import sys
 import traceback
 from pathlib import Path
@@ -60,6 +62,9 @@ _WRONG_PATH_TYPES = (
     NotADirectoryError,
     PermissionError,
 )
+# Names a file in which a program that must not be started again leaves its exit code: torchrun starts ranks again
+# whatever theirs was, and srun gives that of a node that it ended itself.
+VERDICT_VARIABLE = "SGLOC_VERDICT"
 # Of torch, by name: importing it takes seconds, and versions have them in different places.
 _OUT_OF_MEMORY = "OutOfMemoryError"
 _OF_DEVICES = frozenset({"AcceleratorError"})
@@ -211,3 +216,24 @@ def _place(error: Exception) -> str:
     path = Path(frame.filename)
     shown = path.relative_to(_ROOT) if own else path
     return f"{shown}, line {frame.lineno}, {frame.name}"
+
+
+def leave_verdict(code: object) -> None:
+    """Leave an exit code for the launcher, where there is one and the code says that a restart would fail again.
+
+    A rank does this before the others can see it gone: they end with another code, and the launcher may end this rank
+    before it gets to its own.
+    """
+    path = os.environ.get(VERDICT_VARIABLE)
+    if path and code in (MISTAKE, FAULT):
+        with contextlib.suppress(OSError):
+            Path(path).write_text(str(code), encoding="ascii")
+
+
+def read_verdict() -> int | None:
+    """The exit code that a rank has left, if any."""
+    path = os.environ.get(VERDICT_VARIABLE)
+    try:
+        return int(Path(path).read_text(encoding="ascii")) if path else None
+    except (OSError, ValueError):
+        return None

@@ -13,14 +13,19 @@ from pathlib import Path
 from typing import NoReturn
 
 from sgloc.errors import SilentStoreError
-from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING, as_told, exit_code_of, trace_of
+from sgloc.faults import (
+    INTERRUPTED,
+    PASSING,
+    as_told,
+    exit_code_of,
+    leave_verdict,
+    read_verdict,
+    trace_of,
+)
 from sgloc.masking import mask
 
 _DEBUG_VARIABLE, _DEBUG_OPTION = "SGLOC_DEBUG", "--debug"
 _INPUT, _OUTPUT = 0, 1
-# Names a file in which a program that must not be started again leaves its exit code: torchrun starts ranks again
-# whatever theirs was, and srun tells that of a node that it ended itself.
-VERDICT_VARIABLE = "SGLOC_VERDICT"
 _STREAMS = ("stdin", "stdout", "stderr")
 
 
@@ -87,7 +92,7 @@ def ending(name: str) -> Iterator[None]:
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as stop:
-        _leave_verdict(stop.code)
+        leave_verdict(stop.code)
         raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _has_reader():
@@ -104,21 +109,14 @@ def ending(name: str) -> Iterator[None]:
             _flush()
             os._exit(exit_code_of(told))
         code = exit_code_of(told)
-        _leave_verdict(code)
+        leave_verdict(code)
         sys.exit(code)
 
 
-def _leave_verdict(code: object) -> None:
-    path = os.environ.get(VERDICT_VARIABLE)
-    if path and code in (MISTAKE, FAULT):
-        with contextlib.suppress(OSError):
-            Path(path).write_text(str(code), encoding="ascii")
-
-
 def _heed_verdict() -> None:
-    path = os.environ.get(VERDICT_VARIABLE)
-    if path and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0" and Path(path).exists():
-        sys.exit(int(Path(path).read_text(encoding="ascii")))
+    verdict = read_verdict()
+    if verdict is not None and os.environ.get("TORCHELASTIC_RESTART_COUNT", "0") != "0":
+        sys.exit(verdict)
 
 
 @contextlib.contextmanager

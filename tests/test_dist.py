@@ -9,7 +9,7 @@ import torch
 
 from sgloc import dist
 from sgloc.dist import Placement, resolve_placement, select_device
-from sgloc.errors import ConfigError, DataError
+from sgloc.errors import ConfigError, DataError, LostRankError
 from tests.checkpoints import single_process
 
 MEETING = {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
@@ -213,6 +213,32 @@ def test_collectives_of_one_process() -> None:
     with pytest.raises(DataError, match="no such thing") as caught:
         dist.on_rank_0(refuse)
     assert not caught.value.told
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"),
+    [
+        pytest.param(KeyError("gone"), "3", id="a fault"),
+        pytest.param(DataError("no such shard"), "2", id="a mistake"),
+        pytest.param(LostRankError("another process is gone"), None, id="a lost rank"),
+    ],
+)
+def test_a_rank_leaves_its_verdict_before_others_see_it_gone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, verdict: str | None
+) -> None:
+    path = tmp_path / "verdict"
+    monkeypatch.setenv("SGLOC_VERDICT", str(path))
+    found: list[str | None] = []
+    destroy = torch.distributed.destroy_process_group
+
+    def look_and_destroy() -> None:
+        found.append(path.read_text() if path.exists() else None)
+        destroy()
+
+    monkeypatch.setattr(torch.distributed, "destroy_process_group", look_and_destroy)
+    with pytest.raises(type(error)), single_process():
+        raise error
+    assert found == [verdict]
 
 
 def test_the_process_group_is_gone_afterwards_so_that_another_can_follow() -> None:

@@ -172,6 +172,15 @@ def test_a_fault_of_a_rank_is_not_started_again(tmp_path: Path, tiny_shards: str
     )
 
 
+def test_a_verdict_counts_whatever_the_launcher_sees_of_its_rank(tmp_path: Path, tiny_shards: str) -> None:
+    verdict = tmp_path / "verdict"
+    verdict.write_text("3")
+    words = ("--processes=2", *tiny_options(tmp_path / "run", tiny_shards), "--train.num_steps=4")
+    faults = {"SGLOC_FAILPOINT": "step:kill:2:1", "SGLOC_VERDICT": str(verdict)}
+    done = run("-m", "launch.local", *words, "--train.global_batch=8", **faults)
+    assert (done.returncode, done.stderr.count("starting anew in ")) == (3, 1), done.stderr
+
+
 def test_torchrun_starts_nothing_again_that_would_fail_again(tmp_path: Path) -> None:
     verdict = tmp_path / "verdict"
     mistake = run("-m", "sgloc", "traim", SGLOC_VERDICT=str(verdict))

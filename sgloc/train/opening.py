@@ -87,8 +87,9 @@ def open_session(config: RunConfig, resume: str, recipe: Recipe) -> Iterator[Ses
         # Before anything else might take the first GPU.
         dist.use_device(device)
         prepare_engine(config, device)
-        stack.enter_context(dist.process_group(placement, device, config.train.timeout))
+        # To the end of the group: the launcher ends ranks whose partner is gone, and they have something to say first.
         stack.enter_context(stop.listening())
+        stack.enter_context(dist.process_group(placement, device, config.train.timeout))
         limit = PATIENT_SHARE * config.train.timeout
         of_data = Patience(limit, f"the store of {config.data.path}")
         manifest = dist.on_each_rank(lambda: of_data(lambda: _load_data(config, placement)))
