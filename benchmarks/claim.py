@@ -63,7 +63,7 @@ def train_and_evaluate(name: str, seed: int) -> None:
     folder = run_dir(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
     log = RUNS / f"{folder.name}.log"
-    words = ("--train.seed", str(seed), "--train.run_dir", str(folder))
+    words = ("--train.seed", str(seed), "--train.run", str(folder))
     sgloc(log, "train", "--config", CONFIG, *(MODELS | ABLATIONS)[name], *words)
     if not (folder / "evaluated/results.json").exists():
         words = ("--classifier", CLASSIFIER, "--out", str(folder / "evaluated"))

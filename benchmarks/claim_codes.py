@@ -31,13 +31,13 @@ from sgloc.sketch.ragged import SketchBatch
 DISTURBANCES = (0.1, 0.3)
 
 
-def read_test_split(scale: float, disturb_scale: float, origin: OriginName) -> SketchBatch:
+def read_test_split(scale: float, disturb: float, origin: OriginName) -> SketchBatch:
     """All test drawings as one batch."""
     manifest = load_manifest(SHARDS)
     reader = ShardReader(SHARDS, manifest, "test")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
     from_first_point = starts_at_first_point(manifest, origin, SHARDS)
-    return Preparation(scale, 0, disturb_scale, from_first_point=from_first_point)(packed, torch.device("cpu"))
+    return Preparation(scale, 0, disturb, from_first_point=from_first_point)(packed, torch.device("cpu"))
 
 
 def growth_and_tails(encoder: LayoutEncoder, sketches: SketchBatch) -> tuple[str, str]:
@@ -59,8 +59,8 @@ def describe(pretrained: Pretrained) -> list[str]:
     codes = model.encode(clean).mean.double()
     variance = (codes - codes.mean(0)).square().sum(1).mean()
     shares = []
-    for disturb_scale in DISTURBANCES:
-        moved = model.encode(read_test_split(pretrained.scale, disturb_scale, pretrained.origin)).mean.double()
+    for disturb in DISTURBANCES:
+        moved = model.encode(read_test_split(pretrained.scale, disturb, pretrained.origin)).mean.double()
         shares.append(f"{100 * float((moved - codes).square().sum(1).mean() / variance):.1f} %")
     spectrum = torch.linalg.eigvalsh(torch.cov(codes.T))
     return [*sums, *shares, f"{float(spectrum.sum().square() / spectrum.square().sum()):.1f}"]
@@ -68,7 +68,7 @@ def describe(pretrained: Pretrained) -> list[str]:
 
 def describe_relations(scale: float) -> str:
     """How many cells a stroke marks in the grid of another of its sketch, and how often moving strokes changes them."""
-    clean, moved = (read_test_split(scale, disturb_scale, "first_point") for disturb_scale in (0.0, DISTURBANCES[0]))
+    clean, moved = (read_test_split(scale, disturb, "first_point") for disturb in (0.0, DISTURBANCES[0]))
     published, after = (
         ops.node_adjacency(one.points, one.node_offsets, one.sketch_node_offsets) for one in (clean, moved)
     )

@@ -43,7 +43,7 @@ class Run:
         words = {
             "config": options.config,
             "data.path": options.data,
-            "train.run_dir": run_dir,
+            "train.run": run_dir,
             "train.num_steps": options.steps,
             "train.checkpoint_every": 5,
             "train.validate_every": options.steps,

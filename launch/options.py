@@ -76,7 +76,7 @@ def main(words: Sequence[str]) -> None:
     with contextlib.redirect_stdout(sys.stderr):
         config = check(words, data=True)
     # With its secrets: it is used.
-    print(config.train.run_dir)
+    print(config.train.run)
 
 
 if __name__ == "__main__":

@@ -222,9 +222,9 @@ def main(arguments: Sequence[str]) -> int:
             failures.append(f"{reason} (log: {job.paths.stderr})")
 
     try:
-        rank = Rank(words, config.train.run_dir, config.train.timeout)
+        rank = Rank(words, config.train.run, config.train.timeout)
         job = submit(options.folder, "slurm", _parameters(options), lambda executor: executor.submit(rank))
-        print(f"submitted {job.job_id}; logs in {options.folder}, run in {mask(config.train.run_dir)}", flush=True)
+        print(f"submitted {job.job_id}; logs in {options.folder}, run in {mask(config.train.run)}", flush=True)
         if options.wait:
             wait([job.task(0)], take)
             print(failures[0] if failures else "done", flush=True)

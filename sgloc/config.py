@@ -118,7 +118,7 @@ class DataConfig:
     origin: OriginName = "first_point"
     """Origin of drawings whose form has none of its own, which is every form but npz: the first point, or the top left
     corner of the canvas (METHOD 1)."""
-    disturb_scale: float = 0.0
+    disturb: float = 0.0
     """How far strokes are moved, r of METHOD 3, in sketch sizes: 0 trains synthesis, 0.1 or 0.3 reorganization."""
     validation_disturb: float | None = None
     """How far strokes are moved in validation, by which the best checkpoint is chosen; null: as far as in training. The
@@ -150,7 +150,7 @@ class DataConfig:
     """Validate on this many drawings, spread evenly over the validation split; 0: on all."""
 
     def __post_init__(self) -> None:
-        require(self.disturb_scale >= 0, "data.disturb_scale", "at least 0", self.disturb_scale)
+        require(self.disturb >= 0, "data.disturb", "at least 0", self.disturb)
         disturb = self.validation_disturb
         require(disturb is None or disturb >= 0, "data.validation_disturb", "null or at least 0", disturb)
         require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
@@ -237,7 +237,7 @@ def _steps_and_epochs(every: int | str) -> tuple[int, int]:
 class TrainConfig:
     """The run: how long, how often, where to."""
 
-    run_dir: str = "runs/default"
+    run: str = "runs/default"
     """Folder or URL of the run: configuration, metrics and checkpoints. One run, one folder."""
     init_from: str = ""
     """Start a new run from the weights of a checkpoint, of a run's best, or of an exported model; --init_from for
@@ -307,7 +307,7 @@ class TrainConfig:
         for name in ("patience", "keep_every", "bad_steps"):
             require(getattr(self, name) >= 0, f"train.{name}", "at least 0", getattr(self, name))
         require(self.timeout >= 1, "train.timeout", "at least 1", self.timeout)
-        require(bool(self.run_dir), "train.run_dir", "a folder or URL", repr(self.run_dir))
+        require(bool(self.run), "train.run", "a folder or URL", repr(self.run))
 
     def validation_interval(self, num_drawings: int) -> int:
         """Steps between validations.

@@ -15,7 +15,7 @@ _FREE_OPTIONS = frozenset(
         "data.bad_shards",
         "data.cache",
         "data.cache_gigabytes",
-        "train.run_dir",
+        "train.run",
         "train.init_from",
         "train.num_steps",
         "train.accumulation",

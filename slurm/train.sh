@@ -7,7 +7,7 @@
 #
 # All options after the script's name are those of `sgloc train`; those before it override the lines below. On each node
 # there are as many processes as the job has GPUs there; without GPUs, as --ntasks-per-node says, else one.
-# --train.run_dir is to be a folder or URL that all nodes see. `scancel --batch --signal=USR1 JOB` has a job save and
+# --train.run is to be a folder or URL that all nodes see. `scancel --batch --signal=USR1 JOB` has a job save and
 # queue again; `scancel JOB` ends it, and submitting the same again goes on.
 
 #SBATCH --job-name=sgloc-train

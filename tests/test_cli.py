@@ -38,7 +38,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_shards: str) -> str:
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
     """A run of two steps, with a checkpoint of each; nothing may be changed."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
-    main(["train", "--config", tiny, "--train.run_dir", str(run_dir)])
+    main(["train", "--config", tiny, "--train.run", str(run_dir)])
     return run_dir
 
 
@@ -312,7 +312,7 @@ def test_a_place_that_cannot_be_is_told(
     assert reason in said("sample", "--out", place)
     assert reason in said("shard", "--source", tmp_path, "--out", place)
     assert reason in said("train", "--config", tiny, "--data.path", place)
-    assert reason in said("train", "--config", tiny, "--train.run_dir", place)
+    assert reason in said("train", "--config", tiny, "--train.run", place)
     assert reason in said("train", "--config", tiny, "--resume", place)
     assert list(tmp_path.iterdir()) == []
 
@@ -324,7 +324,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     taken = tmp_path / "taken"
     taken.write_text("a file")
     for out in (taken, taken / "deeper"):
-        assert "cannot write to" in said("train", "--config", tiny, "--train.run_dir", out)
+        assert "cannot write to" in said("train", "--config", tiny, "--train.run", out)
         assert "cannot write to" in said("generate", "--checkpoint", trained, "--data", tiny_shards, "--out", out)
         assert "cannot write shards" in said("shard", "--source", tmp_path / "cat.ndjson", "--out", out)
         assert str(taken) in said("sample", "--out", out, "--train", 1)
@@ -337,10 +337,10 @@ def test_a_run_is_found_from_every_folder(
     (tmp_path / "shards").symlink_to(tiny_shards)
     (tmp_path / "elsewhere").mkdir()
     monkeypatch.chdir(tmp_path)
-    main(["train", "--config", tiny, "--data.path", "shards", "--train.run_dir", "run", "--train.num_steps", "1"])
+    main(["train", "--config", tiny, "--data.path", "shards", "--train.run", "run", "--train.num_steps", "1"])
     monkeypatch.chdir(tmp_path / "elsewhere")
     kept = yaml.safe_load((tmp_path / "run/config.yaml").read_text())
-    assert (kept["data"]["path"], kept["train"]["run_dir"]) == (str(tmp_path / "shards"), str(tmp_path / "run"))
+    assert (kept["data"]["path"], kept["train"]["run"]) == (str(tmp_path / "shards"), str(tmp_path / "run"))
     main(["report", "../run", "--examples", "1", "--count", "4", "--device", "cpu"])
     assert (tmp_path / "run/report.html").exists()
     # The same command from here is the same run.
@@ -384,7 +384,7 @@ def test_shards_that_cannot_be_used(
 ) -> None:
     SHARD_DAMAGES[message](shards)
     assert message in said("generate", "--checkpoint", trained, "--data", shards, "--out", tmp_path / "out")
-    new = ("--data.path", shards, "--train.run_dir", tmp_path / "new", "--resume", "never")
+    new = ("--data.path", shards, "--train.run", tmp_path / "new", "--resume", "never")
     assert message in said("train", "--config", tiny, *new, code=1 if message in PASSING else 2)
 
 
@@ -408,7 +408,7 @@ def test_a_damaged_checkpoint(
     DAMAGES[message](folder)
     generate = ("generate", "--data", tiny_shards, "--out", tmp_path / "out", "--checkpoint")
     assert message in said(*generate, folder)
-    new = ("--train.run_dir", tmp_path / "new")
+    new = ("--train.run", tmp_path / "new")
     assert message in said("train", "--config", tiny, *new, "--resume", folder)
     (folder / "manifest.json").unlink(missing_ok=True)
     assert "holds no complete checkpoint" in said(*generate, folder)
@@ -422,7 +422,7 @@ def test_a_run_whose_checkpoints_are_all_damaged(
     for step in (1, 2):
         truncate(step_path(run_dir, step) / SHARD)
     generate = ["generate", "--checkpoint", str(run_dir), "--data", tiny_shards, "--out", str(tmp_path / "out")]
-    train = ["train", "--config", tiny, "--train.run_dir", str(run_dir)]
+    train = ["train", "--config", tiny, "--train.run", str(run_dir)]
     for words, message in ((generate, "is whole; all 2 are damaged"), (train, "none of the 2 checkpoints in")):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
@@ -435,7 +435,7 @@ def test_a_run_whose_checkpoints_are_all_damaged(
 
 
 def test_a_run_is_not_resumed_as_another(said: Said, run_dir: Path, tiny: str) -> None:
-    here = ("train", "--config", tiny, "--train.run_dir", run_dir)
+    here = ("train", "--config", tiny, "--train.run", run_dir)
     sentence = said(*here, "--model.latent_size", 6)
     assert "is of another run: it has model.latent_size = 5, this one 6" in sentence
     assert "which --resume never would overwrite" in said(*here, "--resume", "never")

@@ -111,13 +111,13 @@ def test_what_print_config_prints_gives_the_same_configuration(
     capsys: pytest.CaptureFixture[str], configured: Configured, tiny: str, tmp_path: Path
 ) -> None:
     words = ["--config", tiny, "--model.max_node_points", "6", "--optimizer.min_learning_rate", "3e-7"]
-    words += ["--train.run_dir", "7", "--log.wandb", "offline", "--loss.pen_loss_on_padding", "true", "--resume", "no"]
+    words += ["--train.run", "7", "--log.wandb", "offline", "--loss.pen_loss_on_padding", "true", "--resume", "no"]
     with pytest.raises(SystemExit) as caught:
         main(["train", *words, "--print_config"])
     assert caught.value.code == 0
     (tmp_path / "printed.yaml").write_text(capsys.readouterr().out)
     config, resume = configured(*words)
-    assert (config.model.max_node_points, config.train.run_dir, resume) == (6, "7", "no")
+    assert (config.model.max_node_points, config.train.run, resume) == (6, "7", "no")
     assert configured("--config", tmp_path / "printed.yaml") == (config, resume)
     assert len(set(leaves(config)) - set(leaves(Config()))) == 9
 
@@ -225,9 +225,9 @@ def test_dashes_in_names_of_options_are_as_good_as_underscores(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with pytest.raises(SystemExit):
-        main(["train", "--data.path", "a-b", "--train.run-dir=c-d", "--train.global-batch", "7", "--print-config"])
+        main(["train", "--data.path", "a-b", "--train.run=c-d", "--train.global-batch", "7", "--print-config"])
     options = yaml.safe_load(capsys.readouterr().out)
-    assert (options["data"]["path"], options["train"]["run_dir"]) == ("a-b", "c-d")
+    assert (options["data"]["path"], options["train"]["run"]) == ("a-b", "c-d")
     assert options["train"]["global_batch"] == 7
     with pytest.raises(SystemExit):
         main(["shard", "--source", str(tmp_path), "--out", str(tmp_path / "out"), "--recognised-only"])
@@ -240,25 +240,25 @@ def test_paths_are_expanded_as_a_shell_does(
     monkeypatch.setenv("HOME", "/home/me")
     monkeypatch.setenv("SCRATCH", "/scratch")
     (tmp_path / "c.yaml").write_text(
-        "train: {run_dir: $HOME/runs, deepspeed: ~/zero.json}\ndata: {path: '${SCRATCH}/shards', cache: ~}"
+        "train: {run: $HOME/runs, deepspeed: ~/zero.json}\ndata: {path: '${SCRATCH}/shards', cache: ~}"
     )
     words = ("--config", tmp_path / "c.yaml", "--resume", "$SCRATCH/old", "--data.cache=~/cache")
     config, resume = configured(*words)
-    assert (config.train.run_dir, config.train.deepspeed) == ("/home/me/runs", "/home/me/zero.json")
+    assert (config.train.run, config.train.deepspeed) == ("/home/me/runs", "/home/me/zero.json")
     assert (config.data.path, config.data.cache, resume) == ("/scratch/shards", "/home/me/cache", "/scratch/old")
 
 
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train --data.path s --train.run_dir $NOWHERE/x", "train.run_dir is '$NOWHERE/x', but the environment has no"),
+        ("train --data.path s --train.run $NOWHERE/x", "train.run is '$NOWHERE/x', but the environment has no"),
         (
-            "train --data.path s --train.run_dir ~nobody-at-all/x",
-            "train.run_dir is '~nobody-at-all/x', but there is no",
+            "train --data.path s --train.run ~nobody-at-all/x",
+            "train.run is '~nobody-at-all/x', but there is no",
         ),
         ("train --data.path s --log.wandb_group=null", "log.wandb_group is 'null', which stands for nothing; leave"),
         ("train --data.path null", "data.path is 'null', which stands for nothing"),
-        ("train-classifier --data s --train.run_dir ${NOWHERE}", "the environment has no variable NOWHERE"),
+        ("train-classifier --data s --train.run ${NOWHERE}", "the environment has no variable NOWHERE"),
         ("shard --source a $NOWHERE/b --out c", "source is '$NOWHERE/b', but the environment has no variable NOWHERE"),
         ("shard --source a --out c --licence null", "licence is 'null', which stands for nothing"),
         ("shards verify $NOWHERE", "folder is '$NOWHERE', but"),
@@ -267,7 +267,7 @@ def test_paths_are_expanded_as_a_shell_does(
         ("checkpoint export $NOWHERE --out b", "path is '$NOWHERE', but"),
         ("evaluate --checkpoint a --data b --out c --classifier $NOWHERE", "classifier is '$NOWHERE', but"),
         ("reorganize $NOWHERE --checkpoint a --out b", "drawing is '$NOWHERE', but"),
-        ("doctor --run_dir $NOWHERE", "run_dir is '$NOWHERE', but"),
+        ("doctor --run $NOWHERE", "run is '$NOWHERE', but"),
         ("bench stream --remote $NOWHERE", "remote is '$NOWHERE', but"),
     ],
 )

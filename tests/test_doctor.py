@@ -194,7 +194,7 @@ def problems(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 
 def test_all_is_well(examined: Examined, tiny_shards: str, tmp_path: Path) -> None:
-    code, findings = examined("--data", tiny_shards, "--run_dir", tmp_path / "run")
+    code, findings = examined("--data", tiny_shards, "--run", tmp_path / "run")
     assert (code, problems(findings)) == (0, [])
     assert [finding["check"] for finding in findings] == [
         *("nodes", "versions", "CUDA", "devices", "speed", "shared memory", "limits", "cores", "clocks", "all-reduce"),
@@ -210,7 +210,7 @@ def test_all_is_well(examined: Examined, tiny_shards: str, tmp_path: Path) -> No
 
 def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
-        main(["doctor", "--device=cpu", "--run_dir=/proc/nowhere"])
+        main(["doctor", "--device=cpu", "--run=/proc/nowhere"])
     rows = [line for line in capsys.readouterr().out.splitlines() if "problem" in line]
     assert len(rows) == 1
     assert re.search(r"run folder +│ problem │ rank 0 \(\S+\): .*No such file", rows[0])
@@ -219,7 +219,7 @@ def test_the_table_is_for_people(capsys: pytest.CaptureFixture[str]) -> None:
 def test_a_folder_that_cannot_be_written(examined: Examined, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for run_dir, told in ((tmp_path / "file/run", "Not a directory"), ("/proc/nowhere", "No such file")):
-        code, findings = examined("--run_dir", run_dir)
+        code, findings = examined("--run", run_dir)
         ((check, found),) = problems(findings)
         assert (code, check) == (1, "run folder")
         assert told in found
@@ -233,14 +233,14 @@ def test_a_folder_without_room(examined: Examined, tmp_path: Path, monkeypatch: 
         return SimpleNamespace(f_frsize=4096, f_blocks=10**6, f_bavail=100) if is_ours else real(path)
 
     monkeypatch.setattr(os, "statvfs", full)
-    code, findings = examined("--run_dir", tmp_path)
+    code, findings = examined("--run", tmp_path)
     assert code == 1
     assert [check for check, _ in problems(findings)] == ["shared memory", "free space"]
     assert not list(tmp_path.iterdir())
 
 
 def test_a_url_is_written_as_well(examined: Examined) -> None:
-    code, findings = examined("--run_dir", "memory://runs/a")
+    code, findings = examined("--run", "memory://runs/a")
     assert (code, problems(findings)) == (0, [])
     assert "free space" not in [finding["check"] for finding in findings]
 
@@ -315,7 +315,7 @@ def test_a_port_that_is_taken(examined: Examined, monkeypatch: pytest.MonkeyPatc
 def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--timeout=0"], "timeout must be at least 1 second, not 0.0"),
-        (["--run_dir="], "run_dir is not set; give a folder or URL"),
+        (["--run="], "run is not set; give a folder or URL"),
         (["--dta=x"], "did you mean --data?"),
     ):
         with pytest.raises(SystemExit) as stop:

@@ -70,7 +70,7 @@ def wait_until_read(fifo: Path) -> None:
 
 
 def test_two_that_are_alike(tiny_shards: str, tmp_path: Path) -> None:
-    port, words = free_port(), (f"--data={tiny_shards}", f"--run_dir={tmp_path}/run")
+    port, words = free_port(), (f"--data={tiny_shards}", f"--run={tmp_path}/run")
     second = start_rank(1, port, *words)
     found = {one["check"]: one for one in findings(start_rank(0, port, *words), 0)}
     assert findings(second, 0) == []
@@ -90,8 +90,8 @@ def test_one_that_is_not_like_the_other_and_dies(tiny_shards: str, tmp_path: Pat
     (other / "METADATA").write_text("Metadata-Version: 2.1\nName: triton\nVersion: 0.0.1\n")
     hanging = fifo_shards(tmp_path / "hanging")
     port = free_port()
-    first = start_rank(0, port, f"--data={tiny_shards}", f"--run_dir={tmp_path}/run")
-    second = start_rank(1, port, f"--data={hanging}", f"--run_dir={tmp_path}/elsewhere", PYTHONPATH=str(other.parent))
+    first = start_rank(0, port, f"--data={tiny_shards}", f"--run={tmp_path}/run")
+    second = start_rank(1, port, f"--data={hanging}", f"--run={tmp_path}/elsewhere", PYTHONPATH=str(other.parent))
     try:
         wait_until_read(hanging / "manifest.json")
     finally:

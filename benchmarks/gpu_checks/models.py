@@ -83,7 +83,7 @@ def make_model(config: ModelConfig) -> SketchGloc:
 def training_config(setting: Setting, batch: int, **options: object) -> Config:
     """The published sizes, or small ones in a dry run; options of the section `train`."""
     train = dataclasses.replace(TrainConfig(global_batch=batch), **options)  # type: ignore[arg-type]
-    data = DataConfig(disturb_scale=0.1)
+    data = DataConfig(disturb=0.1)
     return Config(model=small_model() if setting.is_tiny else ModelConfig(), data=data, train=train)
 
 

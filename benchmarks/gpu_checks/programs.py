@@ -46,7 +46,7 @@ def _shards(setting: Setting) -> str:
 def _config(setting: Setting, run: str, num_steps: int) -> Config:
     """Of a short run."""
     options = TrainConfig(
-        run_dir=str(setting.folder / "runs" / run),
+        run=str(setting.folder / "runs" / run),
         num_steps=num_steps,
         global_batch=8 if setting.is_tiny else 32,
         log_every=1,
@@ -55,7 +55,7 @@ def _config(setting: Setting, run: str, num_steps: int) -> Config:
         keep_checkpoints=9,
         device="cuda" if setting.is_cuda else "cpu",
     )
-    data = DataConfig(path=_shards(setting), disturb_scale=0.1, validation_limit=16)
+    data = DataConfig(path=_shards(setting), disturb=0.1, validation_limit=16)
     return Config(
         model=small_model(size=16 if setting.is_tiny else 64), data=data, train=options, log=LogConfig(gallery=2)
     )
@@ -63,7 +63,7 @@ def _config(setting: Setting, run: str, num_steps: int) -> Config:
 
 def _losses(config: Config) -> list[float]:
     """Of each step of a run."""
-    lines = map(json.loads, Path(config.train.run_dir, "metrics.jsonl").read_text().splitlines())
+    lines = map(json.loads, Path(config.train.run, "metrics.jsonl").read_text().splitlines())
     return [line["loss"] for line in lines if line["event"] == "train"]
 
 
@@ -89,7 +89,7 @@ def resume(setting: Setting) -> Facts:
     train(halves, "auto", SketchGlocRecipe())
 
     def tensors(config: Config) -> dict[str, Tensor]:
-        files = Path(step_folder(config.train.run_dir, num_steps)).glob("*.safetensors")
+        files = Path(step_folder(config.train.run, num_steps)).glob("*.safetensors")
         return {name: tensor for file in files for name, tensor in safetensors.torch.load_file(file).items()}
 
     ours, theirs = tensors(whole), tensors(halves)
@@ -140,9 +140,9 @@ def commands(setting: Setting) -> Facts:
     """Training, classifier, generation, evaluation and report, by the command line."""
     config, device = _config(setting, "commands", 2 if setting.is_tiny else 20), setting.device.type
     train(config, "never", SketchGlocRecipe())
-    run, data, runs = config.train.run_dir, config.data.path, setting.folder / "runs"
+    run, data, runs = config.train.run, config.data.path, setting.folder / "runs"
     judge, num_steps, count = runs / "classifier", *(("2", "6") if setting.is_tiny else ("20", "64"))
-    training = {"data": data, "train.run_dir": judge, "train.num_steps": num_steps, "train.device": device}
+    training = {"data": data, "train.run": judge, "train.num_steps": num_steps, "train.device": device}
     training |= {"model.width": 2 if setting.is_tiny else 8, "train.global_batch": 8, "train.validate_every": 20}
     drawing = {"checkpoint": run, "data": data, "device": device, "max_points": 40, "count": count}
     moving = {"out": runs / "drawn", "task": "reorganization", "temperature": 0.3}

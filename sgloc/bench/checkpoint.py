@@ -44,7 +44,7 @@ def bench_checkpoint(options: BenchOptions, config: Config) -> Report:
     placement = dist.resolve_placement({})
     with contextlib.ExitStack() as stack:
         folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        train = dataclasses.replace(config.train, global_batch=len(packed), run_dir=folder)
+        train = dataclasses.replace(config.train, global_batch=len(packed), run=folder)
         config = dataclasses.replace(config, train=train)
         stack.enter_context(dist.process_group(placement, options.device))
         peers = stack.enter_context(contextlib.closing(Peers(config.train.timeout)))
@@ -96,7 +96,7 @@ class _Saved:
 
     def load(self) -> None:
         """Bring it back."""
-        folders = checkpoint_folders(self.config.train.run_dir)
+        folders = checkpoint_folders(self.config.train.run)
         resume_from(folders, self.engine, self.config, self.data, self.peers, print)
 
 
@@ -119,7 +119,7 @@ def _measure(saved: _Saved, options: BenchOptions, settings: dict[str, Any]) -> 
         saved.saving.wait()
         seconds["copy"].append(time(saved.save))
         seconds["write"].append(time(saved.saving.wait))
-        newest = checkpoint_folders(saved.config.train.run_dir)[0]
+        newest = checkpoint_folders(saved.config.train.run)[0]
         seconds["verify"].append(time(lambda newest=newest: read_checkpoint(newest)))  # type: ignore[misc]
         seconds["load"].append(time(saved.load))
         seconds["steps"].append(time(saved.take_steps))

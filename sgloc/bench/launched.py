@@ -119,7 +119,7 @@ class Launcher:
         self.num_runs += 1
         folder = self.folder / f"run-{self.num_runs}"
         command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_ranks)]
-        command += ["-m", "sgloc", "train", "--config", str(self.config_path), "--train.run_dir", str(folder)]
+        command += ["-m", "sgloc", "train", "--config", str(self.config_path), "--train.run", str(folder)]
         command += ["--train.accumulation", str(accumulation), "--resume", resume, *options]
         if engine != ENGINES[0]:
             command += ["--train.deepspeed", str(self.folder / f"{engine}.json")]
@@ -144,7 +144,7 @@ def small_config() -> Config:
     """
     return Config(
         model=ModelConfig(EncoderConfig("lstm", 64), DecoderConfig("layer_norm", 256), latent_size=48),
-        data=DataConfig(disturb_scale=0.1),
+        data=DataConfig(disturb=0.1),
         optimizer=OptimizerConfig(learning_rate=0.0001),
         train=TrainConfig(global_batch=64),
     )

@@ -28,8 +28,8 @@ def bench_ops(options: BenchOptions, config: Config) -> Report:
     """
     packed, scale = first_batch(options, config)
     prepare = preparation(config, scale)
-    if prepare.disturb_scale == 0:
-        prepare = dataclasses.replace(prepare, disturb_scale=_DISTURB_SCALE)
+    if prepare.disturb == 0:
+        prepare = dataclasses.replace(prepare, disturb=_DISTURB_SCALE)
     device = options.device
     sketches = prepare(packed, device)
     sketch_offsets = sketches.sketch_node_offsets
@@ -57,7 +57,7 @@ def bench_ops(options: BenchOptions, config: Config) -> Report:
         **describe(packed, options),
         "width": width,
         "dtype": str(dtype).removeprefix("torch."),
-        "disturb_scale": prepare.disturb_scale,
+        "disturb": prepare.disturb,
     }
     report, clock = Report("ops", settings, device), Clock(device)
     for name, function in measured:

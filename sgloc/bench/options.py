@@ -162,7 +162,7 @@ def preparation(config: Config, scale: float) -> Preparation:
     return Preparation(
         scale=scale,
         seed=config.train.seed,
-        disturb_scale=config.data.disturb_scale,
+        disturb=config.data.disturb,
         max_node_points=config.model.max_node_points,
         augment_scale=config.data.augment_scale,
         drop_probability=config.data.drop_probability,

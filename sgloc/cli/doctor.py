@@ -21,13 +21,13 @@ def doctor(words: list[str]) -> None:
     parser = new_parser("doctor", doctor)
     parser.add_argument("--data", default=None, type=str, help="folder or URL of shards to read")
     parser.add_argument(
-        "--run_dir", default=None, type=str, help="folder or URL that the run is to write to; left as it was"
+        "--run", default=None, type=str, help="folder or URL that the run is to write to; left as it was"
     )
     parser.add_argument("--device", choices=["auto", "cpu", "cuda"], default="auto", help="where to compute")
     parser.add_argument("--timeout", type=float, default=60.0, help="seconds that one check of a rank may take")
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of a table")
     options = parse(parser, words)
-    for name in ("data", "run_dir"):
+    for name in ("data", "run"):
         if options[name] is not None:
             check_location(parser, name, options[name])
     # What torch's C++ says of a connection that fails, with its stack, is told below in a sentence.
@@ -45,6 +45,6 @@ def doctor(words: list[str]) -> None:
             width = None if sys.stdout.isatty() else 160
             print_table(findings, Console(highlight=False, markup=False, width=width))
 
-    wanted = DoctorOptions(options.data, options.run_dir, options.device, options.timeout)
+    wanted = DoctorOptions(options.data, options.run, options.device, options.timeout)
     if not examine(wanted, os.environ, present):
         sys.exit(1)

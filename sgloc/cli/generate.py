@@ -34,7 +34,7 @@ def generate(words: list[str]) -> None:
     wanted = GenerateOptions(
         split=options.split,
         count=options.count,
-        disturb_scale=options.disturb if options.task == "reorganization" else 0.0,
+        disturb=options.disturb if options.task == "reorganization" else 0.0,
         temperature=options.temperature,
         max_points=options.max_points,
         seed=options.seed,

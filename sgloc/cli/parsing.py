@@ -169,7 +169,6 @@ _PATHS = frozenset(
         "remote",
         "resume",
         "run",
-        "run_dir",
         "source",
     }
 )

@@ -81,7 +81,7 @@ def read_config(words: list[str]) -> "tuple[Config, str]":
     """The configuration that the command line of `sgloc train` gives, and from which checkpoint to go on."""
     parser = config_parser("train", train)
     words = _config_first(_spelled(words, _SHORT))
-    options = parse(parser, words, "data.path", "train.run_dir", "resume")
+    options = parse(parser, words, "data.path", "train.run", "resume")
     return instantiate(parser, options), options.resume
 
 
@@ -107,7 +107,7 @@ def train(words: list[str]) -> None:
 def train_classifier(words: list[str]) -> None:
     """Train Sketch-a-Net, the classifier behind Rec, on a data set's drawings, or go on training; then test it.
 
-    `sgloc train-classifier --data shards/mine --train.run_dir runs/mine-classifier`, or the same under torchrun. The
+    `sgloc train-classifier --data shards/mine --train.run runs/mine-classifier`, or the same under torchrun. The
     best checkpoint's accuracy on the test drawings, and a picture of what it confuses, are written into the run's
     folder.
     """
@@ -117,7 +117,7 @@ def train_classifier(words: list[str]) -> None:
 
     parser = config_parser("train-classifier", train_classifier, ClassifierConfig)
     words = _config_first(_spelled(words, {**_SHORT, "__data": "--data.path"}))
-    options = parse(parser, words, "data.path", "train.run_dir", "resume")
+    options = parse(parser, words, "data.path", "train.run", "resume")
     config = _instantiate(parser, options, ClassifierConfig)
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
@@ -132,7 +132,7 @@ def train_classifier(words: list[str]) -> None:
     if device.type == "cpu":
         keep_freed_memory()
     loop.train(config, options.resume, SketchANetRecipe())
-    if placement.rank == 0 and has_finished(config.train.run_dir, tell):
-        tested = test_classifier(config.train.run_dir, config.data.path, device, tell)
-        picture = f"{config.train.run_dir.rstrip('/')}/{PICTURE}"
+    if placement.rank == 0 and has_finished(config.train.run, tell):
+        tested = test_classifier(config.train.run, config.data.path, device, tell)
+        picture = f"{config.train.run.rstrip('/')}/{PICTURE}"
         show(f"test accuracy {tested.accuracy:.4f} on {tested.confusion.sum():,} drawings; {picture}")

@@ -112,7 +112,7 @@ class Preparation:
     Attributes:
         scale: the data set's (METHOD 1).
         seed: of all random numbers.
-        disturb_scale: r of METHOD 3; 0 leaves strokes where they are.
+        disturb: r of METHOD 3; 0 leaves strokes where they are.
         max_node_points: the most points in a node; None: a node is a whole stroke.
         augment_scale: x and y are scaled by factors from 1 - this to 1 + this.
         drop_probability: of an inner point.
@@ -122,7 +122,7 @@ class Preparation:
 
     scale: float
     seed: int
-    disturb_scale: float = 0.0
+    disturb: float = 0.0
     max_node_points: int | None = None
     augment_scale: float = 0.0
     drop_probability: float = 0.0
@@ -157,8 +157,8 @@ class Preparation:
         if self.augment_scale > 0:
             targets = transform.random_scale(targets, point_offsets, random_key, self.augment_scale)
         points = targets
-        if self.disturb_scale > 0:
-            points = transform.disturb(targets, stroke_lengths, stroke_offsets, random_key, self.disturb_scale)
+        if self.disturb > 0:
+            points = transform.disturb(targets, stroke_lengths, stroke_offsets, random_key, self.disturb)
         if self.translate:
             lengths = point_offsets.diff()
             moves = transform.translations(targets, lengths, random_key, self.scale)

@@ -164,7 +164,7 @@ def check_folder(examination: Examination, run_dir: str, num_parameters: int) ->
     name = examination.from_rank_0(f"doctor-{secrets.token_hex(8)}")
     world_size, rank = len(examination.hosts), examination.rank
     num_bytes = max(_LEAST_BYTES, _NUM_BYTES // world_size // _LEAST_BYTES * _LEAST_BYTES)
-    advice = f"give a --run_dir that every node can write, as a --train.run_dir must be; now {run_dir}"
+    advice = f"give a --run that every node can write, as a --train.run must be; now {run_dir}"
     probes: list[_Probe] = []
 
     def prepare() -> None:

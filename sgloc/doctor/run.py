@@ -37,13 +37,13 @@ class DoctorOptions:
 
     Attributes:
         data: folder or URL of shards; None: none.
-        run_dir: folder or URL that a run is to write to; None: none.
+        run: folder or URL that a run is to write to; None: none.
         device: "auto", "cpu" or "cuda".
         timeout: seconds that one check of one rank may take.
     """
 
     data: str | None = None
-    run_dir: str | None = None
+    run: str | None = None
     device: str = "auto"
     timeout: float = 60.0
 
@@ -134,8 +134,8 @@ def _make_checks(examination: Examination, placement: dist.Placement, options: D
         examination.findings += judge_hosts(hosts, examination, uses_nccl=uses_nccl)
     if device is not None:
         _check_network(examination, device, num_parameters)
-    if options.run_dir is not None:
-        check_folder(examination, options.run_dir, num_parameters)
+    if options.run is not None:
+        check_folder(examination, options.run, num_parameters)
     if options.data is not None:
         check_data(examination, options.data)
 

@@ -39,7 +39,7 @@ _RANGES = {
     "batch_size": (1, 10**6),
     "max_points": (0, 10**5),
     "temperature": (0, 10**6),
-    "disturb_scale": (0, 10**6),
+    "disturb": (0, 10**6),
 }
 # A category is whatever the data says, and must not decide where a file goes.
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w]+")
@@ -53,7 +53,7 @@ class GenerateOptions:
     Attributes:
         split: of the shards.
         count: drawings, spread evenly over the split.
-        disturb_scale: r of METHOD 3; 0 is synthesis.
+        disturb: r of METHOD 3; 0 is synthesis.
         temperature: of METHOD 9; 0 is greedy.
         max_points: most points of a drawing; 0: those of the longest drawing of the data set that the model was trained
             on.
@@ -64,7 +64,7 @@ class GenerateOptions:
 
     split: str = "test"
     count: int = 64
-    disturb_scale: float = 0.0
+    disturb: float = 0.0
     temperature: float = 0.0
     max_points: int = 0
     seed: int = 0
@@ -80,7 +80,7 @@ class GenerateOptions:
             raise ConfigError(
                 f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}"
             )
-        if self.disturb_scale == 0 and not set(self.rows) - _OF_REORGANIZATION:
+        if self.disturb == 0 and not set(self.rows) - _OF_REORGANIZATION:
             raise ConfigError(
                 f"rows must be more than {', '.join(self.rows)}, for in synthesis no stroke is moved; "
                 "add original or redrawn"
@@ -140,7 +140,7 @@ def generate(
     prepare = Preparation(
         scale=pretrained.scale,
         seed=options.seed,
-        disturb_scale=options.disturb_scale,
+        disturb=options.disturb,
         max_node_points=model.config.max_node_points,
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
@@ -232,11 +232,11 @@ def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
     base = folder.rstrip("/")
     for index, one in enumerate(drawn):
         write_svg(one.redrawn, f"{base}/svg/{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg")
-    write_drawn(drawn, f"{base}/gallery.png", options.disturb_scale, options.rows)
+    write_drawn(drawn, f"{base}/gallery.png", options.disturb, options.rows)
 
 
-def write_drawn(drawn: Sequence[Drawn], path: str, disturb_scale: float, rows: Sequence[str] = get_args(Row)) -> None:
+def write_drawn(drawn: Sequence[Drawn], path: str, disturb: float, rows: Sequence[str] = get_args(Row)) -> None:
     """Write a gallery of sketches and what became of them, `rows` as in `GenerateOptions`, to a path or URL."""
-    shown = [row for row in rows if row not in _OF_REORGANIZATION or disturb_scale > 0]
+    shown = [row for row in rows if row not in _OF_REORGANIZATION or disturb > 0]
     gallery = [GalleryRow(row.replace("_", " "), [getattr(one, row) for one in drawn]) for row in shown]
     write_gallery(gallery, path, captions=[one.category for one in drawn])

@@ -55,7 +55,7 @@ class Measuring:
         gallery = self.pretrained.model.encode(clean).y
         kept: Arrays = {"gallery": gallery.float().cpu().numpy(), "label": packed.category.astype(np.int64)}
         for task in tasks:
-            given = self._prepare(packed, task.disturb_scale) if task.disturb_scale else clean
+            given = self._prepare(packed, task.disturb) if task.disturb else clean
             y = self.pretrained.model.encode(given).y
             rows = draw(
                 self.pretrained.model.decoder,
@@ -83,12 +83,12 @@ class Measuring:
             kept |= {f"{task.name}.{name}": array for name, array in found.items()}
         return kept
 
-    def _prepare(self, packed: PackedBatch, disturb_scale: float) -> SketchBatch:
+    def _prepare(self, packed: PackedBatch, disturb: float) -> SketchBatch:
         config = self.pretrained.model.config
         prepare = Preparation(
             self.pretrained.scale,
             self.seed,
-            disturb_scale,
+            disturb,
             max_node_points=config.max_node_points,
             from_first_point=self.from_first_point,
         )

@@ -13,15 +13,15 @@ class EvaluationTask:
     """One task.
 
     Attributes:
-        disturb_scale: r of METHOD 3; 0 is synthesis.
+        disturb: r of METHOD 3; 0 is synthesis.
     """
 
-    disturb_scale: float
+    disturb: float
 
     @property
     def name(self) -> str:
         """As the command line has it."""
-        return f"reorganization:{self.disturb_scale:g}" if self.disturb_scale else "synthesis"
+        return f"reorganization:{self.disturb:g}" if self.disturb else "synthesis"
 
 
 def parse_tasks(text: str) -> tuple[EvaluationTask, ...]:

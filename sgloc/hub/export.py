@@ -78,8 +78,8 @@ def _about(manifest: CheckpointManifest) -> About:
 def _card(about: About, num_values: int) -> str:
     """The text of README.md."""
     model, data, training = about.model, about.data, about.training
-    disturb_scale = training["options"]["data"]["disturb_scale"]
-    task = f"reorganization, strokes moved by up to {disturb_scale} sketch sizes" if disturb_scale else "synthesis"
+    disturb = training["options"]["data"]["disturb"]
+    task = f"reorganization, strokes moved by up to {disturb} sketch sizes" if disturb else "synthesis"
     num_drawings = f"{data['drawings']:,} drawings of {data['categories']:,} categories"
     loss = training["best_validation_loss"]
     if loss is None:

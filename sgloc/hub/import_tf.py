@@ -321,7 +321,7 @@ def _model_config(variables: Variables, options: dict[str, Any], max_node_points
 
 
 def _card(about: About, checkpoint: str, num_values: int) -> str:
-    moved = original.disturb_scale(about.training["original_options"])
+    moved = original.disturb(about.training["original_options"])
     task = f"reorganization, strokes moved by up to {moved} sketch sizes" if moved else "synthesis"
     task = "a task that the original did not write down" if moved is None else task
     return f"""# SketchGloc

@@ -58,7 +58,7 @@ def node_points(options: Mapping[str, Any]) -> int | None:
     return longest if longest is not None and longest < _LEAST_PERCENTILE else None
 
 
-def disturb_scale(options: Mapping[str, Any]) -> float | None:
+def disturb(options: Mapping[str, Any]) -> float | None:
     """How far strokes were moved in training, r of METHOD 3; None where the file does not tell."""
     value = options.get("re_scale")
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None

@@ -105,7 +105,7 @@ class Page:
         )
         text = (
             f"Test drawings that the model has never seen, every stroke but the first moved by r = "
-            f"{self.shown.disturb_scale:g}. Put back: the same strokes, moved rigidly to where the model draws them; "
+            f"{self.shown.disturb:g}. Put back: the same strokes, moved rigidly to where the model draws them; "
             "redrawn: the model's own drawing."
         )
         return _section("Putting strokes back", text, body)

@@ -77,7 +77,7 @@ def write_report(
             pretrained,
             data,
             shards,
-            disturb_scale=manifest.config["data"]["disturb_scale"] or _DISTURB_SCALE,
+            disturb=manifest.config["data"]["disturb"] or _DISTURB_SCALE,
             count=options.count,
             num_examples=options.num_examples,
             num_between=options.num_between,

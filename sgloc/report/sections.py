@@ -46,7 +46,7 @@ class Shown:
     """What is shown of a model.
 
     Attributes:
-        disturb_scale: by which strokes were moved.
+        disturb: by which strokes were moved.
         redrawings: of sketches spread over the test split.
         retrievals: likewise.
         sketches: those on the map, with their categories.
@@ -56,7 +56,7 @@ class Shown:
         names: of all categories.
     """
 
-    disturb_scale: float
+    disturb: float
     redrawings: list[Drawn]
     retrievals: list[Retrieval]
     sketches: list[Polylines]
@@ -71,7 +71,7 @@ def look(
     data: str,
     manifest: Manifest,
     *,
-    disturb_scale: float,
+    disturb: float,
     count: int,
     num_examples: int,
     num_between: int,
@@ -84,7 +84,7 @@ def look(
         pretrained: the model.
         data: folder or URL of shards.
         manifest: theirs.
-        disturb_scale: r of METHOD 3, for what is reorganized.
+        disturb: r of METHOD 3, for what is reorganized.
         count: most sketches on the map and in the gallery of retrieval, spread evenly over the test split.
         num_examples: redrawings, and retrievals.
         num_between: sketches drawn on the way between two.
@@ -114,13 +114,13 @@ def look(
     some = np.arange(min(num_examples, count), dtype=np.int64) * count // min(num_examples, count)
     say(f"{len(some)} of them are redrawn")
     (packed,) = fixed_batches(reader, chosen[some], batch_size=len(some))
-    moving = dataclasses.replace(clean, disturb_scale=disturb_scale)
+    moving = dataclasses.replace(clean, disturb=disturb)
     most = pretrained.longest_points
     drawn = redraw(
         pretrained.model, packed, moving, manifest.categories, pretrained.device, max_points=most, temperature=0.0
     )
     return Shown(
-        disturb_scale=disturb_scale,
+        disturb=disturb,
         redrawings=drawn,
         retrievals=_retrieve(pretrained, drawn, some, gallery, originals),
         sketches=originals,

@@ -51,7 +51,7 @@ def find_start(config: RunConfig, resume: str, data: Manifest, model: nn.Module,
     init_from = config.train.init_from
     if init_from and resume not in ("auto", "never"):
         raise ConfigError("--init_from starts a new run from weights, --resume goes on with a run; give one of them")
-    folders = checkpoints_to_resume(config.train.run_dir, resume, say)
+    folders = checkpoints_to_resume(config.train.run, resume, say)
     # That of any of a run's checkpoints says what run it is.
     found = first_whole(folders, read_manifest, lambda _: None)
     if found is not None:
@@ -71,8 +71,8 @@ def _first_start(manifest: CheckpointManifest, config: RunConfig, *, is_own: boo
     theirs, ours = str(manifest.config.get("train", {}).get("init_from", "")), config.train.init_from
     if is_own and ours and recorded_place(ours) != theirs:
         raise CheckpointError(
-            f"{config.train.run_dir} was started {f'from {theirs}' if theirs else 'anew'}, not from {ours}; leave "
-            "--init_from out to go on with it, or give another --train.run_dir"
+            f"{config.train.run} was started {f'from {theirs}' if theirs else 'anew'}, not from {ours}; leave "
+            "--init_from out to go on with it, or give another --train.run"
         )
     return theirs
 

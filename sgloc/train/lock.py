@@ -43,7 +43,7 @@ class Claim:
         if file_system.cat_file(f"{root}/{FILE_NAME}").decode(errors="replace") != self.token:
             raise ConfigError(
                 f"another run has been started in {self.run_dir} since; this one leaves it to that one: "
-                "stop either, or give another --train.run_dir"
+                "stop either, or give another --train.run"
             )
 
 
@@ -73,7 +73,7 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise OccupiedError(
-                f"another run is writing to {run_dir}; wait for it, stop it, or give another --train.run_dir"
+                f"another run is writing to {run_dir}; wait for it, stop it, or give another --train.run"
             ) from error
         except OSError:
             # No locks here, as on some network file systems.
@@ -96,4 +96,4 @@ def _claim(run_dir: str) -> Claim:
 
 def _cannot_be_written(run_dir: str, error: OSError) -> ConfigError:
     """What to raise, of which the cause decides whether it may pass."""
-    return ConfigError(f"cannot write to {run_dir} ({error}); give a --train.run_dir that can be written")
+    return ConfigError(f"cannot write to {run_dir} ({error}); give a --train.run that can be written")

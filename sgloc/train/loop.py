@@ -110,7 +110,7 @@ class _Meter:
 
 
 def _farewell(session: Session) -> str:
-    state, run_dir = session.state, session.config.train.run_dir
+    state, run_dir = session.state, session.config.train.run
     if session.is_stopped:
         return f"stopped by a signal at step {state.step}; the same command goes on from there"
     reason = "all steps are done" if state.step >= session.config.train.num_steps else "validation no longer improves"

@@ -42,13 +42,13 @@ Value = TypeVar("Value")
 def _write_config(config: RunConfig) -> None:
     """Write the resolved configuration and the versions beside the run."""
     try:
-        file_system, root = fsspec.core.url_to_fs(config.train.run_dir)
+        file_system, root = fsspec.core.url_to_fs(config.train.run)
         file_system.makedirs(root, exist_ok=True)
         file_system.pipe_file(f"{root}/config.yaml", yaml.safe_dump(recorded_options(config), sort_keys=False).encode())
         file_system.pipe_file(f"{root}/versions.json", (to_json(versions(), indent=1) + "\n").encode())
     except OSError as error:
         raise ConfigError(
-            f"cannot write to {config.train.run_dir} ({error}); give a --train.run_dir that can be written"
+            f"cannot write to {config.train.run} ({error}); give a --train.run that can be written"
         ) from error
 
 
@@ -99,7 +99,7 @@ def open_session(config: RunConfig, resume: str, recipe: Recipe) -> Iterator[Ses
         preparation, fixed = dist.on_each_rank(lambda: recipe.preparations(config, manifest))
         model = recipe.build_model(config, manifest).to(device)
         # Asked twice: before the folder is touched, and for good once nobody else can write to it.
-        ask = Patience(limit, f"the store of {config.train.run_dir}")
+        ask = Patience(limit, f"the store of {config.train.run}")
 
         def from_rank_0(action: Callable[[], Value]) -> Value:
             return dist.on_rank_0(lambda: ask(action))
@@ -108,8 +108,8 @@ def open_session(config: RunConfig, resume: str, recipe: Recipe) -> Iterator[Ses
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=start.init_from))
         if start.weights is not None:
             model.load_state_dict(start.weights)
-        claim = from_rank_0(lambda: stack.enter_context(only_writer(config.train.run_dir)))
-        folders = from_rank_0(lambda: checkpoints_to_resume(config.train.run_dir, resume, lambda _: None))
+        claim = from_rank_0(lambda: stack.enter_context(only_writer(config.train.run)))
+        folders = from_rank_0(lambda: checkpoints_to_resume(config.train.run, resume, lambda _: None))
         peers = Peers(config.train.timeout)
         stack.callback(peers.close)
         loggers: list[Logger] = []
@@ -118,12 +118,12 @@ def open_session(config: RunConfig, resume: str, recipe: Recipe) -> Iterator[Ses
         engine = open_engine(model, config, device, placement.world_size)
         stack.callback(engine.close)
         state, folder = resume_from(folders, engine, config, manifest, peers, tell)
-        is_own = folder == step_folder(config.train.run_dir, state.step)
+        is_own = folder == step_folder(config.train.run, state.step)
         if not is_own:
             # A branch of another run must not go on with that one's curves.
             state.wandb_id = None
         saved_step = state.step if is_own else None
-        there = from_rank_0(lambda: saved_best(config.train.run_dir, state, tell))
+        there = from_rank_0(lambda: saved_best(config.train.run, state, tell))
         state.saved_best_step, state.saved_best_loss = there
         saving = Saving(
             config,
@@ -183,7 +183,7 @@ def _greeting(session: Session, folder: str | None, *, is_initialised: bool) -> 
     )
     num_drawings, num_categories = manifest.splits["train"].num_sketches, len(manifest.categories)
     return (
-        f"{f'resuming from {folder}' if folder else anew} in {session.config.train.run_dir}: "
+        f"{f'resuming from {folder}' if folder else anew} in {session.config.train.run}: "
         f"{session.engine.name} over {dist.backend(session.device)}, {placement.world_size} process(es) by "
         f"{placement.launcher} on {placement.num_nodes} node(s), {_device_name(session.device)}, "
         f"{num_parameters:,} parameters, {num_drawings:,} training drawings of {num_categories} categories"

@@ -8,7 +8,7 @@ from sgloc.config import RunConfig
 from sgloc.masking import mask, mask_all
 
 # Options that hold a place, by section.
-_PLACES = (("data", "path"), ("data", "cache"), ("train", "run_dir"), ("train", "init_from"), ("train", "deepspeed"))
+_PLACES = (("data", "path"), ("data", "cache"), ("train", "run"), ("train", "init_from"), ("train", "deepspeed"))
 
 
 def recorded_options(config: RunConfig) -> dict[str, Any]:

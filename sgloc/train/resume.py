@@ -58,7 +58,7 @@ def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None])
     own = checkpoint_folders(run_dir)
     if resume == "never" and own:
         raise CheckpointError(
-            f"{run_dir} already holds checkpoints, which --resume never would overwrite; give another --train.run_dir"
+            f"{run_dir} already holds checkpoints, which --resume never would overwrite; give another --train.run"
         )
     if resume in ("auto", "never"):
         return own
@@ -85,7 +85,7 @@ def _refuse_going_back(run_dir: str, resume: str, own: list[str], say: Callable[
     newest = newest_checkpoint(run_dir, say)
     if newest is not None and _is_other_of(resume, newest):
         raise CheckpointError(
-            f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another --train.run_dir"
+            f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another --train.run"
         )
 
 
@@ -118,12 +118,12 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunCon
         values = "that value" if len(differing) == 1 else "those values"
         raise CheckpointError(
             f"checkpoint {folder} is of another run: it has {'; '.join(said)}; "
-            f"give {values}; or start a new run from its weights: --init_from {folder} and another --train.run_dir"
+            f"give {values}; or start a new run from its weights: --init_from {folder} and another --train.run"
         )
     if checkpoint.data_identity != manifest.identity:
         raise CheckpointError(
             f"checkpoint {folder} was trained on other shards than {config.data.path}; "
-            f"give those; or start a new run from its weights: --init_from {folder} and another --train.run_dir"
+            f"give those; or start a new run from its weights: --init_from {folder} and another --train.run"
         )
 
 
@@ -153,10 +153,9 @@ def resume_from(
     tell = say if peers.rank == 0 else lambda sentence: None
     found = first_whole(folders, lambda folder: _restore(folder, engine, config, data, peers), tell)
     if found is None:
-        run_dir = config.train.run_dir
+        run_dir = config.train.run
         error = CheckpointError(
-            f"none of the {len(folders)} checkpoints in {run_dir} is whole; "
-            "restore one, or give another --train.run_dir"
+            f"none of the {len(folders)} checkpoints in {run_dir} is whole; restore one, or give another --train.run"
         )
         error.told = peers.rank != 0
         raise error

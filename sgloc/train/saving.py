@@ -66,7 +66,7 @@ class Saving:
         self.config, self.peers = config.train, peers
         self.saved_step = saved_step
         self._say = say if peers.rank == 0 else lambda sentence: None
-        self._writer = Writer(config.train.run_dir, peers, self._say, check)
+        self._writer = Writer(config.train.run, peers, self._say, check)
         self._manifest = self._constants(config, data, engine)
         shard = shard_name(peers.rank, peers.world_size)
         self._own = {name for name, entry in self._manifest.tensors.items() if entry.file == shard}
@@ -161,7 +161,7 @@ class Saving:
         """
         assert self._thread is not None
         raise self._silent(
-            f"the checkpoint of step {self._thread.step} was not written to {self.config.run_dir} within "
+            f"the checkpoint of step {self._thread.step} was not written to {self.config.run} within "
             f"{self.config.timeout:g} s (train.timeout): the store does not answer"
         )
 
@@ -185,7 +185,7 @@ class Saving:
         if stops and silent == self.peers.world_size:
             raise self._silent(
                 f"a signal asked to stop while the checkpoint of step {thread.step} was being written to "
-                f"{self.config.run_dir}, which has accepted nothing for {_SILENT_SECONDS:g} s"
+                f"{self.config.run}, which has accepted nothing for {_SILENT_SECONDS:g} s"
             )
         return True
 
@@ -244,8 +244,8 @@ class Saving:
         if self._num_failures < self.config.save_attempts:
             return
         error = UnreachableError(
-            f"{self._num_failures} saves in a row could not be written to {self.config.run_dir}, the last since "
-            f"{last}; {self._what_is_there()}; make room or give another --train.run_dir, then start again"
+            f"{self._num_failures} saves in a row could not be written to {self.config.run}, the last since "
+            f"{last}; {self._what_is_there()}; make room or give another --train.run, then start again"
         )
         # All ranks count alike.
         error.told = self.peers.rank != 0

@@ -121,7 +121,7 @@ class Session:
 
     def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
         """Write the step's sketches down, and give up if there were too many such steps in a row."""
-        run_dir, state, most = self.config.train.run_dir, self.state, self.config.train.bad_steps
+        run_dir, state, most = self.config.train.run, self.state, self.config.train.bad_steps
         patience = self.config.train.timeout / 2
         write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id, patience)
         state.num_bad_steps += 1
@@ -130,7 +130,7 @@ class Session:
             error = TrainingError(
                 f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that were "
                 f"skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and start again "
-                "in another --train.run_dir"
+                "in another --train.run"
             )
             # All ranks see the same numbers and come here together.
             error.told = self.placement.rank != 0

@@ -144,7 +144,7 @@ def test_the_sizes_are_those_of_the_quickstart() -> None:
     given, config = yaml.safe_load(QUICKSTART.read_text()), small_config()
     assert_holds(given["model"], config.model)
     assert config.train.global_batch == given["train"]["global_batch"]
-    assert config.data.disturb_scale == given["data"]["disturb_scale"]
+    assert config.data.disturb == given["data"]["disturb"]
 
 
 def assert_holds(given: dict[str, Any], config: object) -> None:

@@ -19,7 +19,7 @@ from tests.oracle import layout
 
 CPU = torch.device("cpu")
 EVERYTHING = Preparation(
-    scale=40.0, seed=5, disturb_scale=0.3, max_node_points=5, augment_scale=0.1, drop_probability=0.3, translate=True
+    scale=40.0, seed=5, disturb=0.3, max_node_points=5, augment_scale=0.1, drop_probability=0.3, translate=True
 )
 # Sketches long enough that every kind of noise shows.
 SOME: list[Strokes] = [
@@ -32,7 +32,7 @@ preparations = st.builds(
     Preparation,
     scale=st.floats(1, 100),
     seed=st.integers(0, 2**64 - 1),
-    disturb_scale=st.sampled_from([0.0, 0.1, 0.3]),
+    disturb=st.sampled_from([0.0, 0.1, 0.3]),
     max_node_points=st.sampled_from([None, 1, 3, 5]),
     augment_scale=st.sampled_from([0.0, 0.1]),
     drop_probability=st.sampled_from([0.0, 0.1, 0.9]),
@@ -114,7 +114,7 @@ def test_preparation_is_the_method(sketches: list[Strokes], preparation: Prepara
         expected = layout.stroke5(layout.augment(rows, noise.factors[index], noise.dropped[index]))[:-1]
         lifts = np.flatnonzero(expected[:, 3]) + 1
         clean = np.split(expected[:, :2], lifts[:-1])
-        moved = layout.disturb(clean, np.array(noise.moves[index]), preparation.disturb_scale)
+        moved = layout.disturb(clean, np.array(noise.moves[index]), preparation.disturb)
         if preparation.translate:
             moved, clean = (
                 layout.translate(strokes, clean, noise.shares[index], preparation.scale) for strokes in (moved, clean)
@@ -154,7 +154,7 @@ def test_noise_does_not_depend_on_neighbours(key_ids: list[int], number: int, ep
 @pytest.mark.parametrize(
     "only",
     [
-        Preparation(scale=40.0, seed=5, disturb_scale=0.3),
+        Preparation(scale=40.0, seed=5, disturb=0.3),
         Preparation(scale=40.0, seed=5, augment_scale=0.3),
         Preparation(scale=40.0, seed=5, drop_probability=0.3),
         Preparation(scale=40.0, seed=5, translate=True),
@@ -172,7 +172,7 @@ def test_noise_depends_on_seed_epoch_and_key(only: Preparation) -> None:
 
 def test_dropping_points_leaves_the_disturbance_alone() -> None:
     # Noise for one purpose is not shifted by whether there is noise for another.
-    disturbing = Preparation(scale=40.0, seed=5, disturb_scale=0.3)
+    disturbing = Preparation(scale=40.0, seed=5, disturb=0.3)
     disturbed = prepare(disturbing, [0, 1, 2], 4)
     thinned = prepare(dataclasses.replace(disturbing, drop_probability=0.3), [0, 1, 2], 4)
     assert len(thinned.points) < len(disturbed.points)

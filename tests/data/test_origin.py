@@ -62,7 +62,7 @@ def make_config(path: str, run_dir: Path, origin: OriginName) -> Config:
     return Config(
         model=model_config(),
         data=DataConfig(path=path, origin=origin),
-        train=TrainConfig(run_dir=str(run_dir), global_batch=4, device="cpu"),
+        train=TrainConfig(run=str(run_dir), global_batch=4, device="cpu"),
     )
 
 

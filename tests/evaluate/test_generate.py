@@ -56,7 +56,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
 
 
 def test_the_files_are_what_they_claim_to_be(tmp_path: Path, checkpoint: str, tiny_shards: str) -> None:
-    drawn = run(checkpoint, tiny_shards, tmp_path, temperature=0.5, disturb_scale=0.1, seed=1)
+    drawn = run(checkpoint, tiny_shards, tmp_path, temperature=0.5, disturb=0.1, seed=1)
     assert len(drawn) == 12
     lines = list(read_drawings(str(tmp_path / "redrawn.ndjson")))
     svgs = sorted((tmp_path / "svg").iterdir())
@@ -119,16 +119,16 @@ def test_rows_of_the_gallery(tmp_path: Path, checkpoint: str, tiny_shards: str) 
     def height() -> int:
         return int(matplotlib.image.imread(tmp_path / "gallery.png").shape[0])
 
-    gallery("original", "disturbed", "redrawn", disturb_scale=0.3)
+    gallery("original", "disturbed", "redrawn", disturb=0.3)
     three = height()
-    gallery("original", "redrawn", disturb_scale=0.3)
+    gallery("original", "redrawn", disturb=0.3)
     two = height()
-    original = gallery("original", disturb_scale=0.3)
+    original = gallery("original", disturb=0.3)
     cell = three - two
     assert cell > 50
     assert two - height() == cell
-    assert gallery("disturbed", disturb_scale=0.3) != original != gallery("redrawn", disturb_scale=0.3)
-    assert gallery("put_back", disturb_scale=0.3) != gallery("redrawn", disturb_scale=0.3)
+    assert gallery("disturbed", disturb=0.3) != original != gallery("redrawn", disturb=0.3)
+    assert gallery("put_back", disturb=0.3) != gallery("redrawn", disturb=0.3)
     # In synthesis no stroke is moved, so that these rows would show the original again.
     assert gallery("original", "disturbed", "put_back", "redrawn") == gallery("original", "redrawn")
 
@@ -152,7 +152,7 @@ def test_synthesis_leaves_strokes_where_they_are(tmp_path: Path, checkpoint: str
 
 def test_reorganization_moves_every_stroke_but_the_first(tmp_path: Path, checkpoint: str, tiny_shards: str) -> None:
     kept = run(checkpoint, tiny_shards, tmp_path)
-    moved = run(checkpoint, tiny_shards, tmp_path, disturb_scale=0.3, seed=3)
+    moved = run(checkpoint, tiny_shards, tmp_path, disturb=0.3, seed=3)
     shifts = []
     for one, still in zip(moved, kept, strict=True):
         assert lines_close(one.original, still.original)
@@ -162,8 +162,8 @@ def test_reorganization_moves_every_stroke_but_the_first(tmp_path: Path, checkpo
         shifts.append(shift[0])
     assert np.linalg.norm(shifts, axis=1).min() > 1
     assert any(not lines_close(one.redrawn, still.redrawn) for one, still in zip(moved, kept, strict=True))
-    again = run(checkpoint, tiny_shards, tmp_path, disturb_scale=0.3, seed=3, batch_size=5)
-    other = run(checkpoint, tiny_shards, tmp_path, disturb_scale=0.3, seed=4)
+    again = run(checkpoint, tiny_shards, tmp_path, disturb=0.3, seed=3, batch_size=5)
+    other = run(checkpoint, tiny_shards, tmp_path, disturb=0.3, seed=4)
     assert all(lines_close(one.disturbed, two.disturbed) for one, two in zip(moved, again, strict=True))
     assert not any(lines_close(one.disturbed, two.disturbed) for one, two in zip(moved, other, strict=True))
 
@@ -294,7 +294,7 @@ def test_the_limit_is_the_longest_training_drawing_unless_given(tmp_path: Path, 
         ({"max_points": 10**12}, "max_points must be from 0 to 100,000"),
         ({"temperature": -0.1}, "temperature must be from 0"),
         ({"temperature": float("nan")}, "temperature must be from 0"),
-        ({"disturb_scale": float("inf")}, "disturb_scale must be from 0"),
+        ({"disturb": float("inf")}, "disturb must be from 0"),
         ({"rows": ("original", "drawn")}, "rows must be some of original, disturbed, put_back, redrawn, not drawn"),
         ({"rows": ()}, "rows must be some of .*, not none"),
         ({"rows": ("disturbed",)}, "rows must be more than disturbed, for"),

@@ -13,5 +13,5 @@ def make_config(shards: str, run_dir: Path, **options: Any) -> ClassifierConfig:
         model=SketchANetConfig(width=2),
         data=DataConfig(path=shards),
         optimizer=OptimizerConfig(learning_rate=2e-3),
-        train=TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options}),
+        train=TrainConfig(run=str(run_dir), device="cpu", **{**every, **options}),
     )

@@ -43,14 +43,14 @@ def test_training_does_not_notice(picture_shards: str, drawn_run: Path, tmp_path
     assert not (tmp_path / "gallery").exists()
 
 
-@pytest.mark.parametrize(("name", "disturb_scale"), [("generated", 0.0), ("reorganized", 0.1)])
+@pytest.mark.parametrize(("name", "disturb"), [("generated", 0.0), ("reorganized", 0.1)])
 def test_a_gallery_is_what_generate_draws_of_the_same_checkpoint(
-    picture_shards: str, drawn_run: Path, tmp_path: Path, name: str, disturb_scale: float
+    picture_shards: str, drawn_run: Path, tmp_path: Path, name: str, disturb: float
 ) -> None:
     shown = {path.name: path.read_bytes() for path in (drawn_run / "gallery").iterdir()}
     assert len(shown) == len(set(shown.values())) == 4
     for step in (4, 8):
-        options = GenerateOptions(split="valid", count=5, disturb_scale=disturb_scale, seed=3)
+        options = GenerateOptions(split="valid", count=5, disturb=disturb, seed=3)
         checkpoint = drawn_run / f"checkpoints/step-{step:08d}"
         generate(str(checkpoint), picture_shards, str(tmp_path), options, device=CPU, say=print)
         assert shown[f"step-{step:08d}-{name}.png"] == (tmp_path / "gallery.png").read_bytes()
@@ -62,8 +62,8 @@ def test_a_gallery_is_what_generate_draws_of_the_same_checkpoint(
 
 def test_strokes_are_moved_where_training_moves_none(picture_shards: str, tmp_path: Path) -> None:
     pictures = []
-    for disturb_scale in (0.0, 0.1):
-        config = with_galleries(make_config(picture_shards, tmp_path / str(disturb_scale)), disturb_scale=disturb_scale)
+    for disturb in (0.0, 0.1):
+        config = with_galleries(make_config(picture_shards, tmp_path / str(disturb)), disturb=disturb)
         with open_session(config, "auto") as run:
             assert run.gallery is not None
             before = torch.get_rng_state(), random.getstate()

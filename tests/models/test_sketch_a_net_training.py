@@ -37,7 +37,7 @@ def words_of(config: ClassifierConfig) -> list[str]:
 
 def run(config: ClassifierConfig, num_processes: int) -> list[dict[str, Any]]:
     """Train in real processes, to the end."""
-    run_dir = Path(config.train.run_dir)
+    run_dir = Path(config.train.run)
     run_ranks(["train-classifier", *words_of(config)], num_processes, run_dir.with_suffix(".log"), TIMEOUT)
     return records(run_dir)
 

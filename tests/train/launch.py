@@ -25,11 +25,11 @@ def tiny_options(run_dir: Path, shards: str) -> list[str]:
         "model.hyper_size": 8,
         "model.hyper_embedding_size": 4,
         "data.path": shards,
-        "data.disturb_scale": 0.1,
+        "data.disturb": 0.1,
         "data.validation_disturb": 0.2,
         "loss.density_floor": 1e-6,
         "optimizer.clip_by": "variable",
-        "train.run_dir": run_dir,
+        "train.run": run_dir,
         "train.global_batch": 32,
         "train.log_every": 1,
         # Eight steps.

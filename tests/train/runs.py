@@ -17,8 +17,8 @@ MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixt
 def make_config(shards: str, run_dir: Path, **options: Any) -> Config:
     """Configure a training of eight steps; `options` are fields of its TrainConfig."""
     every = {"log_every": 1, "validate_every": 4, "checkpoint_every": 100, "num_steps": 8, "global_batch": 16}
-    training = TrainConfig(run_dir=str(run_dir), device="cpu", **{**every, **options})
-    return Config(model=MODEL, data=DataConfig(path=shards, disturb_scale=0.1), train=training)
+    training = TrainConfig(run=str(run_dir), device="cpu", **{**every, **options})
+    return Config(model=MODEL, data=DataConfig(path=shards, disturb=0.1), train=training)
 
 
 def train(config: RunConfig, resume: str, recipe: Recipe | None = None) -> None:

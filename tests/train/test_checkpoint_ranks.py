@@ -114,9 +114,7 @@ class Rank:
         writing._LATE_SECONDS = 0.3
         mine = self.run_dir.with_name(f"of-rank-{self.rank}")
         self.writer = Writer(str(mine), self.peers, self.told.append)
-        with pytest.raises(
-            SaveError, match=r"does not find shard-00001-of-.* give a --train.run_dir that all machines"
-        ):
+        with pytest.raises(SaveError, match=r"does not find shard-00001-of-.* give a --train.run that all machines"):
             self.write(1, tensors(1))
 
 

@@ -29,7 +29,7 @@ from tests.train.test_checkpoint_saving import Run
 
 def at(url: str, config: Config) -> Config:
     """The same run in another place."""
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, run_dir=url))
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, run=url))
 
 
 def remote_records(url: str) -> list[dict[str, Any]]:
@@ -75,7 +75,7 @@ def test_a_killed_run_in_a_bucket_keeps_the_lines_up_to_its_checkpoint(
 ) -> None:
     url = f"{s3.url}/runs/killed"
     monkeypatch.setenv("SGLOC_FAILPOINT", "step:kill:7")
-    options = ["--train.run_dir", url, "--train.num_steps", "8"]
+    options = ["--train.run", url, "--train.num_steps", "8"]
     process = start(tmp_path / "run", sample_shards, 1, *options, log=tmp_path / "log")
     try:
         assert process.wait(TIMEOUT) == -signal.SIGKILL, (tmp_path / "log").read_text()

@@ -53,7 +53,7 @@ class Run:
         self.group = contextlib.ExitStack()
         self.group.enter_context(single_process())
         manifest = load_manifest(shards)
-        self.config = Config(model=model_config(), train=TrainConfig(run_dir=run_dir, **options))
+        self.config = Config(model=model_config(), train=TrainConfig(run=run_dir, **options))
         self.state, self.weights, self.told = TrainState(), OneWeight(), list[str]()
         self.peers = Peers(60)
         self.engine = cast("Engine", self.weights)
@@ -71,7 +71,7 @@ class Run:
         self.saving.save_at_last(self.engine, self.state)
 
     def saved(self, step: int) -> Tensor:
-        folder = str(step_path(Path(self.config.train.run_dir), step))
+        folder = str(step_path(Path(self.config.train.run), step))
         return dict(read_tensors(folder, read_checkpoint(folder)))["model.weight"]
 
     @property

@@ -74,7 +74,7 @@ def start_rank(rank: int, port: int, shards: Path, run_dir: Path, *options: str)
     """One of two ranks, as a user may start them by hand."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in place.items()}}
-    words = (f"--data.path={shards}", f"--train.run_dir={run_dir}", "--train.device=cpu", *options)
+    words = (f"--data.path={shards}", f"--train.run={run_dir}", "--train.device=cpu", *options)
     return subprocess.Popen(
         [sys.executable, "-m", "sgloc", "train", *words], env=environment, stderr=subprocess.PIPE, text=True
     )

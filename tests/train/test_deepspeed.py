@@ -137,7 +137,7 @@ def test_without_deepspeed_it_is_said_how_to_get_it(
     said: Said, sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "deepspeed", None)
-    words = ["--data.path", sample_shards, "--train.run_dir", tmp_path / "run", "--train.device", "cpu"]
+    words = ["--data.path", sample_shards, "--train.run", tmp_path / "run", "--train.device", "cpu"]
     message = said("train", *words, "--train.deepspeed", CONFIGS / "zero1.json")
     assert "run pip install 'sgloc[deepspeed]', or leave train.deepspeed empty" in message
 

@@ -42,7 +42,7 @@ def test_the_run_ends_in_time(
     run_dir, log = tmp_path / "run", tmp_path / "log"
     monkeypatch.setenv(AT, at)
     monkeypatch.setenv(AFTER, str(run_dir / "checkpoints" / after))
-    options = ("--train.run_dir", f"hang://{run_dir}", "--train.timeout", str(TIMEOUT[num_processes]), *OPTIONS)
+    options = ("--train.run", f"hang://{run_dir}", "--train.timeout", str(TIMEOUT[num_processes]), *OPTIONS)
     process = start(run_dir, sample_shards, num_processes, *options, log=log)
     try:
         assert wait_until(hanging.exists, process), log.read_text()
@@ -66,7 +66,7 @@ def test_a_stop_is_heard_while_a_save_hangs(
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     monkeypatch.setenv(AT, SHARD)
-    options = ("--train.run_dir", f"hang://{run_dir}", "--train.timeout", "600", *OPTIONS)
+    options = ("--train.run", f"hang://{run_dir}", "--train.timeout", "600", *OPTIONS)
     process = start(run_dir, sample_shards, 2, *options, log=log)
     try:
         # The save of step 12 waits for that of step 8.

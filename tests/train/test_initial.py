@@ -95,8 +95,8 @@ def test_two_ranks_start_from_the_same_weights(
 def test_a_classifier_starts_from_another(tiny_shards: str, tmp_path: Path) -> None:
     words = ["train-classifier", "--data", tiny_shards, "--model.width=2", "--train.global_batch=4"]
     words += ["--train.num_steps=1", "--train.device=cpu", "--raster.line_width=9"]
-    main([*words, "--train.run_dir", str(tmp_path / "first")])
-    second = [*words, "--train.run_dir", str(tmp_path / "second"), "--init-from", str(tmp_path / "first")]
+    main([*words, "--train.run", str(tmp_path / "first")])
+    second = [*words, "--train.run", str(tmp_path / "second"), "--init-from", str(tmp_path / "first")]
     main([*second, "--optimizer.learning_rate=1e-12", "--optimizer.min_learning_rate=1e-12"])
     first, second_weights = (weights_of(step_path(tmp_path / name, 1)) for name in ("first", "second"))
     for name, tensor in first.items():
@@ -112,9 +112,9 @@ def test_a_start_that_is_refused_leaves_nothing(
     here = ("train", "--config", path)
     checkpoint = step_path(trained, 4)
     told = said(*here, "--resume", checkpoint, "--optimizer.learning_rate=1e-4")
-    assert f"or start a new run from its weights: --init_from {checkpoint} and another --train.run_dir" in told
+    assert f"or start a new run from its weights: --init_from {checkpoint} and another --train.run" in told
     told = said(*here, "--resume", checkpoint, "--data.path", tiny_shards)
-    assert f"or start a new run from its weights: --init_from {checkpoint} and another --train.run_dir" in told
+    assert f"or start a new run from its weights: --init_from {checkpoint} and another --train.run" in told
     told = said(*here, "--resume", checkpoint, "--init_from", trained)
     assert "--init_from starts a new run from weights, --resume goes on with a run; give one of them" in told
     assert "does not exist" in said(*here, "--init_from", tmp_path / "nothing")
@@ -124,6 +124,6 @@ def test_a_start_that_is_refused_leaves_nothing(
     assert "tensors more; give the options of the model that they were trained with" in told
     told = said(*here, "--init_from", trained / "exported", "--model.decoder.cell=layer_norm")
     assert "is missing there and float32" in told
-    told = said("train", "--config", path, "--train.run_dir", trained, "--init_from", tmp_path, "--train.num_steps=9")
+    told = said("train", "--config", path, "--train.run", trained, "--init_from", tmp_path, "--train.num_steps=9")
     assert f"{trained} was started anew, not from {tmp_path}; leave --init_from out to go on with it" in told
     assert not (tmp_path / "new").exists()

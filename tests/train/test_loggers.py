@@ -216,7 +216,7 @@ def test_tensorboard_goes_on_in_another_file_after_a_full_disk(
 
 
 def make_config(run_dir: str, **options: Any) -> Config:
-    return Config(train=TrainConfig(run_dir=run_dir), log=LogConfig(**options))
+    return Config(train=TrainConfig(run=run_dir), log=LogConfig(**options))
 
 
 def test_only_what_is_asked_for_is_opened_and_what_cannot_be_is_refused(

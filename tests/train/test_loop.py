@@ -128,10 +128,10 @@ def test_validation_has_its_own_disturbance_and_is_never_augmented_or_translated
     sample_shards: str, tmp_path: Path, disturb: float, validation_disturb: float | None, expected: tuple[float, float]
 ) -> None:
     config = make_config(sample_shards, tmp_path)
-    data = dataclasses.replace(config.data, disturb_scale=disturb, validation_disturb=validation_disturb)
+    data = dataclasses.replace(config.data, disturb=disturb, validation_disturb=validation_disturb)
     config = dataclasses.replace(config, data=data)
     training, fixed = SketchGlocRecipe().preparations(config, load_manifest(sample_shards))
-    assert (training.disturb_scale, fixed.disturb_scale) == expected
+    assert (training.disturb, fixed.disturb) == expected
     assert training.translate
     assert not fixed.translate
     assert (fixed.augment_scale, fixed.drop_probability) == (0.0, 0.0)

@@ -8,17 +8,22 @@ from typing import Any
 
 import pytest
 
-from sgloc.config import Config
+import sgloc
+from sgloc.config import Config, DataConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
 from sgloc.identity import identity
 from sgloc.models.sketch_a_net.config import ClassifierConfig
+from sgloc.train.checkpoint import read_manifest
 from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
 from tests.checkpoints import (
     SHARD,
+    change_manifest,
     flip_bit,
     make_manifest,
+    make_model,
     model_config,
+    save_model,
     save_steps,
     single_process,
     step_path,
@@ -145,7 +150,7 @@ OTHERS = {
     "model.latent_size": 6,
     "model.encoder.cell": "hyper",
     "model.max_node_points": 5,
-    "data.disturb_scale": 0.3,
+    "data.disturb": 0.3,
     "loss.kl_weight": 0.5,
     "optimizer.learning_rate": 0.5,
     "train.seed": 7,
@@ -160,7 +165,7 @@ OTHERS = {
 FREE = {
     "data.path": "elsewhere",
     "data.prefetch": 7,
-    "train.run_dir": "elsewhere",
+    "train.run": "elsewhere",
     "train.num_steps": 7,
     "train.accumulation": 7,
     "train.device": "cpu",
@@ -229,6 +234,23 @@ def test_all_options_that_differ_are_named_at_once(shards: Manifest) -> None:
     message = r"it has loss.kl_weight = 0.0, this one 0.5; train.seed = 0, this one 7; give those values; or start"
     with pytest.raises(CheckpointError, match=message):
         refuse_other_run("there", make_manifest(shards), config, shards)
+
+
+def test_options_recorded_under_old_names_are_read_under_the_new(
+    shards: Manifest, tiny_shards: str, tmp_path: Path
+) -> None:
+    config = Config(model=model_config(), data=DataConfig(disturb=0.3))
+    folder = save_model(tmp_path, tiny_shards, make_model(), config=dataclasses.asdict(config))
+
+    def make_old(fields: dict[str, Any]) -> None:
+        fields["config"]["train"]["run_dir"] = fields["config"]["train"].pop("run")
+        fields["config"]["data"]["disturb_scale"] = fields["config"]["data"].pop("disturb")
+
+    change_manifest(folder, make_old)
+    older = read_manifest(str(folder))
+    assert older.config == dataclasses.asdict(config)
+    refuse_other_run("there", older, config, shards)
+    assert sgloc.load_pretrained(str(folder)).model.config == config.model
 
 
 def test_an_option_that_is_unknown_here_is_named(shards: Manifest) -> None:

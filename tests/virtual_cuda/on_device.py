@@ -184,7 +184,7 @@ def test_nvidias_own_variable_must_not_say_the_opposite(
 
 @pytest.mark.parametrize("tf32", [False, True], ids=["float32", "TF32"])
 def test_a_run_computes_in_tf32_only_if_it_is_asked_to(tf32: bool, tiny_shards: str, tmp_path: Path) -> None:
-    options = TrainConfig(run_dir=str(tmp_path), device="cuda", tf32=tf32, global_batch=4)
+    options = TrainConfig(run=str(tmp_path), device="cuda", tf32=tf32, global_batch=4)
     config = Config(model=make_model().config, data=DataConfig(path=tiny_shards), train=options)
     with open_session(config, "never"):
         assert switches() == ["tf32" if tf32 else "ieee"] * 3

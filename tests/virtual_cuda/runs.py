@@ -28,7 +28,7 @@ _CLOSE = 1e-5
 def training(run_dir: Path, shards: str, device: str, num_steps: int, **options: object) -> list[str]:
     """Words of a training; options by their names, with __ for dots."""
     chosen = {**SMALL, **{name.replace("__", "."): value for name, value in options.items()}}
-    chosen |= {"data.path": shards, "train.run_dir": run_dir, "train.device": device, "train.num_steps": num_steps}
+    chosen |= {"data.path": shards, "train.run": run_dir, "train.device": device, "train.num_steps": num_steps}
     return ["train", *(f"--{name}={value}" for name, value in chosen.items())]
 
 

@@ -22,7 +22,7 @@ OTHERS: dict[str, dict[str, Any]] = {
     "relation of middles": {"model__graph_relation": "middle", "model__graph_mean": "true"},
     "nodes of few points": {"model__max_node_points": 8},
     "loss on padding": {"loss__pen_loss_on_padding": "true", "loss__kl_weight": 0.5},
-    "moved strokes": {"data__disturb_scale": 0.3},
+    "moved strokes": {"data__disturb": 0.3},
 }
 
 

@@ -52,12 +52,12 @@ class ClassifierConfig:
     raster: RasterConfig = field(default_factory=RasterConfig)
     data: DataConfig = field(default_factory=DataConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    train: TrainConfig = field(default_factory=lambda: TrainConfig(run_dir="runs/classifier"))
+    train: TrainConfig = field(default_factory=lambda: TrainConfig(run="runs/classifier"))
     log: LogConfig = field(default_factory=lambda: LogConfig(gallery=0))
 
     def __post_init__(self) -> None:
         for option, value in (
-            ("data.disturb_scale", self.data.disturb_scale),
+            ("data.disturb", self.data.disturb),
             ("data.validation_disturb", self.data.validation_disturb),
             ("train.checkpoint_decoder", self.train.checkpoint_decoder),
             ("train.compile", self.train.compile),

@@ -32,10 +32,10 @@ class Gallery:
     def __init__(self, reader: ShardReader, prepare: Preparation, count: int) -> None:
         self.reader = reader
         self.count = min(count, reader.num_sketches)
-        disturb_scale = prepare.disturb_scale or _DISTURB_SCALE
+        disturb = prepare.disturb or _DISTURB_SCALE
         self.preparations = {
-            "gallery/generated": dataclasses.replace(prepare, disturb_scale=0.0),
-            "gallery/reorganized": dataclasses.replace(prepare, disturb_scale=disturb_scale),
+            "gallery/generated": dataclasses.replace(prepare, disturb=0.0),
+            "gallery/reorganized": dataclasses.replace(prepare, disturb=disturb),
         }
         self.told: set[type[Exception]] = set()
 
@@ -70,5 +70,5 @@ class Gallery:
         (packed,) = fixed_batches(self.reader, chosen, batch_size=self.count)
         drawn = redraw(model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=0.0)
         with tempfile.TemporaryDirectory() as folder:
-            write_drawn(drawn, f"{folder}/gallery.png", prepare.disturb_scale)
+            write_drawn(drawn, f"{folder}/gallery.png", prepare.disturb)
             return Path(folder, "gallery.png").read_bytes()

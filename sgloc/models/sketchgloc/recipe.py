@@ -36,13 +36,13 @@ class SketchGlocRecipe:
         fixed = Preparation(
             scale=manifest.scale,
             seed=config.train.seed,
-            disturb_scale=data.disturb_scale if data.validation_disturb is None else data.validation_disturb,
+            disturb=data.disturb if data.validation_disturb is None else data.validation_disturb,
             max_node_points=config.model.max_node_points,
             from_first_point=starts_at_first_point(manifest, data.origin, data.path),
         )
         training = dataclasses.replace(
             fixed,
-            disturb_scale=data.disturb_scale,
+            disturb=data.disturb,
             augment_scale=data.augment_scale,
             drop_probability=data.drop_probability,
             translate=data.translate,
@@ -52,5 +52,5 @@ class SketchGlocRecipe:
     def gallery(self, config: Config, reader: ShardReader, manifest: Manifest) -> Gallery | None:
         """See `Recipe.gallery`."""
         _, fixed = self.preparations(config, manifest)
-        shown = dataclasses.replace(fixed, disturb_scale=config.data.disturb_scale)
+        shown = dataclasses.replace(fixed, disturb=config.data.disturb)
         return Gallery(reader, shown, config.log.gallery) if shows_galleries(config) else None

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.renamed import with_new_names
 from sgloc.storage import Storage
 from sgloc.strict_json import finite, to_json
 
@@ -177,6 +178,7 @@ def read_manifest(folder: str) -> CheckpointManifest:
                 "use the version of this program that wrote it"
             )
         fields.pop("config_hash", None)
+        fields["config"] = with_new_names(fields["config"])
         fields["files"] = {name: (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
         fields["tensors"] = {name: TensorEntry(**entry) for name, entry in fields["tensors"].items()}
         manifest = CheckpointManifest(**fields)
@@ -196,7 +198,7 @@ def _refuse_other_formats(fields: object, folder: str) -> None:
     if fields.get("version") == 1 and "sha256" not in fields:
         raise CheckpointError(
             f"{folder} is of checkpoint version 1, which this program cannot read: finish that run with the revision "
-            "of this program that its versions.json names, or start anew in another --train.run_dir"
+            "of this program that its versions.json names, or start anew in another --train.run"
         )
 
 

@@ -187,7 +187,7 @@ class Writer:
             if time.monotonic() > end:
                 raise CheckpointError(
                     f"rank 0 does not find {missing[0]} in {self.storage.location}/{folder} as it was written; "
-                    "give a --train.run_dir that all machines share"
+                    "give a --train.run that all machines share"
                 )
             time.sleep(0.1)
 

@@ -82,14 +82,14 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
     Raises:
         ConfigError: if one of them is not installed, or cannot write where it has to.
     """
-    run_dir, log = config.train.run_dir, config.log
+    run_dir, log = config.train.run, config.log
     patience = min(_PATIENCE_SECONDS, config.train.timeout / 4)
     file_system, root = fsspec.core.url_to_fs(run_dir)
     folder = str(root) if isinstance(file_system, LocalFileSystem) else None
     if log.tensorboard and folder is None:
         raise ConfigError(
             f"TensorBoard's files grow with every line, which files in {run_dir} cannot; "
-            "give a local train.run_dir, or leave log.tensorboard out"
+            "give a local train.run, or leave log.tensorboard out"
         )
     if _uses_wandb(log):
         wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)

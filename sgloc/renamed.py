@@ -1,0 +1,23 @@
+"""Options that have another name now: the one table of old names and new ones.
+
+The command line refuses an old name and gives the new one. What older runs wrote down is read under the new names.
+"""
+
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Any
+
+# By dotted names, as a configuration and the command line have them.
+RENAMED: Mapping[str, str] = MappingProxyType({"train.run_dir": "train.run", "data.disturb_scale": "data.disturb"})
+
+
+def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A recorded configuration of sections of options, with the names that these options have now."""
+    renamed = {**config}
+    for old, new in RENAMED.items():
+        section, _, old_name = old.partition(".")
+        options = renamed.get(section)
+        if isinstance(options, Mapping) and old_name in options:
+            new_name = new.partition(".")[2]
+            renamed[section] = {new_name if name == old_name else name: value for name, value in options.items()}
+    return renamed
