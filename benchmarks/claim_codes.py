@@ -22,7 +22,7 @@ from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.hub.load import load_model
-from sgloc.hub.pretrained import Pretrained
+from sgloc.inference.pretrained import Pretrained
 from sgloc.nn.encoder import LayoutEncoder
 from sgloc.nn.graphs import middle_adjacency
 from sgloc.program import run_program
@@ -90,7 +90,7 @@ def main(words: Sequence[str]) -> None:
     head = ["run", "growth", "kurtosis", *(f"moved by r = {scale}" for scale in DISTURBANCES), "directions"]
     print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))
     for name in words:
-        pretrained = load_model(str(RUNS / name), torch.device("cpu"), print)
+        pretrained = load_model(str(RUNS / name), torch.device("cpu"))
         print("| " + " | ".join([name, *describe(pretrained)]) + " |")
 
 

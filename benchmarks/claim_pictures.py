@@ -19,10 +19,10 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.evaluate.generate import redraw
 from sgloc.hub.load import load_model
+from sgloc.inference.redraw import redraw
 from sgloc.program import run_program
-from sgloc.sketch.render import GalleryRow, write_gallery
+from sgloc.sketch.render import draw_gallery
 
 DISTURB_SCALE = 0.1
 
@@ -45,7 +45,7 @@ def draw_curves(path: Path) -> None:
     figure.savefig(path, dpi=120)
 
 
-def draw_gallery(path: Path) -> None:
+def draw_sketches(path: Path) -> None:
     """What the models of the first seed drew of the first disturbed test drawing of every category."""
     manifest = load_manifest(SHARDS)
     reader = ShardReader(SHARDS, manifest, "test")
@@ -54,27 +54,21 @@ def draw_gallery(path: Path) -> None:
     (packed,) = fixed_batches(reader, first, batch_size=len(first))
     rows = []
     for name in MODELS:
-        pretrained = load_model(str(run_dir(name, SEEDS[0])), torch.device("cpu"), print)
+        pretrained = load_model(str(run_dir(name, SEEDS[0])), torch.device("cpu"))
         from_first_point = starts_at_first_point(manifest, pretrained.origin, SHARDS)
         prepare = Preparation(pretrained.scale, 0, DISTURB_SCALE, from_first_point=from_first_point)
-        drawn = redraw(
-            pretrained.model,
-            packed,
-            prepare,
-            manifest.categories,
-            pretrained.device,
-            max_points=pretrained.longest_points,
-            temperature=0.0,
-        )
-        rows.append(GalleryRow(name, [one.redrawn for one in drawn]))
-    write_gallery(rows, str(path), columns=10, captions=[one.category for one in drawn])
+        sketches = prepare(packed, pretrained.device)
+        drawn = redraw(pretrained.model, sketches, pretrained.scale, max_points=pretrained.longest_points)
+        rows.append((name, [one.redrawn for one in drawn]))
+    captions = [manifest.categories[number] for number in packed.category]
+    path.write_bytes(draw_gallery(rows, columns=10, captions=captions))
 
 
 def main(words: Sequence[str]) -> None:
     """Draw both into the folder that is given."""
     folder = Path(words[0])
     draw_curves(folder / "claim-curves.png")
-    draw_gallery(folder / "claim-gallery.png")
+    draw_sketches(folder / "claim-gallery.png")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ if TYPE_CHECKING:
     import numpy as np
     import numpy.typing as npt
 
-    from sgloc.hub.pretrained import Pretrained
+    from sgloc.inference.pretrained import Pretrained
 
 __version__ = "0.1.0"
 
@@ -27,7 +27,6 @@ def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
 
     from sgloc.errors import ConfigError
     from sgloc.hub.load import load_model
-    from sgloc.train.loggers.terminal import tell
 
     try:
         place = torch.device(device)
@@ -35,14 +34,14 @@ def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
     except (RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())
         raise ConfigError(f"device {device!r} cannot be had here ({said}); give another, such as 'cpu'") from error
-    return load_model(path, place, tell)
+    return load_model(path, place)
 
 
 def read_strokes(path: str) -> "list[list[npt.NDArray[np.float64]]]":
     """Read the drawings of a file, as `sgloc reorganize` does; an SVG is one drawing.
 
     A sentence on standard error says what was left out of the file, if anything was. The strokes are on the file's own
-    canvas: `sgloc.evaluate.reorganize.reorganize_strokes` takes them as they are, `sgloc.sketch.simplify.simplify`
+    canvas: `sgloc.inference.reorganize.reorganize_strokes` takes them as they are, `sgloc.sketch.simplify.simplify`
     brings them onto QuickDraw's.
 
     Args:

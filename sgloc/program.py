@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NoReturn
 
+from sgloc import log
 from sgloc.errors import SilentStoreError
 from sgloc.faults import (
     INTERRUPTED,
@@ -54,6 +55,7 @@ def begin(arguments: Sequence[str] | None = None) -> list[str]:
         SystemExit: if torchrun has started this rank again after a failure that would come again.
     """
     _open_streams()
+    log.configure()
     _heed_verdict()
     words = list(sys.argv[1:] if arguments is None else arguments)
     if _DEBUG_OPTION in words:

@@ -349,7 +349,7 @@ def test_a_run_is_found_from_every_folder(
     (tmp_path / "shards").unlink()
     told = said("report", "../run")
     assert f"../run was trained on the shards of {tmp_path}/shards, which cannot be read here ({tmp_path}/sh" in told
-    assert told.endswith("; --data names others, or the same elsewhere")
+    assert told.endswith("; give others, or the same elsewhere")
 
 
 # Shards.

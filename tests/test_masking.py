@@ -112,4 +112,4 @@ def test_a_password_stands_in_no_file_and_no_output(nginx: Nginx, tiny_shards: s
     kept = yaml.safe_load((run / "config.yaml").read_text())["data"]["path"]
     assert kept == mask(shards)
     assert "data.path is 'http://***@127.0.0.1" in said
-    assert "a URL whose secret a run does not keep; give --data" in said
+    assert "a URL whose secret a run does not keep; give their folder or URL" in said

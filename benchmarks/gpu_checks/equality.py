@@ -12,7 +12,7 @@ from benchmarks.gpu_checks import Facts, Setting, relative_error, require
 from benchmarks.gpu_checks.models import all_gradients, make_model, small_batch, small_model
 from sgloc import ops
 from sgloc.config import CellName, GraphName
-from sgloc.evaluate.retrieval import retrieval_ranks
+from sgloc.evaluate.metrics.retrieval import retrieval_ranks
 from sgloc.models.sketch_a_net.network import SketchANet
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.tf32 import float32_products

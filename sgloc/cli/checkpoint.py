@@ -136,7 +136,7 @@ def _export(words: list[str]) -> None:
     options = parse(parser, words, "path", "out")
     from sgloc.hub.export import export_model
 
-    folder, num_values = export_model(options.path, options.out, say)
+    folder, num_values = export_model(options.path, options.out)
     show(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")
 
 

@@ -31,11 +31,10 @@ def evaluate(words: list[str]) -> None:
     add_shared(parser, "split", "temperature", "max_points", "batch_size", "device")
     options = parse(parser, words, "checkpoint", "data", "out")
     from sgloc import dist
-    from sgloc.evaluate.results import overall
     from sgloc.evaluate.run import TABLES, EvaluateOptions
     from sgloc.evaluate.run import evaluate as run
+    from sgloc.evaluate.tables import overall
     from sgloc.memory import keep_freed_memory
-    from sgloc.train.loggers.terminal import tell
 
     wanted = EvaluateOptions(
         tasks=parse_tasks(options.tasks),
@@ -61,7 +60,6 @@ def evaluate(words: list[str]) -> None:
             device=device,
             rank=placement.rank,
             world_size=placement.world_size,
-            say=tell,
         )
     if results is not None:
         show(overall(results))

@@ -1,6 +1,6 @@
 """`sgloc generate`."""
 
-from sgloc.cli.parsing import add_shared, new_parser, parse, say, show
+from sgloc.cli.parsing import add_shared, new_parser, parse, show
 
 
 def generate(words: list[str]) -> None:
@@ -44,6 +44,6 @@ def generate(words: list[str]) -> None:
     device = select_device(options.device, resolve_placement({}))
     if device.type == "cpu":
         keep_freed_memory()
-    drawn = redraw(options.checkpoint, options.data, options.out, wanted, device=device, say=say)
+    drawn = redraw(options.checkpoint, options.data, options.out, wanted, device=device)
     out = options.out.rstrip("/")
     show(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")

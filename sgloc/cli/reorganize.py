@@ -24,7 +24,7 @@ def reorganize(words: list[str]) -> None:
     from sgloc.hub.load import load_model
 
     device = select_device(options.device, resolve_placement({}))
-    pretrained = load_model(options.checkpoint, device, say)
+    pretrained = load_model(options.checkpoint, device)
     done = reorganize_drawings(pretrained, named, options.out, temperature=options.temperature, seed=options.seed)
     out = options.out.rstrip("/")
     for one in done[:10]:

@@ -26,8 +26,8 @@ def report(words: list[str]) -> None:
     out = options.out or f"{options.run.rstrip('/')}/report.html"
     check_location(parser, "out", out)
     from sgloc.dist import resolve_placement, select_device
-    from sgloc.report.run import ReportOptions, write_report
-    from sgloc.train.loggers.terminal import tell
+    from sgloc.report.run import write_report
+    from sgloc.report.sections import ReportOptions
 
     wanted = ReportOptions(
         data=options.data,
@@ -36,5 +36,5 @@ def report(words: list[str]) -> None:
         num_examples=options.examples,
         seed=options.seed,
     )
-    write_report(options.run, out, wanted, device=select_device(options.device, resolve_placement({})), say=tell)
+    write_report(options.run, out, wanted, device=select_device(options.device, resolve_placement({})))
     show(out)

@@ -133,6 +133,6 @@ def train_classifier(words: list[str]) -> None:
         keep_freed_memory()
     loop.train(config, options.resume, SketchANetRecipe())
     if placement.rank == 0 and has_finished(config.train.run, tell):
-        tested = test_classifier(config.train.run, config.data.path, device, tell)
+        tested = test_classifier(config.train.run, config.data.path, device)
         picture = f"{config.train.run.rstrip('/')}/{PICTURE}"
         show(f"test accuracy {tested.accuracy:.4f} on {tested.confusion.sum():,} drawings; {picture}")

@@ -93,6 +93,12 @@ class ShardReader:
         self._counting, self._keeping = threading.Lock(), threading.Lock()
         self.num_bytes_read = self.num_retries = 0
 
+    def spread(self, count: int) -> IntArray:
+        """Numbers of at most `count` sketches, spread evenly over the split."""
+        count = min(count, self.num_sketches)
+        numbers: IntArray = np.arange(count, dtype=np.int64) * self.num_sketches // count
+        return numbers
+
     def fetch(self, block: int, epoch: int) -> PackedBatch:
         """Read one block.
 

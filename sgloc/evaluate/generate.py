@@ -1,38 +1,28 @@
-"""`sgloc generate`: sketches in, the model's own drawings of them out (METHOD 9)."""
+"""`sgloc generate`: sketches of shards in, the model's own drawings of them out (METHOD 9)."""
 
-import itertools
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Literal, get_args
 
-import fsspec.core
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.data.batch import Preparation
 from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
 from sgloc.hub.load import load_model
-from sgloc.inference.sampling import draw
-from sgloc.inference.sketches import Polylines, polylines, polylines_of_rows
-from sgloc.inference.stroke_matching import placed
-from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.sketch.ragged import SketchBatch
-from sgloc.sketch.render import GalleryRow, write_gallery, write_svg
+from sgloc.inference.redraw import ROWS, ROWS_OF_REORGANIZATION, Drawn, gallery_rows, redraw
+from sgloc.sketch.render import draw_gallery
+from sgloc.sketch.svg.write import to_svg
+from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
 
-Row = Literal["original", "disturbed", "put_back", "redrawn"]
-# What is like another in synthesis, where no stroke is moved.
-_OF_REORGANIZATION = {"disturbed", "put_back"}
-
-_CANVAS = 255
+_CANVAS, _PICTURE_SIZE = 255, 256
 # From where to where an option can be; the upper ends only keep numbers finite and memory in bounds.
 _RANGES = {
     "count": (1, 10**9),
@@ -69,18 +59,16 @@ class GenerateOptions:
     max_points: int = 0
     seed: int = 0
     batch_size: int = 256
-    rows: tuple[str, ...] = get_args(Row)
+    rows: tuple[str, ...] = ROWS
 
     def __post_init__(self) -> None:
         for name, (least, most) in _RANGES.items():
             if not least <= getattr(self, name) <= most:
                 raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
-        unknown = set(self.rows) - set(get_args(Row))
+        unknown = set(self.rows) - set(ROWS)
         if unknown or not self.rows:
-            raise ConfigError(
-                f"rows must be some of {', '.join(get_args(Row))}, not {', '.join(sorted(unknown)) or 'none'}"
-            )
-        if self.disturb == 0 and not set(self.rows) - _OF_REORGANIZATION:
+            raise ConfigError(f"rows must be some of {', '.join(ROWS)}, not {', '.join(sorted(unknown)) or 'none'}")
+        if self.disturb == 0 and set(self.rows) <= set(ROWS_OF_REORGANIZATION):
             raise ConfigError(
                 f"rows must be more than {', '.join(self.rows)}, for in synthesis no stroke is moved; "
                 "add original or redrawn"
@@ -88,31 +76,17 @@ class GenerateOptions:
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """One sketch and what became of it; polylines are float [n, 2] in the source's units."""
+class Redrawn(Drawn):
+    """A redrawn sketch of a data set."""
 
     category: str
     key_id: int
-    original: Polylines
-    disturbed: Polylines
-    redrawn: Polylines
-
-    @property
-    def put_back(self) -> Polylines:
-        """The disturbed strokes, each moved rigidly to where the redrawing has it."""
-        return placed(self.disturbed, self.redrawn)
 
 
 def generate(
-    checkpoint: str,
-    data: str,
-    folder: str,
-    options: GenerateOptions,
-    *,
-    device: torch.device,
-    say: Callable[[str], None],
-) -> list[Drawn]:
-    """Redraw sketches of a data set with a trained model, and write what came out.
+    checkpoint: str, data: str, folder: str, options: GenerateOptions, *, device: torch.device
+) -> list[Redrawn]:
+    """Redraw sketches of a data set with a trained model, and write the results.
 
     Writes into the folder (or URL): redrawn.ndjson, in QuickDraw's simplified form; svg/, one file a drawing;
     gallery.png.
@@ -123,7 +97,6 @@ def generate(
         folder: where to write.
         options: what to redraw, and how.
         device: to compute on.
-        say: is told of checkpoints that are skipped.
 
     Returns:
         The sketches, in the order in which the gallery shows them.
@@ -131,79 +104,31 @@ def generate(
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
     """
-    pretrained = load_model(checkpoint, device, say)
-    model = pretrained.model
+    pretrained = load_model(checkpoint, device)
+    model, scale = pretrained.model, pretrained.scale
     manifest = load_manifest(data)
     reader = ShardReader(data, manifest, options.split)
-    count = min(options.count, reader.num_sketches)
-    chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
     prepare = Preparation(
-        scale=pretrained.scale,
+        scale=scale,
         seed=options.seed,
         disturb=options.disturb,
         max_node_points=model.config.max_node_points,
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
-    drawn: list[Drawn] = []
-    max_points, temperature = options.max_points or pretrained.longest_points, options.temperature
+    max_points = options.max_points or pretrained.longest_points
+    found: list[Redrawn] = []
     with float32_products(device):
-        for packed in fixed_batches(reader, chosen, batch_size=options.batch_size):
-            drawn += redraw(
-                model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=temperature
-            )
+        for packed in fixed_batches(reader, reader.spread(options.count), batch_size=options.batch_size):
+            sketches = prepare(packed, device)
+            drawn = redraw(model, sketches, scale, max_points=max_points, temperature=options.temperature)
+            categories = [manifest.categories[number] for number in packed.category]
+            names = zip(drawn, categories, packed.key_id.tolist(), strict=True)
+            found += [Redrawn(**vars(one), category=category, key_id=key_id) for one, category, key_id in names]
     try:
-        _write(drawn, folder, options)
+        _write(found, folder, options)
     except OSError as error:
-        raise DataError(f"cannot write to {folder} ({error}); give an --out that can be written") from error
-    return drawn
-
-
-@torch.no_grad()
-def redraw(
-    model: SketchGloc,
-    packed: PackedBatch,
-    prepare: Preparation,
-    categories: list[str],
-    device: torch.device,
-    *,
-    max_points: int,
-    temperature: float,
-) -> list[Drawn]:
-    """Redraw a batch of sketches.
-
-    Args:
-        model: in evaluation mode, on the device.
-        packed: the sketches.
-        prepare: how they become input.
-        categories: the manifest's list.
-        device: to compute on.
-        max_points: most points of a drawing.
-        temperature: of METHOD 9; 0 is greedy.
-    """
-    sketches = prepare(packed, device)
-    y = model.encode(sketches).y
-    rows = draw(model.decoder, y, sketches.random_key, max_points=max_points, temperature=temperature)
-    return _describe(packed, sketches, rows, categories, prepare.scale)
-
-
-def _describe(
-    packed: PackedBatch, sketches: SketchBatch, rows: list[Tensor], categories: list[str], scale: float
-) -> list[Drawn]:
-    offsets = sketches.sketch_point_offsets.tolist()
-    points, targets, pen_lift = (tensor.cpu() for tensor in (sketches.points, sketches.targets, sketches.pen_lift))
-    result = []
-    for index, (start, stop) in enumerate(itertools.pairwise(offsets)):
-        here = slice(start, stop)
-        result.append(
-            Drawn(
-                category=categories[int(packed.category[index])],
-                key_id=int(packed.key_id[index]),
-                original=polylines(targets[here], pen_lift[here], scale),
-                disturbed=polylines(points[here], pen_lift[here], scale),
-                redrawn=polylines_of_rows(rows[index], scale),
-            )
-        )
-    return result
+        raise DataError(f"cannot write to {folder} ({error}); give a folder that can be written") from error
+    return found
 
 
 def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[list[int]]]:
@@ -217,26 +142,24 @@ def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[lis
     return [np.rint((line - low) * factor).astype(np.int64).T.tolist() for line in polylines]
 
 
-def _write(drawn: list[Drawn], folder: str, options: GenerateOptions) -> None:
-    file_system, root = fsspec.core.url_to_fs(folder)
-    file_system.makedirs(f"{root}/svg", exist_ok=True)
-    for path in file_system.ls(f"{root}/svg", detail=False):
-        # Of an earlier call, which may have drawn more.
-        if _OWN_SVG.fullmatch(path.rsplit("/", 1)[-1]):
-            file_system.rm(path)
+def _write(drawn: list[Redrawn], folder: str, options: GenerateOptions) -> None:
     records = (
         {"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)} for one in drawn
     )
     text = "".join(to_json(record, ensure_ascii=False) + "\n" for record in records)
-    file_system.pipe_file(f"{root}/redrawn.ndjson", text.encode())
-    base = folder.rstrip("/")
+    rows = gallery_rows(drawn, options.disturb, options.rows)
+    files = {
+        "redrawn.ndjson": text.encode(),
+        "gallery.png": draw_gallery(rows, captions=[one.category for one in drawn]),
+    }
     for index, one in enumerate(drawn):
-        write_svg(one.redrawn, f"{base}/svg/{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg")
-    write_drawn(drawn, f"{base}/gallery.png", options.disturb, options.rows)
-
-
-def write_drawn(drawn: Sequence[Drawn], path: str, disturb: float, rows: Sequence[str] = get_args(Row)) -> None:
-    """Write a gallery of sketches and what became of them, `rows` as in `GenerateOptions`, to a path or URL."""
-    shown = [row for row in rows if row not in _OF_REORGANIZATION or disturb > 0]
-    gallery = [GalleryRow(row.replace("_", " "), [getattr(one, row) for one in drawn]) for row in shown]
-    write_gallery(gallery, path, captions=[one.category for one in drawn])
+        name = f"{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg"
+        files[f"svg/{name}"] = to_svg(one.redrawn, size=_PICTURE_SIZE).encode()
+    storage = Storage(folder)
+    storage.make_folder("svg")
+    for name in storage.sizes("svg"):
+        # Of an earlier call, which may have drawn more.
+        if _OWN_SVG.fullmatch(name):
+            storage.file_system.rm(storage.path(f"svg/{name}"))
+    for name, content in files.items():
+        storage.write(name, [content])

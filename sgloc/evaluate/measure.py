@@ -1,23 +1,25 @@
-"""A batch of test sketches through the model, and what is kept of it for Rec, Ret and distances (METHOD 10)."""
+"""A batch of test sketches through the model, and the arrays that the metrics keep of it (METHOD 10)."""
 
-import itertools
-from dataclasses import dataclass
-from typing import Any
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.evaluate.metric import Arrays, Metric, Models, Originals, Sketches
 from sgloc.evaluate.tasks import EvaluationTask
-from sgloc.hub.pretrained import Pretrained
-from sgloc.inference.sampling import draw
-from sgloc.inference.sketches import Polylines, batch_of, polylines, polylines_of_rows
+from sgloc.inference.redraw import redraw
+from sgloc.inference.sketches import Polylines, batch_of, strokes_of
 from sgloc.inference.stroke_matching import placing_moves
-from sgloc.models.sketch_a_net.load import Classifier
-from sgloc.sketch.ragged import SketchBatch
 
-Arrays = dict[str, npt.NDArray[Any]]
+Value = TypeVar("Value")
+
+# Beginnings of names of arrays: what every rank needs of all sketches, and both kinds of sketches that are measured.
+SHARED = "shared"
+DRAWN, GIVEN = "drawn", "given"
 
 
 @dataclass(frozen=True)
@@ -25,104 +27,88 @@ class Measuring:
     """How a batch is measured.
 
     Attributes:
-        pretrained: the model.
-        classifier: for Rec; None: Rec is not measured.
-        seed: of the disturbance and of the sampling.
+        models: the model, and the classifier.
+        prepare: how sketches become the model's input, undisturbed.
+        metrics: that apply to the models.
+        tasks: what is measured.
         temperature: of METHOD 9; 0 is greedy.
         max_points: most points of a drawing.
-        from_first_point: whether the origin of the shards' sketches is their first point (see `Preparation`).
     """
 
-    pretrained: Pretrained
-    classifier: Classifier | None
-    seed: int
+    models: Models
+    prepare: Preparation
+    metrics: Sequence[Metric]
+    tasks: Sequence[EvaluationTask]
     temperature: float
     max_points: int
-    from_first_point: bool = False
 
     @torch.no_grad()
-    def measure(self, packed: PackedBatch, tasks: tuple[EvaluationTask, ...]) -> Arrays:
-        """What is kept of a batch, in arrays by name, one row a sketch.
+    def measure(self, packed: PackedBatch) -> Arrays:
+        """Arrays of a batch, one row a sketch.
 
-        gallery, the code of the clean original, float32 [B, Z]; label, its category, int64; and of each task, by its
-        name and a dot: query, the code of what was drawn, nan where nothing was; category, what the classifier takes it
-        for, -1 where there is none; given and given_category, the same of the sketch as the model was given it; moved
-        and left, the distances of its strokes from their right places, float64, summed in percent of the sketch's size,
-        after they were moved to where the drawing has them and where they lie; and strokes, how many those are: all but
-        the first.
+        label: the category, int64. shared/<metric>/<array>: of the originals. <task>/is_empty: bool, whether nothing
+        was drawn. <task>/drawn/<metric>/<array> and <task>/given/<metric>/<array>: of the sketches that the model drew,
+        and of those that it was given.
         """
-        clean = self._prepare(packed, 0.0)
-        gallery = self.pretrained.model.encode(clean).y
-        kept: Arrays = {"gallery": gallery.float().cpu().numpy(), "label": packed.category.astype(np.int64)}
-        for task in tasks:
-            given = self._prepare(packed, task.disturb) if task.disturb else clean
-            y = self.pretrained.model.encode(given).y
-            rows = draw(
-                self.pretrained.model.decoder,
-                y,
-                given.random_key,
-                max_points=self.max_points,
-                temperature=self.temperature,
-            )
-            # A point that is not finite cannot be drawn; such a drawing counts as none.
-            drawn = [
-                polylines_of_rows(one, self.pretrained.scale) if bool(torch.isfinite(one).all()) else [] for one in rows
-            ]
-            shown, right = self._strokes(given), self._strokes(clean)
-            moved, left, strokes = _distances(shown, right, drawn)
-            found: Arrays = {
-                "query": self._codes(drawn),
-                "given": y.float().cpu().numpy(),
-                "moved": moved,
-                "left": left,
-                "strokes": strokes,
-            }
-            if self.classifier is not None:
-                found["category"] = self.classifier.classify(drawn)
-                found["given_category"] = self.classifier.classify(shown)
-            kept |= {f"{task.name}.{name}": array for name, array in found.items()}
+        pretrained = self.models.pretrained
+        clean = self.prepare(packed, pretrained.device)
+        y = pretrained.model.encode(clean).y
+        strokes = strokes_of(clean, clean.points, pretrained.scale)
+        originals = Originals(packed.category.astype(np.int64), strokes, y.float().cpu().numpy())
+        kept: Arrays = {"label": originals.labels}
+        for metric in self.metrics:
+            kept |= named(f"{SHARED}/{metric.name}", metric.share(originals))
+        for task in self.tasks:
+            drawn, given = self._redraw(packed, task.disturb, originals)
+            kept[f"{task.name}/is_empty"] = np.array([not one for one in drawn.strokes])
+            for kind, sketches in ((DRAWN, drawn), (GIVEN, given)):
+                for metric in self.metrics:
+                    kept |= named(f"{task.name}/{kind}/{metric.name}", metric.collect(sketches, self.models))
         return kept
 
-    def _prepare(self, packed: PackedBatch, disturb: float) -> SketchBatch:
-        config = self.pretrained.model.config
-        prepare = Preparation(
-            self.pretrained.scale,
-            self.seed,
-            disturb,
-            max_node_points=config.max_node_points,
-            from_first_point=self.from_first_point,
+    def _redraw(self, packed: PackedBatch, disturb: float, originals: Originals) -> tuple[Sketches, Sketches]:
+        """What the model drew, and what it was given."""
+        pretrained = self.models.pretrained
+        batch = replace(self.prepare, disturb=disturb)(packed, pretrained.device)
+        y = pretrained.model.encode(batch).y
+        found = redraw(
+            pretrained.model,
+            batch,
+            pretrained.scale,
+            y,
+            max_points=self.max_points,
+            temperature=self.temperature,
         )
-        return prepare(packed, self.pretrained.device)
-
-    def _strokes(self, sketches: SketchBatch) -> list[Polylines]:
-        points, lift = sketches.points.cpu(), sketches.pen_lift.cpu()
-        bounds = itertools.pairwise(sketches.sketch_point_offsets.tolist())
-        return [polylines(points[start:stop], lift[start:stop], self.pretrained.scale) for start, stop in bounds]
+        given = [one.disturbed for one in found]
+        # A point that is not finite cannot be drawn; such a drawing counts as none.
+        drawn = [one.redrawn if all(np.isfinite(line).all() for line in one.redrawn) else [] for one in found]
+        moves = [placing_moves(*pair) for pair in zip(given, drawn, strict=True)]
+        stay = [np.zeros_like(one) for one in moves]
+        return (
+            Sketches(originals, drawn, self._codes(drawn), given, moves),
+            Sketches(originals, given, y.float().cpu().numpy(), given, stay),
+        )
 
     def _codes(self, drawn: list[Polylines]) -> npt.NDArray[np.float32]:
         """Codes of drawings, encoded again, graphs and all; nan for those without a stroke."""
-        config = self.pretrained.model.config
+        pretrained = self.models.pretrained
+        config = pretrained.model.config
         codes = np.full((len(drawn), config.latent_size), np.nan, dtype=np.float32)
         some = [number for number, strokes in enumerate(drawn) if strokes]
         if some:
             keys = torch.zeros(len(some), dtype=torch.int64)
             sketches = [drawn[number] for number in some]
-            batch = batch_of(sketches, self.pretrained.scale, config.max_node_points, keys, self.pretrained.device)
-            codes[some] = self.pretrained.model.encode(batch).y.float().cpu().numpy()
+            batch = batch_of(sketches, pretrained.scale, config.max_node_points, keys, pretrained.device)
+            codes[some] = pretrained.model.encode(batch).y.float().cpu().numpy()
         return codes
 
 
-def _distances(
-    shown: list[Polylines], right: list[Polylines], drawn: list[Polylines]
-) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.int64]]:
-    """See moved, left and strokes of `Measuring.measure`; each [B]."""
-    sums = np.zeros((2, len(shown)))
-    for number, (strokes, clean, redrawn) in enumerate(zip(shown, right, drawn, strict=True)):
-        points = np.concatenate([*clean, np.zeros((1, 2))])
-        size = max(float(np.ptp(points, axis=0).max()), np.finfo(np.float64).tiny)
-        # Strokes are moved rigidly, so that any point tells how far.
-        away = np.array([stroke[0] - own[0] for stroke, own in zip(strokes, clean, strict=True)])[1:]
-        moves = placing_moves(strokes, redrawn)[1:]
-        for row, vectors in enumerate((away + moves, away)):
-            sums[row, number] = 100 * np.hypot(vectors[:, 0], vectors[:, 1]).sum() / size
-    return sums[0], sums[1], np.array([len(strokes) - 1 for strokes in shown])
+def named(prefix: str, arrays: Arrays) -> Arrays:
+    """The arrays, with a prefix and a slash before their names."""
+    return {f"{prefix}/{name}": array for name, array in arrays.items()}
+
+
+def section(prefix: str, arrays: Mapping[str, Value]) -> dict[str, Value]:
+    """The arrays whose names begin with a prefix and a slash, without both."""
+    start = f"{prefix}/"
+    return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

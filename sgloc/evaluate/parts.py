@@ -1,10 +1,10 @@
-"""What an evaluation keeps of each batch, a file each: one rank writes it, and every rank reads it once.
+"""The arrays of each batch of an evaluation, a file a batch: one rank writes it, and every rank reads it once.
 
-An evaluation that goes on where it was stopped reads what it finds once more, to see that it is whole. Memory holds the
-gallery, which `retrieval_ranks` needs, and the codes of two thousand sketches besides.
+An evaluation that goes on where it was stopped reads the files that it finds once more, to see that they are whole.
+Memory holds the arrays that all ranks share, and the rest of two thousand sketches.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -12,8 +12,8 @@ import safetensors.numpy
 from safetensors import SafetensorError
 
 from sgloc.errors import DataError
-from sgloc.evaluate.measure import Arrays
-from sgloc.evaluate.tasks import EvaluationTask
+from sgloc.evaluate.measure import SHARED, section
+from sgloc.evaluate.metric import Arrays
 from sgloc.storage import Storage, describe, patiently
 
 FOLDER = "parts"
@@ -28,49 +28,43 @@ class Parts:
         storage: of the evaluation's folder.
         count: sketches, in all batches.
         batch_size: sketches of a batch, but for the last one.
-        code_width: Z, of the codes.
-        tasks: what was measured of each batch.
+        needed: beginnings of names, each of at least one array of a whole part.
         rank, world_size: of this process; part i is rank i % world_size's.
 
     Attributes:
         num_parts: batches.
         own: numbers of this rank's batches.
+        shared: the arrays that all ranks need of all sketches, filled as parts are read and written.
     """
 
     def __init__(
-        self,
-        storage: Storage,
-        count: int,
-        batch_size: int,
-        code_width: int,
-        tasks: Sequence[EvaluationTask],
-        rank: int,
-        world_size: int,
+        self, storage: Storage, count: int, batch_size: int, needed: Sequence[str], rank: int, world_size: int
     ) -> None:
-        self._storage, self._count, self._batch_size, self._code_width = storage, count, batch_size, code_width
-        self._codes = ["gallery", *(f"{task.name}.{name}" for task in tasks for name in ("query", "given"))]
+        self._storage, self._count, self._batch_size, self._needed = storage, count, batch_size, needed
         self.num_parts = -(-count // batch_size)
         self.own = range(rank, self.num_parts, world_size)
+        self.shared: Arrays = {}
 
     def rows(self, number: int) -> slice:
-        """Which sketches a batch has."""
+        """The sketches of a batch."""
         start = number * self._batch_size
         return slice(start, min(start + self._batch_size, self._count))
 
-    def empty_gallery(self) -> npt.NDArray[np.float32]:
-        """Room for the codes of all sketches, [count, Z]."""
-        return np.empty((self._count, self._code_width), dtype=np.float32)
+    def _numbers(self, number: int) -> npt.NDArray[np.int64]:
+        rows = self.rows(number)
+        return np.arange(rows.start, rows.stop)
 
     def write(self, number: int, arrays: Arrays) -> None:
-        """Write what a batch gave.
+        """Write the arrays of a batch.
 
         Raises:
             DataError: if the folder cannot be written.
         """
         write(self._storage, _name(number), safetensors.numpy.save(arrays))
+        self._share(number, arrays)
 
-    def found(self, gallery: npt.NDArray[np.float32]) -> list[int]:
-        """Take the codes of this rank's batches that are there, and give the numbers of those that are not."""
+    def missing(self) -> list[int]:
+        """This rank's batches that are not there, or not whole."""
         there = self._storage.sizes(FOLDER)
         missing = []
         for number in self.own:
@@ -78,18 +72,18 @@ class Parts:
             if arrays is None:
                 missing.append(number)
             else:
-                gallery[self.rows(number)] = arrays["gallery"]
+                self._share(number, arrays)
         return missing
 
-    def take_others(self, gallery: npt.NDArray[np.float32]) -> None:
-        """Take the codes of the other ranks' batches.
+    def take_others(self) -> None:
+        """Read the shared arrays of the other ranks' batches.
 
         Raises:
             DataError: if one is damaged or missing.
         """
         for number in range(self.num_parts):
             if number not in self.own:
-                gallery[self.rows(number)] = self._whole(number)["gallery"]
+                self._share(number, self._whole(number))
 
     def own_groups(self) -> Iterator[Arrays]:
         """This rank's batches, some at a time, put together; `row` are the numbers of their sketches.
@@ -100,11 +94,12 @@ class Parts:
         num_batches = max(1, _TOGETHER // self._batch_size)
         for start in range(0, len(self.own), num_batches):
             numbers = self.own[start : start + num_batches]
-            group = [
-                {**self._whole(number), "row": np.arange(self.rows(number).start, self.rows(number).stop)}
-                for number in numbers
-            ]
-            yield join(group)
+            yield join([{**self._whole(number), "row": self._numbers(number)} for number in numbers])
+
+    def _share(self, number: int, arrays: Arrays) -> None:
+        for name, array in section(SHARED, arrays).items():
+            whole = self.shared.setdefault(name, np.empty((self._count, *array.shape[1:]), dtype=array.dtype))
+            whole[self.rows(number)] = array
 
     def _whole(self, number: int) -> Arrays:
         arrays = self._read(number)
@@ -113,28 +108,21 @@ class Parts:
         return arrays
 
     def _read(self, number: int) -> Arrays | None:
-        """What a batch gave; None where its file was cut short, or is of something else."""
+        """The arrays of a batch; None where the file was cut short, or is of something else."""
         with self._storage.reading(_name(number)):
             content = self._storage.content(_name(number))
         try:
-            arrays = safetensors.numpy.load(content)
+            arrays: Arrays = safetensors.numpy.load(content)
         except (SafetensorError, ValueError, KeyError):
             return None
         rows = self.rows(number)
-        shape = rows.stop - rows.start, self._code_width
-        return arrays if all(name in arrays and arrays[name].shape == shape for name in self._codes) else None
+        is_whole = all(len(array) == rows.stop - rows.start for array in arrays.values())
+        return arrays if is_whole and all(section(name, arrays) for name in self._needed) else None
 
 
-def join(parts: list[Arrays]) -> Arrays:
+def join(parts: Sequence[Arrays]) -> Arrays:
     """Arrays of the same names, one after the other."""
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
-
-
-def in_order(parts: list[Arrays]) -> Mapping[str, npt.NDArray[np.generic]]:
-    """Arrays of the same names, by the number of the sketch, `row`."""
-    joined = join(parts)
-    order = np.argsort(joined["row"])
-    return {name: array[order] for name, array in joined.items()}
 
 
 def _name(number: int) -> str:
@@ -150,9 +138,9 @@ def write(storage: Storage, name: str, content: bytes) -> None:
     try:
         patiently(lambda: storage.write(name, [content]))
     except OSError as error:
-        raise unwritable(storage, error) from error
+        raise unwritable(storage.location, error) from error
 
 
-def unwritable(storage: Storage, error: OSError) -> DataError:
-    """What to say of a folder that cannot be written."""
-    return DataError(f"cannot write to {storage.location} ({describe(error)}); give an --out that can be written")
+def unwritable(location: str, error: Exception) -> DataError:
+    """The error for a place that cannot be written."""
+    return DataError(f"cannot write to {location} ({describe(error)}); give an --out that can be written")

@@ -1,14 +1,14 @@
-"""`sgloc evaluate`: Rec, Ret and distances over a whole test set, by any number of ranks (METHOD 10).
+"""`sgloc evaluate`: the metrics of a whole test set, by any number of ranks (METHOD 10).
 
-The test set is cut into batches that do not depend on the ranks. What a batch gave is written as a file of its own, so
-that an evaluation that is stopped goes on where it was; each rank then reads every file once, ranks its own, and rank 0
-sums up.
+The test set is cut into batches that do not depend on the ranks. The arrays of a batch are a file of their own, so that
+an evaluation that is stopped goes on where it was; each rank then reads every file once, finishes its own batches, and
+rank 0 sums up.
 """
 
 import contextlib
 import hashlib
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import logging
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
@@ -18,19 +18,22 @@ import torch
 from torch import nn
 
 from sgloc import dist
+from sgloc.data.batch import Preparation
+from sgloc.data.block import IntArray
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError
-from sgloc.evaluate.measure import Arrays, Measuring
-from sgloc.evaluate.parts import FOLDER, Parts, in_order, unwritable, write
-from sgloc.evaluate.results import Outcome, markdown, summarise
-from sgloc.evaluate.retrieval import retrieval_ranks
+from sgloc.evaluate.bootstrap import Bootstrap
+from sgloc.evaluate.measure import DRAWN, GIVEN, Measuring, named, section
+from sgloc.evaluate.metric import Arrays, Models
+from sgloc.evaluate.metrics import all_metrics
+from sgloc.evaluate.parts import FOLDER, Parts, join, unwritable, write
+from sgloc.evaluate.tables import OF_GIVEN, markdown
 from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.hub.load import load_model
-from sgloc.hub.pretrained import Pretrained
-from sgloc.models.sketch_a_net.load import Classifier, load_classifier
+from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
@@ -38,8 +41,8 @@ from sgloc.train.recorded import recorded_place
 from sgloc.train.versions import versions
 
 RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
-# What there is of each task, one number a sketch.
-_OF_TASK = ("rank", "given_rank", "category", "given_category", "moved", "left", "strokes", "is_empty")
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +92,6 @@ def evaluate(
     device: torch.device,
     rank: int,
     world_size: int,
-    say: Callable[[str], None],
 ) -> dict[str, Any] | None:
     """Evaluate a model, or go on with it. All ranks must call it, inside a process group.
 
@@ -104,7 +106,6 @@ def evaluate(
         options: what to evaluate, and how.
         device: to compute on.
         rank, world_size: of this process.
-        say: is told of progress, and of checkpoints that are skipped.
 
     Returns:
         What results.json holds, on rank 0; None elsewhere.
@@ -113,31 +114,32 @@ def evaluate(
         SglocError: if the checkpoint, the classifier or the shards cannot be used, or the folder cannot be written or
             holds another evaluation.
     """
-    tell = say if rank == 0 else lambda sentence: None
-    loaded = dist.on_each_rank(lambda: _load(checkpoint, data, classifier, options, device, tell))
-    manifest, measuring = loaded
+    manifest, measuring = dist.on_each_rank(lambda: _load(checkpoint, data, classifier, options, device))
     reader = ShardReader(data, manifest, options.split)
-    count = min(options.count or reader.num_sketches, reader.num_sketches)
-    chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
+    chosen = reader.spread(options.count or reader.num_sketches)
     storage = Storage(folder)
-    plan = _plan(checkpoint, data, manifest, measuring, options, count)
+    plan = _plan(manifest, measuring.models, options, len(chosen))
     dist.on_rank_0(lambda: _agree(storage, plan))
-    parts = Parts(
-        storage,
-        count,
-        options.batch_size,
-        measuring.pretrained.model.config.latent_size,
-        options.tasks,
-        rank,
-        world_size,
-    )
+    needed = [
+        f"{task.name}/{kind}/{metric.name}"
+        for task in options.tasks
+        for kind in (DRAWN, GIVEN)
+        for metric in measuring.metrics
+    ]
+    parts = Parts(storage, len(chosen), options.batch_size, needed, rank, world_size)
     with _one_thread(device), float32_products(device):
-        gallery = dist.on_each_rank(lambda: _measure_all(parts, reader, chosen, measuring, options, world_size, tell))
-    outcomes = _retrieve(parts, gallery, options.tasks, device)
+        dist.on_each_rank(lambda: _measure(parts, reader, chosen, measuring, options.batch_size))
+        dist.on_each_rank(parts.take_others)
+        gathered = dist.gather_to_rank_0(dist.on_each_rank(lambda: list(_finished(parts, measuring, device))))
+    # Nobody ends before rank 0 has them all.
+    dist.on_each_rank(lambda: None)
     if rank != 0:
         return None
-    tasks = summarise(outcomes, manifest.categories, options.num_resamples, options.seed)
-    results = {**plan, "tasks": tasks}
+    results = {**plan, "tasks": _summarise(join([group for groups in gathered for group in groups]), manifest, options)}
+    judged_by = measuring.models.classifier.checkpoint if measuring.models.classifier else ""
+    places = (("model", "checkpoint", checkpoint), ("data", "path", data), ("classifier", "checkpoint", judged_by))
+    for name, field, place in places:
+        results[name] = {field: recorded_place(place), **plan[name]} if plan[name] else None
     write(storage, RESULTS, (to_json(results, indent=1) + "\n").encode())
     write(storage, TABLES, markdown(results).encode())
     return results
@@ -157,24 +159,25 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def _load(
-    checkpoint: str,
-    data: str,
-    classifier: str,
-    options: EvaluateOptions,
-    device: torch.device,
-    tell: Callable[[str], None],
+    checkpoint: str, data: str, classifier: str, options: EvaluateOptions, device: torch.device
 ) -> tuple[Manifest, Measuring]:
-    pretrained = load_model(checkpoint, device, tell)
+    pretrained = load_model(checkpoint, device)
     manifest = load_manifest(data)
-    judge = load_classifier(classifier, device, tell) if classifier else None
+    judge = load_classifier(classifier, device) if classifier else None
     if judge is not None and judge.data_identity != manifest.identity:
         raise ConfigError(
-            f"the classifier {classifier} was trained on other shards than {data}; give one that "
-            f"`sgloc train-classifier --data {data}` trained"
+            f"the classifier {classifier} was trained on other shards than {data}; give one that was trained on these"
         )
+    models = Models(pretrained, judge)
+    prepare = Preparation(
+        pretrained.scale,
+        options.seed,
+        max_node_points=pretrained.model.config.max_node_points,
+        from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
+    )
+    metrics = [metric for metric in all_metrics() if metric.applies(models)]
     max_points = options.max_points or pretrained.longest_points
-    from_first_point = starts_at_first_point(manifest, pretrained.origin, data)
-    return manifest, Measuring(pretrained, judge, options.seed, options.temperature, max_points, from_first_point)
+    return manifest, Measuring(models, prepare, metrics, options.tasks, options.temperature, max_points)
 
 
 def _fingerprint(module: nn.Module) -> str:
@@ -186,129 +189,94 @@ def _fingerprint(module: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _plan(
-    checkpoint: str, data: str, manifest: Manifest, measuring: Measuring, options: EvaluateOptions, count: int
-) -> dict[str, Any]:
-    """What an evaluation is: with the same plan it is the same."""
-    judge: Classifier | None = measuring.classifier
-    model: Pretrained = measuring.pretrained
+def _plan(manifest: Manifest, models: Models, options: EvaluateOptions, count: int) -> dict[str, Any]:
+    """What an evaluation is: with the same plan it is the same, wherever its model and shards stand."""
+    pretrained, judge = models.pretrained, models.classifier
     return {
         "format": "sgloc-evaluation",
         "version": 1,
         "model": {
-            "checkpoint": recorded_place(checkpoint),
-            "weights": _fingerprint(model.model),
-            "trained_on": model.data_identity,
-            "options": asdict(model.model.config),
+            "weights": _fingerprint(pretrained.model),
+            "trained_on": pretrained.data_identity,
+            "options": asdict(pretrained.model.config),
         },
-        "data": {
-            "path": recorded_place(data),
-            "identity": manifest.identity,
-            "licence": manifest.licence,
-            "sketches": count,
-        },
-        "classifier": None
-        if judge is None
-        else {"checkpoint": recorded_place(judge.checkpoint), "weights": _fingerprint(judge.model)},
+        "data": {"identity": manifest.identity, "licence": manifest.licence, "sketches": count},
+        "classifier": {"weights": _fingerprint(judge.model)} if judge else None,
         "options": {**asdict(options), "tasks": [task.name for task in options.tasks]},
         # Parts that other programs made are not to be mixed.
         "versions": versions(),
     }
 
 
-# Where the same things stand may change between two starts.
-_PLACES = (("model", "checkpoint"), ("data", "path"), ("classifier", "checkpoint"))
-
-
-def _without_places(plan: dict[str, Any]) -> dict[str, Any]:
-    bare: dict[str, Any] = json.loads(json.dumps(plan))
-    for section, name in _PLACES:
-        if isinstance(bare.get(section), dict):
-            bare[section].pop(name, None)
-    return bare
-
-
 def _agree(storage: Storage, plan: dict[str, Any]) -> None:
-    """Write down what is evaluated, or see that it is what the folder holds."""
+    """Write the plan, or see that it is the folder's."""
+    text = (to_json(plan, indent=1) + "\n").encode()
     if storage.exists(PLAN):
         with storage.reading(PLAN):
-            text = storage.content(PLAN)
-        try:
-            held = json.loads(text)
-        except ValueError:
-            held = None
-        if not isinstance(held, dict) or _without_places(held) != _without_places(plan):
+            held = storage.content(PLAN)
+        if held != text:
             raise ConfigError(
                 f"{storage.location} holds another evaluation (of other weights, shards, options or versions); "
-                "give another --out"
+                "give another folder"
             )
         return
     try:
         storage.make_folder(FOLDER)
     except OSError as error:
-        raise unwritable(storage, error) from error
-    write(storage, PLAN, (to_json(plan, indent=1) + "\n").encode())
+        raise unwritable(storage.location, error) from error
+    write(storage, PLAN, text)
 
 
-def _measure_all(
-    parts: Parts,
-    reader: ShardReader,
-    chosen: npt.NDArray[np.int64],
-    measuring: Measuring,
-    options: EvaluateOptions,
-    world_size: int,
-    tell: Callable[[str], None],
-) -> npt.NDArray[np.float32]:
-    """Measure this rank's batches that are not there yet; gives the gallery, complete but for the other ranks' rows."""
-    gallery = parts.empty_gallery()
-    missing = parts.found(gallery)
+def _measure(parts: Parts, reader: ShardReader, chosen: IntArray, measuring: Measuring, batch_size: int) -> None:
+    """Measure this rank's batches that are not there yet."""
+    missing = parts.missing()
     if missing:
         some = np.concatenate([chosen[parts.rows(number)] for number in missing])
-        batches = fixed_batches(reader, some, batch_size=options.batch_size)
+        batches = fixed_batches(reader, some, batch_size=batch_size)
         for number, packed in zip(missing, batches, strict=True):
-            arrays = measuring.measure(packed, options.tasks)
-            parts.write(number, arrays)
-            gallery[parts.rows(number)] = arrays["gallery"]
-            tell(f"{min(number + world_size, parts.num_parts)} of {parts.num_parts} batches are evaluated")
-    return gallery
+            parts.write(number, measuring.measure(packed))
+            num_done = min(number + parts.own.step, parts.num_parts)
+            logger.info("%d of %d batches are evaluated", num_done, parts.num_parts)
 
 
-def _retrieve(
-    parts: Parts, gallery: npt.NDArray[np.float32], tasks: Sequence[EvaluationTask], device: torch.device
-) -> list[Outcome]:
-    """Find every redrawn sketch's own original, each rank those of its batches; the outcomes are on rank 0."""
-    dist.on_each_rank(lambda: parts.take_others(gallery))
-    ranked = dist.on_each_rank(lambda: _ranked(parts, gallery, tasks, device))
-    gathered = dist.gather_to_rank_0(ranked)
-    # Nobody ends before rank 0 has them all.
-    dist.on_each_rank(lambda: None)
-    if not gathered:
-        return []
-    found: Mapping[str, Any] = in_order([group for groups in gathered for group in groups])
-
-    def outcome(task: EvaluationTask) -> Outcome:
-        own: dict[str, Any] = {name: found.get(f"{task.name}.{name}") for name in _OF_TASK}
-        return Outcome(task.name, found["label"], **own)
-
-    return [outcome(task) for task in tasks]
-
-
-def _ranked(
-    parts: Parts, gallery: npt.NDArray[np.float32], tasks: Sequence[EvaluationTask], device: torch.device
-) -> list[Arrays]:
-    """Of this rank's batches, what is one number a sketch: what was measured, and at which ranks the originals are of
-    what was drawn and of what was given."""
-    codes = torch.from_numpy(gallery).to(device)
-    ranked = []
+def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Iterator[Arrays]:
+    """The arrays of this rank's batches, one number a sketch in each."""
+    shared = {name: torch.from_numpy(array).to(device) for name, array in parts.shared.items()}
     for group in parts.own_groups():
-        own = torch.from_numpy(group["row"]).to(device)
-        # The codes are the greater part of it, and have done their work.
-        kept = {name: array for name, array in group.items() if array.ndim == 1}
-        for task in tasks:
-            for name, code in (("rank", "query"), ("given_rank", "given")):
-                queries = torch.from_numpy(group[f"{task.name}.{code}"]).to(device)
-                kept[f"{task.name}.{name}"] = retrieval_ranks(queries, own, codes).cpu().numpy()
-            is_empty: npt.NDArray[Any] = np.isnan(group[f"{task.name}.query"]).any(axis=1)  # type: ignore[assignment]
-            kept[f"{task.name}.is_empty"] = is_empty
-        ranked.append(kept)
-    return ranked
+        rows = torch.from_numpy(group["row"]).to(device)
+        kept = {name: group[name] for name in ("row", "label")}
+        for task in measuring.tasks:
+            empty = f"{task.name}/is_empty"
+            kept[empty] = group[empty]
+            for metric in measuring.metrics:
+                for kind in (DRAWN, GIVEN):
+                    name = f"{task.name}/{kind}/{metric.name}"
+                    found = metric.finish(section(name, group), section(metric.name, shared), rows)
+                    kept |= named(name, found)
+        yield kept
+
+
+def _summarise(arrays: Arrays, manifest: Manifest, options: EvaluateOptions) -> list[dict[str, Any]]:
+    """The results of each task: over all sketches, and by category."""
+    order, bootstrap = np.argsort(arrays["row"]), Bootstrap(options.num_resamples, options.seed)
+    arrays = {name: array[order] for name, array in arrays.items()}
+    labels = arrays["label"]
+
+    def summary(task: EvaluationTask, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        own = {name: array[chosen] for name, array in section(task.name, arrays).items()}
+        found: dict[str, Any] = {"sketches": int(chosen.sum()), "empty": int(own["is_empty"].sum())}
+        for metric in all_metrics():
+            for prefix, kind in (("", DRAWN), (OF_GIVEN, GIVEN)):
+                kept = section(f"{kind}/{metric.name}", own)
+                found[f"{prefix}{metric.name}"] = metric.summarise(kept, bootstrap) if kept else None
+        return found
+
+    present = [(name, number) for number, name in enumerate(manifest.categories) if (labels == number).any()]
+    return [
+        {
+            "task": task.name,
+            **summary(task, np.ones(len(labels), dtype=bool)),
+            "categories": {name: summary(task, labels == number) for name, number in present},
+        }
+        for task in options.tasks
+    ]

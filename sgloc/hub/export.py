@@ -2,8 +2,8 @@
 
 import dataclasses
 import json
+import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +16,8 @@ from sgloc.masking import mask_all
 from sgloc.storage import Storage, describe, patiently
 from sgloc.strict_json import to_json
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_tensors, use_checkpoint
+
+logger = logging.getLogger(__name__)
 
 FORMAT = "sgloc-model"
 VERSION = 1
@@ -126,13 +128,12 @@ sgloc generate --checkpoint path/of/this/folder --data shards/mine --out drawn
 """
 
 
-def export_model(path: str, folder: str, say: Callable[[str], None]) -> tuple[str, int]:
+def export_model(path: str, folder: str) -> tuple[str, int]:
     """Write a checkpoint's model as a folder that `sgloc.load_pretrained` reads, and other programs can.
 
     Args:
         path: folder or URL of a checkpoint; or of a run, of which the best checkpoint is taken.
         folder: folder or URL to write to; what is there under the same names is replaced.
-        say: is told of checkpoints that are skipped.
 
     Returns:
         The checkpoint's folder, and how many numbers its model is.
@@ -147,7 +148,7 @@ def export_model(path: str, folder: str, say: Callable[[str], None]) -> tuple[st
         tensors = read_tensors(checkpoint, manifest)
         return manifest, {name.removeprefix(_PREFIX): one for name, one in tensors if name.startswith(_PREFIX)}
 
-    found, (manifest, tensors) = use_checkpoint(path, read, say)
+    found, (manifest, tensors) = use_checkpoint(path, read, logger.warning)
     try:
         about = _about(manifest)
         num_values = sum(tensor.numel() for tensor in tensors.values())

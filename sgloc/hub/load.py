@@ -1,6 +1,6 @@
 """A trained model from a checkpoint, or from what `sgloc checkpoint export` wrote."""
 
-from collections.abc import Callable
+import logging
 from typing import Any, cast, get_args
 
 import torch
@@ -9,10 +9,12 @@ from torch import Tensor
 from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig, OriginName
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.hub.export import is_export, read_export
-from sgloc.hub.pretrained import Pretrained
 from sgloc.identity import identity, younger_options
+from sgloc.inference.pretrained import Pretrained
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_manifest, use_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "model."
 
@@ -62,13 +64,12 @@ def _load_checkpoint(folder: str) -> Pretrained:
     return Pretrained(model, manifest.scale, manifest.longest_points, manifest.data_identity, origin)
 
 
-def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> Pretrained:
-    """Load a model for evaluation.
+def load_model(path: str, device: torch.device) -> Pretrained:
+    """Load a model for evaluation; checkpoints that are skipped are logged.
 
     Args:
         path: folder or URL of a checkpoint; of a run, of which the best checkpoint is taken; or of an exported model.
         device: to put it on.
-        say: is told of checkpoints that are skipped.
 
     Raises:
         CheckpointError: if there is no whole checkpoint or exported model of this program there.
@@ -77,6 +78,6 @@ def load_model(path: str, device: torch.device, say: Callable[[str], None]) -> P
         if is_export(path):
             pretrained = _load_export(path)
         else:
-            _, pretrained = use_checkpoint(path, _load_checkpoint, say)
+            _, pretrained = use_checkpoint(path, _load_checkpoint, logger.warning)
     pretrained.model.to(device).eval()
     return pretrained

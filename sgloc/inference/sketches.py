@@ -1,5 +1,6 @@
 """Sketches as people have them, stroke-3 and polylines, and as the model has them (METHOD 1)."""
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -78,6 +79,19 @@ def polylines(points: Tensor, pen_lift: Tensor, scale: float) -> Polylines:
     coordinates = points.double().numpy() * scale
     ends = np.flatnonzero(pen_lift.numpy()) + 1
     return [line for line in np.split(coordinates, ends) if len(line)]
+
+
+def strokes_of(sketches: SketchBatch, points: Tensor, scale: float) -> list[Polylines]:
+    """The strokes of each sketch of a batch, in the source's units.
+
+    Args:
+        sketches: the batch.
+        points: its `points` or its `targets`.
+        scale: of the data set (METHOD 1).
+    """
+    points, pen_lift = points.cpu(), sketches.pen_lift.cpu()
+    bounds = itertools.pairwise(sketches.sketch_point_offsets.tolist())
+    return [polylines(points[start:stop], pen_lift[start:stop], scale) for start, stop in bounds]
 
 
 def polylines_of_rows(rows: Tensor, scale: float) -> Polylines:

@@ -1,19 +1,19 @@
 """A map of codes: each drawing where its code is, in the plane in which codes differ most (principal components)."""
 
 import colorsys
-import html
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+from markupsafe import Markup
 
-Polylines = list[npt.NDArray[np.float64]]
+from sgloc.inference.sketches import Polylines
+from sgloc.templates import fill
 
 _WIDTH, _HEIGHT, _MARGIN = 1080, 760, 40
 # Side of a drawing on the map, in pixels, and how near two of them may be.
 _SIDE, _SPACING = 36, 40
-_DOT = 2.2
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ def color_of(number: int, count: int) -> str:
 
 def draw_map(
     places: npt.NDArray[np.float64], sketches: Sequence[Polylines], labels: Sequence[int], names: Sequence[str]
-) -> str:
+) -> Markup:
     """An SVG with a dot for each sketch, and the sketch itself where there is room.
 
     Args:
@@ -72,24 +72,16 @@ def draw_map(
         is_free = all(np.abs(pixel - pixels[other]).max() >= _SPACING for other in shown)
         if is_free and sketch:
             shown.append(number)
-            drawings.append(
-                f'<g stroke="{color}"><title>{html.escape(names[label])}</title>{_small(sketch, pixel)}</g>'
-            )
+            drawings.append((color, names[label], _small(sketch, pixel)))
         else:
-            dots.append(f'<circle cx="{pixel[0]:.1f}" cy="{pixel[1]:.1f}" r="{_DOT}" fill="{color}"/>')
-    pen = 'fill="none" stroke-width="1.5" stroke-linecap="round" stroke-linejoin="round"'
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img">'
-        f'<g opacity="0.45">{"".join(dots)}</g><g {pen}>{"".join(drawings)}</g></svg>'
-    )
+            dots.append((f"{pixel[0]:.1f}", f"{pixel[1]:.1f}", color))
+    return Markup(fill("report/map.svg", width=_WIDTH, height=_HEIGHT, dots=dots, drawings=drawings))
 
 
-def _small(sketch: Polylines, center: npt.NDArray[np.float64]) -> str:
+def _small(sketch: Polylines, center: npt.NDArray[np.float64]) -> list[str]:
+    """The points of each stroke of a sketch, drawn small around a place."""
     points = np.concatenate(sketch)
     low, high = points.min(0), points.max(0)
     unit = _SIDE / max(float((high - low).max()), 1e-12)
-    lines = []
-    for stroke in sketch:
-        place = (stroke - (low + high) / 2) * unit + center
-        lines.append(f'<polyline points="{" ".join(f"{x:.1f},{y:.1f}" for x, y in place)}"/>')
-    return "".join(lines)
+    strokes = [(stroke - (low + high) / 2) * unit + center for stroke in sketch]
+    return [" ".join(f"{x:.1f},{y:.1f}" for x, y in stroke) for stroke in strokes]

@@ -1,8 +1,7 @@
 """What a report shows of a model: how it redraws, what it finds again, where its codes are, what lies between two."""
 
 import dataclasses
-import itertools
-from collections.abc import Callable
+import logging
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,14 +13,42 @@ from sgloc.data.manifest import Manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.evaluate.generate import Drawn, redraw
-from sgloc.hub.pretrained import Pretrained
-from sgloc.inference.sketches import Polylines, polylines, polylines_of_rows
+from sgloc.errors import ConfigError
+from sgloc.inference.pretrained import Pretrained
+from sgloc.inference.redraw import Drawn, redraw
+from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of
 from sgloc.report.latent import Map, principal_map
-from sgloc.sketch.ragged import SketchBatch
 
 NUM_NEIGHBOURS = 5
 _BATCH_SIZE = 256
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class ReportOptions:
+    """What a report shows.
+
+    Attributes:
+        data: folder or URL of shards; empty: those that the run was trained on.
+        evaluated: folder of `sgloc evaluate`; empty: `evaluated` in the run's folder, if it is there.
+        count: most test drawings on the map.
+        num_examples: redrawings, and retrievals.
+        num_between: drawings between two.
+        seed: of the disturbance.
+    """
+
+    data: str = ""
+    evaluated: str = ""
+    count: int = 2000
+    num_examples: int = 10
+    num_between: int = 8
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least, most in (("count", 2, 20_000), ("num_examples", 1, 100), ("num_between", 1, 100)):
+            if not least <= getattr(self, name) <= most:
+                raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -48,6 +75,7 @@ class Shown:
     Attributes:
         disturb: by which strokes were moved.
         redrawings: of sketches spread over the test split.
+        captions: their categories.
         retrievals: likewise.
         sketches: those on the map, with their categories.
         labels: int64 [n].
@@ -58,6 +86,7 @@ class Shown:
 
     disturb: float
     redrawings: list[Drawn]
+    captions: list[str]
     retrievals: list[Retrieval]
     sketches: list[Polylines]
     labels: list[int]
@@ -66,18 +95,7 @@ class Shown:
     names: list[str]
 
 
-def look(
-    pretrained: Pretrained,
-    data: str,
-    manifest: Manifest,
-    *,
-    disturb: float,
-    count: int,
-    num_examples: int,
-    num_between: int,
-    seed: int,
-    say: Callable[[str], None],
-) -> Shown:
+def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, options: ReportOptions) -> Shown:
     """Look at a model through test sketches.
 
     Args:
@@ -85,59 +103,46 @@ def look(
         data: folder or URL of shards.
         manifest: theirs.
         disturb: r of METHOD 3, for what is reorganized.
-        count: most sketches on the map and in the gallery of retrieval, spread evenly over the test split.
-        num_examples: redrawings, and retrievals.
-        num_between: sketches drawn on the way between two.
-        seed: of the disturbance.
-        say: is told what is done.
+        options: how many sketches to look at.
 
     Raises:
         DataError: if the shards cannot be read.
     """
     reader = ShardReader(data, manifest, "test")
-    count = min(count, reader.num_sketches)
-    chosen = np.arange(count, dtype=np.int64) * reader.num_sketches // count
-    say(f"{count} test drawings are encoded")
-    config = pretrained.model.config
-    from_first_point = starts_at_first_point(manifest, pretrained.origin, data)
+    chosen = reader.spread(options.count)
+    model, scale, device = pretrained.model, pretrained.scale, pretrained.device
+    logger.info("%d test drawings are encoded", len(chosen))
     clean = Preparation(
-        pretrained.scale, seed, max_node_points=config.max_node_points, from_first_point=from_first_point
+        scale,
+        options.seed,
+        max_node_points=model.config.max_node_points,
+        from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     codes, originals, labels = [], [], []
     for packed in fixed_batches(reader, chosen, batch_size=_BATCH_SIZE):
-        batch = clean(packed, pretrained.device)
+        batch = clean(packed, device)
         with torch.no_grad():
-            codes.append(pretrained.model.encode(batch).y.float().cpu().numpy())
-        originals += _strokes(batch, pretrained.scale)
+            codes.append(model.encode(batch).y.float().cpu().numpy())
+        originals += strokes_of(batch, batch.points, scale)
         labels += packed.category.tolist()
     gallery = np.concatenate(codes)
-    some = np.arange(min(num_examples, count), dtype=np.int64) * count // min(num_examples, count)
-    say(f"{len(some)} of them are redrawn")
-    (packed,) = fixed_batches(reader, chosen[some], batch_size=len(some))
-    moving = dataclasses.replace(clean, disturb=disturb)
-    most = pretrained.longest_points
-    drawn = redraw(
-        pretrained.model, packed, moving, manifest.categories, pretrained.device, max_points=most, temperature=0.0
-    )
+    num_examples = min(options.num_examples, len(chosen))
+    some = np.arange(num_examples, dtype=np.int64) * len(chosen) // num_examples
+    logger.info("%d of them are redrawn", num_examples)
+    (packed,) = fixed_batches(reader, chosen[some], batch_size=num_examples)
+    moved = dataclasses.replace(clean, disturb=disturb)(packed, device)
+    drawn = redraw(model, moved, scale, max_points=pretrained.longest_points)
     return Shown(
         disturb=disturb,
         redrawings=drawn,
+        captions=[manifest.categories[number] for number in packed.category],
         retrievals=_retrieve(pretrained, drawn, some, gallery, originals),
         sketches=originals,
         labels=labels,
         map=principal_map(gallery),
-        path=_path(pretrained, gallery, originals, labels, num_between),
+        path=_path(pretrained, gallery, originals, labels, options.num_between),
         names=manifest.categories,
     )
-
-
-def _strokes(batch: SketchBatch, scale: float) -> list[Polylines]:
-    """The sketches of a batch, in source units."""
-    points, pen_lift = batch.points.cpu(), batch.pen_lift.cpu()
-    return [
-        polylines(points[start:stop], pen_lift[start:stop], scale)
-        for start, stop in itertools.pairwise(batch.sketch_point_offsets.tolist())
-    ]
 
 
 def _retrieve(
@@ -169,5 +174,5 @@ def _path(
     last = next((number for number in range(len(labels) - 1, 0, -1) if labels[number] != labels[0]), len(labels) - 1)
     shares = np.linspace(0, 1, num_between)[:, None]
     codes = (1 - shares) * gallery[0] + shares * gallery[last]
-    rows = pretrained.draw_codes(codes, 0.0, 0, 0, _BATCH_SIZE)
+    rows = pretrained.draw_codes(codes)
     return [originals[0], *(polylines_of_rows(one, pretrained.scale) for one in rows), originals[last]]

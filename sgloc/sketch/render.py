@@ -1,11 +1,10 @@
-"""Drawings as pictures: one drawing as an SVG, many drawings side by side as a PNG."""
+"""Many drawings side by side, as a PNG."""
 
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-import fsspec
 import matplotlib
 import numpy as np
 import numpy.typing as npt
@@ -17,9 +16,12 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, Bbox
 
+from sgloc.sketch.svg.write import checked
+
 _Alignment = Literal["left", "center", "right"]
 Float64Array = npt.NDArray[np.float64]
-Polylines = Sequence[npt.NDArray[np.integer | np.floating]]
+# A label, and drawings of strokes.
+Row = tuple[str, Sequence[Sequence[npt.NDArray[np.integer | np.floating]]]]
 
 # How much larger than its first row's drawing a gallery column's frame may grow to show the other rows.
 _FRAME_GROWTH = 1.6
@@ -40,7 +42,6 @@ _LEGEND_WORDS = ("first stroke", "later")
 
 # matplotlib carries this font, so that a gallery looks the same on every machine.
 _FONT = "DejaVu Sans"
-_TITLE_FONT = FontProperties(family=_FONT, size=16, weight="bold")
 _LABEL_FONT = FontProperties(family=_FONT, size=13)
 _CAPTION_FONT = FontProperties(family=_FONT, size=11)
 _INK = "#111111"
@@ -48,127 +49,24 @@ _TEXT_COLOR = "#333333"
 _RULE_COLOR = "#c8c8c8"
 
 
-@dataclass(frozen=True)
-class GalleryRow:
-    """What one row of a gallery shows.
+def _frame(drawings: Sequence[list[Float64Array]]) -> tuple[Float64Array, float] | None:
+    """The center [2] and the side of the square of the plane that one column of a block shows, in the drawings' unit;
+    None if no drawing has a stroke.
 
-    Attributes:
-        label: what stands at the left of the row.
-        drawings: each a sequence of strokes, int or float [n, 2] arrays of absolute (x, y) in any unit, y downwards.
+    It holds all rows where they stay near the first; a redrawn stroke that has flown away does not shrink the column
+    to specks, but is cut off at the cell's edge.
     """
-
-    label: str
-    drawings: Sequence[Polylines]
-
-
-@dataclass(frozen=True)
-class _Frame:
-    """The square of the plane that a picture shows.
-
-    Attributes:
-        center: float64 [2], in the drawing's unit.
-        side: in the drawing's unit.
-    """
-
-    center: Float64Array
-    side: float
-
-    @staticmethod
-    def around(low: Float64Array, high: Float64Array) -> "_Frame":
-        # A single dot has no extent; any side shows it in the middle, this one without overflow.
-        return _Frame((low + high) / 2, max(float((high - low).max()), float(np.finfo(np.float32).tiny)))
-
-    def to_pixels(self, points: Float64Array, center: Float64Array, side: float) -> Float64Array:
-        """Map points [n, 2] of the plane to the square of pixels with this center [2] and side."""
-        return (points - self.center) * (side / self.side) + center
-
-
-def _checked(polylines: Polylines, where: str) -> list[Float64Array]:
-    """Return the strokes as float64 [n, 2] arrays, or raise ValueError saying which cannot be drawn."""
-    strokes = []
-    for index, polyline in enumerate(polylines):
-        points = np.asarray(polyline, dtype=np.float64)
-        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
-            raise ValueError(f"stroke {index} of {where} has shape {points.shape}; give [n, 2] with n at least 1")
-        if not (np.abs(points) <= np.finfo(np.float32).max).all():
-            raise ValueError(f"stroke {index} of {where} has a coordinate that is not finite in 32 bits; leave it out")
-        strokes.append(points)
-    return strokes
-
-
-def _bounds(strokes: Sequence[Float64Array]) -> tuple[Float64Array, Float64Array]:
-    """Return the least and the greatest (x, y), each [2], of at least one stroke."""
-    points = np.concatenate(strokes)
-    return points.min(axis=0), points.max(axis=0)
-
-
-def _number(value: float) -> str:
-    return f"{value:.2f}".rstrip("0").rstrip(".")
-
-
-def to_svg(polylines: Polylines, *, size: int = 256, stroke_width: float = 3.0) -> str:
-    """Return one drawing as a self-contained SVG: black round-capped strokes on a white square, fitted with a margin.
-
-    Args:
-        polylines: one int or float [n, 2] array of absolute (x, y) a stroke, n >= 1, in any unit, y pointing down; a
-            stroke that does not move is a dot. No stroke at all gives the white square alone.
-        size: the square's side, in pixels.
-        stroke_width: in pixels.
-
-    Raises:
-        ValueError: if a stroke has no point, another shape than [n, 2] or a coordinate that is not finite, or if
-            `stroke_width` is not positive or leaves no room for the drawing.
-    """
-    room = size - 2 * (size / 16 + stroke_width / 2)
-    if not (stroke_width > 0 and room > 0):
-        raise ValueError(f"stroke_width={stroke_width} does not fit size={size}; give one above 0 and below 7/8 of it")
-    strokes = _checked(polylines, "the drawing")
-    elements = []
-    if strokes:
-        frame = _Frame.around(*_bounds(strokes))
-        for stroke in strokes:
-            pixels = frame.to_pixels(stroke, np.full(2, size / 2), room)
-            points = [(_number(x), _number(y)) for x, y in pixels.tolist()]
-            if len(set(points)) == 1:
-                # Renderers disagree on whether a line of no length has caps.
-                x, y = points[0]
-                radius = _number(stroke_width / 2)
-                elements.append(f'<circle cx="{x}" cy="{y}" r="{radius}" fill="black" stroke="none"/>\n')
-            else:
-                elements.append(f'<polyline points="{" ".join(f"{x},{y}" for x, y in points)}"/>\n')
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{size}" height="{size}" viewBox="0 0 {size} {size}">\n'
-        f'<rect width="{size}" height="{size}" fill="white"/>\n'
-        f'<g fill="none" stroke="black" stroke-width="{_number(stroke_width)}"'
-        ' stroke-linecap="round" stroke-linejoin="round">\n' + "".join(elements) + "</g>\n</svg>\n"
-    )
-
-
-def write_svg(polylines: Polylines, path: str, *, size: int = 256, stroke_width: float = 3.0) -> None:
-    """Write what `to_svg` returns to a local path or any fsspec URL, and raise what it raises."""
-    svg = to_svg(polylines, size=size, stroke_width=stroke_width)
-    with fsspec.open(path, "wb") as file:
-        file.write(svg.encode())
-
-
-def _shared_frame(drawings: Sequence[list[Float64Array]]) -> _Frame | None:
-    """Return the frame for one column of a gallery's block, or None if none of its drawings has a stroke.
-
-    It holds all rows as far as they stay near the first; a redrawn stroke that has flown away does not shrink the
-    column to specks, it is cut off at the cell's edge.
-    """
-    boxes = [_bounds(strokes) for strokes in drawings if strokes]
+    boxes = [(points.min(0), points.max(0)) for points in (np.concatenate(strokes) for strokes in drawings if strokes)]
     if not boxes:
         return None
-    low = np.min([box[0] for box in boxes], axis=0)
-    high = np.max([box[1] for box in boxes], axis=0)
-    for first_low, first_high in boxes:
-        reach = _FRAME_GROWTH * (first_high - first_low).max() / 2
-        # An empty drawing or a lone dot says nothing about how large the frame should be; the next row may.
-        if reach > 0:
-            center = (first_low + first_high) / 2
-            return _Frame.around(np.maximum(low, center - reach), np.minimum(high, center + reach))
-    return _Frame.around(low, high)
+    low, high = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
+    # An empty drawing or a lone dot says nothing about how large the frame should be; the next row may.
+    sized = next((box for box in boxes if (box[1] > box[0]).any()), None)
+    if sized is not None:
+        center, reach = (sized[0] + sized[1]) / 2, _FRAME_GROWTH * (sized[1] - sized[0]).max() / 2
+        low, high = np.maximum(low, center - reach), np.minimum(high, center + reach)
+    # A single dot has no extent; any side shows it in the middle, this one without overflow.
+    return (low + high) / 2, max(float((high - low).max()), float(np.finfo(np.float32).tiny))
 
 
 def _stroke_colors(num_strokes: int) -> Float64Array:
@@ -202,7 +100,6 @@ class _Page:
     def __init__(self, width: int, height: int) -> None:
         # At 72 dots an inch a point is a pixel, in font sizes and line widths too.
         self._figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="white")
-        self._height = height
         self._transform = Affine2D().scale(1, -1).translate(0, height)
 
     def text(self, x: float, y: float, text: str, font: FontProperties, align: _Alignment) -> None:
@@ -289,19 +186,6 @@ def _draw_legend(page: _Page, right: float, y: float) -> None:
     page.strokes(dashes, _stroke_colors(_LEGEND_STROKES), Bbox.from_extents(left, y - 4, right, y + 4))
 
 
-def _start_page(grid: _Grid, title: str | None, color_by_order: bool) -> _Page:
-    """Return a page wide enough for the grid and for the title and legend, which stand on it."""
-    title_width = _text_width(title, _TITLE_FONT) + 2 * _GAP if title else 0
-    right = max(grid.right, _MARGIN + title_width + (_legend_width() if color_by_order else 0))
-    page = _Page(right + _MARGIN, grid.bottom + _MARGIN)
-    y = _MARGIN + _HEADER_HEIGHT / 3
-    if title:
-        page.text(_MARGIN, y, title, _TITLE_FONT, "left")
-    if color_by_order:
-        _draw_legend(page, right, y)
-    return page
-
-
 def _draw_labels(page: _Page, grid: _Grid, labels: Sequence[str], captions: Sequence[str] | None) -> None:
     """Write the rows' labels and the drawings' captions, and draw the rules between the blocks."""
     for block in range(grid.num_blocks):
@@ -320,55 +204,53 @@ def _draw_column(
     page: _Page, grid: _Grid, drawing: int, versions: Sequence[list[Float64Array]], color_by_order: bool
 ) -> None:
     """Draw the versions of one drawing, a list of strokes for each row, below each other in one frame."""
-    frame = _shared_frame(versions)
+    frame = _frame(versions)
     if frame is None:
         return
-    reach = grid.cell_size / 2 - _CLIP_PADDING
+    center, side = frame
+    reach, scale = grid.cell_size / 2 - _CLIP_PADDING, (grid.cell_size - 2 * _CELL_PADDING) / side
     for row, strokes in enumerate(versions):
         x, y = grid.cell_center(row, drawing)
-        pixels = [frame.to_pixels(stroke, np.array([x, y]), grid.cell_size - 2 * _CELL_PADDING) for stroke in strokes]
+        pixels = [(stroke - center) * scale + np.array([x, y]) for stroke in strokes]
         colors = _stroke_colors(len(strokes)) if color_by_order else _INK
         page.strokes(pixels, colors, Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
 
 
-def _checked_rows(rows: Sequence[GalleryRow], captions: Sequence[str] | None) -> list[list[list[Float64Array]]]:
-    """Return the strokes by row and drawing, or raise ValueError if the rows do not make a gallery."""
-    lengths = [len(row.drawings) for row in rows]
+def _checked_rows(rows: Sequence[Row], captions: Sequence[str] | None) -> list[list[list[Float64Array]]]:
+    """The strokes by row and drawing; raises ValueError if the rows do not make a gallery."""
+    lengths = {len(drawings) for _, drawings in rows}
     if not lengths or 0 in lengths:
         raise ValueError("a gallery needs at least one row, and a row at least one drawing; give some")
-    if len(set(lengths)) > 1:
-        counts = ", ".join(f'"{row.label}" {length}' for row, length in zip(rows, lengths, strict=True))
+    if len(lengths) > 1:
+        counts = ", ".join(f'"{label}" {len(drawings)}' for label, drawings in rows)
         raise ValueError(f"the rows of a gallery differ in their number of drawings ({counts}); give all the same")
-    if captions is not None and len(captions) != lengths[0]:
-        raise ValueError(f"{len(captions)} captions do not fit {lengths[0]} drawings a row; give one for each drawing")
+    if captions is not None and {len(captions)} != lengths:
+        raise ValueError(f"{len(captions)} captions do not fit {len(rows[0][1])} drawings a row; give one for each")
     return [
-        [_checked(drawing, f'drawing {index} of row "{row.label}"') for index, drawing in enumerate(row.drawings)]
-        for row in rows
+        [checked(drawing, f'drawing {index} of row "{label}"') for index, drawing in enumerate(drawings)]
+        for label, drawings in rows
     ]
 
 
-def write_gallery(
-    rows: Sequence[GalleryRow],
-    path: str,
+def draw_gallery(
+    rows: Sequence[Row],
     *,
     columns: int = 16,
     cell_size: int = 108,
-    title: str | None = None,
     captions: Sequence[str] | None = None,
     color_by_order: bool = True,
-) -> None:
-    """Write many drawings as one PNG, the versions of each below each other; the same input gives the same bytes.
+) -> bytes:
+    """Many drawings as one PNG, the versions of each below each other; the same input gives the same bytes.
 
     More drawings than columns wrap into blocks, each of which shows all rows. The cells of a block's column share one
     frame, so that a stroke out of place is seen out of place: it holds all rows, but is at most 1.6 times as large as
     the first row's drawing, and what lies outside the cell is cut off.
 
     Args:
-        rows: at least one, all with the same number of drawings, at least one.
-        path: a local path or any fsspec URL.
+        rows: the label and the drawings of each row; at least one, all with the same number of drawings, at least one.
+            A drawing is a sequence of strokes, int or float [n, 2] arrays of absolute (x, y) in any unit, y downwards.
         columns: the most drawings side by side.
         cell_size: side of a drawing's cell, in pixels.
-        title: what stands at the top.
         captions: one for each drawing of a row, such as its category; shortened where the cell is too narrow.
         color_by_order: colour the strokes from dark to bright in drawing order, the same colour being the same stroke
             index in every cell of every gallery; black otherwise.
@@ -386,14 +268,15 @@ def write_gallery(
         num_columns=min(columns, len(strokes[0])),
         num_drawings=len(strokes[0]),
         cell_size=cell_size,
-        left=_MARGIN + max(_text_width(row.label, _LABEL_FONT) for row in rows) + _GAP,
-        top=_MARGIN + (_HEADER_HEIGHT if title or color_by_order else 0),
+        left=_MARGIN + max(_text_width(label, _LABEL_FONT) for label, _ in rows) + _GAP,
+        top=_MARGIN + (_HEADER_HEIGHT if color_by_order else 0),
         caption_height=_CAPTION_HEIGHT if captions else 0,
     )
-    page = _start_page(grid, title, color_by_order)
-    _draw_labels(page, grid, [row.label for row in rows], captions)
+    right = max(grid.right, _MARGIN + (_legend_width() if color_by_order else 0))
+    page = _Page(right + _MARGIN, grid.bottom + _MARGIN)
+    if color_by_order:
+        _draw_legend(page, right, _MARGIN + _HEADER_HEIGHT / 3)
+    _draw_labels(page, grid, [label for label, _ in rows], captions)
     for drawing, versions in enumerate(zip(*strokes, strict=True)):
         _draw_column(page, grid, drawing, versions, color_by_order)
-    png = page.png()
-    with fsspec.open(path, "wb") as file:
-        file.write(png)
+    return page.png()

@@ -93,13 +93,13 @@ def test_what_comes_after_training_has_the_origin_that_the_model_was_trained_wit
     checkpoint = str(save_model(tmp_path / "run", shards["ndjson"], make_model(), config=dataclasses.asdict(config)))
     pretrained = sgloc.load_pretrained(checkpoint)
     assert pretrained.origin == origin
-    drawn = generate(checkpoint, shards["ndjson"], str(tmp_path / "drawn"), GenerateOptions(), device=CPU, say=print)
+    drawn = generate(checkpoint, shards["ndjson"], str(tmp_path / "drawn"), GenerateOptions(), device=CPU)
     firsts = np.array([one.original[0][0] for one in drawn])
     assert (np.abs(firsts).max() < 1e-3) == (origin == "first_point")
     options = EvaluateOptions((EvaluationTask(0.0),), num_resamples=10)
     places = (checkpoint, shards["ndjson"], "", str(tmp_path / "evaluated"))
     with single_process():
-        evaluate(*places, options, device=CPU, rank=0, world_size=1, say=print)
+        evaluate(*places, options, device=CPU, rank=0, world_size=1)
     kept = safetensors.numpy.load((tmp_path / "evaluated" / "parts" / "000000.safetensors").read_bytes())
     expected = pretrained.encode_polylines([one.original for one in drawn])
-    np.testing.assert_allclose(kept["gallery"], expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(kept["shared/ret/gallery"], expected, rtol=1e-4, atol=1e-5)

@@ -18,10 +18,10 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError
-from sgloc.evaluate.generate import redraw
 from sgloc.evaluate.run import EvaluateOptions, evaluate
 from sgloc.evaluate.tasks import EvaluationTask, parse_tasks
 from sgloc.hub.load import load_model
+from sgloc.inference.redraw import redraw
 from sgloc.inference.sketches import stroke3_of_polylines
 from sgloc.inference.stroke_matching import placing_moves
 from sgloc.models.sketch_a_net.load import load_classifier
@@ -106,7 +106,7 @@ def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
 
 def test_the_numbers_are_what_they_are_called(checkpoint: str, picture_shards: str, judge: str, alone: Path) -> None:
     """Sketch by sketch, through what generates, encodes and classifies elsewhere."""
-    pretrained, classifier = load_model(checkpoint, CPU, print), load_classifier(judge, CPU, print)
+    pretrained, classifier = load_model(checkpoint, CPU), load_classifier(judge, CPU)
     manifest = load_manifest(picture_shards)
     reader = ShardReader(picture_shards, manifest, "test")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=100)
@@ -114,15 +114,7 @@ def test_the_numbers_are_what_they_are_called(checkpoint: str, picture_shards: s
     assert [one["task"] for one in found["tasks"]] == TASKS.split(",")
     for one, scale in zip(found["tasks"], (0.0, 0.2), strict=True):
         prepare = Preparation(pretrained.scale, 0, scale)
-        drawn = redraw(
-            pretrained.model,
-            packed,
-            prepare,
-            manifest.categories,
-            CPU,
-            max_points=pretrained.longest_points,
-            temperature=0,
-        )
+        drawn = redraw(pretrained.model, prepare(packed, CPU), pretrained.scale, max_points=pretrained.longest_points)
         gallery = pretrained.encode_polylines([sketch.original for sketch in drawn]).astype(np.float64)
         # In batches alike, so that equal codes are equal to the last digit.
         some = [number for number, sketch in enumerate(drawn) if sketch.redrawn]
@@ -207,9 +199,7 @@ def test_without_a_classifier_rec_is_not_measured(
 ) -> None:
     options = EvaluateOptions(tasks=(EvaluationTask(0.0),), count=9, num_resamples=10)
     with single_process():
-        found = evaluate(
-            checkpoint, picture_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1, say=print
-        )
+        found = evaluate(checkpoint, picture_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1)
     assert found is not None
     (task,) = found["tasks"]
     assert task["rec"] is None

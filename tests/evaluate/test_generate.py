@@ -18,7 +18,7 @@ from sgloc.data.formats.reader import read_drawings
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.errors import CheckpointError, ConfigError
-from sgloc.evaluate.generate import Drawn, GenerateOptions, generate, to_simplified
+from sgloc.evaluate.generate import GenerateOptions, Redrawn, generate, to_simplified
 from sgloc.inference.sampling import draw
 from sgloc.nn.decoder import PEN_DOWN, PEN_END, PEN_LIFT, Decoder
 from sgloc.sketch.drawing import Reject, stroke3_to_polylines
@@ -35,11 +35,8 @@ def checkpoint(tmp_path_factory: pytest.TempPathFactory, tiny_shards: str) -> st
     return str(save_model(tmp_path_factory.mktemp("run"), tiny_shards, make_model()))
 
 
-def run(checkpoint: str, shards: str, folder: Path | str, **options: Any) -> list[Drawn]:
-    told: list[str] = []
-    drawn = generate(checkpoint, shards, str(folder), GenerateOptions(**options), device=CPU, say=told.append)
-    assert told == []
-    return drawn
+def run(checkpoint: str, shards: str, folder: Path | str, **options: Any) -> list[Redrawn]:
+    return generate(checkpoint, shards, str(folder), GenerateOptions(**options), device=CPU)
 
 
 def lines_close(found: list[Any], expected: list[Any]) -> bool:

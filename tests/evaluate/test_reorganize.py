@@ -13,8 +13,8 @@ import torch
 import sgloc
 from sgloc.cli import main
 from sgloc.config import OriginName
-from sgloc.evaluate.reorganize import reorganize_strokes
-from sgloc.hub.pretrained import Pretrained
+from sgloc.inference.pretrained import Pretrained
+from sgloc.inference.reorganize import reorganize_strokes
 from sgloc.inference.sketches import polylines_of_stroke3, stroke3_of_polylines
 from tests.checkpoints import make_model, save_model
 from tests.commands import Said

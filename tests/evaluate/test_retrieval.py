@@ -5,8 +5,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgloc.evaluate import retrieval
-from sgloc.evaluate.retrieval import retrieval_ranks
+from sgloc.evaluate.metrics import retrieval
+from sgloc.evaluate.metrics.retrieval import retrieval_ranks
 from tests.evaluate.ranks import literal_ranks
 
 

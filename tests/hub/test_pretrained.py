@@ -13,7 +13,7 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError
-from sgloc.hub.pretrained import Pretrained
+from sgloc.inference.pretrained import Pretrained
 from sgloc.inference.sketches import polylines_of_stroke3, stroke3_of_polylines
 from sgloc.inference.stroke_matching import placed
 from tests.checkpoints import make_model, save_model

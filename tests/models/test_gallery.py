@@ -52,7 +52,7 @@ def test_a_gallery_is_what_generate_draws_of_the_same_checkpoint(
     for step in (4, 8):
         options = GenerateOptions(split="valid", count=5, disturb=disturb, seed=3)
         checkpoint = drawn_run / f"checkpoints/step-{step:08d}"
-        generate(str(checkpoint), picture_shards, str(tmp_path), options, device=CPU, say=print)
+        generate(str(checkpoint), picture_shards, str(tmp_path), options, device=CPU)
         assert shown[f"step-{step:08d}-{name}.png"] == (tmp_path / "gallery.png").read_bytes()
     images = EventAccumulator(str(drawn_run / "tensorboard")).Reload().Images(f"gallery/{name}")
     assert [(image.step, image.encoded_image_string) for image in images] == [

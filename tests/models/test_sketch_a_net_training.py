@@ -103,7 +103,7 @@ def test_it_learns_and_is_tested(picture_shards: str, tmp_path: Path, capsys: py
 
 
 def test_what_is_loaded_is_what_was_trained(picture_shards: str, whole: Path) -> None:
-    classifier, manifest = load_classifier(str(whole), CPU, print), load_manifest(picture_shards)
+    classifier, manifest = load_classifier(str(whole), CPU), load_manifest(picture_shards)
     assert classifier.data_identity == manifest.identity
     assert classifier.line_width == RasterConfig().line_width
     reader = ShardReader(picture_shards, manifest, "valid")
@@ -130,7 +130,7 @@ def test_mistakes(picture_shards: str, tiny_shards: str, whole: Path, tmp_path: 
     assert "data.path is not set" in said("train-classifier")
     save_model(tmp_path / "sketches", tiny_shards, make_model())
     with pytest.raises(CheckpointError, match="is not of a classifier; give a run of `sgloc train-classifier`"):
-        load_classifier(str(tmp_path / "sketches"), CPU, print)
+        load_classifier(str(tmp_path / "sketches"), CPU)
     assert "is of a classifier, which draws nothing" in said(
         "generate", "--checkpoint", whole, "--data", picture_shards, "--out", tmp_path / "drawn"
     )

@@ -13,7 +13,7 @@ from sgloc.data.formats.reader import read_drawings
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing
 from sgloc.sketch.reading import read_own
-from sgloc.sketch.svg.write import svg_in_place
+from sgloc.sketch.svg.write import to_svg
 
 
 def write(folder: Path, name: str, text: str) -> str:
@@ -125,9 +125,9 @@ def test_the_python_api_reads_a_file(tmp_path: Path, capsys: pytest.CaptureFixtu
 
 
 @pytest.mark.parametrize("factor", [1e-3, 1.0, 1e4])
-def test_an_svg_in_place_can_be_read_again(tmp_path: Path, factor: float) -> None:
+def test_an_to_svg_can_be_read_again(tmp_path: Path, factor: float) -> None:
     strokes = [np.array([[10.0, 20], [30, 25], [70, 90]]) * factor, np.array([[50.0, 50.0]]) * factor]
-    text = svg_in_place(strokes)
+    text = to_svg(strokes)
     root = ElementTree.fromstring(text)
     x, y, width, height = map(float, root.attrib["viewBox"].split())
     assert x < 10 * factor < 70 * factor < x + width

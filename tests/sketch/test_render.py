@@ -1,153 +1,32 @@
 import io
 import re
-import xml.etree.ElementTree as ElementTree
 from collections.abc import Sequence
-from pathlib import Path
 
-import fsspec
 import matplotlib
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from matplotlib.image import imread
 
-from sgloc.sketch.render import GalleryRow, Polylines, to_svg, write_gallery, write_svg
+from sgloc.sketch.render import draw_gallery
+from tests.sketch.lines import BROKEN_DRAWINGS, LINE, SQUARE, TRIANGLE
 
-SVG = "{http://www.w3.org/2000/svg}"
 CELL = 60
 MARGIN = 16  # white pixels around a gallery
 
 Array = npt.NDArray[np.float64]
-
-SQUARE = np.array([[0, 0], [100, 0], [100, 100], [0, 100], [0, 0]])
-TRIANGLE = np.array([[0.0, 0.0], [1.0, 0.0], [0.5, 0.8], [0.0, 0.0]])
-LINE = np.array([[0, 50], [100, 50]])
-BROKEN_DRAWINGS = [
-    pytest.param([LINE, np.array([[0.0, np.nan]])], "stroke 1 .*finite", id="nan"),
-    pytest.param([LINE, np.array([[np.inf, 0.0]])], "stroke 1 .*finite", id="infinite"),
-    pytest.param([LINE, np.array([[0.0, 1e300]])], "stroke 1 .*finite", id="overflowing"),
-    pytest.param([LINE, np.zeros((0, 2))], "stroke 1 .*shape", id="no point"),
-    pytest.param([LINE, np.zeros((4, 3))], "stroke 1 .*shape", id="stroke-3"),
-    pytest.param([LINE, np.zeros(2)], "stroke 1 .*shape", id="flat"),
-]
-
-drawings = st.lists(
-    st.integers(1, 6).flatmap(lambda length: arrays(np.int64, (length, 2), elements=st.integers(-1000, 1000))),
-    min_size=1,
-    max_size=5,
-)
-
-
-def svg_strokes(svg: str) -> list[Array]:
-    group = ElementTree.fromstring(svg).find(f"{SVG}g")
-    assert group is not None
-    strokes = []
-    for element in group:
-        if element.tag == f"{SVG}circle":
-            strokes.append(np.array([[float(element.attrib["cx"]), float(element.attrib["cy"])]]))
-        else:
-            assert element.tag == f"{SVG}polyline"
-            strokes.append(np.array([point.split(",") for point in element.attrib["points"].split()], dtype=float))
-    return strokes
-
-
-@given(drawings, st.integers(16, 1000), st.floats(1e-3, 1e3))
-def test_svg_is_the_drawing_scaled_uniformly_and_centred(drawing: list[Array], size: int, unit: float) -> None:
-    strokes = svg_strokes(to_svg([stroke * unit for stroke in drawing], size=size, stroke_width=2))
-    assert len(strokes) == len(drawing)
-    found = np.concatenate([np.broadcast_to(s, d.shape) for s, d in zip(strokes, drawing, strict=True)])
-    original = np.concatenate(drawing)
-    center = (original.min(axis=0) + original.max(axis=0)) / 2
-    room = size - 2 * (size / 16 + 1)
-    scale = room / max(np.ptp(original, axis=0).max(), 1)
-    # A stroke shorter than a hundredth of a pixel is a dot, at its first point.
-    np.testing.assert_allclose(found, (original - center) * scale + size / 2, atol=0.02)
-
-
-@given(drawings)
-def test_svg_numbers_have_at_most_two_decimals(drawing: list[Array]) -> None:
-    numbers = re.findall(r"-?\d+(?:\.\d*)?(?:e[+-]?\d+)?", "".join(to_svg(drawing).split("<g")[1:]))
-    assert numbers
-    assert all(re.fullmatch(r"\d+(\.\d?[1-9])?", number) for number in numbers)
-
-
-def test_svg_is_a_white_square_with_black_round_capped_strokes() -> None:
-    root = ElementTree.fromstring(to_svg([SQUARE, LINE], size=100, stroke_width=2.5))
-    assert root.attrib == {"width": "100", "height": "100", "viewBox": "0 0 100 100"}
-    background, group = root
-    assert background.attrib == {"width": "100", "height": "100", "fill": "white"}
-    assert group.attrib["stroke"] == "black"
-    assert group.attrib["fill"] == "none"
-    assert group.attrib["stroke-linecap"] == "round"
-    assert group.attrib["stroke-width"] == "2.5"
-    assert [element.tag for element in group] == [f"{SVG}polyline"] * 2
-
-
-@pytest.mark.parametrize("dot", [[[50, 50]], [[50, 50], [50, 50]]], ids=["one point", "two equal points"])
-def test_svg_of_a_stroke_that_does_not_move_is_a_dot(dot: list[list[int]]) -> None:
-    group = ElementTree.fromstring(to_svg([SQUARE, np.array(dot)], size=100, stroke_width=3)).find(f"{SVG}g")
-    assert group is not None
-    assert group[1].tag == f"{SVG}circle"
-    assert group[1].attrib == {"cx": "50", "cy": "50", "r": "1.5", "fill": "black", "stroke": "none"}
-
-
-def test_svg_of_a_lone_dot_shows_it_in_the_middle() -> None:
-    (dot,) = svg_strokes(to_svg([np.array([[7e20, -3e-20]])], size=64))
-    assert dot.tolist() == [[32, 32]]
-
-
-def test_svg_of_no_stroke_is_white() -> None:
-    assert svg_strokes(to_svg([])) == []
-    assert ElementTree.fromstring(to_svg([], size=40)).attrib["viewBox"] == "0 0 40 40"
-
-
-def test_svg_does_not_depend_on_the_number_type() -> None:
-    assert to_svg([SQUARE, LINE]) == to_svg([SQUARE.astype(np.float32), LINE.astype(np.uint8)])
-
-
-@pytest.mark.parametrize(("drawing", "message"), BROKEN_DRAWINGS)
-def test_svg_refuses(drawing: Polylines, message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        to_svg(drawing)
-
-
-@pytest.mark.parametrize("stroke_width", [0, -1, 56, np.nan])
-def test_svg_refuses_a_stroke_width_that_does_not_fit(stroke_width: float) -> None:
-    with pytest.raises(ValueError, match="stroke_width"):
-        to_svg([LINE], size=64, stroke_width=stroke_width)
-
-
-def test_write_svg_writes_to_a_path_and_a_url(tmp_path: Path) -> None:
-    write_svg([SQUARE], str(tmp_path / "square.svg"), size=99, stroke_width=4)
-    assert (tmp_path / "square.svg").read_text() == to_svg([SQUARE], size=99, stroke_width=4)
-    write_svg([SQUARE], "memory://test_render/square.svg")
-    assert fsspec.filesystem("memory").cat("/test_render/square.svg").decode() == to_svg([SQUARE])
+Polylines = Sequence[npt.NDArray[np.integer | np.floating]]
 
 
 def gallery(
     *rows: Sequence[Polylines],
     labels: Sequence[str] | None = None,
     columns: int = 16,
-    title: str | None = None,
     captions: Sequence[str] | None = None,
     color_by_order: bool = False,
 ) -> bytes:
-    path = "memory://test_render/gallery.png"
-    write_gallery(
-        [GalleryRow(label, row) for label, row in zip(labels or [""] * len(rows), rows, strict=True)],
-        path,
-        columns=columns,
-        cell_size=CELL,
-        title=title,
-        captions=captions,
-        color_by_order=color_by_order,
-    )
-    content = fsspec.filesystem("memory").cat(path)
-    assert isinstance(content, bytes)
-    return content
+    labelled = list(zip(labels or [""] * len(rows), rows, strict=True))
+    return draw_gallery(labelled, columns=columns, cell_size=CELL, captions=captions, color_by_order=color_by_order)
 
 
 def decode(png: bytes) -> Array:
@@ -280,9 +159,7 @@ def test_gallery_colors_are_legible_on_white() -> None:
 
 def test_gallery_is_deterministic_and_knows_no_settings() -> None:
     def make() -> bytes:
-        return gallery(
-            [[SQUARE, LINE]], [[TRIANGLE]], labels=["a", "b"], title="c", captions=["d"], color_by_order=True
-        )
+        return gallery([[SQUARE, LINE]], [[TRIANGLE]], labels=["a", "b"], captions=["d"], color_by_order=True)
 
     png = make()
     assert make() == png
@@ -307,9 +184,9 @@ def test_gallery_captions_stay_in_their_column() -> None:
     assert ink(full).sum() < strip.sum()
 
 
-def test_gallery_has_room_for_its_title_and_takes_it_literally() -> None:
-    title = r"50$ \frac$ " + "and a long title " * 3
-    image = decode(gallery([[SQUARE]], title=title, color_by_order=True))
+def test_gallery_takes_its_words_literally() -> None:
+    label = r"50$ \frac$ " + "and a long label " * 3
+    image = decode(gallery([[SQUARE]], labels=[label], captions=[label], color_by_order=True))
     assert image.shape[1] > 300
     assert (image[:, -MARGIN:] == 1).all()
 

@@ -7,7 +7,7 @@ import pytest
 
 from sgloc.sketch.svg.reader import read_svg
 from sgloc.sketch.svg.tree import UnreadableError
-from sgloc.sketch.svg.write import svg_in_place
+from sgloc.sketch.svg.write import to_svg
 from tests.pens import farthest, outline_of
 
 SVG = '<svg xmlns="http://www.w3.org/2000/svg"'
@@ -237,13 +237,13 @@ def test_curves_have_as_many_points_as_they_need() -> None:
 
 def test_our_own_output_holds_our_strokes() -> None:
     given = [np.array([[1.0, 3], [16, 3], [16, 16]]), np.array([[5.0, 5.0]]), np.array([[-2.0, 8], [4, 9.5]])]
-    once, notes = strokes_of(svg_in_place(given))
+    once, notes = strokes_of(to_svg(given))
     assert notes == ["1 page background was left out"]
     assert [len(stroke) for stroke in once] == [3, 2, 2]
     np.testing.assert_allclose(once[0], given[0], atol=1e-3)
     np.testing.assert_allclose(once[1][0], given[1][0], atol=1e-3)
     np.testing.assert_allclose(once[2], given[2], atol=1e-3)
-    again, _ = strokes_of(svg_in_place(once))
+    again, _ = strokes_of(to_svg(once))
     for stroke, before in zip(again, once, strict=True):
         np.testing.assert_array_equal(stroke, before)
 

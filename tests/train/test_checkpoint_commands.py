@@ -19,6 +19,7 @@ from sgloc.config import Config, TrainConfig
 from sgloc.errors import CheckpointError
 from sgloc.hub.export import export_model
 from sgloc.hub.load import load_model
+from sgloc.inference.network import Network
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.state import TrainState
 from tests.checkpoints import (
@@ -38,7 +39,7 @@ from tests.commands import Said
 CPU = torch.device("cpu")
 
 
-def same_weights(one: SketchGloc, other: SketchGloc) -> bool:
+def same_weights(one: Network, other: SketchGloc) -> bool:
     theirs = other.state_dict()
     return one.config == other.config and all(
         torch.equal(tensor, theirs[name]) for name, tensor in one.state_dict().items()
@@ -206,7 +207,7 @@ def test_an_exported_model_is_read_back(
         loaded = load_pretrained(path).model
         assert not loaded.training
         assert same_weights(loaded, model)
-    exported, saved = (load_model(path, CPU, print) for path in (out, str(model_dir)))
+    exported, saved = (load_model(path, CPU) for path in (out, str(model_dir)))
     assert (exported.scale, exported.longest_points) == (saved.scale, saved.longest_points)
 
 
@@ -218,7 +219,7 @@ def test_a_model_from_before_an_option_has_what_was_done_then_also_where_it_is_e
     for name, options in (("new", ()), ("old", younger)):
         config = without(Config(model=model.config), *options)
         save_model(tmp_path / name, tiny_shards, model, config=config)
-        export_model(str(tmp_path / name), str(tmp_path / f"{name}-exported"), print)
+        export_model(str(tmp_path / name), str(tmp_path / f"{name}-exported"))
     for folder in ("old", "old-exported"):
         loaded = load_pretrained(str(tmp_path / folder))
         assert (loaded.origin, loaded.model.config.hyper_dropout) == ("top_left", "both")
@@ -228,7 +229,7 @@ def test_a_model_from_before_an_option_has_what_was_done_then_also_where_it_is_e
 
 
 def test_the_files_of_an_exported_model(model_dir: Path, tmp_path: Path) -> None:
-    _, num_values = export_model(str(model_dir), str(tmp_path / "out"), print)
+    _, num_values = export_model(str(model_dir), str(tmp_path / "out"))
     out = tmp_path / "out"
     assert sorted(path.name for path in out.iterdir()) == ["README.md", "config.json", "model.safetensors"]
     weights = safetensors.torch.load_file(out / "model.safetensors")
@@ -272,7 +273,7 @@ def change(out: Path, **changes: object) -> None:
 
 @pytest.mark.parametrize("message", EXPORT_DAMAGES)
 def test_a_damaged_export_is_refused(model_dir: Path, tmp_path: Path, message: str) -> None:
-    export_model(str(model_dir), str(tmp_path / "out"), print)
+    export_model(str(model_dir), str(tmp_path / "out"))
     EXPORT_DAMAGES[message](tmp_path / "out")
     with pytest.raises(CheckpointError, match=message):
         load_pretrained(str(tmp_path / "out"))
@@ -281,7 +282,7 @@ def test_a_damaged_export_is_refused(model_dir: Path, tmp_path: Path, message: s
 def test_an_exported_model_draws(
     capsys: pytest.CaptureFixture[str], model_dir: Path, tmp_path: Path, tiny_shards: str
 ) -> None:
-    export_model(str(model_dir), str(tmp_path / "out"), print)
+    export_model(str(model_dir), str(tmp_path / "out"))
     drawn = []
     for checkpoint in (model_dir, tmp_path / "out"):
         folder = tmp_path / f"drawn-by-{checkpoint.name}"

@@ -29,7 +29,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> Pat
     """A run of four steps, the best of which is the last; nothing may be changed."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     train(make_config(sample_shards, run_dir, num_steps=4), "auto")
-    export_model(str(run_dir), str(run_dir / "exported"), print)
+    export_model(str(run_dir), str(run_dir / "exported"))
     return run_dir
 
 

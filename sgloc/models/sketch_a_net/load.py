@@ -1,6 +1,7 @@
 """A trained classifier, from its run."""
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +14,8 @@ from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.raster import rasterise
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import load_tensors, read_manifest, use_checkpoint
+
+logger = logging.getLogger(__name__)
 
 _PREFIX = "model."
 
@@ -67,14 +70,13 @@ class Classifier:
         return categories
 
 
-def load_classifier(path: str, device: torch.device, say: Callable[[str], None]) -> Classifier:
+def load_classifier(path: str, device: torch.device) -> Classifier:
     """Load a classifier for evaluation.
 
     Args:
         path: folder or URL of a run of `sgloc train-classifier`, of which the best checkpoint is taken; or of one of
             its checkpoints.
         device: to put it on.
-        say: is told of checkpoints that are skipped.
 
     Raises:
         CheckpointError: if there is no whole checkpoint of a classifier there.
@@ -92,4 +94,4 @@ def load_classifier(path: str, device: torch.device, say: Callable[[str], None])
             own[name].copy_(tensor)
         return Classifier(model.to(device).eval(), line_width, folder, manifest.data_identity)
 
-    return use_checkpoint(path, load, say)[1]
+    return use_checkpoint(path, load, logger.warning)[1]

@@ -1,7 +1,6 @@
 """How well a classifier does on drawings that it has not seen: accuracy, and which categories it confuses."""
 
 import io
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,19 +46,18 @@ class Tested:
 
 
 @torch.no_grad()
-def test_classifier(run_dir: str, data: str, device: torch.device, say: Callable[[str], None]) -> Tested:
+def test_classifier(run_dir: str, data: str, device: torch.device) -> Tested:
     """Test the best checkpoint of a run on all test drawings, and write test.json and confusion.png into its folder.
 
     Args:
         run_dir: of `sgloc train-classifier`, folder or URL.
         data: folder or URL of the shards that it was trained on.
         device: to compute on.
-        say: is told of checkpoints that are skipped.
 
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
     """
-    classifier = load_classifier(run_dir, device, say)
+    classifier = load_classifier(run_dir, device)
     manifest = load_manifest(data)
     if classifier.data_identity != manifest.identity:
         raise ConfigError(f"the classifier in {run_dir} was trained on other shards than {data}; give those")

@@ -1,17 +1,17 @@
 """What the model draws of the validation sketches, while it learns (METHOD 9)."""
 
 import dataclasses
-import tempfile
-from pathlib import Path
+import logging
 
-import numpy as np
 import torch
 
 from sgloc.data.batch import Preparation
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
+from sgloc.inference.redraw import gallery_rows, redraw
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.train.loggers.terminal import tell
+
+logger = logging.getLogger(__name__)
 
 # METHOD 3's r where the training moves no strokes.
 _DISTURB_SCALE = 0.1
@@ -37,11 +37,11 @@ class Gallery:
             "gallery/generated": dataclasses.replace(prepare, disturb=0.0),
             "gallery/reorganized": dataclasses.replace(prepare, disturb=disturb),
         }
-        self.told: set[type[Exception]] = set()
+        self.failures: set[type[Exception]] = set()
 
     def draw(self, model: SketchGloc, device: torch.device) -> dict[str, bytes]:
         """The galleries by their names, as PNG: gallery/generated redraws the sketches, gallery/reorganized redraws
-        them after their strokes were moved. What cannot be drawn is left out, and why is told once.
+        them after their strokes were moved. What cannot be drawn is left out, and a warning says why, once.
 
         Args:
             model: whose weights are whole, on the device.
@@ -53,22 +53,20 @@ class Gallery:
             return {name: self._draw(model, prepare, device) for name, prepare in self.preparations.items()}
         except Exception as error:
             # Such as shards that cannot be read for now, or points that are not finite.
-            if type(error) not in self.told:
-                self.told.add(type(error))
-                tell(f"the galleries cannot be drawn ({error}); training goes on, and the same is told no more")
+            if type(error) not in self.failures:
+                self.failures.add(type(error))
+                logger.warning("the galleries cannot be drawn (%s); training goes on, and this is not repeated", error)
             return {}
         finally:
             model.train(was_training)
 
     def _draw(self, model: SketchGloc, prepare: Preparation, device: torch.device) -> bytes:
-        # Drawing pictures takes a second to import.
-        from sgloc.evaluate.generate import redraw, write_drawn
+        # It imports matplotlib, which takes a second.
+        from sgloc.sketch.render import draw_gallery
 
         manifest = self.reader.manifest
-        chosen = np.arange(self.count, dtype=np.int64) * self.reader.num_sketches // self.count
+        (packed,) = fixed_batches(self.reader, self.reader.spread(self.count), batch_size=self.count)
         max_points = min(manifest.longest_points, _MOST_POINTS)
-        (packed,) = fixed_batches(self.reader, chosen, batch_size=self.count)
-        drawn = redraw(model, packed, prepare, manifest.categories, device, max_points=max_points, temperature=0.0)
-        with tempfile.TemporaryDirectory() as folder:
-            write_drawn(drawn, f"{folder}/gallery.png", prepare.disturb)
-            return Path(folder, "gallery.png").read_bytes()
+        drawn = redraw(model, prepare(packed, device), prepare.scale, max_points=max_points)
+        captions = [manifest.categories[number] for number in packed.category]
+        return draw_gallery(gallery_rows(drawn, prepare.disturb), captions=captions)

@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from sgloc.config import LossConfig, ModelConfig
+from sgloc.inference.network import Network
 from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
 from sgloc.nn.encoder import Code, make_encoder
 from sgloc.nn.mixture import split_output
@@ -64,7 +65,7 @@ def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tenso
     return inputs, pen, point
 
 
-class SketchGloc(Trainable):
+class SketchGloc(Trainable, Network):
     """The model; with another encoder, one of those that it is compared with.
 
     Args:
@@ -74,6 +75,7 @@ class SketchGloc(Trainable):
     """
 
     loss_names: ClassVar[tuple[str, ...]] = LossSums._fields
+    config: ModelConfig
 
     def __init__(self, config: ModelConfig, loss: LossConfig | None = None, longest: int = 0) -> None:
         super().__init__()

@@ -6,36 +6,83 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-# Width of the pen, and margin, as a share of the drawing's larger side.
+# Width of the pen and margin of a drawing that keeps its coordinates, as shares of its larger side.
 _PEN, _MARGIN = 0.012, 0.06
+# Margin of a drawing that is fitted into a square, as a share of that.
+_FITTED_MARGIN = 1 / 16
 
 
-def svg_in_place(strokes: Sequence[npt.NDArray[np.floating]], background: str = "white") -> str:
-    """Strokes as an SVG in their own coordinates, its view box around them.
+def to_svg(
+    strokes: Sequence[npt.NDArray[np.integer | np.floating]], *, size: int | None = None, stroke_width: float = 3.0
+) -> str:
+    """A drawing as a self-contained SVG: black round-capped strokes on white.
 
     Args:
-        strokes: [n, 2] of absolute (x, y) each, at least one.
-        background: of the page.
+        strokes: an int or float [n, 2] array of absolute (x, y) a stroke, n >= 1, in any unit, y pointing down; a
+            stroke that does not move is a dot. Without a stroke the picture is white.
+        size: fit the drawing with a margin into a square of this side, in pixels; None: keep its coordinates, with the
+            view box around them.
+        stroke_width: in pixels, of a fitted drawing; of another, the pen's width is a share of the drawing's side.
+
+    Raises:
+        ValueError: if a stroke has no point, another shape than [n, 2] or a coordinate that is not finite, or if
+            `stroke_width` is not positive or leaves no room for the drawing.
     """
-    points = np.concatenate(strokes)
+    lines = checked(strokes, "the drawing")
+    points = np.concatenate([*lines, np.zeros((0 if lines else 1, 2))])
     low, high = points.min(0), points.max(0)
-    side = float((high - low).max()) or 1.0
-    (x, y), (width, height) = low - side * _MARGIN, (high - low) + 2 * side * _MARGIN
-    digits = max(0, 3 - math.floor(math.log10(side)))
+    # A single dot has no extent; any side shows it in the middle, this one without overflow.
+    side = max(float((high - low).max()), float(np.finfo(np.float32).tiny))
+    if size is None:
+        side = float((high - low).max()) or 1.0
+        box = [*(low - side * _MARGIN), *(high - low + 2 * side * _MARGIN)]
+        pen, digits = side * _PEN, max(1, 3 - math.floor(math.log10(side)))
+        dot, attributes = side * 1e-3, ""
+    else:
+        room = size - 2 * (size * _FITTED_MARGIN + stroke_width / 2)
+        if not (stroke_width > 0 and room > 0):
+            raise ValueError(
+                f"stroke_width={stroke_width} does not fit size={size}; give one above 0 and below 7/8 of it"
+            )
+        lines = [(line - (low + high) / 2) * (room / side) + size / 2 for line in lines]
+        box, pen, digits, dot = [0, 0, size, size], stroke_width, 2, 0.01
+        attributes = f' width="{size}" height="{size}"'
 
-    def number(value: float) -> str:
-        return f"{value:.{digits}f}"
+    def text(*values: float, separator: str = " ") -> str:
+        return separator.join(f"{value:.{digits}f}".rstrip("0").rstrip(".") for value in values)
 
-    lines = []
-    for stroke in strokes:
-        # A line of no length is a dot only where the pen is round, and renderers disagree even then.
-        path = stroke if np.ptp(stroke, axis=0).any() else np.stack([stroke[0], stroke[0] + [side * 1e-3, 0]])
-        corners = " ".join(f"{number(px)},{number(py)}" for px, py in path.tolist())
-        lines.append(f'<polyline points="{corners}"/>\n')
-    box = " ".join(map(number, (x, y, width, height)))
+    def polyline(line: npt.NDArray[np.float64]) -> str:
+        places = [text(x, y, separator=",") for x, y in line.tolist()]
+        if len(set(places)) == 1:
+            # Renderers disagree on whether a line of no length has caps.
+            places = [places[0], text(line[0, 0] + dot, line[0, 1], separator=",")]
+        return f'<polyline points="{" ".join(places)}"/>\n'
+
+    x, y, width, height = map(text, box)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="{box}">\n'
-        f'<rect x="{number(x)}" y="{number(y)}" width="{number(width)}" height="{number(height)}" '
-        f'fill="{background}"/>\n<g fill="none" stroke="black" stroke-width="{number(side * _PEN)}" '
-        f'stroke-linecap="round" stroke-linejoin="round">\n{"".join(lines)}</g>\n</svg>\n'
+        f'<svg xmlns="http://www.w3.org/2000/svg"{attributes} viewBox="{x} {y} {width} {height}">\n'
+        f'<rect x="{x}" y="{y}" width="{width}" height="{height}" fill="white"/>\n'
+        f'<g fill="none" stroke="black" stroke-width="{text(pen)}" stroke-linecap="round" stroke-linejoin="round">\n'
+        f"{''.join(map(polyline, lines))}</g>\n</svg>\n"
     )
+
+
+def checked(polylines: Sequence[npt.NDArray[np.integer | np.floating]], where: str) -> list[npt.NDArray[np.float64]]:
+    """Strokes that can be drawn, as float64 [n, 2] arrays.
+
+    Args:
+        polylines: the strokes.
+        where: name of the drawing, for the error.
+
+    Raises:
+        ValueError: if a stroke has no point, another shape than [n, 2], or a coordinate that is not finite.
+    """
+    strokes = []
+    for index, polyline in enumerate(polylines):
+        points = np.asarray(polyline, dtype=np.float64)
+        if points.ndim != 2 or points.shape[1] != 2 or len(points) == 0:
+            raise ValueError(f"stroke {index} of {where} has shape {points.shape}; give [n, 2] with n at least 1")
+        if not (np.abs(points) <= np.finfo(np.float32).max).all():
+            raise ValueError(f"stroke {index} of {where} has a coordinate that is not finite in 32 bits; leave it out")
+        strokes.append(points)
+    return strokes

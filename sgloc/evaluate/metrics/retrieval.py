@@ -6,13 +6,49 @@ Where rounding could decide, they are computed again in float64, so that a rank 
 number of processes.
 """
 
+from collections.abc import Mapping
+
 import torch
 from torch import Tensor
 
+from sgloc.evaluate.bootstrap import Bootstrap, Estimate
+from sgloc.evaluate.metric import Arrays, Metric, Models, Originals, Sketches, cell
+
+RET_AT = (1, 10, 50)
 _QUERIES = 1024
 _TILE = 8192
 # Pairs whose distance is computed again at once, and rows in which such are looked for.
 _PAIRS, _ROWS = 65536, 64
+
+
+class Retrieval(Metric):
+    """The share of sketches whose own original is among the nearest ones."""
+
+    name, position, header = "ret", 20, tuple(f"Ret top-{at}" for at in RET_AT)
+
+    def share(self, originals: Originals) -> Arrays:
+        """gallery: float32 [B, Z], the codes of the originals."""
+        return {"gallery": originals.codes}
+
+    def collect(self, sketches: Sketches, models: Models) -> Arrays:
+        """query: float32 [B, Z], the codes of the sketches."""
+        return {"query": sketches.codes}
+
+    def finish(self, arrays: Arrays, shared: Mapping[str, Tensor], rows: Tensor) -> Arrays:
+        """rank: int64 [n], see `retrieval_ranks`."""
+        queries = torch.from_numpy(arrays["query"]).to(rows.device)
+        return {"rank": retrieval_ranks(queries, rows, shared["gallery"]).cpu().numpy()}
+
+    def summarise(self, arrays: Arrays, bootstrap: Bootstrap) -> dict[str, Estimate]:
+        """Shares from 0 to 1, by the number of nearest originals."""
+        return {str(at): bootstrap.mean(arrays["rank"] < at) for at in RET_AT}
+
+    def cells(self, summary: dict[str, Estimate]) -> list[str]:
+        """The shares in percent."""
+        return [cell(share, 100) for share in summary.values()]
+
+
+METRIC = Retrieval()
 
 
 def product_type(device: torch.device) -> torch.dtype:

@@ -1,4 +1,4 @@
-"""A trained model, for sketches in the form in which people have them."""
+"""A trained model with a Python interface: stroke-3 arrays in, codes and stroke-3 arrays out."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,6 +10,7 @@ from torch import Tensor
 
 from sgloc.config import OriginName
 from sgloc.errors import ConfigError
+from sgloc.inference.network import Network
 from sgloc.inference.sampling import draw
 from sgloc.inference.sketches import (
     Polylines,
@@ -21,7 +22,6 @@ from sgloc.inference.sketches import (
     stroke3_of_polylines,
 )
 from sgloc.inference.stroke_matching import placed
-from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.tf32 import float32_products
 
 
@@ -37,10 +37,10 @@ class Pretrained:
         scale: of the data set that it was trained on (METHOD 1).
         longest_points: points of the longest drawing there.
         data_identity: SHA-256 of that data set's manifest.
-        origin: of drawings whose form has none of its own (METHOD 1); stroke-3 has: its first row is counted from it.
+        origin: of drawings whose form has none of its own (METHOD 1). Stroke-3 has one: its first row starts there.
     """
 
-    model: SketchGloc
+    model: Network
     scale: float
     longest_points: int
     data_identity: str
@@ -59,8 +59,8 @@ class Pretrained:
             batch_size: sketches computed together.
 
         Raises:
-            DataError: if a sketch is not stroke-3; it tells which.
-            ConfigError: if an option cannot be.
+            DataError: if a sketch is not stroke-3; the message says which.
+            ConfigError: if an option is out of range.
         """
         return self.encode_polylines(_strokes_of(sketches), batch_size=batch_size)
 
@@ -83,7 +83,7 @@ class Pretrained:
             batch_size: sketches drawn together.
 
         Raises:
-            ConfigError: if the codes have another shape, or an option cannot be.
+            ConfigError: if the codes have another shape, or an option is out of range.
         """
         drawn = self.draw_codes(codes, temperature, max_points, seed, batch_size)
         return [stroke3_of_polylines(polylines_of_rows(rows, self.scale)) for rows in drawn]
@@ -102,12 +102,12 @@ class Pretrained:
 
         Args:
             sketches: stroke-3, each of at least one point.
-            keep_strokes: give back the sketches' own strokes, each moved rigidly to where the redrawing has it.
+            keep_strokes: return the sketches' own strokes, each moved rigidly to its place in the redrawing.
             temperature, max_points, seed, batch_size: see `generate`.
 
         Raises:
-            DataError: if a sketch is not stroke-3; it tells which.
-            ConfigError: if an option cannot be.
+            DataError: if a sketch is not stroke-3; the message says which.
+            ConfigError: if an option is out of range.
         """
         strokes = _strokes_of(sketches)
         codes = self.encode_polylines(strokes, batch_size=batch_size)
@@ -131,7 +131,12 @@ class Pretrained:
         return codes
 
     def draw_codes(
-        self, codes: npt.ArrayLike, temperature: float, max_points: int, seed: int, batch_size: int
+        self,
+        codes: npt.ArrayLike,
+        temperature: float = 0.0,
+        max_points: int = 0,
+        seed: int = 0,
+        batch_size: int = 256,
     ) -> list[Tensor]:
         """`generate`, but stroke-5 rows [n, 5] in absolute normalised coordinates."""
         _check(batch_size=batch_size, temperature=temperature, max_points=max_points)

@@ -1,0 +1,78 @@
+"""Sketches, and how a trained network redraws them (METHOD 3 and 9)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sgloc.inference.network import Network
+from sgloc.inference.sampling import draw
+from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of
+from sgloc.inference.stroke_matching import placed
+from sgloc.sketch.ragged import SketchBatch
+
+# What a gallery can show of a sketch. In synthesis no stroke is moved, and the two in the middle equal the original.
+ROWS = ("original", "disturbed", "put_back", "redrawn")
+ROWS_OF_REORGANIZATION = ROWS[1:3]
+
+
+@dataclass(frozen=True)
+class Drawn:
+    """A sketch and how it was redrawn; each stroke is float64 [n, 2] of absolute (x, y) in the source's units.
+
+    Attributes:
+        original: the sketch.
+        disturbed: the sketch as the network saw it, its strokes moved or not.
+        redrawn: the network's drawing; may have no stroke.
+    """
+
+    original: Polylines
+    disturbed: Polylines
+    redrawn: Polylines
+
+    @property
+    def put_back(self) -> Polylines:
+        """The disturbed strokes, each moved rigidly to its place in the redrawing."""
+        return placed(self.disturbed, self.redrawn)
+
+
+@torch.no_grad()
+def redraw(
+    network: Network,
+    sketches: SketchBatch,
+    scale: float,
+    y: Tensor | None = None,
+    *,
+    max_points: int,
+    temperature: float = 0.0,
+) -> list[Drawn]:
+    """Redraw a batch of sketches.
+
+    Args:
+        network: in evaluation mode, on the device of the sketches.
+        sketches: the batch.
+        scale: of the data set (METHOD 1).
+        y: the codes of the sketches, [B, Z]; None: they are computed.
+        max_points: most points of a drawing.
+        temperature: of METHOD 9; 0 is greedy.
+    """
+    y = network.encode(sketches).y if y is None else y
+    rows = draw(network.decoder, y, sketches.random_key, max_points=max_points, temperature=temperature)
+    originals, disturbed = (strokes_of(sketches, points, scale) for points in (sketches.targets, sketches.points))
+    redrawn = [polylines_of_rows(one, scale) for one in rows]
+    return [Drawn(*each) for each in zip(originals, disturbed, redrawn, strict=True)]
+
+
+def gallery_rows(
+    drawn: Sequence[Drawn], disturb: float, rows: Sequence[str] = ROWS
+) -> list[tuple[str, list[Polylines]]]:
+    """Labels and drawings for `sgloc.sketch.render.draw_gallery`.
+
+    Args:
+        drawn: the sketches.
+        disturb: r of METHOD 3; at 0, rows that would repeat the original are left out.
+        rows: some of `ROWS`.
+    """
+    shown = [row for row in rows if disturb > 0 or row not in ROWS_OF_REORGANIZATION]
+    return [(row.replace("_", " "), [getattr(one, row) for one in drawn]) for row in shown]
