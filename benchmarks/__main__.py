@@ -7,7 +7,15 @@ from typing import NoReturn
 from sgloc.program import run_program
 
 # Their modules, each with a `main` that is given its words, and what they answer.
-_STUDIES = {"gpu": "does everything about CUDA work here, and how fast: eight minutes on one GPU"}
+_STUDIES = {
+    "gpu": "does everything about CUDA work here, and how fast: eight minutes on one GPU",
+    "parity": "do losses depend on ranks, accumulation and engine? real runs",
+    "resume": "do losses depend on a resume? real runs",
+    "scaling": "what do steps and epochs cost at many numbers of ranks? computed",
+    "scale": "are as many drawings as QuickDraw has built, and each streamed once, in memory that does not grow?",
+    "webdataset": "how fast do sketches come from shards, beside a plain webdataset of one sketch a member?",
+    "order": "what do ranks read in an epoch, and how well is it shuffled? simulated",
+}
 
 
 def _usage() -> str:

@@ -4,16 +4,15 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import torch
 import yaml
 
 import sgloc
-from sgloc.bench.launched import small_config
-from sgloc.bench.options import BenchOptions, What
-from sgloc.bench.tables import TableReport
+from sgloc.bench.options import OPTIONS, BenchOptions
+from sgloc.bench.report import Report
 from sgloc.cli import main
 from sgloc.config import Config, LossConfig, ModelConfig, OptimizerConfig
 from sgloc.train.schedule import learning_rate
@@ -22,19 +21,15 @@ COMMANDS = (
     *("sample", "shard", "shards", "train", "train-classifier", "generate", "evaluate", "reorganize", "report"),
     *("checkpoint", "import-tf", "doctor", "bench"),
 )
-_BATCH, _RUNS = "data config batch repeats", "data config batch world_sizes engines steps"
-BENCHES: dict[What, str] = {
-    "ops": _BATCH,
-    "stream": f"{_BATCH} remote",
-    "step": _BATCH,
-    "generate": _BATCH,
-    "checkpoint": f"{_BATCH} folder",
-    "order": "data config batch sketches world_sizes plot",
-    "scale": "config batch sketches folder workers",
-    "scaling": "data config batch sketches world_sizes costs",
-    "parity": f"{_RUNS} accumulations",
-    "resume": _RUNS,
-    "retrieval": "config batch repeats",
+_BATCH = "data config batch repeats"
+# Of each measurement its options, and how large a batch is and how often it is measured by default.
+BENCHES: dict[str, tuple[str, int, int]] = {
+    "ops": (_BATCH, 1024, 10),
+    "stream": (f"{_BATCH} remote", 100, 3),
+    "step": (f"{_BATCH} long_sketch ceiling_size", 100, 5),
+    "generate": (f"{_BATCH} ceiling_size", 256, 3),
+    "checkpoint": (f"{_BATCH} folder", 100, 5),
+    "retrieval": ("config batch repeats ceiling_size", 20_000, 3),
 }
 FILE = "{data: {path: there}, model: {latent_size: 5, encoder: {hidden_size: 4}}, train: {num_steps: 2}}"
 CONFIGS = Path(__file__).parents[1] / "configs"
@@ -94,9 +89,10 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[BenchOption
     """What `sgloc bench` would measure, and of which run."""
     given: list[tuple[BenchOptions, Config]] = []
 
-    def bench(options: BenchOptions, config: Config) -> TableReport:
+    def bench(name: str, options: BenchOptions, config: Config) -> Report:
+        assert type(options) is OPTIONS[name]
         given.append((options, config))
-        return TableReport(options.what, {})
+        return Report(name, {}, torch.device("cpu"))
 
     monkeypatch.setattr("sgloc.bench.run.bench", bench)
 
@@ -169,8 +165,8 @@ def test_help_of_a_bench_lists_what_concerns_it(
     monkeypatch.setenv("COLUMNS", "1000")
     main(["bench"])
     overview = capsys.readouterr().out
-    assert get_args(What) == tuple(BENCHES)
-    for what, names in BENCHES.items():
+    assert tuple(OPTIONS) == tuple(BENCHES)
+    for what, (names, batch, repeats) in BENCHES.items():
         assert re.search(rf"^  {what} +[A-Z].*\.$", overview, re.MULTILINE), what
         with pytest.raises(SystemExit) as caught:
             main(["bench", what, "--help"])
@@ -178,46 +174,28 @@ def test_help_of_a_bench_lists_what_concerns_it(
         text = capsys.readouterr().out
         listed = re.findall(r"^  --(\w+) .*\S", text, re.MULTILINE)
         assert set(listed) == {*names.split(), "json", "device"}, what
-        assert "{" not in text.replace("{auto,cpu,cuda}", ""), what
-        usual = BenchOptions(what, torch.device("cpu"))
-        for number, pattern in (
-            (usual.num_sketches, r"sketches in a batch; 0: (\d+)"),
-            (usual.num_repeats, "t; 0: (\\d+)"),
-        ):
-            told = re.search(pattern, text)
-            assert told is None or what == "scaling" or int(told[1]) == number, what
+        for name, value in (("batch", batch), ("repeats", repeats)):
+            assert re.search(rf"^  --{name} .*\(type: int, default: {value}\)$", text, re.MULTILINE), what
 
 
 def test_a_bench_is_given_its_options(
     measured: Callable[..., tuple[BenchOptions, Config]], tmp_path: Path, tiny: str
 ) -> None:
-    cpu = torch.device("cpu")
     for what in BENCHES:
-        options, config = measured(what)
-        assert options == BenchOptions(what, cpu)
-        assert config == (small_config() if what in ("parity", "resume") else Config())
-    values: dict[str, tuple[str, Any]] = {
-        "data": (str(tmp_path), str(tmp_path)),
-        "remote": ("memory://shards", "memory://shards"),
-        "batch": ("7", 7),
-        "repeats": ("3", 3),
-        "sketches": ("12345", 12345),
-        "world_sizes": ("1,2", (1, 2)),
-        "accumulations": ("2", (2,)),
-        "engines": ("ddp,zero3", ("ddp", "zero3")),
-        "steps": ("6", 6),
-        "costs": ("launch=1e-4", "launch=1e-4"),
-        "plot": ("a.png", "a.png"),
-        "folder": ("there", "there"),
-        "workers": ("2", 2),
+        assert measured(what) == (OPTIONS[what](device="cpu"), Config())
+    values: dict[str, Any] = {
+        "data": str(tmp_path),
+        "remote": "memory://shards",
+        "batch": 7,
+        "repeats": 3,
+        "long_sketch": 50,
+        "ceiling_size": 64,
+        "folder": "there",
     }
-    for what, names in BENCHES.items():
-        own = [name for name in names.split() if name != "config"]
-        options, config = measured(what, "--config", tiny, *(f"--{name}={values[name][0]}" for name in own))
-        fields = {name: values[name][1] for name in own}
-        if "workers" in fields:
-            fields["num_workers"] = fields.pop("workers")
-        assert options == BenchOptions(what, cpu, **fields)
+    for what, (names, _, _) in BENCHES.items():
+        own = {name: values[name] for name in names.split() if name != "config"}
+        options, config = measured(what, "--config", tiny, *(f"--{name}={value}" for name, value in own.items()))
+        assert options == OPTIONS[what](device="cpu", **own)
         assert config.model.latent_size == 5
 
 

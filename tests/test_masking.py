@@ -91,7 +91,7 @@ def test_a_password_stands_in_no_file_and_no_output(nginx: Nginx, tiny_shards: s
         (["report", str(run), "--data", shards, "--examples=1", "--count=4", "--debug"], 0),
         (["shards", "stats", f"{shards}/nothing"], 2),
         (["train", *again[1:], "--data.path", shards.replace("://me:", "://me:not-")], 2),
-        (["bench", "order", "--data", shards, "--json"], 0),
+        (["bench", "ops", "--data", shards, "--batch=4", "--repeats=1", "--json"], 0),
     ]
     words, codes = tmp_path / "words", tmp_path / "codes"
     words.write_text(json.dumps([line for line, _ in commands]))

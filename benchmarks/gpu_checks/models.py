@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu_checks import Setting
-from sgloc import dist
+from sgloc.bench.batches import drawn_manifest, opened_engine, preparation
 from sgloc.bench.drawn import draw_batch
-from sgloc.bench.options import preparation
 from sgloc.config import (
     CellName,
     Config,
@@ -24,15 +23,13 @@ from sgloc.config import (
     TrainConfig,
 )
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.tf32 import float32_products
-from sgloc.train.engine import Engine, open_engine
+from sgloc.train.engine import Engine
 
 # Strokes of sketches, in points: short ones, a long one, many.
 STROKES = ([3, 1, 4], [2], [5, 2, 1, 3, 2], [7, 7], [40], [1] * 20)
-_LONGEST = 600
 
 
 def small_model(
@@ -91,12 +88,9 @@ def training_config(setting: Setting, batch: int, **options: object) -> Config:
 def opened(setting: Setting, config: Config) -> Iterator[tuple[Engine, SketchBatch]]:
     """An engine, and a drawn batch to train it on."""
     packed = draw_batch(config.train.global_batch, 0)
-    placement = dist.resolve_placement({})
-    with float32_products(setting.device), dist.process_group(placement, setting.device):
-        batch = preparation(config, float(packed.offsets.std()))(packed, setting.device)
-        model = build_model(config, _LONGEST).to(setting.device)
-        with contextlib.closing(open_engine(model, config, setting.device, placement.world_size)) as engine:
-            yield engine, batch
+    manifest = drawn_manifest(packed)
+    with float32_products(setting.device), opened_engine(config, manifest, setting.device) as engine:
+        yield engine, preparation(config, manifest)(packed, setting.device)
 
 
 def take_steps(engine: Engine, batch: SketchBatch, count: int) -> list[float]:

@@ -4,12 +4,13 @@ import collections
 import time
 import warnings
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from benchmarks.gpu_checks import Facts, Setting, require
 from benchmarks.gpu_checks.models import are_close, opened, take_steps, training_config
-from sgloc.bench.options import BenchOptions
+from sgloc.bench.options import StepOptions
 from sgloc.bench.report import machine as describe_machine
 from sgloc.bench.run import bench
 
@@ -42,8 +43,9 @@ def step(setting: Setting) -> Facts:
     for size, precision in sizes:
         config = training_config(setting, size, precision=precision)
         repeats, long_sketch, ceiling = (1, 50, 64) if setting.is_tiny else (5, 1000, 4096)
-        options = BenchOptions("step", setting.device, None, size, repeats, long_sketch, ceiling)
-        for record in bench(options, config).records():
+        kind: Literal["cpu", "cuda"] = "cuda" if setting.is_cuda else "cpu"
+        options = StepOptions(size, repeats, kind, long_sketch=long_sketch, ceiling_size=ceiling)
+        for record in bench("step", options, config).records():
             if record["name"] in ("step", "step with a long sketch"):
                 found[f"{size}, {precision}, {record['name']}"] = {
                     "ms": round(1e3 * record["seconds"]["median"], 2),

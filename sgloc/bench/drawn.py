@@ -12,24 +12,24 @@ from sgloc.data.batch import PackedBatch
 # Points of the longest of a hundred drawn sketches.
 LONGEST_POINTS = 163
 _CANVAS = 255
-_LEAST_STROKE = 2
+LEAST_STROKE = 2
 _POINTS_IN_STROKE = 8
 
 # Quantiles: a share of the sketches and the number that they do not exceed; between them the number grows linearly.
-_POINT_QUANTILES = (
+POINT_QUANTILES = (
     (0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0),
     (4.0, 10.0, 17.0, 22.0, 31.0, 45.0, 60.0, 76.0, 89.0, 110.0, 132.0, float(LONGEST_POINTS), 230.0, 540.0),
 )
-_STROKE_QUANTILES = (
+STROKE_QUANTILES = (
     (0.0, 0.08, 0.16, 0.29, 0.41, 0.51, 0.6, 0.68, 0.76, 0.89, 0.95, 0.98, 0.99, 0.995, 0.999, 1.0),
     (1.0, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 11.5, 14.0, 18.0, 22.0, 29.0, 40.0, 74.0),
 )
 # Of a stroke's larger side, as a share of the canvas.
 _SIDE_QUANTILES = ((0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0), (0.01, 0.06, 0.12, 0.25, 0.5, 0.85, 1.0))
 # How much of a sketch's number of points its number of strokes tells (a correlation).
-_POINTS_FOLLOW_STROKES = 0.72
+POINTS_FOLLOW_STROKES = 0.72
 # Of the gamma distribution of strokes' shares in a sketch's points: below 1, for some strokes have most of them.
-_STROKE_SHAPE = 0.75
+STROKE_SHAPE = 0.75
 # Standard deviation of the turn from one segment of a stroke to the next, in radians.
 _TURN = 0.6
 
@@ -46,12 +46,12 @@ def draw_batch(num_sketches: int, seed: int) -> PackedBatch:
     generator = np.random.default_rng(seed)
     # Evenly spaced shares, so that the batch has the statistics exactly and not on average.
     shares = (np.arange(num_sketches) + 0.5) / num_sketches
-    strokes = np.rint(np.interp(shares, *_STROKE_QUANTILES)).astype(np.int64)
-    points = np.rint(np.interp(shares, *_POINT_QUANTILES)).astype(np.int64)
+    strokes = np.rint(np.interp(shares, *STROKE_QUANTILES)).astype(np.int64)
+    points = np.rint(np.interp(shares, *POINT_QUANTILES)).astype(np.int64)
     normal = generator.standard_normal((2, num_sketches))
-    blended = _POINTS_FOLLOW_STROKES * normal[0] + (1 - _POINTS_FOLLOW_STROKES**2) ** 0.5 * normal[1]
+    blended = POINTS_FOLLOW_STROKES * normal[0] + (1 - POINTS_FOLLOW_STROKES**2) ** 0.5 * normal[1]
     num_strokes = strokes[np.argsort(np.argsort(normal[0]))]
-    num_points = np.maximum(points[np.argsort(np.argsort(blended))], _LEAST_STROKE * num_strokes)
+    num_points = np.maximum(points[np.argsort(np.argsort(blended))], LEAST_STROKE * num_strokes)
     return _pack(num_points, num_strokes, generator)
 
 
@@ -59,18 +59,6 @@ def draw_long_sketch(num_points: int, seed: int) -> PackedBatch:
     """A batch of one sketch of so many points, at least 8, in strokes of ordinary lengths."""
     num_strokes = np.array([num_points // _POINTS_IN_STROKE])
     return _pack(np.array([num_points]), num_strokes, np.random.default_rng(seed))
-
-
-def concatenate(first: PackedBatch, second: PackedBatch) -> PackedBatch:
-    """The sketches of two batches in one."""
-    return PackedBatch(
-        offsets=np.concatenate([first.offsets, second.offsets]),
-        stroke_lengths=np.concatenate([first.stroke_lengths, second.stroke_lengths]),
-        num_strokes=np.concatenate([first.num_strokes, second.num_strokes]),
-        category=np.concatenate([first.category, second.category]),
-        key_id=np.concatenate([first.key_id, second.key_id]),
-        epoch=np.concatenate([first.epoch, second.epoch]),
-    )
 
 
 def _pack(num_points: IntArray, num_strokes: IntArray, generator: np.random.Generator) -> PackedBatch:
@@ -94,9 +82,9 @@ def _pack(num_points: IntArray, num_strokes: IntArray, generator: np.random.Gene
 
 def _stroke_lengths(num_points: int, num_strokes: int, generator: np.random.Generator) -> IntArray:
     """Points of each stroke: two, and a share of the others that is gamma distributed."""
-    parts = np.cumsum(generator.standard_gamma(_STROKE_SHAPE, num_strokes))
-    ends = np.rint(parts / parts[-1] * (num_points - _LEAST_STROKE * num_strokes)).astype(np.int64)
-    lengths: IntArray = np.diff(ends, prepend=0) + _LEAST_STROKE
+    parts = np.cumsum(generator.standard_gamma(STROKE_SHAPE, num_strokes))
+    ends = np.rint(parts / parts[-1] * (num_points - LEAST_STROKE * num_strokes)).astype(np.int64)
+    lengths: IntArray = np.diff(ends, prepend=0) + LEAST_STROKE
     return lengths
 
 

@@ -5,9 +5,10 @@ from functools import partial
 import torch
 
 from sgloc import random
+from sgloc.bench.batches import describe, first_batch
 from sgloc.bench.drawn import LONGEST_POINTS
 from sgloc.bench.flops import drawing_flops
-from sgloc.bench.options import BenchOptions, describe, first_batch
+from sgloc.bench.options import GenerateOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, executed_flops
 from sgloc.config import Config
@@ -20,23 +21,14 @@ from sgloc.nn.mixture import NUM_PEN_STATES
 _CERTAIN = 1e6
 
 
-def bench_generate(options: BenchOptions, config: Config) -> Report:
+def measure(options: GenerateOptions, config: Config, device: torch.device) -> Report:
     """Measure drawing from random codes: greedy, with all steps forced, since the pen never ends; and sampled, with
-    drawings that end at random and are as long as real ones on average.
-
-    Args:
-        options: what to measure on; of the batch only the number of sketches and their mean length matter.
-        config: of the run whose decoder draws. Its weights are initial ones: what they are does not change the work.
-
-    Raises:
-        SglocError: if the shards cannot be used.
-    """
+    drawings that end at random and are as long as real ones on average. The weights are initial ones."""
     packed, _ = first_batch(options, config)
-    num_sketches, device = options.num_sketches, options.device
+    num_sketches = options.batch
     model = build_model(config, LONGEST_POINTS).to(device).eval()
     keys = random.fold(config.train.seed, torch.arange(num_sketches)).to(device)
-    columns = torch.arange(config.model.latent_size, device=device)
-    codes = random.normal(keys[:, None], columns)
+    codes = random.normal(keys[:, None], torch.arange(config.model.latent_size, device=device))
     mean_points = min(packed.num_points / num_sketches, LONGEST_POINTS - 1.0)
     cell = f"{config.model.decoder.cell} {config.model.decoder.hidden_size}"
     settings = {**describe(packed, options), "steps": LONGEST_POINTS, "cell": cell}
@@ -50,26 +42,17 @@ def bench_generate(options: BenchOptions, config: Config) -> Report:
         work = partial(draw, model.decoder, codes, keys, max_points=LONGEST_POINTS, temperature=temperature)
         # The first round is not timed: it warms up, and shows what is computed.
         drawings, executed = executed_flops(work)
-        ceiling.measure()
-        seconds, ceilings = [], []
-        for _ in range(options.num_repeats):
-            seconds.append(clock.time(work))
-            ceiling.measure()
-            ceilings.append(ceiling.around())
+        ((seconds, ceilings),) = ceiling.between([partial(clock.time, work)], options.repeats)
         lengths = [len(drawing) for drawing in drawings]
         # One more row says that the drawing ends, where it does before the last step.
         num_rows = sum(min(length + 1, LONGEST_POINTS) for length in lengths)
+        flops = drawing_flops(config.model, num_sketches, num_rows)
+        extra = {"mean_points": sum(lengths) / num_sketches, "longest_points": max(lengths)}
+        points = sum(lengths)
         report.add(
-            name,
-            seconds,
-            num_sketches,
-            sum(lengths),
-            flops=drawing_flops(config.model, num_sketches, num_rows),
-            executed_flops=executed,
-            ceilings=ceilings,
-            extra={"mean_points": sum(lengths) / num_sketches, "longest_points": max(lengths)},
+            name, seconds, num_sketches, points, flops=flops, executed_flops=executed, ceilings=ceilings, extra=extra
         )
-    report.add_ceiling(ceiling)
+    report.facts.append(ceiling.record)
     return report
 
 

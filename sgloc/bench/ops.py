@@ -6,7 +6,8 @@ from collections.abc import Callable
 import torch
 
 from sgloc import ops
-from sgloc.bench.options import BenchOptions, describe, first_batch, preparation
+from sgloc.bench.batches import describe, first_batch, preparation
+from sgloc.bench.options import OpsOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Clock
 from sgloc.config import Config
@@ -15,25 +16,15 @@ from sgloc.config import Config
 _DISTURB_SCALE = 0.1
 
 
-def bench_ops(options: BenchOptions, config: Config) -> Report:
+def measure(options: OpsOptions, config: Config, device: torch.device) -> Report:
     """Measure boxes, adjacency, aggregation (forward and backward), and the whole preparation: augmentation,
-    disturbance, boxes and adjacency.
-
-    Args:
-        options: what to measure on.
-        config: of the run whose preparation and width of embeddings are measured.
-
-    Raises:
-        SglocError: if the shards cannot be used.
-    """
-    packed, scale = first_batch(options, config)
-    prepare = preparation(config, scale)
-    if prepare.disturb == 0:
-        prepare = dataclasses.replace(prepare, disturb=_DISTURB_SCALE)
-    device = options.device
+    disturbance, boxes and adjacency."""
+    packed, manifest = first_batch(options, config)
+    prepare = preparation(config, manifest)
+    prepare = dataclasses.replace(prepare, disturb=prepare.disturb or _DISTURB_SCALE)
     sketches = prepare(packed, device)
-    sketch_offsets = sketches.sketch_node_offsets
-    boxes = ops.node_boxes(sketches.points, sketches.node_offsets)
+    node_offsets, sketch_offsets = sketches.node_offsets, sketches.sketch_node_offsets
+    boxes = ops.node_boxes(sketches.points, node_offsets)
     adjacency = ops.grid_adjacency(boxes, sketch_offsets)
     dtype = torch.bfloat16 if config.train.precision == "bfloat16" else torch.float32
     width = 2 * config.model.encoder.hidden_size
@@ -45,14 +36,14 @@ def bench_ops(options: BenchOptions, config: Config) -> Report:
         ready = prepare(packed, device)
         return ops.node_adjacency(ready.points, ready.node_offsets, ready.sketch_node_offsets)
 
-    measured: list[tuple[str, Callable[[], object]]] = [
-        ("boxes", lambda: ops.node_boxes(sketches.points, sketches.node_offsets)),
-        ("adjacency", lambda: ops.grid_adjacency(boxes, sketch_offsets)),
-        ("boxes and adjacency", lambda: ops.node_adjacency(sketches.points, sketches.node_offsets, sketch_offsets)),
-        ("aggregate", lambda: ops.grid_aggregate(adjacency, embeddings, sketch_offsets)),
-        ("aggregate backward", lambda: torch.autograd.grad(sums, embeddings, gradient, retain_graph=True)),
-        ("preparation", prepare_all),
-    ]
+    measured: dict[str, Callable[[], object]] = {
+        "boxes": lambda: ops.node_boxes(sketches.points, node_offsets),
+        "adjacency": lambda: ops.grid_adjacency(boxes, sketch_offsets),
+        "boxes and adjacency": lambda: ops.node_adjacency(sketches.points, node_offsets, sketch_offsets),
+        "aggregate": lambda: ops.grid_aggregate(adjacency, embeddings, sketch_offsets),
+        "aggregate backward": lambda: torch.autograd.grad(sums, embeddings, gradient, retain_graph=True),
+        "preparation": prepare_all,
+    }
     settings = {
         **describe(packed, options),
         "width": width,
@@ -60,9 +51,9 @@ def bench_ops(options: BenchOptions, config: Config) -> Report:
         "disturb": prepare.disturb,
     }
     report, clock = Report("ops", settings, device), Clock(device)
-    for name, function in measured:
+    for name, function in measured.items():
         function()
-        seconds = [clock.time(function) for _ in range(options.num_repeats)]
+        seconds = [clock.time(function) for _ in range(options.repeats)]
         num_points = packed.num_points if name == "preparation" else len(sketches.points)
         report.add(name, seconds, len(packed), num_points)
     return report

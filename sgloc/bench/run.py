@@ -1,51 +1,29 @@
 """`sgloc bench`: choose what to measure."""
 
-from collections.abc import Callable, Mapping
-from types import MappingProxyType
+import dataclasses
+import importlib
 
-from sgloc.bench.checkpoint import bench_checkpoint
-from sgloc.bench.generate import bench_generate
-from sgloc.bench.ops import bench_ops
-from sgloc.bench.options import BenchOptions, What
-from sgloc.bench.order import bench_order
-from sgloc.bench.parity import bench_parity
+from sgloc import dist
+from sgloc.bench.options import BatchOptions, BenchOptions
 from sgloc.bench.report import Report
-from sgloc.bench.resume import bench_resume
-from sgloc.bench.retrieval import bench_retrieval
-from sgloc.bench.scale import bench_scale
-from sgloc.bench.scaling import bench_scaling
-from sgloc.bench.step import bench_step
-from sgloc.bench.stream import bench_stream
-from sgloc.bench.tables import TableReport
 from sgloc.config import Config
 from sgloc.tf32 import float32_products
 
-_BENCHES: Mapping[What, Callable[[BenchOptions, Config], Report | TableReport]] = MappingProxyType(
-    {
-        "ops": bench_ops,
-        "stream": bench_stream,
-        "step": bench_step,
-        "generate": bench_generate,
-        "checkpoint": bench_checkpoint,
-        "order": bench_order,
-        "scale": bench_scale,
-        "scaling": bench_scaling,
-        "parity": bench_parity,
-        "resume": bench_resume,
-        "retrieval": bench_retrieval,
-    }
-)
 
-
-def bench(options: BenchOptions, config: Config) -> Report | TableReport:
+def bench(name: str, options: BenchOptions, config: Config) -> Report:
     """Measure.
 
     Args:
-        options: what, and on what.
-        config: of the training run that it is to be measured for.
+        name: one of `sgloc.bench.options.OPTIONS`.
+        options: of that measurement.
+        config: of the training run that is measured.
 
     Raises:
         SglocError: if the shards or the device cannot be used.
     """
-    with float32_products(options.device, config.train.tf32):
-        return _BENCHES[options.what](options, config)
+    device = dist.select_device(options.device, dist.resolve_placement({}))
+    if isinstance(options, BatchOptions) and options.data is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=options.data))
+    with float32_products(device, config.train.tf32):
+        report: Report = importlib.import_module(f"sgloc.bench.{name}").measure(options, config, device)
+    return report

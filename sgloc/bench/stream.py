@@ -1,27 +1,23 @@
-"""How fast sketches come from shards, beside a plain pipeline of one sketch a member over the same drawings."""
+"""How fast sketches come from shards."""
 
 import contextlib
 import functools
-import io
 import itertools
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
-from pathlib import Path
 
-import numpy as np
-import webdataset
+import torch
 
-from sgloc.bench.options import BenchOptions, open_batches, preparation, training_split
+from sgloc.bench.batches import open_batches, preparation
+from sgloc.bench.options import StreamOptions
 from sgloc.bench.report import Report
 from sgloc.config import Config
-from sgloc.data.batch import PackedBatch
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
-from sgloc.data.manifest import Manifest, load_manifest
-from sgloc.data.reader import ShardReader
-from sgloc.sketch.drawing import Int16Array
+from sgloc.data.manifest import load_manifest
+from sgloc.masking import mask
 from sgloc.sketch.synthetic import CATEGORIES, write_sample
 
 # Of synthetic shards, drawn for the occasion.
@@ -30,116 +26,71 @@ _SYNTHETIC_BATCHES = 20
 # all streams are in are read, a part that is not.
 _COUNTED, _MOST_EPOCHS = 2**19, 16
 _WARM_UP_PART, _PREPARED_PART = 4, 8
-_MEMBERS, _MEMBERS_IN_TAR = 20_000, 2_000
 
 # Opens a stream that gives the sizes of its batches; how many sketches are not counted at its start, and then are.
 Way = tuple[Callable[[], Generator[int, None, None]], int, int]
 
 
-def bench_stream(options: BenchOptions, config: Config) -> Report:
-    """Measure training batches as they come, the same with their preparation, the same from a server where one is
-    named, and one sketch a member through webdataset. All in turn, so that ratios hold on a machine that others use.
-
-    Args:
-        options: what to measure on; without shards, a folder of synthetic ones is built for the time being.
-        config: of the run whose preparation and prefetching are measured.
-
-    Raises:
-        SglocError: if the shards cannot be used.
-    """
-    with contextlib.ExitStack() as stack:
-        folder, manifest = stack.enter_context(_shards(options, config))
-        training_split(folder, manifest)
-        members = stack.enter_context(_one_sketch_a_member(folder, manifest))
-        return _measure(options, config, folder, manifest, members)
+def measure(options: StreamOptions, config: Config, device: torch.device) -> Report:
+    """Measure training batches as they come, the same with their preparation, and the same from a server where one is
+    named."""
+    with shards(options, config) as folder:
+        return measure_ways(options, config, device, folder, {})
 
 
 @contextlib.contextmanager
-def _shards(options: BenchOptions, config: Config) -> Iterator[tuple[str, Manifest]]:
+def shards(options: StreamOptions, config: Config) -> Iterator[str]:
+    """The folder of the shards to measure on: that of the options or, inside, a synthetic one."""
     if options.data is not None:
-        yield options.data, load_manifest(options.data)
+        yield options.data
         return
     with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as folder:
-        number = -(-_SYNTHETIC_BATCHES * options.num_sketches // len(CATEGORIES))
+        number = -(-_SYNTHETIC_BATCHES * options.batch // len(CATEGORIES))
         write_sample(f"{folder}/npz", num_train=number, num_valid=1, num_test=0, seed=config.train.seed)
-        yield (
-            f"{folder}/shards",
-            build_shards(f"{folder}/npz", f"{folder}/shards", BuildOptions(licence="MIT; synthetic")),
-        )
+        build_shards(f"{folder}/npz", f"{folder}/shards", BuildOptions(licence="MIT; synthetic"))
+        yield f"{folder}/shards"
 
 
-@contextlib.contextmanager
-def _one_sketch_a_member(folder: str, manifest: Manifest) -> Iterator[list[str]]:
-    """Tars of the first drawings, each a member of its own, as a plain webdataset has them."""
-    reader = ShardReader(folder, manifest, "train")
-    packed = reader.read(np.arange(min(reader.num_sketches, _MEMBERS)), np.zeros(1, dtype=np.int64))
-    with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as target:
-        paths = []
-        for start in range(0, len(packed), _MEMBERS_IN_TAR):
-            paths.append(str(Path(target, f"{start:06d}.tar")))
-            with webdataset.TarWriter(paths[-1]) as tar:
-                for number in range(start, min(start + _MEMBERS_IN_TAR, len(packed))):
-                    content = io.BytesIO()
-                    np.save(content, _stroke3(packed.part(number, number + 1)))
-                    tar.write({"__key__": f"{number:09d}", "npy": content.getvalue()})
-        yield paths
-
-
-def _stroke3(sketch: PackedBatch) -> Int16Array:
-    rows = np.zeros((sketch.num_points, 3), dtype=np.int16)
-    rows[:, :2] = sketch.offsets
-    rows[np.cumsum(sketch.stroke_lengths) - 1, 2] = 1
-    return rows
-
-
-def _ragged(sketches: list[tuple[Int16Array]]) -> tuple[Int16Array, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """The least that a plain pipeline does to a batch: flat rows, and how many are whose."""
-    rows = [sketch for (sketch,) in sketches]
-    return np.concatenate(rows), np.array([len(sketch) for sketch in rows])
-
-
-def _measure(options: BenchOptions, config: Config, folder: str, manifest: Manifest, members: list[str]) -> Report:
-    size, split = options.num_sketches, training_split(folder, manifest)
-    points_in_sketch = split.num_points / split.num_sketches
-    prepare = preparation(config, manifest.scale)
+def measure_ways(
+    options: StreamOptions, config: Config, device: torch.device, folder: str, others: Mapping[str, Way]
+) -> Report:
+    """Measure the stream and other ways to read the same drawings, in turn, so that ratios hold on a machine that
+    others use."""
+    manifest = load_manifest(folder)
+    split, size = manifest.splits["train"], options.batch
+    prepare = preparation(config, manifest)
 
     def batches(where: str, prepared: bool) -> Generator[int, None, None]:
         with contextlib.closing(open_batches(where, manifest, config, size)) as stream:
             for packed in stream:
                 if prepared:
-                    prepare(packed, options.device)
+                    prepare(packed, device)
                 yield len(packed)
 
-    def plain() -> Generator[int, None, None]:
-        while True:
-            pipeline = webdataset.WebDataset(members, shardshuffle=False, empty_check=False)
-            pipeline = pipeline.decode().to_tuple("npy").batched(size, collation_fn=_ragged)
-            for _, lengths in pipeline:
-                yield len(lengths)
-
     counted = min(_COUNTED, _MOST_EPOCHS * split.num_sketches)
-    warm_up, num_prepared = counted // _WARM_UP_PART, counted // _PREPARED_PART
+    warm_up = counted // _WARM_UP_PART
     ways: dict[str, Way] = {
         "stream": (functools.partial(batches, folder, False), warm_up, counted),
-        "stream and preparation": (functools.partial(batches, folder, True), size, num_prepared),
-        "webdataset, a sketch a member": (plain, size, min(_MEMBERS, split.num_sketches)),
+        "stream and preparation": (functools.partial(batches, folder, True), size, counted // _PREPARED_PART),
+        **others,
     }
     if options.remote is not None:
         ways["stream from the server"] = (functools.partial(batches, options.remote, False), warm_up, counted)
     settings = {
-        "data": options.data or "synthetic",
-        "server": options.remote or "none",
+        "data": mask(options.data or "synthetic"),
+        "server": mask(options.remote or "none"),
         "sketches": size,
         "threads": config.data.read_threads,
         "prefetch": config.data.prefetch,
-        "repeats": options.num_repeats,
+        "repeats": options.repeats,
     }
-    report = Report("stream", settings, options.device)
-    times = _time_in_turn(ways, options.num_repeats)
+    report = Report("stream", settings, device)
+    times = _time_in_turn(ways, options.repeats)
     for name, (wall, processor) in times.items():
         num_sketches = -(-ways[name][2] // size) * size
-        extra = {"sketches_per_processor_second": num_sketches / statistics.median(processor)}
-        report.add(name, wall, num_sketches, round(num_sketches * points_in_sketch), extra=extra)
+        num_points = round(num_sketches * split.num_points / split.num_sketches)
+        rate = num_sketches / statistics.median(processor)
+        report.add(name, wall, num_sketches, num_points, extra={"sketches_per_processor_second": rate})
     rates = {name: ways[name][2] / statistics.median(wall) for name, (wall, _) in times.items()}
     ratios = {f"of {name}": rates["stream"] / rate for name, rate in rates.items() if name != "stream"}
     report.facts.append({"name": "rate of the stream as a multiple", **ratios})

@@ -4,7 +4,6 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, TypeVar
 
@@ -19,20 +18,15 @@ _PRODUCTS_IN_ROUND = 2
 Result = TypeVar("Result")
 
 
-@dataclass(frozen=True)
-class Spread:
-    """Times of the repeats of one thing, in seconds: the median, the least, and the 10th and 90th percentile."""
-
-    median: float
-    minimum: float
-    percentile_10: float
-    percentile_90: float
-
-    @classmethod
-    def of(cls, seconds: Sequence[float]) -> "Spread":
-        """The spread of at least one time."""
-        low, high = np.percentile(seconds, [10, 90]).tolist()
-        return cls(statistics.median(seconds), min(seconds), low, high)
+def spread(values: Sequence[float]) -> dict[str, float]:
+    """The median of at least one value, the least, and the 10th and 90th percentile."""
+    low, high = np.percentile(values, [10, 90]).tolist()
+    return {
+        "median": statistics.median(values),
+        "minimum": min(values),
+        "percentile_10": low,
+        "percentile_90": high,
+    }
 
 
 class Clock:
@@ -41,7 +35,7 @@ class Clock:
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
-    def mark(self) -> "float | torch.cuda.Event":
+    def mark(self) -> Any:
         """This point in time. On CUDA nothing is waited for."""
         if self.device.type != "cuda":
             return time.perf_counter()
@@ -49,15 +43,12 @@ class Clock:
         event.record(torch.cuda.current_stream(self.device))
         return event
 
-    def seconds(self, start: "float | torch.cuda.Event", stop: "float | torch.cuda.Event") -> float:
+    def seconds(self, start: Any, stop: Any) -> float:
         """From one mark to a later one. On CUDA the later one is waited for."""
-        if isinstance(start, float):
-            assert isinstance(stop, float)
-            return stop - start
-        assert not isinstance(stop, float)
+        if self.device.type != "cuda":
+            return float(stop - start)
         stop.synchronize()
-        milliseconds: float = start.elapsed_time(stop)
-        return milliseconds / 1000
+        return float(start.elapsed_time(stop)) / 1000
 
     def time(self, function: Callable[[], object]) -> float:
         """Seconds that a call takes, with all that it starts on the device."""
@@ -68,7 +59,8 @@ class Clock:
 
 class Ceiling:
     """The rate of square matrix products of the same type on the same device, by the faster of torch's own and the
-    model's way to multiply, measured in rounds between the repeats, so that what else the machine does slows both.
+    model's way to multiply. Rounds of them are measured between the repeats of a measurement, so that other work on the
+    machine slows both.
 
     Args:
         clock: of the device.
@@ -82,39 +74,63 @@ class Ceiling:
 
     def __init__(self, clock: Clock, dtype: torch.dtype, size: int) -> None:
         self.clock, self.size, self.dtype = clock, size, dtype
-        self.factors = torch.full((2, size, size), 0.5, dtype=dtype, device=clock.device)
-        self.product = torch.empty(size, size, dtype=dtype, device=clock.device)
+        factor = torch.full((size, size), 0.5, dtype=dtype, device=clock.device)
+        output = torch.empty_like(factor)
+        self._products = [partial(multiply, factor, factor, out=output) for multiply in (torch.mm, product)]
         self.rounds: list[float] = []
         self.rounds_of_torch: list[float] = []
         # Not counted: the first product sets up the library.
-        for multiply in self._ways:
-            multiply(*self.factors, out=self.product)
+        for multiply in self._products:
+            multiply()
 
-    @property
-    def _ways(self) -> tuple[Callable[..., torch.Tensor], ...]:
-        return torch.mm, product
+    def between(
+        self, measurements: Sequence[Callable[[], Result]], num_repeats: int
+    ) -> list[tuple[list[Result], list[float]]]:
+        """Take measurements in turn, with a round before the first and after each.
 
-    def measure(self) -> None:
+        Returns:
+            For each measurement its results, and of each the faster of the two rounds around it.
+        """
+        taken: list[tuple[list[Result], list[float]]] = [([], []) for _ in measurements]
+        self._measure()
+        for _ in range(num_repeats):
+            for (results, ceilings), measurement in zip(taken, measurements, strict=True):
+                results.append(measurement())
+                self._measure()
+                ceilings.append(max(self.rounds[-2:]))
+        return taken
+
+    def _measure(self) -> None:
         """Time a round of a few products each way; the fastest counts."""
-        calls = [partial(multiply, *self.factors, out=self.product) for multiply in self._ways]
         of_torch, of_model = (
-            2 * self.size**3 / min(self.clock.time(call) for _ in range(_PRODUCTS_IN_ROUND)) for call in calls
+            2 * self.size**3 / min(self.clock.time(multiply) for _ in range(_PRODUCTS_IN_ROUND))
+            for multiply in self._products
         )
         self.rounds.append(max(of_torch, of_model))
         self.rounds_of_torch.append(of_torch)
 
-    def around(self) -> float:
-        """FLOP/s of the faster of the last two rounds, between which something stood."""
-        return max(self.rounds[-2:])
+    @property
+    def record(self) -> dict[str, object]:
+        """What the rates were compared with, for a report."""
+        return {
+            "name": "ceiling",
+            "size": self.size,
+            "dtype": str(self.dtype).removeprefix("torch."),
+            "rounds": len(self.rounds),
+            "flops_per_second": max(self.rounds),
+            "median_flops_per_second": statistics.median(self.rounds),
+            "torch_mm_flops_per_second": max(self.rounds_of_torch),
+        }
 
 
 def executed_flops(function: Callable[[], Result]) -> tuple[Result, int]:
     """What a call gives, and the operations of all matrix products that torch computes in it, in backward passes
     too."""
     # Torch's own counter overlooks these.
-    overlooked: dict[Any, Callable[..., int]] = dict.fromkeys(
-        (torch.ops.aten.addmm_, torch.ops.aten.baddbmm_), _in_place_flops
-    )
+    overlooked: dict[Any, Callable[..., int]] = {
+        torch.ops.aten.addmm_: _in_place_flops,
+        torch.ops.aten.baddbmm_: _in_place_flops,
+    }
     if hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         overlooked[torch.ops.mkldnn._linear_pointwise] = _linear_flops
     with FlopCounterMode(display=False, custom_mapping=overlooked) as counter:

@@ -1,13 +1,12 @@
-"""What all checks share: who takes part, how facts come together, and that nothing waits for ever."""
+"""What all checks share: who takes part, how facts come together, and how long a check may take."""
 
+import contextlib
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NoReturn, TypeVar
-
-import torch.distributed
 
 from sgloc import dist
 from sgloc.doctor.finding import Finding
@@ -28,7 +27,7 @@ class Examination:
         rank: this process.
         hosts: the machine of each rank.
         timeout: seconds that one check of one rank may take.
-        give_up: ends the process, after telling which check took too long.
+        give_up: ends the process, after reporting which check took too long.
         findings: so far; empty except on rank 0.
     """
 
@@ -38,16 +37,24 @@ class Examination:
     give_up: Callable[[str], NoReturn]
     findings: list[Finding] = field(default_factory=list)
 
-    def gather(self, check: str, measure: Callable[[], Value]) -> tuple[dict[int, Value], dict[int, str]]:
-        """What each rank measures, and of the others what kept them from it; both empty except on rank 0. All ranks
-        must call it together.
+    def gather(self, check: str, measure: Callable[[], Value], advice: str) -> dict[int, Value] | None:
+        """Have every rank measure something; what keeps a rank from it becomes a problem. All ranks must call it
+        together.
+
+        Args:
+            check: its name.
+            measure: what each rank does.
+            advice: what to do where that fails.
+
+        Returns:
+            On rank 0 what each rank measured, on the others nothing; None on all ranks if it failed on any.
 
         Raises:
             RuntimeError: if another rank is gone, or does not answer.
         """
         value, sentence = None, None
         try:
-            with limited(self.timeout, lambda: self.give_up(check)):
+            with timeout(self.timeout, lambda: self.give_up(check)):
                 value = measure()
         except Exception as error:
             if isinstance(error, RuntimeError) and (dist.is_lost_peer(error) or dist.is_timeout(error)):
@@ -57,11 +64,12 @@ class Examination:
             is_known = isinstance(error, SglocError | OSError | RuntimeError)
             sentence = " ".join(str(error if is_known else as_told(error)).split())
         every = dict(enumerate(dist.gather_to_rank_0((value, sentence))))
-        facts = {rank: value for rank, (value, error) in every.items() if error is None}
-        return facts, {rank: error for rank, (_, error) in every.items() if error is not None}  # type: ignore[return-value]
+        if self.refuse(check, {rank: error for rank, (_, error) in every.items() if error is not None}, advice):
+            return None
+        return {rank: value for rank, (value, _) in every.items()}  # type: ignore[misc]
 
     def refuse(self, check: str, errors: Mapping[int, str], advice: str) -> bool:
-        """Add a problem for each thing that kept ranks from a check; tells all ranks whether there was any. All ranks
+        """Add a problem for each thing that is wrong with some ranks; whether there was any, on all ranks. All ranks
         must call it together."""
         by_error: dict[str, list[int]] = {}
         for rank, error in errors.items():
@@ -69,13 +77,7 @@ class Examination:
         self.findings += [
             Finding(check, "problem", f"{self.names(who)}: {error}", advice) for error, who in by_error.items()
         ]
-        return self.from_rank_0(bool(errors))
-
-    def from_rank_0(self, value: Value) -> Value:
-        """Rank 0's value, on all ranks."""
-        values = [value]
-        torch.distributed.broadcast_object_list(values, src=0)
-        return values[0]
+        return dist.on_rank_0(lambda: bool(errors))
 
     def names(self, ranks: Iterable[int]) -> str:
         """Ranks with their machines, the first few of them."""
@@ -92,26 +94,24 @@ class Examination:
         return found
 
 
-class limited:  # noqa: N801
-    """Inside, a function is called once a time is over: what hangs in a driver or a file system cannot be interrupted.
+@contextlib.contextmanager
+def timeout(seconds: float, expired: Callable[[], NoReturn]) -> Iterator[None]:
+    """Limit the time of what is done inside: what hangs in a driver or a file system cannot be interrupted.
 
     Args:
         seconds: that it may take.
         expired: called by another thread when it took longer.
     """
-
-    def __init__(self, seconds: float, expired: Callable[[], NoReturn]) -> None:
-        self._timer = threading.Timer(seconds, expired)
-        self._timer.daemon = True
-
-    def __enter__(self) -> None:
-        self._timer.start()
-
-    def __exit__(self, *_: object) -> None:
-        self._timer.cancel()
+    timer = threading.Timer(seconds, expired)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
 
 
-def odd_ones(values: Mapping[int, Value]) -> tuple[Value, dict[int, Value]]:
+def outliers(values: Mapping[int, Value]) -> tuple[Value, dict[int, Value]]:
     """What most ranks have, the lowest rank's where there is no majority; and what the others have."""
     counts = Counter(values.values())
     common = max(counts, key=lambda value: counts[value])

@@ -31,6 +31,13 @@ class Finding:
     advice: str = ""
     numbers: Mapping[str, float] = field(default_factory=dict)
 
+    @classmethod
+    def judged(
+        cls, check: str, is_well: bool, otherwise: Status, found: str, advice: str, numbers: Mapping[str, float] = {}
+    ) -> "Finding":
+        """A finding that is "ok" where all is well, and otherwise of another status with an advice."""
+        return cls(check, "ok", found, "", numbers) if is_well else cls(check, otherwise, found, advice, numbers)
+
 
 def has_problem(findings: Iterable[Finding]) -> bool:
     """Whether a run should not be started like this."""

@@ -90,12 +90,11 @@ def _judge_shared_memory(facts: Mapping[int, Host], ranks: Examination, *, uses_
     tight = min(here, key=lambda rank: here[rank].shared_free_bytes or 0)
     free, size = here[tight].shared_free_bytes or 0, here[tight].shared_bytes or 0
     num_ranks = len(ranks.on_each_host()[ranks.hosts[tight]])
+    needed = num_ranks * _NCCL_BYTES
+    has_room = free >= _FULL and (not uses_nccl or num_ranks == 1 or free >= needed)
     found = f"{free / _MIB:,.0f} of {size / _MIB:,.0f} MiB of {_SHARED_MEMORY} free on {ranks.hosts[tight]}"
-    if free < _FULL or (uses_nccl and num_ranks > 1 and free < num_ranks * _NCCL_BYTES):
-        needed = num_ranks * _NCCL_BYTES / _MIB
-        advice = f"remove what others left there, or start the container with --shm-size: {needed:,.0f} MiB or more"
-        return Finding("shared memory", "problem", found, advice, {"free_bytes": free})
-    return Finding("shared memory", "ok", found, numbers={"free_bytes": free})
+    advice = f"remove what others left there, or start the container with --shm-size: {needed / _MIB:,.0f} MiB or more"
+    return Finding.judged("shared memory", has_room, "problem", found, advice, {"free_bytes": free})
 
 
 def _judge_limits(facts: Mapping[int, Host], ranks: Examination) -> Finding:
@@ -119,8 +118,7 @@ def _judge_cores(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: bo
         cores = frozenset[int]().union(*(one.cores for one in of_host))
         num_threads = sum(one.num_threads for one in of_host)
         found = f"{num_threads} threads of {len(of_host)} processes on {len(cores)} cores of {host}"
-        fitting = max(1, len(cores) // max(1, len(of_host)))
-        advice = f"export OMP_NUM_THREADS={fitting}"
+        advice = f"export OMP_NUM_THREADS={max(1, len(cores) // max(1, len(of_host)))}"
         if len(of_host) > len(cores):
             return Finding("cores", "warning", found, "start fewer processes, or ask for more --cpus-per-task")
         if num_threads > len(cores) or any(one.num_threads > len(one.cores) for one in of_host):
@@ -137,5 +135,5 @@ def _judge_clocks(facts: Mapping[int, Host], ranks: Examination) -> Finding:
     found = f"within {skew:.3f} s of each other"
     if skew > _MOST_SKEW:
         found = f"{ranks.names([last])} is {skew:.1f} s ahead of {ranks.names([first])}"
-        return Finding("clocks", "warning", found, "logs and file times will mislead; see chrony or ntpd there")
-    return Finding("clocks", "ok", found, numbers={"skew_seconds": skew})
+    advice = "logs and file times will mislead; see chrony or ntpd there"
+    return Finding.judged("clocks", skew <= _MOST_SKEW, "warning", found, advice, {"skew_seconds": skew})

@@ -115,9 +115,9 @@ def judge_network(facts: Mapping[int, Network], ranks: Examination, num_elements
         f"{4e-6 * num_elements:,.0f} MB in {1e3 * seconds:,.1f} ms, "
         f"algorithm bandwidth {algorithm / 1e9:.2f} GB/s, bus bandwidth {bus / 1e9:.2f} GB/s"
     )
-    if latency > _MOST_LATENCY[backend] or bus < _LEAST_BANDWIDTH[backend]:
-        return [Finding("all-reduce", "warning", found, ADVICE[backend], numbers), _judge_links(facts, ranks)]
-    return [Finding("all-reduce", "ok", found, numbers=numbers), _judge_links(facts, ranks)]
+    is_fast = latency <= _MOST_LATENCY[backend] and bus >= _LEAST_BANDWIDTH[backend]
+    reduced = Finding.judged("all-reduce", is_fast, "warning", found, ADVICE[backend], numbers)
+    return [reduced, _judge_links(facts, ranks)]
 
 
 def _judge_links(facts: Mapping[int, Network], ranks: Examination) -> Finding:
@@ -126,8 +126,6 @@ def _judge_links(facts: Mapping[int, Network], ranks: Examination) -> Finding:
     rate = _LINK_BYTES / times[slowest] / 1e9
     if times[slowest] <= _SLOW_LINK * middle:
         return Finding("links", "ok", f"all neighbours pass on 16 MiB at {rate:.2f} GB/s or more")
-    before = (slowest - 1) % len(facts)
-    found = f"{rate:.2f} GB/s from {ranks.names([before])} to {ranks.names([slowest])}, {times[slowest] / middle:.1f} "
-    return Finding(
-        "links", "warning", f"{found}times slower than most", "leave that node out, or have its link looked at"
-    )
+    link = f"from {ranks.names([(slowest - 1) % len(facts)])} to {ranks.names([slowest])}"
+    found = f"{rate:.2f} GB/s {link}, {times[slowest] / middle:.1f} times slower than most"
+    return Finding("links", "warning", found, "leave that node out, or have its link looked at")

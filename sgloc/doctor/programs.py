@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from sgloc.doctor.examination import Examination, odd_ones
+from sgloc.doctor.examination import Examination, outliers
 from sgloc.doctor.finding import Finding
 from sgloc.train.versions import versions
 
@@ -67,42 +67,33 @@ def _cuda_error() -> str | None:
 
 def judge_programs(facts: Mapping[int, Programs], ranks: Examination) -> list[Finding]:
     """All ranks are to run the same, and torch is to fit the driver."""
-    findings = []
-    for name in next(iter(facts.values())).versions:
-        common, odd = odd_ones({rank: programs.versions.get(name, _NONE) for rank, programs in facts.items()})
-        findings += [
-            Finding(
-                "versions",
-                "problem",
-                f"{ranks.names([rank])} has {name} {version}, others have {common}",
-                "start all ranks in the same environment; training refuses to start like this",
-            )
-            for rank, version in odd.items()
-        ]
+    found, first = [], facts[0].versions
+    for name in first:
+        common, odd = outliers({rank: programs.versions.get(name, _NONE) for rank, programs in facts.items()})
+        found += [f"{ranks.names([rank])} has {name} {odd[rank]}, others have {common}" for rank in odd]
+    advice = "start all ranks in the same environment; training refuses to start like this"
+    findings = [Finding("versions", "problem", one, advice) for one in found]
     if not findings:
-        first = next(iter(facts.values()))
-        said = ", ".join(f"{name} {version:.12}" for name, version in first.versions.items())
-        findings.append(Finding("versions", "ok", f"{said}; the same on all ranks"))
-    return [*findings, *_judge_cuda(facts, ranks)]
+        listed = ", ".join(f"{name} {version:.12}" for name, version in first.items())
+        findings = [Finding("versions", "ok", f"{listed}; the same on all ranks")]
+    return [*findings, _judge_cuda(facts, ranks)]
 
 
-def _judge_cuda(facts: Mapping[int, Programs], ranks: Examination) -> list[Finding]:
-    cpu_builds = [
-        rank for rank, programs in facts.items() if programs.driver is not None and programs.versions["cuda"] == _NONE
-    ]
+def _judge_cuda(facts: Mapping[int, Programs], ranks: Examination) -> Finding:
+    cpu_builds = [rank for rank, one in facts.items() if one.driver is not None and one.versions["cuda"] == _NONE]
     if cpu_builds:
         driver = facts[cpu_builds[0]].driver
         found = f"{ranks.names(cpu_builds)}: NVIDIA driver {driver}, but torch is built for the CPU alone"
-        return [Finding("CUDA", "problem", found, "install a CUDA build of torch (see pytorch.org)")]
+        return Finding("CUDA", "problem", found, "install a CUDA build of torch (see pytorch.org)")
     broken = [rank for rank, programs in facts.items() if programs.cuda_error is not None]
     if broken:
         programs = facts[broken[0]]
         found = f"{ranks.names(broken)}: torch for CUDA {programs.versions['cuda']}: {programs.cuda_error}"
         if programs.driver is None:
-            return [Finding("CUDA", "warning", found, "no NVIDIA driver here: start on a node with GPUs")]
+            return Finding("CUDA", "warning", found, "no NVIDIA driver here: start on a node with GPUs")
         advice = f"the driver is {programs.driver}: update it, or install torch for an older CUDA"
-        return [Finding("CUDA", "problem", found, advice)]
-    programs = next(iter(facts.values()))
+        return Finding("CUDA", "problem", found, advice)
+    programs = facts[0]
     if programs.driver is None:
-        return [Finding("CUDA", "ok", "no NVIDIA driver, and torch is built for the CPU")]
-    return [Finding("CUDA", "ok", f"torch for CUDA {programs.versions['cuda']}, driver {programs.driver}")]
+        return Finding("CUDA", "ok", "no NVIDIA driver, and torch is built for the CPU")
+    return Finding("CUDA", "ok", f"torch for CUDA {programs.versions['cuda']}, driver {programs.driver}")

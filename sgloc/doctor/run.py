@@ -1,20 +1,20 @@
 """All checks, one after another, by all ranks together."""
 
 import contextlib
-import math
+import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import NoReturn
+from typing import Literal, NoReturn
 
 import torch
 import torch.distributed
 
 from sgloc import dist
-from sgloc.config import Config
+from sgloc.config import Config, require
 from sgloc.doctor.devices import Device, judge_devices, look_at_device
-from sgloc.doctor.examination import Examination, end_process, limited
+from sgloc.doctor.examination import Examination, end_process, timeout
 from sgloc.doctor.finding import Finding, has_problem
 from sgloc.doctor.folder import check_folder
 from sgloc.doctor.host import judge_hosts, look_at_host
@@ -23,9 +23,10 @@ from sgloc.doctor.programs import judge_programs, look_at_programs
 from sgloc.doctor.shards import check_data
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.program import tell
 
-# A rank that is late is waited for longer than it takes to say that a check is hanging.
+logger = logging.getLogger(__name__)
+
+# A rank that is late is waited for longer than it takes to report a check that hangs.
 _PATIENCE = 30.0
 
 Show = Callable[[list[Finding]], None]
@@ -33,23 +34,19 @@ Show = Callable[[list[Finding]], None]
 
 @dataclass(frozen=True)
 class DoctorOptions:
-    """What to look at.
-
-    Attributes:
-        data: folder or URL of shards; None: none.
-        run: folder or URL that a run is to write to; None: none.
-        device: "auto", "cpu" or "cuda".
-        timeout: seconds that one check of one rank may take.
-    """
+    """What to look at."""
 
     data: str | None = None
+    """Folder or URL of shards to read."""
     run: str | None = None
-    device: str = "auto"
+    """Folder or URL that the run is to write to; left as it was."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
     timeout: float = 60.0
+    """Seconds that one check of one rank may take."""
 
     def __post_init__(self) -> None:
-        if not (math.isfinite(self.timeout) and self.timeout >= 1):
-            raise ConfigError(f"timeout must be at least 1 second, not {self.timeout}")
+        require(1 <= self.timeout < float("inf"), "timeout", "at least 1 second", self.timeout)
 
 
 def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) -> bool:
@@ -75,7 +72,7 @@ def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) 
     try:
         with _meeting(placement, options.timeout, findings, show) as examination:
             _make_checks(examination, placement, options)
-            is_well = examination.from_rank_0(not has_problem(findings))
+            is_well = dist.on_rank_0(lambda: not has_problem(findings))
     except (RuntimeError, ConfigError) as error:
         if isinstance(error, RuntimeError) and not (dist.is_lost_peer(error) or dist.is_timeout(error)):
             raise
@@ -85,31 +82,31 @@ def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) 
         show(findings)
     elif findings:
         # Rank 0 may be the one that is gone.
-        tell("sgloc doctor", findings[-1].found)
+        logger.error(findings[-1].found)
     return is_well
 
 
 @contextlib.contextmanager
-def _meeting(placement: dist.Placement, timeout: float, findings: list[Finding], show: Show) -> Iterator[Examination]:
+def _meeting(placement: dist.Placement, seconds: float, findings: list[Finding], show: Show) -> Iterator[Examination]:
     host = socket.gethostname()
 
     def give_up(check: str) -> NoReturn:
-        found = f"rank {placement.rank} ({host}) has not ended this check after {timeout:.0f} s"
+        found = f"rank {placement.rank} ({host}) has not ended this check after {seconds:.0f} s"
         if placement.rank == 0:
             show([*findings, Finding(check, "problem", found, "see what it waits for; --timeout gives it longer")])
             sys.stdout.flush()
         else:
-            tell("sgloc doctor", f"{check}: {found}")
+            logger.error("%s: %s", check, found)
         end_process()
 
     with contextlib.ExitStack() as stack:
         # By gloo, so that ranks hear of each other also where nccl does not work.
-        group = dist.process_group(placement, torch.device("cpu"), timeout + _PATIENCE)
-        with limited(timeout + 2 * _PATIENCE, lambda: give_up("meeting")):
+        group = dist.process_group(placement, torch.device("cpu"), seconds + _PATIENCE)
+        with timeout(seconds + 2 * _PATIENCE, lambda: give_up("meeting")):
             stack.enter_context(group)
             hosts = [""] * placement.world_size
             torch.distributed.all_gather_object(hosts, host)
-        yield Examination(placement.rank, hosts, timeout, give_up, findings)
+        yield Examination(placement.rank, hosts, seconds, give_up, findings)
 
 
 def _of_lost_ranks(error: Exception, placement: dist.Placement, options: DoctorOptions) -> Finding:
@@ -123,28 +120,23 @@ def _of_lost_ranks(error: Exception, placement: dist.Placement, options: DoctorO
 
 
 def _make_checks(examination: Examination, placement: dist.Placement, options: DoctorOptions) -> None:
-    num_parameters = _num_parameters()
-    programs, errors = examination.gather("versions", look_at_programs)
-    if not examination.refuse("versions", errors, "repair the environment there") and examination.rank == 0:
-        examination.findings += [_judge_nodes(examination, placement), *judge_programs(programs, examination)]
-    device = _check_devices(examination, placement, options)
+    findings = examination.findings
+    if programs := examination.gather("versions", look_at_programs, "repair the environment there"):
+        findings += [_judge_nodes(examination, placement), *judge_programs(programs, examination)]
+    device = _common_device(examination, placement, options)
     uses_nccl = device is not None and dist.backend(device) == "nccl"
-    hosts, errors = examination.gather("hosts", look_at_host)
-    if not examination.refuse("hosts", errors, "see what is mounted there") and examination.rank == 0:
-        examination.findings += judge_hosts(hosts, examination, uses_nccl=uses_nccl)
+    if hosts := examination.gather("hosts", look_at_host, "see what is mounted there"):
+        findings += judge_hosts(hosts, examination, uses_nccl=uses_nccl)
+    config = Config()
+    with torch.device("meta"):
+        published = SketchGloc(config.model, config.loss, 2)
+    num_parameters = sum(parameter.numel() for parameter in published.parameters())
     if device is not None:
         _check_network(examination, device, num_parameters)
     if options.run is not None:
         check_folder(examination, options.run, num_parameters)
     if options.data is not None:
         check_data(examination, options.data)
-
-
-def _num_parameters() -> int:
-    """Of the model at the published sizes."""
-    config = Config()
-    with torch.device("meta"):
-        return sum(parameter.numel() for parameter in SketchGloc(config.model, config.loss, 2).parameters())
 
 
 def _judge_nodes(examination: Examination, placement: dist.Placement) -> Finding:
@@ -161,8 +153,8 @@ def _judge_nodes(examination: Examination, placement: dist.Placement) -> Finding
     return Finding("nodes", "ok", found)
 
 
-def _check_devices(examination: Examination, placement: dist.Placement, options: DoctorOptions) -> torch.device | None:
-    """Look at the devices; gives this rank's, where all ranks have one of the same type."""
+def _common_device(examination: Examination, placement: dist.Placement, options: DoctorOptions) -> torch.device | None:
+    """Look at the devices; gives this rank's, if all ranks have one of the same type."""
     chosen: list[torch.device] = []
 
     def look() -> tuple[str, Device]:
@@ -170,16 +162,16 @@ def _check_devices(examination: Examination, placement: dist.Placement, options:
         dist.use_device(chosen[0])
         return chosen[0].type, look_at_device(chosen[0])
 
-    facts, errors = examination.gather("devices", look)
-    if examination.refuse("devices", errors, "see nvidia-smi, CUDA_VISIBLE_DEVICES, and the GPUs that were asked for"):
+    advice = "see nvidia-smi, CUDA_VISIBLE_DEVICES, and the GPUs that were asked for"
+    facts = examination.gather("devices", look, advice)
+    if facts is None:
         return None
-    if examination.rank == 0:
+    if facts:
         examination.findings += judge_devices({rank: device for rank, (_, device) in facts.items()}, examination)
     types = {rank: name for rank, (name, _) in facts.items()}
     mixed = {rank: f"it computes on {types[rank]}, rank 0 on {types[0]}" for rank in types if types[rank] != types[0]}
-    if examination.refuse("devices", mixed, "start all ranks where there are GPUs, or all with --device cpu"):
-        return None
-    return chosen[0]
+    advice = "start all ranks where there are GPUs, or all with --device cpu"
+    return None if examination.refuse("devices", mixed, advice) else chosen[0]
 
 
 def _check_network(examination: Examination, device: torch.device, num_parameters: int) -> None:
@@ -190,11 +182,8 @@ def _check_network(examination: Examination, device: torch.device, num_parameter
         return
 
     def measure() -> Network:
-        group = None
-        if backend != "gloo":
-            group = torch.distributed.new_group(backend=backend)
+        group = None if backend == "gloo" else torch.distributed.new_group(backend=backend)
         return measure_network(device, num_parameters, group)
 
-    facts, errors = examination.gather("all-reduce", measure)
-    if not examination.refuse("all-reduce", errors, ADVICE[backend]) and examination.rank == 0:
+    if facts := examination.gather("all-reduce", measure, ADVICE[backend]):
         examination.findings += judge_network(facts, examination, num_parameters, backend)

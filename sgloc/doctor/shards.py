@@ -6,18 +6,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from fsspec.implementations.local import LocalFileSystem
-from fsspec.spec import AbstractFileSystem
-
-from sgloc.bench.options import training_split
+from sgloc import dist
 from sgloc.data.manifest import Manifest, Shard, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ReadOptions, ShardReader
-from sgloc.data.remote.access import Retries, open_file_system
+from sgloc.data.remote.access import Retries
 from sgloc.data.shards.check_shard import check_shard
 from sgloc.data.stream import Share, training_batches
-from sgloc.doctor.examination import Examination, odd_ones
+from sgloc.doctor.examination import Examination, outliers
 from sgloc.doctor.finding import Finding
+from sgloc.storage import Storage
 
 _CHECK = "shards"
 # Seconds that shards are read whole, and that sketches are streamed.
@@ -27,7 +25,7 @@ _BATCH, _PREFETCH = 100, 2
 # A GPU takes fewer than this at the published sizes (docs/PERFORMANCE.md).
 _LEAST_RATE = 5000.0
 _SLOW_SHARE = 0.5
-_NUM_TOLD = 5
+_NUM_LISTED = 5
 _RETRIES = Retries(num_attempts=2, timeout=10.0)
 
 
@@ -50,25 +48,25 @@ def check_data(examination: Examination, folder: str) -> None:
 
     def load() -> tuple[str, int, int]:
         manifests.append(load_manifest(folder, _RETRIES))
-        training_split(folder, manifests[0])
+        # It refuses a split without drawings.
+        ShardReader(folder, manifests[0], "train")
         splits = manifests[0].splits
         return manifests[0].identity, splits["train"].num_sketches, splits["valid"].num_sketches
 
     advice = "put shards that `sgloc shard` wrote where every node sees them, or give their URL"
-    facts, errors = examination.gather(_CHECK, load)
-    if examination.refuse(_CHECK, errors, advice):
+    facts = examination.gather(_CHECK, load, advice)
+    if facts is None:
         return
-    if examination.rank == 0:
-        examination.findings += judge_manifests(facts, examination, folder)
-    if examination.from_rank_0(any(finding.check == "manifest" for finding in examination.findings)):
+    refused = judge_manifests(facts, examination, folder) if facts else []
+    examination.findings += refused
+    if dist.on_rank_0(lambda: bool(refused)):
         return
     (manifest,) = manifests
-    checked, errors = examination.gather(_CHECK, lambda: _check_part(folder, manifest, examination))
-    if not examination.refuse(_CHECK, errors, advice) and examination.rank == 0:
+    if checked := examination.gather(_CHECK, lambda: _check_part(folder, manifest, examination), advice):
         num_shards = sum(len(split.shards) for split in manifest.splits.values())
         examination.findings += judge_shards(checked, examination, folder, num_shards)
-    rates, errors = examination.gather("data", lambda: _stream(folder, manifest, examination))
-    if not examination.refuse("data", errors, "see what `sgloc shards verify` says of the folder") and rates:
+    advice = "see what `sgloc shards verify` says of the folder"
+    if rates := examination.gather("data", lambda: _stream(folder, manifest, examination), advice):
         examination.findings.append(judge_rates(rates, examination))
 
 
@@ -80,7 +78,7 @@ def judge_manifests(facts: Mapping[int, tuple[str, int, int]], ranks: Examinatio
         ranks: who they are.
         folder: of the shards.
     """
-    common, odd = odd_ones(facts)
+    common, odd = outliers(facts)
     if odd:
         found = (
             f"{ranks.names(odd)} has other shards in {folder} than most: {next(iter(odd.values()))[1]:,} training "
@@ -98,13 +96,13 @@ def _check_part(folder: str, manifest: Manifest, examination: Examination) -> Ch
 
     Folders that are local may be others on each machine, so that each machine's ranks look at all shards.
     """
-    file_system, root = open_file_system(folder, _RETRIES.timeout)
+    storage = Storage(folder)
     here = list(range(len(examination.hosts)))
-    if isinstance(file_system, LocalFileSystem):
+    if storage.is_local:
         here = examination.on_each_host()[examination.hosts[examination.rank]]
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     mine = shards[here.index(examination.rank) :: len(here)]
-    found = {shard.path: _size_problem(file_system, root, shard) for shard in mine}
+    found = {shard.path: _size_problem(storage, shard) for shard in mine}
     problems = [f"{path}: {problem}" for path, problem in found.items() if problem]
     num_whole = 0
     end = time.monotonic() + _WHOLE_SECONDS
@@ -118,9 +116,9 @@ def _check_part(folder: str, manifest: Manifest, examination: Examination) -> Ch
     return Checked(tuple(problems), num_whole)
 
 
-def _size_problem(file_system: AbstractFileSystem, root: str, shard: Shard) -> str | None:
+def _size_problem(storage: Storage, shard: Shard) -> str | None:
     try:
-        size = file_system.size(f"{root}/{shard.path}")
+        size = storage.size(shard.path)
     except FileNotFoundError:
         return "it is missing"
     # Some servers do not tell.
@@ -138,15 +136,10 @@ def judge_shards(facts: Mapping[int, Checked], ranks: Examination, folder: str, 
         folder: of the shards.
         num_shards: in the manifest.
     """
-    told = [(rank, problem) for rank, checked in facts.items() for problem in checked.problems]
-    findings = [
-        Finding(
-            _CHECK, "problem", f"{ranks.names([rank])}: {problem}", f"copy it again; see `sgloc shards verify {folder}`"
-        )
-        for rank, problem in told[:_NUM_TOLD]
-    ]
-    if len(told) > _NUM_TOLD:
-        findings.append(Finding(_CHECK, "problem", f"{len(told) - _NUM_TOLD} more", f"sgloc shards verify {folder}"))
+    problems = [f"{ranks.names([rank])}: {problem}" for rank, checked in facts.items() for problem in checked.problems]
+    advice = f"copy it again; see `sgloc shards verify {folder}`"
+    listed = problems[:_NUM_LISTED] + [f"{len(problems) - _NUM_LISTED} more"] * (len(problems) > _NUM_LISTED)
+    findings = [Finding(_CHECK, "problem", found, advice) for found in listed]
     if not findings:
         num_whole = sum(checked.num_whole for checked in facts.values())
         found = f"all {num_shards:,} are there; read whole and compared, on {len(facts)} rank(s): {num_whole:,}"
@@ -178,7 +171,6 @@ def judge_rates(rates: Mapping[int, float], ranks: Examination) -> Finding:
     slowest, middle = min(rates, key=lambda rank: rates[rank]), median(rates.values())
     found = f"{middle:,.0f} sketches/s a rank; slowest {rates[slowest]:,.0f} on {ranks.names([slowest])}"
     numbers = {"median_sketches_per_second": middle, "slowest_sketches_per_second": rates[slowest]}
-    if rates[slowest] < max(_LEAST_RATE, _SLOW_SHARE * middle):
-        advice = "copy the shards to a local disk, or let --data.cache keep them there; more --data.read_threads"
-        return Finding("data", "warning", found, advice, numbers)
-    return Finding("data", "ok", found, numbers=numbers)
+    advice = "copy the shards to a local disk, or let --data.cache keep them there; more --data.read_threads"
+    is_fast = rates[slowest] >= max(_LEAST_RATE, _SLOW_SHARE * middle)
+    return Finding.judged("data", is_fast, "warning", found, advice, numbers)

@@ -28,6 +28,18 @@ def versions() -> dict[str, str]:
     }
 
 
+def processor(device: torch.device) -> str:
+    """The name of a GPU or, on the CPU, of the processor, if the system knows it."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
 @functools.cache
 def _revision() -> str:
     """The revision of the program's own repository, or the one that pip installed it from.

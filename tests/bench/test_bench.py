@@ -1,7 +1,8 @@
-"""`sgloc bench`: what is measured, and how it is told. No time is asserted."""
+"""`sgloc bench`: what is measured, and how it is reported. No time is asserted."""
 
 import dataclasses
 import io
+import itertools
 import json
 import re
 from pathlib import Path
@@ -13,10 +14,10 @@ import yaml
 from rich.console import Console
 
 from sgloc.bench.generate import end_probability_for
-from sgloc.bench.options import BenchOptions, What
+from sgloc.bench.options import OPTIONS, StepOptions
 from sgloc.bench.report import Report
 from sgloc.bench.run import bench
-from sgloc.bench.timing import Ceiling, Clock, Spread
+from sgloc.bench.timing import Ceiling, Clock, spread
 from sgloc.cli import main
 from sgloc.config import Config, DecoderConfig, EncoderConfig, LossConfig, ModelConfig, TrainConfig
 from sgloc.errors import ConfigError, DataError
@@ -29,19 +30,21 @@ TINY = Config(
         latent_size=5,
     )
 )
-MEASURED: dict[What, list[str]] = {
+MEASURED: dict[str, list[str]] = {
     "ops": ["boxes", "adjacency", "boxes and adjacency", "aggregate", "aggregate backward", "preparation"],
-    "stream": ["stream", "stream and preparation", "webdataset, a sketch a member"],
+    "stream": ["stream", "stream and preparation"],
     "step": ["step", "forward", "backward", "optimizer", "step with a long sketch"],
     "generate": ["greedy, all steps forced", "sampled, real lengths"],
     "checkpoint": ["copy", "write", "verify", "load", "steps", "with a save"],
 }
 
 
-def run(what: What, config: Config = TINY, **options: Any) -> dict[str, dict[str, Any]]:
+def run(what: str, config: Config = TINY, **options: Any) -> dict[str, dict[str, Any]]:
     """What a small measurement reports, by name."""
-    wanted = BenchOptions(what, CPU, **{"batch": 6, "repeats": 2, "long_sketch": 200, "ceiling_size": 16, **options})
-    records = [json.loads(line) for line in bench(wanted, config).to_json().splitlines()]
+    small = {"batch": 6, "repeats": 2, "device": "cpu", "long_sketch": 200, "ceiling_size": 16, **options}
+    names = {field.name for field in dataclasses.fields(OPTIONS[what])}
+    wanted = OPTIONS[what](**{name: value for name, value in small.items() if name in names})
+    records = [json.loads(line) for line in bench(what, wanted, config).to_json().splitlines()]
     assert {record["bench"] for record in records} == {what}
     assert [record["name"] for record in records[:2]] == ["machine", "settings"]
     by_name = {record["name"]: record for record in records}
@@ -53,27 +56,24 @@ def check_measurement(record: dict[str, Any]) -> None:
     """The parts of a measurement fit together."""
     seconds = record["seconds"]
     assert 0 < seconds["minimum"] <= seconds["percentile_10"] <= seconds["median"] <= seconds["percentile_90"]
-    assert record["sketches_per_second"] > 0
-    assert record["points_per_second"] > record["sketches_per_second"]
-    assert record["peak_memory_mib"] > 50
+    # A drawing has 6 to 48 points, the long one 200.
+    assert 2 < record["points_per_second"] / record["sketches_per_second"] < 200
+    # Torch alone takes more than 100 MiB; a machine of this size has less than 10 TiB.
+    assert 100 < record["peak_memory_mib"] < 10**7
     if "flops" in record:
         assert record["flops_per_second"] == pytest.approx(record["flops"] / seconds["median"])
         assert record["ceiling_share"] > 0
-        assert record["sketches_per_second_per_gflops"] > 0
 
 
-# webdataset leaves it to the garbage collector to close its tars.
 def test_ranking_is_measured_on_as_many_codes_as_asked_for() -> None:
     found = run("retrieval", batch=300)["ranks"]
     assert found["flops"] == 2 * 300 * 300 * 5
-    assert found["seconds"]["median"] > 0
     assert 0 < found["top_1"] < found["top_10"] < found["top_50"] < 1
 
 
-@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("from_shards", [False, True])
 @pytest.mark.parametrize("what", MEASURED)
-def test_each_part_is_measured_on_a_drawn_batch_and_on_shards(what: What, from_shards: bool, tiny_shards: str) -> None:
+def test_each_part_is_measured_on_a_drawn_batch_and_on_shards(what: str, from_shards: bool, tiny_shards: str) -> None:
     records = run(what, data=tiny_shards if from_shards else None)
     assert [name for name in records if "seconds" in records[name]] == MEASURED[what]
     for name in MEASURED[what]:
@@ -97,11 +97,11 @@ def test_a_step_computes_no_padding_and_says_what_it_consists_of() -> None:
     phases = [records[name]["seconds"]["minimum"] for name in ("forward", "backward", "optimizer")]
     assert sum(phases) <= step["seconds"]["percentile_90"] * 1.5
     assert records["long sketch ratio"]["points"] == 200
-    assert records["long sketch ratio"]["median"] > 0
     # Before the first and after each of two steps, twice.
     assert records["ceiling"]["rounds"] == 5
-    assert records["ceiling"]["flops_per_second"] >= records["ceiling"]["median_flops_per_second"] > 0
-    assert records["ceiling"]["flops_per_second"] >= records["ceiling"]["torch_mm_flops_per_second"] > 0
+    ceiling = records["ceiling"]
+    assert ceiling["flops_per_second"] >= ceiling["median_flops_per_second"]
+    assert ceiling["flops_per_second"] >= ceiling["torch_mm_flops_per_second"]
 
 
 def test_a_step_that_computes_padding_says_so() -> None:
@@ -132,22 +132,20 @@ def test_the_probability_of_ending_gives_the_mean(mean: float) -> None:
     assert sum(goes_on**step for step in range(1, 164)) == pytest.approx(mean)
 
 
-def test_the_batch_is_as_large_as_asked_for_or_as_is_usual() -> None:
-    assert [BenchOptions(what, CPU).num_sketches for what in MEASURED] == [1024, 100, 100, 256, 100]
-    assert BenchOptions("step", CPU, batch=7, repeats=9).num_sketches == 7
-    assert BenchOptions("step", CPU, batch=7, repeats=9).num_repeats == 9
+def test_the_spread_of_some_times() -> None:
+    assert spread([3.0, 1.0, 2.0]) == pytest.approx(
+        {"median": 2.0, "minimum": 1.0, "percentile_10": 1.2, "percentile_90": 2.8}
+    )
 
 
-def test_spread_and_clock() -> None:
-    spread = dataclasses.astuple(Spread.of([3.0, 1.0, 2.0]))
-    assert spread == pytest.approx((2.0, 1.0, 1.2, 2.8))
-    clock = Clock(CPU)
-    ceiling = Ceiling(clock, torch.float32, 8)
-    ceiling.measure()
-    assert ceiling.around() == ceiling.rounds[0] > 0
-    ceiling.rounds = [9.0, 2.0, 3.0]
-    assert ceiling.around() == 3
-    assert clock.time(lambda: None) >= 0
+def test_each_measurement_is_compared_with_the_faster_of_the_rounds_around_it() -> None:
+    ceiling = Ceiling(Clock(CPU), torch.float32, 8)
+    numbers = itertools.count()
+    first, second = ceiling.between([lambda: next(numbers)] * 2, 2)
+    assert (first[0], second[0]) == ([0, 2], [1, 3])
+    around = [max(pair) for pair in itertools.pairwise(ceiling.rounds)]
+    assert (first[1], second[1]) == (around[0::2], around[1::2])
+    assert len(ceiling.rounds) == 5
 
 
 def test_the_table_shows_every_measurement() -> None:
@@ -203,10 +201,10 @@ def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str], tiny_fil
     assert "sketches 4" in text
 
 
-@pytest.mark.parametrize("options", [{"batch": 1}, {"batch": -3}, {"repeats": -1}])
+@pytest.mark.parametrize("options", [{"batch": 1}, {"batch": -3}, {"repeats": 0}])
 def test_sizes_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(ConfigError, match=f"^{next(iter(options))} must be from"):
-        BenchOptions("step", CPU, **options)
+        StepOptions(**options)
 
 
 def test_shards_without_training_drawings_are_refused(tmp_path: Path, tiny_shards: str) -> None:
@@ -214,5 +212,5 @@ def test_shards_without_training_drawings_are_refused(tmp_path: Path, tiny_shard
     manifest["splits"]["train"] |= {"points": {}, "shards": []}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     for what in MEASURED:
-        with pytest.raises(DataError, match="holds no training drawing; build the shards"):
+        with pytest.raises(DataError, match="holds no drawing; build the shards"):
             run(what, data=str(tmp_path))

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from sgloc.bench.drawn import LONGEST_POINTS, concatenate, draw_batch, draw_long_sketch
-from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.bench.drawn import LONGEST_POINTS, draw_batch, draw_long_sketch
+from sgloc.data.batch import PackedBatch, Preparation, concatenate
 
 
 def points_of_sketches(packed: PackedBatch) -> np.ndarray:
@@ -63,7 +63,7 @@ def test_a_batch_is_a_function_of_its_size_and_seed() -> None:
 
 def test_a_long_sketch_has_strokes_of_ordinary_lengths_and_stands_behind_the_batch() -> None:
     batch = draw_batch(10, 0)
-    longer = concatenate(batch, draw_long_sketch(1000, 0))
+    longer = concatenate([batch, draw_long_sketch(1000, 0)])
     assert len(longer) == 11
     assert points_of_sketches(longer).tolist() == [*points_of_sketches(batch), 1000]
     assert 5 < 1000 / longer.num_strokes[-1] < 12

@@ -1,5 +1,6 @@
 """The built-in synthetic sample: its files' form, its determinism, and the layout its drawings have."""
 
+import hashlib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -117,6 +118,16 @@ class TestWriteSample:
         drawing = draw("car", np.random.default_rng(np.random.SeedSequence(3, spawn_key=key)))
         written = stroke3_to_polylines(load(paths[CATEGORIES.index("car")], "valid")[1])
         assert [stroke.tolist() for stroke in written] == [stroke.tolist() for stroke in drawing]
+
+
+def test_the_drawings_are_those_of_the_first_sample() -> None:
+    digest = hashlib.sha256()
+    for category in CATEGORIES:
+        for drawing in drawings(category):
+            for stroke in drawing:
+                digest.update(stroke.astype("<i8").tobytes() + b"|")
+            digest.update(b"#")
+    assert digest.hexdigest() == "4d47b787e043b40d9acb41cdfbbf32d19569ab4deed57b51053d561eba0436bd"
 
 
 def test_unknown_category_is_refused() -> None:

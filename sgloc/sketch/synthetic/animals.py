@@ -27,14 +27,17 @@ def _pig_face(hand: Hand, head: Frame) -> Iterator[Part]:
     yield [ear(hand, head, angle, 17, 0.4) for angle in (-132, -48)]
     snout = head.inside(0, hand.between(0.15, 0.35), hand.about(0.38), hand.about(0.28))
     yield [hand.loop(snout)]
-    apart, height = hand.about(0.4), hand.between(-0.4, -0.22)
-    yield eyes(hand, *(head.dot(side * apart, height, 0.11 * head.half_width) for side in (-1, 1)))
+    yield _two_eyes(hand, head, hand.about(0.4), hand.between(-0.4, -0.22), 0.11)
     if hand.maybe(0.8):
         nostrils = [snout.inside(side * 0.4, 0, hand.about(0.16), hand.about(0.24)) for side in (-1, 1)]
         rings = hand.maybe(0.3)
-        yield [hand.loop(nostril) if rings else hand.line(nostril.at(0, -1), nostril.at(0, 1)) for nostril in nostrils]
-    if hand.maybe(0.3):
-        yield [smile(hand, head, 0.66, 0.25, 0.14)]
+        yield [hand.loop(one) if rings else hand.line(*one.path((0, -1), (0, 1))) for one in nostrils]
+    yield [smile(hand, head, 0.66, 0.25, 0.14)] if hand.maybe(0.3) else []
+
+
+def _two_eyes(hand: Hand, head: Frame, apart: float, height: float, radius: float) -> Part:
+    """Eyes on both sides of a face's middle, `radius` in half widths of the head."""
+    return eyes(hand, *(head.dot(side * apart, height, radius * head.half_width) for side in (-1, 1)))
 
 
 def cat(hand: Hand) -> Iterator[Part]:
@@ -44,19 +47,17 @@ def cat(hand: Hand) -> Iterator[Part]:
         yield from _cat_face(hand, Frame(0, 0, 1, hand.about(0.85)), num_whiskers=hand.choose(0, 1, 2, 2, 3))
     elif pose == "sitting":
         body = Frame(0.1, 1.55, hand.about(0.78), 1.0)
-        yield [hand.swing((-0.4, 0.7), body.at(-0.8, 0), body.at(-0.95, 0.8), body.at(0, 1), body.at(0.95, 0.8),
-                          body.at(0.8, -0.1), (0.5, 0.65))]  # fmt: skip
+        sides = body.path((-0.8, 0), (-0.95, 0.8), (0, 1), (0.95, 0.8), (0.8, -0.1))
+        yield [hand.swing((-0.4, 0.7), *sides, (0.5, 0.65))]
         yield from _cat_face(hand, Frame(0, 0, 0.85, hand.about(0.72)), num_whiskers=hand.choose(0, 0, 2))
-        tip = hand.between(-0.6, 0.1)
-        yield [hand.swing(body.at(0.9, 0.75), body.at(1.6, 0.7), body.at(1.9, 0.2), body.at(1.6, tip))]
-        if hand.maybe(0.8):
-            yield [hand.swing(body.at(side * 0.25, 0.1), body.at(side * 0.28, 0.95)) for side in (-1, 1)]
+        yield [hand.swing(*body.path((0.9, 0.75), (1.6, 0.7), (1.9, 0.2), (1.6, hand.between(-0.6, 0.1))))]
+        paws = [body.path((side * 0.25, 0.1), (side * 0.28, 0.95)) for side in (-1, 1)]
+        yield [hand.swing(*paw) for paw in paws] if hand.maybe(0.8) else []
     else:
         body = Frame(0, 0, 1, hand.about(0.45))
         yield [hand.loop(body)]
-        yield from _cat_face(
-            hand, Frame(-1.0, -0.6, hand.about(0.5), hand.about(0.44)), num_whiskers=hand.choose(0, 0, 2)
-        )
+        head = Frame(-1.0, -0.6, hand.about(0.5), hand.about(0.44))
+        yield from _cat_face(hand, head, num_whiskers=hand.choose(0, 0, 2))
         yield legs(hand, body, front=-0.65, back=0.7, length=hand.about(0.5), width=0.14)
         yield [hand.swing(body.at(0.95, -0.2), (1.35, -0.4), (1.3, -0.85), (hand.between(1.3, 1.7), -1.2))]
 
@@ -68,20 +69,16 @@ def _cat_face(hand: Hand, head: Frame, num_whiskers: int) -> Iterator[Part]:
     else:
         yield [hand.loop(head)]
         yield [pointed_ear(hand, head, angle, 20, 0.55) for angle in (-128, -52)]
-    apart, height = hand.about(0.38), hand.between(-0.3, -0.15)
-    yield eyes(hand, *(head.dot(side * apart, height, 0.12 * head.half_width) for side in (-1, 1)))
+    yield _two_eyes(hand, head, hand.about(0.38), hand.between(-0.3, -0.15), 0.12)
     nose = head.inside(0, hand.between(0.1, 0.25), 0.11, 0.1)
-    yield [hand.line(nose.at(-1, -1), nose.at(1, -1), nose.at(0, 1), nose.at(-1, -1))]
-    if num_whiskers:
-        yield [
-            hand.line(head.at(side * 0.45, 0.2 + 0.12 * place), head.at(side * hand.about(1.2), 0.15 + 0.3 * place))
-            for side in (-1, 1)
-            for place in range(num_whiskers)
-        ]
-    if hand.maybe(0.7):
-        mouth = hand.swing(head.at(-0.3, 0.48), head.at(-0.15, 0.58), nose.at(0, 1.2), head.at(0.15, 0.58),
-                           head.at(0.3, 0.48))  # fmt: skip
-        yield [mouth]
+    yield [hand.line(*nose.path((-1, -1), (1, -1), (0, 1), (-1, -1)))]
+    yield [
+        hand.line(*head.path((side * 0.45, 0.2 + 0.12 * place), (side * hand.about(1.2), 0.15 + 0.3 * place)))
+        for side in (-1, 1)
+        for place in range(num_whiskers)
+    ]
+    left, right = (head.path((side * 0.3, 0.48), (side * 0.15, 0.58)) for side in (-1, 1))
+    yield [hand.swing(*left, nose.at(0, 1.2), *reversed(right))] if hand.maybe(0.7) else []
 
 
 def _eared_outline(hand: Hand, head: Frame) -> Curve:
@@ -104,20 +101,16 @@ def horse(hand: Hand) -> Iterator[Part]:
         yield [hand.swing((0.92, -0.25), (1.2, -0.15), (end, 0.35), (end - 0.1, hand.between(0.6, 0.9)))]
     if hand.maybe(0.8):
         yield [hand.line(*zigzag((-0.9, -1.08), (-0.42, -0.38), -hand.about(0.16), hand.count(3, 5)))]
-    if hand.maybe(0.8):
-        yield eyes(hand, Frame(-1.12, -0.95, 0.06, 0.06))
-    if hand.maybe(0.4):
-        yield [hand.line((-1.6, -0.62), (-1.4, -0.68))]
+    yield eyes(hand, Frame(-1.12, -0.95, 0.06, 0.06)) if hand.maybe(0.8) else []
+    yield [hand.line((-1.6, -0.62), (-1.4, -0.68))] if hand.maybe(0.4) else []
 
 
 def _horse_body(hand: Hand) -> Iterator[Part]:
     """A long body, a neck rising from it, a head that hangs forward, ears, and four legs."""
     body = Frame(0, 0, 0.95, hand.about(0.42))
     yield [hand.loop(body)]
-    yield [
-        hand.swing((-0.75, -0.15), (-0.95, -0.4), (-1.08, -0.68)),
-        hand.swing((-0.3, -0.38), (-0.6, -0.6), (-0.85, -1.08)),
-    ]
+    front, back = ((-0.75, -0.15), (-0.95, -0.4), (-1.08, -0.68)), ((-0.3, -0.38), (-0.6, -0.6), (-0.85, -1.08))
+    yield [hand.swing(*front), hand.swing(*back)]
     yield [hand.loop(Frame(-1.25, -0.88, hand.about(0.45), hand.about(0.2), tilt=-32))]
     yield [hand.line((-1.02, -1.1), (-0.95, -hand.about(1.42, 0.05)), (-0.85, -1.05))]
     yield legs(hand, body, front=-0.72, back=0.76, length=hand.about(0.75), width=0.13)
@@ -132,10 +125,12 @@ def _horse_outline(hand: Hand) -> Iterator[Part]:
         (1.0, ground), (0.8, ground), (0.7, 0.4), (0.3, 0.3), (-0.55, 0.35), (-0.6, ground), (-0.8, ground),
         (-0.85, 0.1), softness=0.16,
     )]  # fmt: skip
-    if hand.maybe(0.8):
-        yield [
-            hand.line((x, 0.35), (x, ground - 0.06), (x + 0.17, ground - 0.06), (x + 0.17, 0.35)) for x in (-0.45, 0.45)
-        ]
+    yield _far_legs(hand, (-0.45, 0.45), 0.35, ground - 0.06, 0.17) if hand.maybe(0.8) else []
+
+
+def _far_legs(hand: Hand, places: tuple[float, float], top: float, ground: float, width: float) -> Part:
+    """The outlines of two legs."""
+    return [hand.line((x, top), (x, ground), (x + width, ground), (x + width, top)) for x in places]
 
 
 def _horse_head(hand: Hand) -> Iterator[Part]:
@@ -147,12 +142,12 @@ def _horse_head(hand: Hand) -> Iterator[Part]:
     )]  # fmt: skip
     yield [hand.line((-0.3, -0.82), (hand.between(-0.3, -0.1), -hand.about(1.3, 0.05)), (0.02, -0.82))]
     yield eyes(hand, Frame(-0.45, -0.3, 0.1, 0.09))
-    if hand.maybe(0.9):
-        yield [hand.line(*zigzag((0.08, -0.85), (0.85, 0.6), hand.about(0.22), hand.count(4, 6)))]
-    if hand.maybe(0.8):
-        yield [hand.loop(Frame(-1.12, 0.28 + nose, 0.06, 0.05))]
-    if hand.maybe(0.7):
-        yield [hand.swing((-1.25, 0.48 + nose), (-1.05, 0.42 + nose), (-0.8, 0.42 + nose))]
+    yield (
+        [hand.line(*zigzag((0.08, -0.85), (0.85, 0.6), hand.about(0.22), hand.count(4, 6)))] if hand.maybe(0.9) else []
+    )
+    yield [hand.loop(Frame(-1.12, 0.28 + nose, 0.06, 0.05))] if hand.maybe(0.8) else []
+    mouth = (-1.25, 0.48 + nose), (-1.05, 0.42 + nose), (-0.8, 0.42 + nose)
+    yield [hand.swing(*mouth)] if hand.maybe(0.7) else []
 
 
 def giraffe(hand: Hand) -> Iterator[Part]:
@@ -160,16 +155,12 @@ def giraffe(hand: Hand) -> Iterator[Part]:
     top, ground = -hand.about(1.8, 0.08), hand.about(1.25, 0.08)
     yield from _giraffe_body(hand, top, ground) if hand.maybe(0.55) else _giraffe_outline(hand, top, ground)
     yield [hand.line((x, top - 0.12), (x + 0.03, top - hand.about(0.38))) for x in (-0.85, -0.7)]
+    yield eyes(hand, Frame(-0.9, top + 0.02, 0.05, 0.05)) if hand.maybe(0.75) else []
+    yield [hand.swing((0.68, -0.1), (0.85, 0.05), (0.9, hand.about(0.45)))] if hand.maybe(0.8) else []
     if hand.maybe(0.75):
-        yield eyes(hand, Frame(-0.9, top + 0.02, 0.05, 0.05))
-    if hand.maybe(0.8):
-        yield [hand.swing((0.68, -0.1), (0.85, 0.05), (0.9, hand.about(0.45)))]
-    if hand.maybe(0.75):
-        on_neck = [
-            Frame(-0.62 + 0.1 * place, top * (0.75 - 0.22 * place), 0.07, 0.09) for place in range(hand.count(1, 2))
-        ]
-        on_body = [Frame(u, hand.between(-0.15, 0.12), 0.11, 0.09) for u in (-0.3, 0.05, 0.38)[: hand.count(0, 3)]]
-        yield [hand.loop(spot) for spot in on_neck + on_body]
+        spots = [Frame(-0.62 + 0.1 * at, top * (0.75 - 0.22 * at), 0.07, 0.09) for at in range(hand.count(1, 2))]
+        spots += [Frame(u, hand.between(-0.15, 0.12), 0.11, 0.09) for u in (-0.3, 0.05, 0.38)[: hand.count(0, 3)]]
+        yield [hand.loop(spot) for spot in spots]
 
 
 def _giraffe_body(hand: Hand, top: float, ground: float) -> Iterator[Part]:
@@ -188,7 +179,4 @@ def _giraffe_outline(hand: Hand, top: float, ground: float) -> Iterator[Part]:
         (-0.6, top - 0.08), (-0.4, -0.45), (0.3, -0.34), (0.68, -0.2), (0.7, 0.3), (0.72, ground), (0.56, ground),
         (0.5, 0.35), (-0.45, 0.35), (-0.48, ground), (-0.64, ground), (-0.68, 0.1), softness=0.12,
     )]  # fmt: skip
-    if hand.maybe(0.7):
-        yield [
-            hand.line((x, 0.36), (x, ground - 0.05), (x + 0.13, ground - 0.05), (x + 0.13, 0.36)) for x in (-0.36, 0.3)
-        ]
+    yield _far_legs(hand, (-0.36, 0.3), 0.36, ground - 0.05, 0.13) if hand.maybe(0.7) else []

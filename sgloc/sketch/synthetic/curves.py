@@ -49,19 +49,14 @@ class Frame:
         """Return an upright frame centred at (u, v) of this one, square, its half side in the drawing's unit."""
         return Frame(*self.at(u, v), radius, radius)
 
-    def corners(self) -> list[Point]:
-        """Return the box's corners: top left, top right, bottom right, bottom left."""
-        return [self.at(-1, -1), self.at(1, -1), self.at(1, 1), self.at(-1, 1)]
-
-
-def polyline(points: Sequence[Point]) -> Curve:
-    """Join points by straight lines."""
-    return np.array(points, dtype=np.float64)
+    def path(self, *places: Point) -> list[Point]:
+        """Return the points at several (u, v)."""
+        return [self.at(u, v) for u, v in places]
 
 
 def smooth(points: Sequence[Point], num_between: int = 8) -> Curve:
     """Pass smoothly through points (a Catmull-Rom spline), `num_between` curve points from each to the next."""
-    inner = polyline(points)
+    inner = np.array(points)
     padded = np.concatenate([2 * inner[:1] - inner[1:2], inner, 2 * inner[-1:] - inner[-2:-1]])
     before, start, end, after = (padded[offset : len(inner) - 1 + offset, None] for offset in range(4))
     t = np.linspace(0, 1, num_between, endpoint=False)[:, None]
@@ -97,16 +92,11 @@ def spiral(center: Point, radius: float, num_turns: float, start: float) -> Curv
 
 def zigzag(start: Point, end: Point, height: float, num_teeth: int) -> list[Point]:
     """Return the corners of teeth that stand `height` to the left of the way from `start` to `end`."""
-    (start_x, start_y), (end_x, end_y) = start, end
-    length = float(np.hypot(end_x - start_x, end_y - start_y))
-    left_x, left_y = (end_y - start_y) / length, -(end_x - start_x) / length
+    along_x, along_y = end[0] - start[0], end[1] - start[1]
+    length = float(np.hypot(along_x, along_y))
     corners = []
     for step in range(2 * num_teeth + 1):
         progress, rise = step / (2 * num_teeth), height * (step % 2)
-        corners.append(
-            (
-                start_x + progress * (end_x - start_x) + rise * left_x,
-                start_y + progress * (end_y - start_y) + rise * left_y,
-            )
-        )
+        x, y = start[0] + progress * along_x, start[1] + progress * along_y
+        corners.append((x + rise * (along_y / length), y - rise * (along_x / length)))
     return corners

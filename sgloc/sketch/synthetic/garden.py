@@ -25,12 +25,9 @@ def bee(hand: Hand) -> Iterator[Part]:
     else:
         face = Frame(*body.at(-0.66, -0.1), 0.3, 0.4)
     yield eyes(hand, face.dot(-0.25, -0.2, 0.08))
-    if hand.maybe(0.75):
-        yield [_feeler(hand, face, angle) for angle in (-125, -85)]
-    if hand.maybe(0.75):
-        yield [hand.line(body.rim(-9), body.at(hand.about(1.3, 0.06), 0), body.rim(9))]
-    if hand.maybe(0.4):
-        yield [smile(hand, face, 0.35, 0.4, 0.25)]
+    yield [_feeler(hand, face, angle) for angle in (-125, -85)] if hand.maybe(0.75) else []
+    yield [hand.line(body.rim(-9), body.at(hand.about(1.3, 0.06), 0), body.rim(9))] if hand.maybe(0.75) else []
+    yield [smile(hand, face, 0.35, 0.4, 0.25)] if hand.maybe(0.4) else []
 
 
 def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
@@ -40,7 +37,7 @@ def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
     for stripe in range(num_stripes):
         u = -0.3 + 1.05 * stripe / num_stripes
         v = 0.97 * (1 - u * u) ** 0.5
-        drawn.append(hand.swing(body.at(u, -v), body.at(u + bulge, 0), body.at(u, v)))
+        drawn.append(hand.swing(*body.path((u, -v), (u + bulge, 0), (u, v))))
     return drawn
 
 
@@ -53,8 +50,8 @@ def _drop(hand: Hand, root: Point, lean: float, half_width: float, length: float
     """A wing, leaf or petal: from its root up one side, around its end and back; `lean` in degrees from upright."""
     frame = Frame(*root, half_width, hand.about(length), tilt=lean)
     side = hand.about(0.9)
-    return hand.swing(root, frame.at(-0.8, -0.35), frame.at(-side, -0.75), frame.at(0, -1.02), frame.at(1, -0.7),
-                      frame.at(0.75, -0.3), frame.at(0.05, -0.02))  # fmt: skip
+    places = (-0.8, -0.35), (-side, -0.75), (0, -1.02), (1, -0.7), (0.75, -0.3), (0.05, -0.02)
+    return hand.swing(root, *frame.path(*places))
 
 
 def flower(hand: Hand) -> Iterator[Part]:
@@ -66,19 +63,15 @@ def flower(hand: Hand) -> Iterator[Part]:
     else:
         yield from _blossom(hand, head, hand.about(0.36))
     foot = Frame(hand.between(-0.35, 0.35), hand.between(2.0, 3.0), 1, 1)
-    stem = hand.swing(
-        head.at(0, hand.between(0.65, 1.0)),
-        ((foot.x + hand.between(-0.3, 0.3)) / 2, (1 + foot.y) / 2),
-        (foot.x, foot.y),
-    )
+    top = head.at(0, hand.between(0.65, 1.0))
+    stem = hand.swing(top, ((foot.x + hand.between(-0.3, 0.3)) / 2, (1 + foot.y) / 2), (foot.x, foot.y))
     if tulip or hand.maybe(0.9):
         yield [stem]
         joint = tuple(stem[len(stem) * 2 // 3].tolist())
         for side in (-1, 1):
             if hand.maybe(0.55):
                 yield [_drop(hand, joint, side * hand.between(45, 70), 0.2, 0.75)]
-        if hand.maybe(0.15):
-            yield [hand.swing(foot.at(-1.2, 0.03), foot.at(0, -0.03), foot.at(1.2, 0.03))]
+        yield [hand.swing(*foot.path((-1.2, 0.03), (0, -0.03), (1.2, 0.03)))] if hand.maybe(0.15) else []
 
 
 def _blossom(hand: Hand, head: Frame, middle: float) -> Iterator[Part]:
@@ -99,8 +92,8 @@ def _scallops(hand: Hand, head: Frame, middle: float, angles: list[float]) -> Cu
     half, valley = 180 / len(angles), hand.between(1.1, 1.5) * middle
     points = [head.rim(angles[0] - half, valley)]
     for angle in angles:
-        points += [head.rim(angle + share * half, hand.about(reach, 0.05)) for share, reach in
-                   ((-0.75, 0.8), (0.0, 1.0), (0.75, 0.8))]  # fmt: skip
+        petal = ((-0.75, 0.8), (0.0, 1.0), (0.75, 0.8))
+        points += [head.rim(angle + share * half, hand.about(reach, 0.05)) for share, reach in petal]
         points.append(head.rim(angle + half, valley))
     return hand.swing(*points)
 
@@ -108,6 +101,6 @@ def _scallops(hand: Hand, head: Frame, middle: float, angles: list[float]) -> Cu
 def _tulip(hand: Hand, head: Frame) -> Curve:
     """A cup with three points at its rim."""
     dip = hand.between(-0.35, 0.0)
-    return hand.line(head.at(0, 1), head.at(-0.6, 0.75), head.at(-0.8, 0), head.at(-0.75, -0.95), head.at(-0.35, dip),
-                     head.at(0, -1), head.at(0.35, dip), head.at(0.75, -0.95), head.at(0.8, 0), head.at(0.6, 0.75),
-                     head.at(0, 1), softness=0.12)  # fmt: skip
+    half = [(0.6, 0.75), (0.8, 0), (0.75, -0.95), (0.35, dip)]
+    left = [(-u, v) for u, v in half]
+    return hand.line(*head.path((0, 1), *left, (0, -1), *reversed(half), (0, 1)), softness=0.12)

@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from sgloc.sketch.simplify import resample
-from sgloc.sketch.synthetic.curves import Curve, Frame, Point, ellipse, polyline, smooth, soften
+from sgloc.sketch.synthetic.curves import Curve, Frame, Point, ellipse, smooth, soften
 
 Part = list[Curve]
 """Strokes that belong together, as a pair of ears does: they are drawn one after the other and misplaced together."""
@@ -71,7 +71,7 @@ class Hand:
 
     def line(self, *points: Point, softness: float = 0.06) -> Curve:
         """Draw straight lines from point to point, turning the corners a little round."""
-        return soften(polyline(points), softness) if len(points) > 2 else polyline(points)
+        return soften(np.array(points), softness) if len(points) > 2 else np.array(points)
 
     def swing(self, *points: Point) -> Curve:
         """Draw one smooth line through all points."""
@@ -79,9 +79,8 @@ class Hand:
 
     def box(self, frame: Frame) -> Curve:
         """Draw a frame's box from its top left corner, without quite meeting the beginning."""
-        corners = frame.corners()
         miss_x, miss_y = self.generator.normal(0, 0.05 * self.sloppiness, 2).tolist()
-        return self.line(*corners, frame.at(-1 + miss_x, -1 + miss_y))
+        return self.line(*frame.path((-1, -1), (1, -1), (1, 1), (-1, 1), (-1 + miss_x, -1 + miss_y)))
 
     def loop(self, frame: Frame) -> Curve:
         """Draw a frame's ellipse from somewhere near the top, lopsided, its end missing or passing its beginning."""

@@ -25,12 +25,9 @@ def pointed_ear(hand: Hand, head: Frame, angle: float, width: float, length: flo
 def round_ear(hand: Hand, head: Frame, angle: float, width: float, length: float) -> Curve:
     """Draw a rounded ear in the place of a pointed one."""
     reach = 1 + hand.about(length)
+    shoulders = [head.rim(angle + side * 0.9 * width, 0.35 + 0.65 * reach) for side in (-1, 1)]
     return hand.swing(
-        head.rim(angle - width),
-        head.rim(angle - 0.9 * width, 0.35 + 0.65 * reach),
-        head.rim(angle, reach),
-        head.rim(angle + 0.9 * width, 0.35 + 0.65 * reach),
-        head.rim(angle + width),
+        head.rim(angle - width), shoulders[0], head.rim(angle, reach), shoulders[1], head.rim(angle + width)
     )
 
 
@@ -64,19 +61,18 @@ def legs(hand: Hand, body: Frame, front: float, back: float, length: float, widt
         x, top = body.at(place, 0.95 * (1 - place * place) ** 0.5)
         ground = body.at(0, 1)[1] + hand.about(length, 0.06)
         lean = hand.between(-0.3, 0.3) * width
-        if style == "stick":
-            drawn.append(hand.line((x, top), (x + lean, ground)))
-        elif style == "foot":
-            drawn.append(hand.line((x, top), (x + lean, ground), (x + lean - 0.8 * width, ground)))
-        else:
+        if style == "outline":
             left, right = x - width / 2, x + width / 2
             drawn.append(hand.line((left, top), (left + lean, ground), (right + lean, ground), (right, top)))
+        else:
+            foot = [(x + lean - 0.8 * width, ground)] if style == "foot" else []
+            drawn.append(hand.line((x, top), (x + lean, ground), *foot))
     return drawn
 
 
 def smile(hand: Hand, face: Frame, v: float, half_width: float, depth: float) -> Curve:
     """Draw a mouth at height `v` of a face, turned up at its ends; its measures in half widths and half heights."""
-    return hand.swing(face.at(-half_width, v), face.at(0, v + depth), face.at(half_width, v))
+    return hand.swing(*face.path((-half_width, v), (0, v + depth), (half_width, v)))
 
 
 def wheels(hand: Hand, axles: list[Point], radius: float) -> Part:

@@ -15,36 +15,29 @@ def bus(hand: Hand) -> Iterator[Part]:
     axles = hand.choose([0.62 * front, 0.62], [0.62 * front, 0.62], [0.6 * front, 0.45, 0.77])
     yield wheels(hand, [body.at(u, 1.05) for u in axles], hand.about(0.24))
     yield _windows(hand, body, hand.count(3, 5)) if hand.maybe(0.75) else _window_band(hand, body, hand.count(3, 5))
-    if hand.maybe(0.6):
-        door = body.inside(-0.8, 0.2, 0.12, 0.72)
-        yield [hand.line(door.at(-1, 1), door.at(-1, -1), door.at(1, -1), door.at(1, 1))]
-    if hand.maybe(0.35):
-        yield [hand.line(body.at(-0.6, 0.35), body.at(0.97, 0.35))]
-    if hand.maybe(0.4):
-        yield [hand.loop(body.dot(front + 0.06, 0.55, 0.08))]
+    door = body.inside(-0.8, 0.2, 0.12, 0.72).path((-1, 1), (-1, -1), (1, -1), (1, 1))
+    yield [hand.line(*door)] if hand.maybe(0.6) else []
+    yield [hand.line(*body.path((-0.6, 0.35), (0.97, 0.35)))] if hand.maybe(0.35) else []
+    yield [hand.loop(body.dot(front + 0.06, 0.55, 0.08))] if hand.maybe(0.4) else []
 
 
 def _bonneted(hand: Hand, body: Frame, front: float) -> Curve:
     """The outline of a bus whose engine stands before its cabin."""
-    return hand.line(body.at(-0.98, -1), body.at(1, -1), body.at(1, 1), body.at(front, 1), body.at(front, 0.15),
-                     body.at(-1, 0), body.at(-1, -0.97))  # fmt: skip
+    return hand.line(*body.path((-0.98, -1), (1, -1), (1, 1), (front, 1), (front, 0.15), (-1, 0), (-1, -0.97)))
 
 
 def _windows(hand: Hand, body: Frame, num_windows: int) -> Part:
     """A row of boxes in the upper half of the body."""
     width, height = 0.62 * 1.6 / (2 * num_windows), hand.about(0.24)
-    return [
-        hand.box(body.inside(-0.55 + 1.4 * (window + 0.5) / num_windows, -0.4, width, height))
-        for window in range(num_windows)
-    ]
+    places = [-0.55 + 1.4 * (window + 0.5) / num_windows for window in range(num_windows)]
+    return [hand.box(body.inside(u, -0.4, width, height)) for u in places]
 
 
 def _window_band(hand: Hand, body: Frame, num_windows: int) -> Part:
     """One line along the body, and lines from it up to the roof."""
     bars = [-0.62 + 1.5 * bar / num_windows for bar in range(num_windows)]
-    return [hand.line(body.at(-0.98, 0), body.at(0.98, 0))] + [
-        hand.line(body.at(u, -0.97), body.at(u, -0.02)) for u in bars
-    ]
+    lines = [((-0.98, 0.0), (0.98, 0.0)), *(((u, -0.97), (u, -0.02)) for u in bars)]
+    return [hand.line(*body.path(*line)) for line in lines]
 
 
 def car(hand: Hand) -> Iterator[Part]:
@@ -56,34 +49,26 @@ def car(hand: Hand) -> Iterator[Part]:
         yield [_outline(hand, body, cabin, roof)]
     else:
         yield [hand.box(body)]
-        yield [
-            hand.swing(cabin.at(-1, 1), cabin.at(-roof, -0.4), cabin.at(0, -1), cabin.at(roof, -0.4), cabin.at(1, 1))
-        ]
+        yield [hand.swing(*cabin.path((-1, 1), (-roof, -0.4), (0, -1), (roof, -0.4), (1, 1)))]
     yield wheels(hand, [body.at(u, 1.0) for u in (-0.58, 0.58)], hand.about(0.29))
-    if hand.maybe(0.85):
-        yield _car_windows(hand, cabin, roof)
-    if hand.maybe(0.45):
-        yield [hand.line(body.at(0.02, -0.8), body.at(0.04, 0.75))]
-    if hand.maybe(0.4):
-        yield [hand.line(body.at(0.12, -0.45), body.at(0.26, -0.45))]
-    if hand.maybe(0.45):
-        yield [hand.loop(body.inside(-0.92, -0.2, 0.06, 0.24))]
-    if hand.maybe(0.3):
-        yield [hand.line(body.at(1.0, 0.6), body.at(1.14, 0.6), body.at(1.14, 0.95), body.at(1.0, 0.95))]
+    yield _car_windows(hand, cabin, roof) if hand.maybe(0.85) else []
+    yield [hand.line(*body.path((0.02, -0.8), (0.04, 0.75)))] if hand.maybe(0.45) else []
+    yield [hand.line(*body.path((0.12, -0.45), (0.26, -0.45)))] if hand.maybe(0.4) else []
+    yield [hand.loop(body.inside(-0.92, -0.2, 0.06, 0.24))] if hand.maybe(0.45) else []
+    yield [hand.line(*body.path((1.0, 0.6), (1.14, 0.6), (1.14, 0.95), (1.0, 0.95)))] if hand.maybe(0.3) else []
 
 
 def _outline(hand: Hand, body: Frame, cabin: Frame, roof: float) -> Curve:
     """Body and cabin in one line."""
-    return hand.line(
-        body.at(-1, 1), body.at(-1, -0.6), cabin.at(-1.15, 0.9), cabin.at(-roof, -1), cabin.at(roof, -1),
-        cabin.at(1.1, 0.85), body.at(1, -0.6), body.at(1, 1), body.at(-0.97, 1), softness=0.14,
-    )  # fmt: skip
+    above = cabin.path((-1.15, 0.9), (-roof, -1), (roof, -1), (1.1, 0.85))
+    below = body.path((1, -0.6), (1, 1), (-0.97, 1))
+    return hand.line(*body.path((-1, 1), (-1, -0.6)), *above, *below, softness=0.14)
 
 
 def _car_windows(hand: Hand, cabin: Frame, roof: float) -> Part:
     """Two windows with slanting outer sides, or a bar between the front seat and the back."""
     if hand.maybe(0.25):
-        return [hand.line(cabin.at(0, -0.95), cabin.at(0.03, 0.95))]
+        return [hand.line(*cabin.path((0, -0.95), (0.03, 0.95)))]
     lean = 0.8 * roof - 0.13
     pane = [(0.08, -0.65), (lean, -0.65), (0.75, 0.65), (0.08, 0.65), (0.08, -0.6)]
-    return [hand.line(*(cabin.at(side * u, v) for u, v in pane)) for side in (-1, 1)]
+    return [hand.line(*cabin.path(*((side * u, v) for u, v in pane))) for side in (-1, 1)]

@@ -1,4 +1,4 @@
-"""Weights, gradient and Adam's moments in parts on the ranks: DeepSpeed's ZeRO, stages 0 to 3."""
+"""Weights, gradient and Adam's moments sharded over the ranks: DeepSpeed's ZeRO, stages 0 to 3."""
 
 import contextlib
 import gc
@@ -24,32 +24,32 @@ from sgloc.train.engine.protocol import meta
 from sgloc.train.recipe import Trainable
 
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-# DeepSpeed calls them by names that torch would rather not be called by.
+# DeepSpeed calls deprecated functions of torch.distributed.
 _OLD_NAMES = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated"
-# The stage that splits the weights too.
-_WEIGHTS_IN_PARTS = 3
+# The stage that shards the weights too.
+_SHARDED_WEIGHTS = 3
 
 
 def import_deepspeed(device: torch.device) -> ModuleType:
-    """DeepSpeed, which from then on computes on this kind of device.
+    """Import DeepSpeed, which from then on computes on this kind of device.
 
     Raises:
         ConfigError: if it is not installed.
     """
     try:
-        with _told_of(device):
+        with _environment_for(device):
             import deepspeed
     except ImportError as error:
         raise ConfigError(
-            f"train.deepspeed is set, but DeepSpeed cannot be had ({error}); run pip install 'sgloc[deepspeed]', "
+            f"train.deepspeed is set, but DeepSpeed cannot be imported ({error}); run pip install 'sgloc[deepspeed]', "
             "or leave train.deepspeed empty"
         ) from error
     return deepspeed  # type: ignore[no-any-return]
 
 
 @contextlib.contextmanager
-def _told_of(device: torch.device) -> Iterator[None]:
-    """Inside, the environment tells DeepSpeed, which asks nothing else, what to compute on."""
+def _environment_for(device: torch.device) -> Iterator[None]:
+    """Temporarily set DS_ACCELERATOR and LOCAL_RANK, the only way to choose DeepSpeed's device."""
     wanted = {"DS_ACCELERATOR": device.type, "LOCAL_RANK": str(device.index or 0)}
     before = {name: os.environ.get(name) for name in wanted}
     os.environ.update(wanted)
@@ -57,14 +57,13 @@ def _told_of(device: torch.device) -> Iterator[None]:
         yield
     finally:
         for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
+            os.environ.pop(name, None)
+            if value is not None:
                 os.environ[name] = value
 
 
 class _Step(nn.Module):
-    """The pass forward of a training step. DeepSpeed turns autocast off around the module that it is given."""
+    """The forward pass of a training step, with autocast, which DeepSpeed turns off around the module it is given."""
 
     def __init__(self, model: Trainable, config: RunConfig, device: torch.device) -> None:
         super().__init__()
@@ -77,20 +76,20 @@ class _Step(nn.Module):
 
 
 class DeepSpeedEngine:
-    """DeepSpeed's engine around torch's Adam (METHOD 8). Of what is kept from step to step a rank holds only a part of
+    """DeepSpeed's engine around torch's Adam (METHOD 8). What each ZeRO stage shards across the ranks:
 
-    - nothing, at stage 0;
-    - Adam's moments, and the weights as Adam works on them, at stage 1;
-    - the gradient too, at stage 2;
-    - everything, at stage 3. The weights are gathered for the length of a step, all at once: the cells use them as
-      views and rearranged copies, which hold the memory of the whole from the forward to the backward pass in any case.
+    - 0: nothing;
+    - 1: Adam's moments, and the copy of the weights that Adam works on;
+    - 2: the gradient too;
+    - 3: everything. All weights are gathered at once for the length of a step: the cells use them as views and
+      rearranged copies, which hold the memory of the whole from the forward to the backward pass in any case.
 
     Args:
         model: with the same weights on every rank, on the device.
         config: of the run.
         device: of this process.
         world_size: the number of processes.
-        chosen: what `read_options` gave.
+        chosen: what `read_options` returned.
 
     Raises:
         ConfigError: if DeepSpeed is not installed.
@@ -104,20 +103,20 @@ class DeepSpeedEngine:
         self.name = f"DeepSpeed ZeRO-{self.stage}"
         if config.train.compile:
             model.compile_steps()
-        # Asked for later, when the weights are in parts.
+        # Needed later, when the weights are sharded.
         self.shapes = _layout(model)
         by_variable = config.optimizer.clip_by == "variable"
         self.clipping = VariableClipping(model, config.optimizer.clip_norm) if by_variable else None
-        # DeepSpeed takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
+        # DeepSpeed averages over ranks; the loss is the sum over a batch whose size is known beforehand.
         self.loss_factor = world_size / config.train.global_batch
         self.adam = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate, fused=True)
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # Said at every step.
+        # The warning would come at every step.
         warnings.filterwarnings("ignore", _OLD_NAMES, FutureWarning)
-        # It would be compiled, for half a minute, to be of use to the processes of one machine only.
+        # Compiling it takes half a minute, and it helps only processes of one machine.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        with _told_of(device), silent_gloo():
-            # The process group that is there is taken.
+        with _environment_for(device), silent_gloo():
+            # It takes the existing process group.
             deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
             self.engine, self.optimizer, *_ = deepspeed.initialize(
                 model=_Step(model, config, device),
@@ -125,36 +124,36 @@ class DeepSpeedEngine:
                 config=fill_in(chosen, config, world_size),
                 dist_init_required=False,
             )
-        # DeepSpeed's own group of all ranks would wait for as long as its backend waits by default.
+        # DeepSpeed's own group of all ranks would wait for as long as its backend's default.
         set_timeout(self.engine.data_parallel_group, config.train.timeout)
-        if self.stage == _WEIGHTS_IN_PARTS:
-            # They would gather module by module, which `_gathered` does for all.
+        if self.stage == _SHARDED_WEIGHTS:
+            # Its hooks gather module by module; `_gathered` gathers all at once.
             self.optimizer.parameter_offload.destroy()
         for weights in self._adams_weights():
-            # As Adam's first step would make it: so a fresh and a resumed run hold the same.
+            # What Adam's first step would create, so that a fresh and a resumed run hold the same.
             moments = {key: torch.zeros_like(weights) for key in _MOMENTS}
             self.adam.state[weights] = {"step": torch.zeros((), device=device), **moments}
         if self.stage in (1, 2):
-            # What the first step would do: without it there is no way from a weight to its moments.
+            # The first step would do this; without it, no weight leads to its moments.
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _adams_weights(self) -> list[Tensor]:
-        """What Adam works on: the weights themselves, or this rank's part of them, flat, in one or more tensors."""
+        """The tensors that Adam updates: the weights, or this rank's flat part of them in one or more tensors."""
         if self.stage == 0:
             return list(self.model.parameters())
-        if self.stage == _WEIGHTS_IN_PARTS:
+        if self.stage == _SHARDED_WEIGHTS:
             return self.optimizer.fp32_partitioned_groups_flat  # type: ignore[no-any-return]
         return self.optimizer.single_partition_of_fp32_groups  # type: ignore[no-any-return]
 
     def _gathered(self, *parameters: nn.Parameter, to_change: bool = False) -> AbstractContextManager[None]:
-        """Inside, these weights are whole on every rank; changes stay if they are announced."""
-        enabled = self.stage == _WEIGHTS_IN_PARTS
+        """Inside, these weights are whole on every rank; changes last only with `to_change`."""
+        enabled = self.stage == _SHARDED_WEIGHTS
         modifier = 0 if to_change else None
         return self.deepspeed.zero.GatheredParameters(parameters, modifier, enabled=enabled)  # type: ignore[no-any-return]
 
     def backward(self, batch: Any) -> tuple[Any, Tensor]:
         """See `Engine.backward`."""
-        # Batch norm's statistics are moved by the forward pass already.
+        # The forward pass already updates batch norm's statistics.
         self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         with self._gathered(*self.model.parameters()):
             losses = self.engine(batch)
@@ -163,9 +162,7 @@ class DeepSpeedEngine:
 
     def _gradient_norm(self) -> Tensor:
         if self.stage == 0:
-            return torch.nn.utils.get_total_norm(
-                [parameter.grad for parameter in self.model.parameters() if parameter.grad is not None]
-            )
+            return torch.nn.utils.get_total_norm([piece.gradient for piece in self._pieces()])
         parts = [gradient for group in self.optimizer.averaged_gradients.values() for gradient in group]
         square = torch.nn.utils.get_total_norm(parts).square()
         dist.all_reduce(square)
@@ -184,11 +181,11 @@ class DeepSpeedEngine:
         self.engine.step()
 
     def _pieces(self) -> Iterator[Piece]:
-        """What this rank has of the gradient, for DeepSpeed to take the step with."""
+        """This rank's parts of the gradient, which DeepSpeed takes the step with."""
         parameters = list(self.model.parameters())
         if self.stage == 0:
             yield from (Piece(number, 0, one.grad) for number, one in enumerate(parameters) if one.grad is not None)
-        elif self.stage == _WEIGHTS_IN_PARTS:
+        elif self.stage == _SHARDED_WEIGHTS:
             numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
             for group, gradients in self.optimizer.averaged_gradients.items():
                 for parameter, gradient in zip(self.optimizer.fp16_groups[group], gradients, strict=True):
@@ -249,7 +246,7 @@ class DeepSpeedEngine:
                 with self._gathered(parameters[name], to_change=True):
                     parameters[name].copy_(tensor)
         if self.stage > 0:
-            # The weights that Adam works on are copies.
+            # Adam works on copies of the weights.
             self.optimizer.refresh_fp32_params()
 
     def _set_state(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
@@ -260,8 +257,8 @@ class DeepSpeedEngine:
             # All weights have taken the same steps, and share the count.
             for weights in self._adams_weights():
                 self.adam.state[weights]["step"].copy_(value)
-        elif self.stage == _WEIGHTS_IN_PARTS:
-            # DeepSpeed's own way of setting the whole fails where it cannot be divided by the number of ranks.
+        elif self.stage == _SHARDED_WEIGHTS:
+            # DeepSpeed's own setter of the whole fails where the number of ranks does not divide it.
             size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
             padded = F.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
             part = padded[dist.get_rank() * size :][:size]
@@ -279,10 +276,10 @@ class DeepSpeedEngine:
         """See `Engine.close`."""
         group = self.engine.data_parallel_group
         self.engine.destroy()
-        # What DeepSpeed leaves behind keeps the group, with gloo's threads: what hooks on modules and weights refer to,
-        # the weights, and a variable for its next engine, which may be of another process group.
+        # DeepSpeed would keep the group and gloo's threads alive: by hooks on modules and weights, by the weights, and
+        # by a variable for its next engine, whose process group may be another.
         owners = [self.engine, self.optimizer, *self.model.parameters()]
-        if self.stage == _WEIGHTS_IN_PARTS:
+        if self.stage == _SHARDED_WEIGHTS:
             owners.append(self.optimizer.parameter_offload)
         for owner in owners:
             vars(owner).clear()

@@ -1,8 +1,8 @@
-"""DeepSpeed's JSON file: which fields are the user's to choose, and what the others are."""
+"""DeepSpeed's JSON file: which fields the user may choose, and what the others are."""
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
@@ -14,26 +14,17 @@ from sgloc.errors import ConfigError
 Options = dict[str, Any]
 
 _ZERO = "zero_optimization."
-# They say how the work is spread, and not what is computed.
-_THEIRS: Mapping[str, type] = MappingProxyType(
-    {
-        f"{_ZERO}stage": int,
-        f"{_ZERO}reduce_bucket_size": int,
-        f"{_ZERO}allgather_bucket_size": int,
-        f"{_ZERO}sub_group_size": int,
-        f"{_ZERO}contiguous_gradients": bool,
-        f"{_ZERO}reduce_scatter": bool,
-        f"{_ZERO}use_multi_rank_bucket_allreduce": bool,
-        f"{_ZERO}overlap_comm": bool,
-    }
-)
-_HIGHEST_STAGE = 3
-# How alike two names are of which one may stand for the other by mistake; DeepSpeed has many that are less alike.
+# What the user may choose: how the work is spread, not what is computed.
+_SIZES = ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size")
+_SWITCHES = ("contiguous_gradients", "reduce_scatter", "use_multi_rank_bucket_allreduce", "overlap_comm")
+_THEIRS = tuple(f"{_ZERO}{name}" for name in ("stage", *_SIZES, *_SWITCHES))
+_STAGES = range(4)
+# How alike a name and the one that is meant must be. DeepSpeed has many names that are less alike.
 _ALIKE = 0.75
 _OFF = MappingProxyType({"enabled": False})
-# DeepSpeed's default is to overlap at stage 3. Batch norm sums over the ranks too, within the backward pass, and two
+# DeepSpeed overlaps by default at stage 3. Batch norm also sums over the ranks within the backward pass, and two
 # communicators at once are for a user to choose.
-_CHOSEN_FOR_THEM = MappingProxyType({"stage": 0, "overlap_comm": False})
+_DEFAULTS = MappingProxyType({"stage": 0, "overlap_comm": False})
 
 
 def read_options(path: str, config: RunConfig, world_size: int) -> Options:
@@ -45,17 +36,17 @@ def read_options(path: str, config: RunConfig, world_size: int) -> Options:
         world_size: the number of processes.
 
     Returns:
-        Fields of zero_optimization, the stage always among them.
+        Fields of zero_optimization, always with the stage.
 
     Raises:
-        ConfigError: if the file cannot be read, or a field is not the user's to choose, or cannot have its value.
+        ConfigError: if the file cannot be read, a field is not the user's to choose, or a value is invalid.
     """
     options = _read_object(path)
     zero = options.pop("zero_optimization", {})
     if not isinstance(zero, dict):
         raise ConfigError(f'zero_optimization in {path} must be an object such as {{"stage": 2}}, not {_text(zero)}')
     ours = _ours(config, world_size)
-    chosen = dict(_CHOSEN_FOR_THEM)
+    chosen = dict(_DEFAULTS)
     for name, value in (options | {f"{_ZERO}{name}": value for name, value in zero.items()}).items():
         if name in _THEIRS:
             chosen[name.removeprefix(_ZERO)] = _checked(name, value, path)
@@ -71,63 +62,58 @@ def fill_in(chosen: Options, config: RunConfig, world_size: int) -> Options:
     """DeepSpeed's whole configuration.
 
     Args:
-        chosen: what `read_options` gave.
+        chosen: what `read_options` returned.
         config: of the run.
         world_size: the number of processes.
     """
-    # DeepSpeed wants a batch size that can be divided by the number of ranks, and computes nothing from it: the loss
-    # has been divided by the true one, and a step is one pass forward and one back, in however many parts.
+    # DeepSpeed wants a batch size that the number of ranks divides, but does not compute with it: the loss is already
+    # divided by the true size, and a step is one forward and one backward pass in any number of parts.
     share = _share(config, world_size)
     return {
         "train_batch_size": share * world_size,
         "train_micro_batch_size_per_gpu": share,
         "gradient_accumulation_steps": 1,
-        # Variables are clipped by the engine.
+        # The engine clips variables itself.
         "gradient_clipping": config.optimizer.clip_norm if config.optimizer.clip_by == "whole" else 0.0,
         "zero_allow_untested_optimizer": True,
-        # It would wait for the device at every step.
+        # The timer would wait for the device at every step.
         "timers": {"throughput": {"enabled": False}},
-        # The weights are gathered all at once, and none stays behind.
+        # All weights are gathered at once, and none stays behind.
         "zero_optimization": {**chosen, "stage3_param_persistence_threshold": 0},
     }
 
 
 def _share(config: RunConfig, world_size: int) -> int:
-    """The most drawings that a rank has of a batch."""
+    """The most drawings of a batch on one rank."""
     return -(-config.train.global_batch // world_size)
 
 
 def _ours(config: RunConfig, world_size: int) -> dict[str, tuple[object, str]]:
-    """What the run's configuration says, by the field that could say otherwise, and in words."""
+    """The fields that the run's configuration decides: the value, and the reason in words."""
     train, optimizer = config.train, config.optimizer
+    batch, accumulation = f"train.global_batch = {train.global_batch}", f"train.accumulation = {train.accumulation}"
     share = -(-_share(config, world_size) // train.accumulation)
-    adam = {"lr": optimizer.learning_rate, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0}
-    precision = f"train.precision = {train.precision} says in what is computed"
-    on_device = "weights and what the optimizer keeps stay on the device"
+    rate = optimizer.learning_rate
+    adam = {"type": "Adam", "params": {"lr": rate, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0}}
+    precision = (_OFF, f"train.precision = {train.precision} decides the precision")
+    on_device = ({"device": "none"}, "weights and optimizer state stay on the device")
     return {
-        "train_batch_size": (train.global_batch, f"train.global_batch = {train.global_batch}"),
-        "train_micro_batch_size_per_gpu": (
-            share,
-            f"train.global_batch = {train.global_batch} and train.accumulation = {train.accumulation} "
-            f"make it {share} on {world_size} ranks",
-        ),
-        "gradient_accumulation_steps": (train.accumulation, f"train.accumulation = {train.accumulation}"),
+        "train_batch_size": (train.global_batch, batch),
+        "train_micro_batch_size_per_gpu": (share, f"{batch} and {accumulation} make it {share} on {world_size} ranks"),
+        "gradient_accumulation_steps": (train.accumulation, accumulation),
         "gradient_clipping": (optimizer.clip_norm, f"optimizer.clip_norm = {optimizer.clip_norm}"),
-        "optimizer": (
-            {"type": "Adam", "params": adam},
-            f"the optimizer is Adam with optimizer.learning_rate = {optimizer.learning_rate}",
-        ),
+        "optimizer": (adam, f"the optimizer is Adam with optimizer.learning_rate = {rate}"),
         "scheduler": (None, "the learning rate follows optimizer.learning_rate_decay"),
-        **dict.fromkeys(("bf16", "fp16", "amp", "torch_autocast"), (_OFF, precision)),
+        **dict.fromkeys(("bf16", "fp16", "amp", "torch_autocast"), precision),
         "communication_data_type": ("fp32", "gradients are summed in float32"),
         "zero_allow_untested_optimizer": (True, "Adam is the optimizer"),
         "wall_clock_breakdown": (False, "speed is logged every train.log_every steps"),
-        **{f"{_ZERO}offload_{what}": ({"device": "none"}, on_device) for what in ("optimizer", "param")},
+        **dict.fromkeys((f"{_ZERO}offload_optimizer", f"{_ZERO}offload_param"), on_device),
     }
 
 
 def _agrees(given: object, ours: object) -> bool:
-    """Whether a field says nothing else than the configuration does; "auto" asks for that."""
+    """Whether a field repeats what the configuration says; "auto" asks for that."""
     if given == "auto" or (given == ours and isinstance(given, bool) == isinstance(ours, bool)):
         return True
     if not isinstance(given, dict):
@@ -138,30 +124,34 @@ def _agrees(given: object, ours: object) -> bool:
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:
-    """The words that ask whether the nearest known field was meant, if any is near; it may have stood elsewhere."""
+    """A question whether the most similar known field was meant, at the top or in zero_optimization; empty if none is
+    similar."""
     fields = {field.removeprefix(_ZERO): field for field in known}
     near = difflib.get_close_matches(name.removeprefix(_ZERO), fields, n=1, cutoff=_ALIKE)
     return f"; did you mean {fields[near[0]]!r}?" if near else ""
 
 
 def _checked(name: str, value: object, path: str) -> bool | int:
-    """A value that its field can have."""
-    if _THEIRS[name] is bool:
-        if not isinstance(value, bool):
-            raise ConfigError(f"{name} in {path} must be true or false, not {_text(value)}")
+    """The value of a field, if the field can have it."""
+    field = name.removeprefix(_ZERO)
+    if field in _SWITCHES and isinstance(value, bool):
         return value
     # DeepSpeed's own examples write sizes such as 5e8.
-    if isinstance(value, bool) or not (isinstance(value, int) or (isinstance(value, float) and value.is_integer())):
-        raise ConfigError(f"{name} in {path} must be a whole number, not {_text(value)}")
-    number = int(value)
-    if name == f"{_ZERO}stage":
-        if not 0 <= number <= _HIGHEST_STAGE:
-            raise ConfigError(f"{name} in {path} must be 0, 1, 2 or 3, not {number}")
-    elif number < 1:
-        raise ConfigError(f"{name} in {path} must be at least 1, not {number}")
-    elif name == f"{_ZERO}allgather_bucket_size" and number % 2:
-        raise ConfigError(f"{name} in {path} must be even, not {number}")
-    return number
+    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
+    number = int(value) if is_whole else 0  # type: ignore[call-overload]
+    if field in _SWITCHES:
+        wanted = "true or false"
+    elif not is_whole:
+        wanted = "a whole number"
+    elif field == "stage" and number not in _STAGES:
+        wanted = "0, 1, 2 or 3"
+    elif field != "stage" and number < 1:
+        wanted = "at least 1"
+    elif field == "allgather_bucket_size" and number % 2:
+        wanted = "even"
+    else:
+        return number
+    raise ConfigError(f"{name} in {path} must be {wanted}, not {number if is_whole else _text(value)}")
 
 
 def _read_object(path: str) -> Options:

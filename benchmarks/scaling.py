@@ -9,10 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from benchmarks.study import counts, option, run_study, sketches
+from benchmarks.tables import Table, TableReport
 from sgloc.bench.drawn import draw_batch
-from sgloc.bench.options import WORLD_SIZES, BenchOptions, training_split
 from sgloc.bench.report import Record
-from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.data.batch import PackedBatch
 from sgloc.data.block import IntArray
@@ -23,7 +23,6 @@ from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.network import SketchGloc
 
-_WORLD_SIZES, _GLOBAL_BATCHES = (8, 64, 512), (100, 1024, 8192, 32768)
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024
 # Global batches that are averaged over, and drawings whose lengths are read.
 _MOST_BATCHES, _MOST_READ = 64, 2**18
@@ -60,6 +59,21 @@ _BYTE_HEADINGS = {
     "small": ("batch norm and losses, KB a step", ",.1f"),
     "read": ("read, MB an epoch", ",.0f"),
 }
+
+
+@dataclass(frozen=True)
+class ScalingOptions:
+    """Of which data set, at which numbers of ranks, at which costs."""
+
+    data: str | None = option(None, "folder or URL of shards whose lengths are taken; without, drawn ones")
+    batches: tuple[int, ...] = option((100, 1024, 8192, 32768), "global batches, comma-separated", counts)
+    sketches: int = option(50_000_000, "in the epoch", sketches)
+    world_sizes: tuple[int, ...] = option((8, 64, 512), "numbers of ranks, comma-separated", counts)
+    costs: str = option(
+        "",
+        "seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a second, as "
+        "launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default",
+    )
 
 
 @dataclass(frozen=True)
@@ -244,23 +258,21 @@ def step(costs: Costs, collectives: Collectives, share: Record, num_sketches: in
     }
 
 
-def bench_scaling(options: BenchOptions, config: Config) -> TableReport:
+def study_scaling(options: ScalingOptions, config: Config) -> TableReport:
     """Compute what steps and epochs take at several numbers of ranks and global batches.
 
     Args:
-        options: of which data set. A batch is the global one; without one, several.
+        options: see there.
         config: of the run.
 
     Raises:
         SglocError: if the shards cannot be used.
     """
     costs, collectives = Costs.parse(options.costs), Collectives.of(config)
-    world_sizes = _WORLD_SIZES if options.world_sizes == WORLD_SIZES else options.world_sizes
-    batches = (options.batch,) if options.batch else _GLOBAL_BATCHES
     lengths = Lengths.draw(options.sketches, _seen_lengths(options, config), config.train.seed)
     num_sketches = len(lengths.num_points)
-    points = [lengths.batches(batch) for batch in batches]
-    dealt = [shares(one, size) for size in world_sizes for one in points if one.shape[1] >= size]
+    points = [lengths.batches(batch) for batch in options.batches]
+    dealt = [shares(one, size) for size in options.world_sizes for one in points if one.shape[1] >= size]
     settings = {
         "data": options.data or "drawn, without categories",
         "sketches": num_sketches,
@@ -275,7 +287,7 @@ def bench_scaling(options: BenchOptions, config: Config) -> TableReport:
         Table(
             "bytes of a rank, computed",
             _BYTE_HEADINGS,
-            [_bytes(collectives, size, num_sketches) for size in world_sizes],
+            [_bytes(collectives, size, num_sketches) for size in options.world_sizes],
         ),
     ]
     return TableReport("scaling", settings, tables)
@@ -291,14 +303,13 @@ def _bytes(collectives: Collectives, world_size: int, num_sketches: int) -> Reco
     }
 
 
-def _seen_lengths(options: BenchOptions, config: Config) -> list[IntArray]:
+def _seen_lengths(options: ScalingOptions, config: Config) -> list[IntArray]:
     """Points of real drawings of each category, or, without shards, of drawn ones, as if all were alike."""
     if options.data is None:
         points = _num_points(draw_batch(_NUM_DRAWN, config.train.seed))
         return [points] * len(CATEGORIES)
     manifest = load_manifest(options.data)
-    split = training_split(options.data, manifest)
-    reader = ShardReader(options.data, manifest, "train")
+    reader, split = ShardReader(options.data, manifest, "train"), manifest.splits["train"]
     num_blocks = sum(len(shard.block_sizes) for shard in split.shards)
     every = -(-split.num_sketches // _MOST_READ)
     packed = [reader.fetch(block, 0) for block in range(0, num_blocks, every)]
@@ -311,3 +322,8 @@ def _num_points(packed: PackedBatch) -> IntArray:
     """Points of each drawing, int64 [B]."""
     firsts = np.cumsum(packed.num_strokes) - packed.num_strokes
     return np.add.reduceat(packed.stroke_lengths, firsts, dtype=np.int64)
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study."""
+    return run_study("scaling", study_scaling, ScalingOptions, arguments)

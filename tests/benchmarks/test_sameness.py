@@ -1,4 +1,4 @@
-"""`sgloc bench parity` and `resume`: which runs are started, and what is said of their losses."""
+"""`python -m benchmarks parity` and `resume`: which runs are started, and what is reported of their losses."""
 
 import importlib.util
 import json
@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
 
-from sgloc.bench.launched import Launcher, Run, small_config
-from sgloc.bench.options import BenchOptions, What
-from sgloc.bench.run import bench
+from benchmarks import parity, resume
+from benchmarks.launched import Launcher, Run, RunOptions, small_config
+from benchmarks.parity import ParityOptions, study_parity
+from benchmarks.resume import ResumeOptions, study_resume
+from benchmarks.tables import TableReport
 from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
-from sgloc.errors import ConfigError, TrainingError
+from sgloc.errors import TrainingError
+from sgloc.program import run_program
 
-CPU = torch.device("cpu")
 TINY = Config(
     model=ModelConfig(EncoderConfig("lstm", 4), DecoderConfig("lstm", 6, num_mixtures=2), latent_size=5),
     train=TrainConfig(global_batch=9),
@@ -24,9 +25,13 @@ TINY = Config(
 QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
-def measured(what: What, **options: Any) -> list[dict[str, Any]]:
+def measured(what: str, **options: Any) -> list[dict[str, Any]]:
     """The rows and facts of a report; where nothing is really started, the shards need not be there."""
-    report = bench(BenchOptions(what, CPU, **{"data": "shards", **options}), TINY)
+    wanted = {"data": "shards", "device": "cpu", **options}
+    if what == "parity":
+        report = study_parity(ParityOptions(**wanted), TINY)
+    else:
+        report = study_resume(ResumeOptions(**wanted), TINY)
     return [json.loads(line) for line in report.to_json().splitlines()][2:]
 
 
@@ -133,11 +138,39 @@ def test_a_run_that_fails_is_told(sample_shards: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "options", [{"engines": ("ddp", "zero4")}, {"accumulations": (1, 0)}, {"accumulations": ()}, {"steps": -1}]
+    ("words", "message"),
+    [
+        (["--engines", "ddp,zero4"], "engines must be of ddp, zero0, zero1, zero2, zero3, not 'zero4'"),
+        (["--accumulations", "1,0"], "accumulations: '1,0': give numbers from 1 on"),
+        (["--accumulations", "1,two"], "accumulations: '1,two': give whole numbers"),
+        (["--steps", "-1"], "steps must be at least 1, not -1"),
+        (["--accumulation", "2"], "unrecognized arguments: --accumulation 2"),
+    ],
 )
-def test_options_that_cannot_be_are_refused(options: dict[str, Any]) -> None:
-    with pytest.raises(ConfigError, match=next(iter(options))):
-        BenchOptions("parity", CPU, **options)
+def test_options_that_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        run_program("benchmarks", parity.main, words)
+    assert ended.value.code == 2
+    assert message in capsys.readouterr().err
+
+
+def test_the_command_is_given_its_options(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    given: list[tuple[RunOptions, Config]] = []
+
+    def study(options: RunOptions, config: Config) -> TableReport:
+        """A study."""
+        given.append((options, config))
+        return TableReport("parity", {"seen": 7})
+
+    monkeypatch.setattr(parity, "study_parity", study)
+    monkeypatch.setattr(resume, "study_resume", study)
+    assert parity.main(["--world_sizes=1,3", "--engines=ddp", "--json"]) == 0
+    assert '"seen": 7' in capsys.readouterr().out
+    assert resume.main(["--config", str(QUICKSTART), "--batch=5"]) == 0
+    (first, small), (second, large) = given
+    assert first == ParityOptions(world_sizes=(1, 3), engines=("ddp",))
+    assert second == ResumeOptions(batch=5)
+    assert (small, large.optimizer.learning_rate) == (small_config(), 0.003)
 
 
 def test_the_sizes_are_those_of_the_quickstart() -> None:

@@ -1,4 +1,4 @@
-"""`sgloc bench scaling`: what is computed is computed from what a step really exchanges, and the order really deals."""
+"""`python -m benchmarks scaling`: it computes from what a step really exchanges and how the order really deals."""
 
 import dataclasses
 import json
@@ -13,12 +13,20 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from benchmarks.scaling import (
+    Collectives,
+    Costs,
+    Lengths,
+    ScalingOptions,
+    bytes_sent,
+    shares,
+    step,
+    study_scaling,
+)
 from sgloc import dist
 from sgloc.bench.drawn import draw_batch
-from sgloc.bench.options import BenchOptions, preparation
-from sgloc.bench.run import bench
-from sgloc.bench.scaling import Collectives, Costs, Lengths, bytes_sent, shares, step
 from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
+from sgloc.data.batch import Preparation
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.train.engine import open_engine
@@ -48,7 +56,7 @@ def _rank(rank: int, port: int) -> None:
     placement = dist.Placement("srun", rank, rank, 2, "127.0.0.1", port)
     with dist.process_group(placement, CPU, 60.0):
         packed = draw_batch(TINY.train.global_batch, 0)
-        batch = preparation(TINY, 30.0)(packed.part(4 * rank, 4 * rank + 4), CPU)
+        batch = Preparation(scale=30.0, seed=0)(packed.part(4 * rank, 4 * rank + 4), CPU)
         engine = open_engine(build_model(TINY, 9), TINY, CPU, 2)
         for _ in range(2):
             # In the first step, DDP agrees on its buckets.
@@ -79,7 +87,7 @@ def main() -> None:
 @pytest.mark.slow
 def test_the_collectives_are_those_of_a_step() -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "tests.bench.test_scaling"],
+        [sys.executable, "-m", "tests.benchmarks.test_scaling"],
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
@@ -129,8 +137,8 @@ def test_shares_are_those_of_the_order() -> None:
 @pytest.mark.parametrize("with_data", [False, True])
 def test_the_report(tiny_shards: str, with_data: bool) -> None:
     data = tiny_shards if with_data else None
-    options = BenchOptions("scaling", CPU, data=data, sketches=40_000, world_sizes=(8, 512), costs="latency=1")
-    records = [json.loads(line) for line in bench(options, TINY).to_json().splitlines()]
+    options = ScalingOptions(data=data, sketches=40_000, world_sizes=(8, 512), costs="latency=1")
+    records = [json.loads(line) for line in study_scaling(options, TINY).to_json().splitlines()]
     by_name: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         by_name.setdefault(record["name"], []).append(record)

@@ -1,18 +1,18 @@
 """Whether a run's losses depend on how it is spread: ranks, accumulation, engine (DESIGN contract 3)."""
 
 import itertools
+from dataclasses import dataclass
 
-from sgloc.bench.launched import engines_of, launcher, ranks_of, relative_difference
-from sgloc.bench.options import ENGINES, BenchOptions
+from benchmarks.launched import ENGINES, RunOptions, engines_of, launcher, relative_difference, small_config
+from benchmarks.study import counts, option, run_study
+from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.masking import mask
 
 _LIMIT = 1e-4
 # As much as float32 rounds by.
 _NUDGE = 1e-7
-_NUM_STEPS = 50
 _HEADINGS = {
     "engine": ("engine", "s"),
     "ranks": ("ranks", "d"),
@@ -22,7 +22,14 @@ _HEADINGS = {
 }
 
 
-def bench_parity(options: BenchOptions, config: Config) -> TableReport:
+@dataclass(frozen=True)
+class ParityOptions(RunOptions):
+    """Which runs are compared."""
+
+    accumulations: tuple[int, ...] = option((1, 2, 4), "numbers of parts of a batch, comma-separated", counts)
+
+
+def study_parity(options: ParityOptions, config: Config) -> TableReport:
     """Train the same run in every way, as real processes, and compare the loss of each step with that of
     DistributedDataParallel on one rank. So that it can be told whether a difference is one of rounding, that run is
     taken a second time with a learning rate that differs by as little.
@@ -36,9 +43,9 @@ def bench_parity(options: BenchOptions, config: Config) -> TableReport:
         SglocError: if the shards cannot be used, or a run fails.
     """
     engines, left_out = engines_of(options)
-    num_steps = options.steps or _NUM_STEPS
+    num_steps = options.steps
     first = (ENGINES[0], 1, 1)
-    ways = list(itertools.product(engines, ranks_of(options), options.accumulations))
+    ways = list(itertools.product(engines, options.world_sizes, options.accumulations))
     rows: list[Record] = []
     with launcher(options, config, num_steps, save_every=num_steps) as start:
         losses = start.run(*first).losses
@@ -64,3 +71,8 @@ def bench_parity(options: BenchOptions, config: Config) -> TableReport:
     if left_out:
         report.facts.append((left_out, {"name": "left out", "why": left_out}))
     return report
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study."""
+    return run_study("parity", study_parity, ParityOptions, arguments, small_config)

@@ -1,4 +1,4 @@
-"""`sgloc bench order`: what it simulates, against going through the epoch a sketch at a time."""
+"""`python -m benchmarks order`: what it simulates, against going through the epoch a sketch at a time."""
 
 import io
 import json
@@ -7,28 +7,24 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from rich.console import Console
 
-from sgloc.bench.options import WORLD_SIZES, BenchOptions
-from sgloc.bench.quickdraw import write_category
-from sgloc.bench.run import bench
-from sgloc.cli import main
+from benchmarks.order import OrderOptions, main, study_order
+from benchmarks.quickdraw import write_category
 from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
-from sgloc.errors import ConfigError
+from sgloc.program import run_program
 
-CPU = torch.device("cpu")
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def simulate(**options: Any) -> dict[str, list[dict[str, Any]]]:
     """The records of a simulation, by name."""
     records: dict[str, list[dict[str, Any]]] = {}
-    for line in bench(BenchOptions("order", CPU, **options), Config()).to_json().splitlines():
+    for line in study_order(OrderOptions(**options), Config()).to_json().splitlines():
         record = json.loads(line)
         records.setdefault(record["name"], []).append(record)
     return records
@@ -136,8 +132,8 @@ def test_made_up_shards_are_as_many_and_as_uneven_as_asked_for(tmp_path: Path) -
 
 def test_the_table_shows_every_row(shards: str) -> None:
     text = io.StringIO()
-    options = BenchOptions("order", CPU, data=shards, world_sizes=(1, 3))
-    bench(options, Config()).print(Console(file=text, width=160, highlight=False, markup=False))
+    options = OrderOptions(data=shards, world_sizes=(1, 3))
+    study_order(options, Config()).print(Console(file=text, width=160, highlight=False, markup=False))
     lines = [line.replace("│", " ").split() for line in text.getvalue().splitlines()]
     assert any(line[:1] == ["1"] and line[3:] == ["1.000"] * 4 for line in lines)
     assert any(line[:1] == ["3"] for line in lines)
@@ -147,43 +143,31 @@ def test_the_table_shows_every_row(shards: str) -> None:
 def test_the_command_simulates_the_world_sizes_given(
     capsys: pytest.CaptureFixture[str], shards: str, tmp_path: Path
 ) -> None:
-    words = ["--data", shards, "--world_sizes", "1,6", "--plot", str(tmp_path / "plot.png"), "--device", "cpu"]
-    main(["bench", "order", *words, "--json"])
+    words = ["--data", shards, "--world_sizes", "1,6", "--plot", str(tmp_path / "plot.png")]
+    main([*words, "--json"])
     records = list(map(json.loads, capsys.readouterr().out.splitlines()))
     assert [record["world_size"] for record in records if "world_size" in record] == [1, 6]
     assert (tmp_path / "plot.png").read_bytes().startswith(PNG)
 
 
 def test_up_to_512_ranks_are_simulated_unless_others_are_named() -> None:
-    assert BenchOptions("order", CPU).world_sizes == WORLD_SIZES
-    assert (min(WORLD_SIZES), max(WORLD_SIZES)) == (1, 512)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"sketches": 9999}, "sketches must be from 10000 to"),
-        ({"sketches": 2**31}, "sketches must be from 10000 to"),
-        ({"world_sizes": (4, 0)}, "world_sizes must be at least one number from 1 on"),
-        ({"world_sizes": ()}, "world_sizes must be at least one number from 1 on"),
-    ],
-)
-def test_sizes_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
-        BenchOptions("order", CPU, **options)
+    world_sizes = OrderOptions().world_sizes
+    assert (min(world_sizes), max(world_sizes), len(world_sizes)) == (1, 512, 15)
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--world_sizes", "1,many"], "world_sizes is '1,many'; give whole numbers"),
+        (["--sketches", "9999"], "sketches: must be from 10000 to"),
+        (["--sketches", str(2**31)], "sketches: must be from 10000 to"),
+        (["--world_sizes", "4,0"], "world_sizes: '4,0': give numbers from 1 on"),
+        (["--world_sizes", ""], "world_sizes: '': give whole numbers"),
+        (["--world_sizes", "1,many"], "world_sizes: '1,many': give whole numbers"),
         (["--plot", "/nowhere/to/plot.png"], "plot is /nowhere/to/plot.png, whose folder does not exist"),
     ],
 )
-def test_mistakes_are_told_in_one_sentence(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
+def test_mistakes_end_the_study(capsys: pytest.CaptureFixture[str], words: list[str], message: str) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["bench", "order", "--sketches", "10000", *words, "--device", "cpu"])
+        run_program("benchmarks", main, words)
     assert ended.value.code == 2
-    error = capsys.readouterr().err
-    assert message in error
-    assert error.count("\n") == 1
+    assert message in capsys.readouterr().err

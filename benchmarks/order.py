@@ -6,14 +6,15 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sgloc.bench.options import BenchOptions, training_split
-from sgloc.bench.quickdraw import category_sizes, draw_block_bytes
+from benchmarks.quickdraw import category_sizes, draw_block_bytes
+from benchmarks.study import WORLD_SIZES, counts, option, run_study, sketches
+from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.data.block import IntArray
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
+from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError
 from sgloc.masking import mask
 
@@ -36,27 +37,36 @@ _SHUFFLE_HEADINGS = {"what": ("", "s"), "here": ("here", ".4g"), "perfect": ("pe
 
 
 @dataclass(frozen=True)
+class OrderOptions:
+    """What is simulated."""
+
+    data: str | None = option(None, "folder or URL of shards; without, made-up ones")
+    batch: int = option(64, "sketches of each rank in a step", int)
+    sketches: int = option(50_000_000, "in the made-up QuickDraw", sketches)
+    world_sizes: tuple[int, ...] = option(WORLD_SIZES, "numbers of ranks, comma-separated", counts)
+    plot: str | None = option(None, "PNG file to plot to")
+
+
+@dataclass(frozen=True)
 class _Shards:
     """What the order is simulated on.
 
     Attributes:
-        sizes: sketches of each shard.
-        sketches_per_block: in every block of a shard but its last.
+        order: of a run.
         block_bytes: int64 [b], of each block, counted through the shards.
         categories: int64 [s], of each shard; None: not known.
     """
 
-    sizes: list[int]
-    sketches_per_block: int
+    order: Order
     block_bytes: IntArray
     categories: IntArray | None
 
 
-def bench_order(options: BenchOptions, config: Config) -> TableReport:
-    """Simulate the first epoch at several numbers of ranks.
+def study_order(options: OrderOptions, config: Config) -> TableReport:
+    """Simulate the order of the first epoch at many numbers of ranks.
 
     Args:
-        options: of which shards, and where to plot. A batch is the sketches of a rank in a step.
+        options: of which shards, and where to plot.
         config: of the run whose seed is taken.
 
     Raises:
@@ -65,15 +75,16 @@ def bench_order(options: BenchOptions, config: Config) -> TableReport:
     """
     if options.plot is not None and not Path(options.plot).parent.is_dir():
         raise ConfigError(f"plot is {options.plot}, whose folder does not exist; make it, or give another file")
-    shards = _made_up(options.sketches, config.train.seed) if options.data is None else _of_manifest(options.data)
-    order = Order(shards.sizes, shards.sketches_per_block, config.train.seed, shards.block_bytes)
+    seed = config.train.seed
+    shards = _made_up(options.sketches, seed) if options.data is None else _of_manifest(options.data, seed)
+    order = shards.order
     if order.num_sketches >= 2**31:
         raise ConfigError(f"{options.data} holds {order.num_sketches} drawings, more than can be simulated")
-    balance = [_balance(order, shards.block_bytes, size, options.num_sketches) for size in options.world_sizes]
+    balance = [_balance(order, shards.block_bytes, size, options.batch) for size in options.world_sizes]
     positions = _positions(order)
     shuffle = [*_neighbours(positions), *_mixture(order, shards.categories)]
     if options.plot is not None:
-        from sgloc.bench.order_plot import plot_order
+        from benchmarks.order_plot import plot_order
 
         Path(options.plot).write_bytes(plot_order(balance, positions))
     settings = {
@@ -82,8 +93,8 @@ def bench_order(options: BenchOptions, config: Config) -> TableReport:
         "shards": order.num_shards,
         "blocks": order.num_blocks,
         "streams": order.num_streams,
-        "sketches_of_a_rank_in_a_step": options.num_sketches,
-        "seed": config.train.seed,
+        "sketches_of_a_rank_in_a_step": options.batch,
+        "seed": seed,
     }
     tables = [
         Table("balance of one epoch", _BALANCE_HEADINGS, balance),
@@ -104,14 +115,14 @@ def _made_up(num_sketches: int, seed: int) -> _Shards:
     of_shard = np.array(categories, dtype=np.int64)
     order = Order(sizes, _SKETCHES_PER_BLOCK, seed)
     block_bytes = draw_block_bytes(order.block_sizes, of_shard[order.shard_of_block], seed)
-    return _Shards(sizes, _SKETCHES_PER_BLOCK, block_bytes, of_shard)
+    return _Shards(Order(sizes, _SKETCHES_PER_BLOCK, seed, block_bytes), block_bytes, of_shard)
 
 
-def _of_manifest(data: str) -> _Shards:
+def _of_manifest(data: str, seed: int) -> _Shards:
     manifest = load_manifest(data)
-    shards = training_split(data, manifest).shards
+    shards = ShardReader(data, manifest, "train").shards
     block_bytes = np.array([size for shard in shards for size in shard.block_sizes], dtype=np.int64)
-    return _Shards([shard.num_sketches for shard in shards], manifest.sketches_per_block, block_bytes, None)
+    return _Shards(Order.of_training(manifest, seed), block_bytes, None)
 
 
 def _balance(order: Order, block_bytes: IntArray, world_size: int, sketches_of_rank: int) -> Record:
@@ -202,3 +213,8 @@ def _mixture(order: Order, categories: IntArray | None) -> list[Record]:
             here = float(counts[name] / num_batches) if num_batches > 0 else None
             records.append({"what": f"{name} in a batch of {size:,}", "here": here, "perfect": perfect})
     return records
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study."""
+    return run_study("order", study_order, OrderOptions, arguments)

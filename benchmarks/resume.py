@@ -2,17 +2,26 @@
 stopped (DESIGN contract 3)."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import NamedTuple
 
-from sgloc.bench.launched import Launcher, Run, engines_of, launcher, ranks_of, relative_difference
-from sgloc.bench.options import ENGINES, BenchOptions
+from benchmarks.launched import (
+    ENGINES,
+    Launcher,
+    Run,
+    RunOptions,
+    engines_of,
+    launcher,
+    relative_difference,
+    small_config,
+)
+from benchmarks.study import option, run_study
+from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.masking import mask
 
 _LIMIT = 1e-6
-_NUM_STEPS = 20
 _CHANGES = ((2, 2), (2, 1), (1, 2), (2, 4), (4, 2))
 _EXCHANGED_ON = 2
 _HEADINGS = {
@@ -40,7 +49,14 @@ class Change(NamedTuple):
         return (self.engine, self.ranks) == (self.next_engine, self.next_ranks)
 
 
-def bench_resume(options: BenchOptions, config: Config) -> TableReport:
+@dataclass(frozen=True)
+class ResumeOptions(RunOptions):
+    """Which runs are resumed."""
+
+    steps: int = option(20, "steps before the checkpoint, and as many after it", int)
+
+
+def study_resume(options: ResumeOptions, config: Config) -> TableReport:
     """Train runs to their end, resume their checkpoints of halfway in other runs, and compare the losses that follow
     with those of the run that went on. All are real processes.
 
@@ -53,8 +69,8 @@ def bench_resume(options: BenchOptions, config: Config) -> TableReport:
         SglocError: if the shards cannot be used, or a run fails.
     """
     engines, left_out = engines_of(options)
-    num_steps = options.steps or _NUM_STEPS
-    changes = list(_changes(engines, ranks_of(options)))
+    num_steps = options.steps
+    changes = list(_changes(engines, options.world_sizes))
     whole: dict[tuple[str, int], Run] = {}
     rows = []
     with launcher(options, config, 2 * num_steps, save_every=num_steps) as start:
@@ -105,3 +121,8 @@ def _resume(start: Launcher, source: Run, change: Change, num_steps: int) -> Rec
     limit = "to the bit" if change.is_none else f"{_LIMIT:.0e}"
     result = "pass" if passed else "FAIL"
     return {**change._asdict(), "difference": difference, "limit": limit, "result": result}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study."""
+    return run_study("resume", study_resume, ResumeOptions, arguments, small_config)

@@ -1,4 +1,4 @@
-"""`sgloc bench scale`: the drawings that it makes up, what it measures, and how it goes on after it was killed."""
+"""`python -m benchmarks scale`: the drawings it makes up, what it measures, and how it goes on after a kill."""
 
 import json
 import re
@@ -8,27 +8,22 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from sgloc.bench import scale
-from sgloc.bench.options import BenchOptions
-from sgloc.bench.quickdraw import category_sizes, draw_block_bytes, numbers_of, write_category
-from sgloc.bench.run import bench
-from sgloc.bench.scale import Visits
-from sgloc.cli import main
+from benchmarks import scale
+from benchmarks.quickdraw import category_sizes, draw_block_bytes, numbers_of, write_category
+from benchmarks.scale import ScaleOptions, Visits, main, study_scale
 from sgloc.config import Config
 from sgloc.data.formats.binary import read_binary
 from sgloc.errors import ConfigError, DataError
 from sgloc.sketch.drawing import Drawing
 
-CPU = torch.device("cpu")
 SKETCHES = 20_000
 
 
 def measure(folder: Path, num_sketches: int = SKETCHES, **options: Any) -> dict[str, dict[str, Any]]:
     """The records of a measurement, by name or phase."""
-    wanted = BenchOptions("scale", CPU, sketches=num_sketches, folder=str(folder), **options)
-    records = map(json.loads, bench(wanted, Config()).to_json().splitlines())
+    wanted = ScaleOptions(sketches=num_sketches, folder=str(folder), **options)
+    records = map(json.loads, study_scale(wanted, Config()).to_json().splitlines())
     return {record.get("phase", record["name"]): record for record in records}
 
 
@@ -105,7 +100,6 @@ def test_all_is_built_and_streamed_once_and_measured(tmp_path: Path) -> None:
         seen = [mib for mib in record["mib_by_tenth"] if mib > 0]
         assert [record["mib_in_first_tenth"], record["mib_in_last_tenth"]] == [seen[0], seen[-1]]
         assert min(seen) > 30
-    assert records["stream"]["sketches_per_processor_second"] > 0
     assert 1 < records["storage"]["of_bare"] <= 1.15
     shards = list((tmp_path / "shards").glob("*.tar"))
     assert len(shards) == settings["shards"]
@@ -118,7 +112,7 @@ def test_memory_is_that_of_the_largest_worker(tmp_path: Path) -> None:
     # Enough for several parts.
     held = bytearray(2**29)
     held[:: 2**12] = bytes(len(held[:: 2**12]))
-    records = measure(tmp_path, 300_000, num_workers=2)
+    records = measure(tmp_path, 300_000, workers=2)
     assert len({path.name[: len("train-00000")] for path in (tmp_path / "shards").glob("train-*.tar")}) > 1
     assert records["draw"]["mib_in_last_tenth"] > len(held) / 2**20
     assert 30 < max(records["build"]["mib_by_tenth"]) < len(held) / 2**20
@@ -189,11 +183,11 @@ def test_visits_are_counted() -> None:
 
 def test_a_folder_is_needed() -> None:
     with pytest.raises(ConfigError, match=r"^folder is not set"):
-        bench(BenchOptions("scale", CPU), Config())
+        study_scale(ScaleOptions(), Config())
 
 
 def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
-    main(["bench", "scale", "--sketches", "10000", "--folder", str(tmp_path), "--device", "cpu"])
+    main(["--sketches", "10000", "--folder", str(tmp_path)])
     text = capsys.readouterr().out
     for phase in ("draw", "build", "stream"):
         assert re.search(rf"│ +{phase} │ +[\d,]+ │", text)

@@ -16,7 +16,8 @@ from pathlib import Path
 import torch
 import yaml
 
-from sgloc.bench.options import ENGINES, WORLD_SIZES, BenchOptions
+from benchmarks.study import counts, option, words
+from sgloc import dist
 from sgloc.config import (
     Config,
     DataConfig,
@@ -25,6 +26,7 @@ from sgloc.config import (
     ModelConfig,
     OptimizerConfig,
     TrainConfig,
+    require,
 )
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
@@ -32,12 +34,30 @@ from sgloc.errors import ConfigError, TrainingError
 from sgloc.sketch.synthetic import write_sample
 from sgloc.train.checkpoint.manifest import read_manifest, step_folder
 
-_WORLD_SIZES = (1, 2, 4)
+# DistributedDataParallel first.
+ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 _DRAWN_IN_CATEGORY = 60
 # Validation stands at the end of every run, and is not what is measured.
 _VALIDATED = 8
 # A few megabytes: enough for sums in several parts.
 _BUCKET = 1_000_000
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """Which runs are made."""
+
+    data: str | None = option(None, "folder or URL of shards; without, a small drawn sample")
+    batch: int = option(0, "drawings in a global batch; 0: that of the configuration", int)
+    world_sizes: tuple[int, ...] = option((1, 2, 4), "numbers of ranks, comma-separated", counts)
+    engines: tuple[str, ...] = option(ENGINES, "what to train with, comma-separated", words)
+    device: str = option("auto", "auto, cpu or cuda")
+    steps: int = option(50, "steps that are compared", int)
+
+    def __post_init__(self) -> None:
+        for engine in self.engines:
+            require(engine in ENGINES, "engines", f"of {', '.join(ENGINES)}", repr(engine))
+        require(self.steps >= 1, "steps", "at least 1", self.steps)
 
 
 @dataclass(frozen=True)
@@ -151,7 +171,7 @@ def small_config() -> Config:
 
 
 @contextlib.contextmanager
-def launcher(options: BenchOptions, config: Config, num_steps: int, save_every: int) -> Iterator[Launcher]:
+def launcher(options: RunOptions, config: Config, num_steps: int, save_every: int) -> Iterator[Launcher]:
     """A launcher in a folder that is removed in the end, for the shards of a measurement or, without, for a small drawn
     sample.
 
@@ -159,8 +179,9 @@ def launcher(options: BenchOptions, config: Config, num_steps: int, save_every: 
         ConfigError: if there are fewer CUDA devices than ranks.
         SglocError: if the shards cannot be used.
     """
-    most = max(ranks_of(options))
-    if options.device.type == "cuda" and torch.cuda.device_count() < most:
+    device = dist.select_device(options.device, dist.resolve_placement({}))
+    most = max(options.world_sizes)
+    if device.type == "cuda" and torch.cuda.device_count() < most:
         raise ConfigError(f"there are {torch.cuda.device_count()} CUDA devices for {most} ranks; give --world_sizes")
     if options.batch:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, global_batch=options.batch))
@@ -172,16 +193,11 @@ def launcher(options: BenchOptions, config: Config, num_steps: int, save_every: 
             counts = {"num_train": _DRAWN_IN_CATEGORY, "num_valid": 1, "num_test": 0}
             write_sample(str(folder / "npz"), **counts, seed=config.train.seed)
             build_shards(str(folder / "npz"), shards, BuildOptions(licence="MIT; synthetic"))
-        yield Launcher(config, shards, options.device, num_steps, save_every, folder)
+        yield Launcher(config, shards, device, num_steps, save_every, folder)
 
 
-def ranks_of(options: BenchOptions) -> tuple[int, ...]:
-    """Numbers of ranks to train on."""
-    return _WORLD_SIZES if options.world_sizes == WORLD_SIZES else options.world_sizes
-
-
-def engines_of(options: BenchOptions) -> tuple[tuple[str, ...], str | None]:
-    """The engines that can be had of those that were asked for, and a sentence about the others, if there are any."""
+def engines_of(options: RunOptions) -> tuple[tuple[str, ...], str | None]:
+    """The requested engines that are installed, and a sentence about the others, if there are any."""
     if importlib.util.find_spec("deepspeed") is not None:
         return options.engines, None
     left_out = [engine for engine in options.engines if engine != ENGINES[0]]

@@ -7,11 +7,11 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc.bench.drawn import (
-    _LEAST_STROKE,
-    _POINT_QUANTILES,
-    _POINTS_FOLLOW_STROKES,
-    _STROKE_QUANTILES,
-    _STROKE_SHAPE,
+    LEAST_STROKE,
+    POINT_QUANTILES,
+    POINTS_FOLLOW_STROKES,
+    STROKE_QUANTILES,
+    STROKE_SHAPE,
 )
 from sgloc.data.formats.categories import CATEGORIES
 
@@ -96,19 +96,19 @@ def _records(numbers: range, generator: np.random.Generator) -> Iterator[memoryv
 def _draw_lengths(num_sketches: int, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
     """Strokes of each sketch, int64 [n], and points of each stroke, int64 [S]."""
     share_by_strokes, share_by_points, follows = generator.random((3, num_sketches))
-    share_by_points = np.where(follows < _POINTS_FOLLOW_STROKES, share_by_strokes, share_by_points)
-    num_points = np.rint(np.interp(share_by_points, *_POINT_QUANTILES)).astype(np.int64)
-    num_strokes = np.rint(np.interp(share_by_strokes, *_STROKE_QUANTILES)).astype(np.int64)
-    num_strokes = np.minimum(num_strokes, num_points // _LEAST_STROKE)
-    to_share_out = num_points - _LEAST_STROKE * num_strokes
+    share_by_points = np.where(follows < POINTS_FOLLOW_STROKES, share_by_strokes, share_by_points)
+    num_points = np.rint(np.interp(share_by_points, *POINT_QUANTILES)).astype(np.int64)
+    num_strokes = np.rint(np.interp(share_by_strokes, *STROKE_QUANTILES)).astype(np.int64)
+    num_strokes = np.minimum(num_strokes, num_points // LEAST_STROKE)
+    to_share_out = num_points - LEAST_STROKE * num_strokes
     lasts = np.cumsum(num_strokes) - 1
     firsts = lasts + 1 - num_strokes
-    weights = generator.standard_gamma(_STROKE_SHAPE, lasts[-1] + 1)
+    weights = generator.standard_gamma(STROKE_SHAPE, lasts[-1] + 1)
     shares = weights * np.repeat(to_share_out / np.add.reduceat(weights, firsts), num_strokes)
     # Whole points: sums along the sketches are rounded, so that what is cut off of one stroke falls to the next.
     ends = np.rint(np.cumsum(shares)).astype(np.int64)
     ends[lasts] = np.cumsum(to_share_out)
-    return num_strokes, np.maximum(np.diff(ends, prepend=0), 0) + _LEAST_STROKE
+    return num_strokes, np.maximum(np.diff(ends, prepend=0), 0) + LEAST_STROKE
 
 
 def _draw_coordinates(stroke_lengths: IntArray, generator: np.random.Generator) -> npt.NDArray[np.uint8]:

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from sgloc.bench.options import BenchOptions
-from sgloc.bench.quickdraw import category_sizes, numbers_of, write_category
+from benchmarks.quickdraw import category_sizes, numbers_of, write_category
+from benchmarks.study import option, run_study, sketches
+from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.bench.tables import Table, TableReport
 from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
@@ -24,6 +24,7 @@ from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
+from sgloc.memory import keep_freed_memory
 from sgloc.strict_json import to_json
 
 _STATE_NAME = "scale.json"
@@ -41,7 +42,17 @@ _HEADINGS = {
 }
 
 
-def bench_scale(options: BenchOptions, config: Config) -> TableReport:
+@dataclass(frozen=True)
+class ScaleOptions:
+    """How much is built, where, and by how many processes."""
+
+    sketches: int = option(50_000_000, "in the made-up QuickDraw", sketches)
+    folder: str | None = option(None, "local folder to build in; it must be given")
+    workers: int = option(1, "processes that build; 0: one a core", int)
+    batch: int = option(1024, "sketches in a batch of the stream", int)
+
+
+def study_scale(options: ScaleOptions, config: Config) -> TableReport:
     """Draw drawings of QuickDraw's lengths, build shards of them with several processes, and stream one epoch, which
     is checked to visit each exactly once.
 
@@ -57,6 +68,7 @@ def bench_scale(options: BenchOptions, config: Config) -> TableReport:
     """
     if options.folder is None:
         raise ConfigError("folder is not set; name a folder for the drawings and their shards")
+    keep_freed_memory()
     state = _State.open(Path(options.folder), {"sketches": options.sketches, "seed": config.train.seed})
     _draw(state, options, config.train.seed)
     if "manifest" not in state.phase("build"):
@@ -73,8 +85,8 @@ def bench_scale(options: BenchOptions, config: Config) -> TableReport:
         "sketches": options.sketches,
         "categories": len(manifest.categories),
         "shards": sum(len(split.shards) for split in manifest.splits.values()),
-        "workers": options.num_workers,
-        "batch": options.num_sketches,
+        "workers": options.workers,
+        "batch": options.batch,
         "seed": config.train.seed,
         "mean_points": sum(split.num_points for split in manifest.splits.values()) / options.sketches,
         "mean_strokes": sum(split.num_strokes for split in manifest.splits.values()) / options.sketches,
@@ -161,7 +173,7 @@ def _resident_mib(pid: int | None) -> float:
     return 0.0
 
 
-def _draw(state: _State, options: BenchOptions, seed: int) -> None:
+def _draw(state: _State, options: ScaleOptions, seed: int) -> None:
     """Draw those categories that are not drawn yet."""
     source = state.folder / "source"
     source.mkdir(exist_ok=True)
@@ -178,7 +190,7 @@ def _draw(state: _State, options: BenchOptions, seed: int) -> None:
         state.note("draw", {"sketches": number, "seconds": time.perf_counter() - start, **memory.record})
 
 
-def _build(state: _State, options: BenchOptions) -> None:
+def _build(state: _State, options: ScaleOptions) -> None:
     """Build the shards, or what is missing of them; the time of a killed attempt counts."""
     before = state.phase("build")
     memory, start = _Memory(before.get("mib_by_tenth")), time.perf_counter() - before.get("seconds", 0)
@@ -197,7 +209,7 @@ def _build(state: _State, options: BenchOptions) -> None:
         str(state.folder / "source"),
         str(state.folder / "shards"),
         BuildOptions(per_category=0, licence=_LICENCE),
-        num_workers=options.num_workers,
+        num_workers=options.workers,
         progress=progress,
     )
     seconds = time.perf_counter() - start
@@ -247,7 +259,7 @@ class Visits:
             )
 
 
-def _stream(shards: str, manifest: Manifest, options: BenchOptions, config: Config) -> Record:
+def _stream(shards: str, manifest: Manifest, options: ScaleOptions, config: Config) -> Record:
     """Stream the first epoch's batches and look which sketches come; then look for the others in the other splits."""
     reader = ShardReader(shards, manifest, "train")
     order = Order.of_training(manifest, config.train.seed)
@@ -255,7 +267,7 @@ def _stream(shards: str, manifest: Manifest, options: BenchOptions, config: Conf
     batches = training_batches(
         reader,
         order,
-        Share(options.num_sketches),
+        Share(options.batch),
         prefetch=config.data.prefetch,
         num_threads=config.data.read_threads,
     )
@@ -302,3 +314,8 @@ def _visited(manifest: Manifest) -> tuple[str, Record]:
         "exactly once, by its number"
     )
     return sentence, {"name": "visited once", **counts}
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study."""
+    return run_study("scale", study_scale, ScaleOptions, arguments)

@@ -1,0 +1,92 @@
+"""How fast sketches come from shards, beside a plain webdataset of one sketch a member over the same drawings."""
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import webdataset
+
+from benchmarks.study import option, run_study
+from sgloc.bench.options import StreamOptions
+from sgloc.bench.report import Report
+from sgloc.bench.stream import measure_ways, shards
+from sgloc.config import Config
+from sgloc.data.batch import PackedBatch
+from sgloc.data.manifest import load_manifest
+from sgloc.data.reader import ShardReader
+from sgloc.sketch.drawing import Int16Array
+
+NAME = "webdataset, a sketch a member"
+_MEMBERS, _MEMBERS_IN_TAR = 20_000, 2_000
+
+
+@dataclass(frozen=True)
+class WebdatasetOptions:
+    """On what is measured."""
+
+    data: str | None = option(None, "folder or URL of shards; without, a synthetic sample is built")
+    remote: str | None = option(None, "URL of the same shards on a server, to measure as well")
+    batch: int = option(100, "sketches in a batch", int)
+    repeats: int = option(3, "repeats of each measurement", int)
+
+
+def study_webdataset(options: WebdatasetOptions, config: Config) -> Report:
+    """Measure the stream of training batches, and a plain webdataset of the same drawings, in turn.
+
+    Args:
+        options: on what is measured.
+        config: of the run whose preparation and prefetching are measured.
+
+    Raises:
+        SglocError: if the shards cannot be used.
+    """
+    wanted = StreamOptions(options.batch, options.repeats, "cpu", data=options.data, remote=options.remote)
+    with shards(wanted, config) as folder, _one_sketch_a_member(folder) as (members, count):
+
+        def plain() -> Generator[int, None, None]:
+            while True:
+                pipeline = webdataset.WebDataset(members, shardshuffle=False, empty_check=False)
+                for _, lengths in pipeline.decode().to_tuple("npy").batched(options.batch, collation_fn=_ragged):
+                    yield len(lengths)
+
+        return measure_ways(wanted, config, torch.device("cpu"), folder, {NAME: (plain, options.batch, count)})
+
+
+@contextlib.contextmanager
+def _one_sketch_a_member(folder: str) -> Iterator[tuple[list[str], int]]:
+    """Tars of the first drawings, each a member of its own, as a plain webdataset has them; and how many these are."""
+    reader = ShardReader(folder, load_manifest(folder), "train")
+    packed = reader.read(np.arange(min(reader.num_sketches, _MEMBERS)), np.zeros(1, dtype=np.int64))
+    with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as target:
+        paths = []
+        for start in range(0, len(packed), _MEMBERS_IN_TAR):
+            paths.append(str(Path(target, f"{start:06d}.tar")))
+            with webdataset.TarWriter(paths[-1]) as tar:
+                for number in range(start, min(start + _MEMBERS_IN_TAR, len(packed))):
+                    content = io.BytesIO()
+                    np.save(content, _stroke3(packed.part(number, number + 1)))
+                    tar.write({"__key__": f"{number:09d}", "npy": content.getvalue()})
+        yield paths, len(packed)
+
+
+def _stroke3(sketch: PackedBatch) -> Int16Array:
+    rows = np.zeros((sketch.num_points, 3), dtype=np.int16)
+    rows[:, :2] = sketch.offsets
+    rows[np.cumsum(sketch.stroke_lengths) - 1, 2] = 1
+    return rows
+
+
+def _ragged(sketches: list[tuple[Int16Array]]) -> tuple[Int16Array, np.ndarray[tuple[int], np.dtype[np.int64]]]:
+    """The least that a plain pipeline does to a batch: flat rows, and how many are whose."""
+    rows = [sketch for (sketch,) in sketches]
+    return np.concatenate(rows), np.array([len(sketch) for sketch in rows])
+
+
+def main(arguments: list[str]) -> int:
+    """Run the study."""
+    return run_study("webdataset", study_webdataset, WebdatasetOptions, arguments)

@@ -1,0 +1,93 @@
+"""The batch to measure on, and the engine that a run would train with."""
+
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
+
+import numpy as np
+import torch
+
+from sgloc import dist
+from sgloc.bench.drawn import draw_batch
+from sgloc.bench.options import BatchOptions
+from sgloc.config import Config
+from sgloc.data.batch import PackedBatch, Preparation
+from sgloc.data.manifest import SPLITS, Manifest, Moments, Split, load_manifest
+from sgloc.data.order import Order
+from sgloc.data.reader import ShardReader
+from sgloc.data.stream import Share, training_batches
+from sgloc.masking import mask
+from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
+from sgloc.train.engine import Engine, open_engine
+
+
+def open_batches(data: str, manifest: Manifest, config: Config, size: int) -> Generator[PackedBatch, None, None]:
+    """The training batches of a run of one process, from its start.
+
+    Raises:
+        DataError: if there is no training drawing.
+    """
+    reader, order = ShardReader(data, manifest, "train"), Order.of_training(manifest, config.train.seed)
+    return training_batches(
+        reader, order, Share(size), prefetch=config.data.prefetch, num_threads=config.data.read_threads
+    )
+
+
+def first_batch(options: BatchOptions, config: Config) -> tuple[PackedBatch, Manifest]:
+    """The batch to measure on, and the manifest of its data set.
+
+    Raises:
+        DataError: if the shards cannot be used.
+    """
+    if options.data is None:
+        packed = draw_batch(options.batch, config.train.seed)
+        return packed, drawn_manifest(packed)
+    manifest = load_manifest(options.data)
+    with closing(open_batches(options.data, manifest, config, options.batch)) as batches:
+        return next(batches), manifest
+
+
+def drawn_manifest(packed: PackedBatch) -> Manifest:
+    """The manifest of a data set without shards: its scale and lengths are those of a batch."""
+    return Manifest(
+        categories=[],
+        scale=float(packed.offsets.std()),
+        moments=Moments(),
+        longest_points=int(np.diff(packed.point_starts).max()),
+        longest_strokes=int(packed.num_strokes.max()),
+        sketches_per_block=1,
+        splits={name: Split() for name in SPLITS},
+        num_read=0,
+        skipped={},
+        rejected={},
+        sources=[],
+        licence="",
+    )
+
+
+def preparation(config: Config, manifest: Manifest) -> Preparation:
+    """How a run prepares its training batches."""
+    return SketchGlocRecipe().preparations(config, manifest)[0]
+
+
+@contextmanager
+def opened_engine(config: Config, manifest: Manifest, device: torch.device) -> Iterator[Engine]:
+    """The engine of a run of one process, with initial weights."""
+    placement = dist.resolve_placement({})
+    with dist.process_group(placement, device):
+        model = SketchGlocRecipe().build_model(config, manifest).to(device)
+        with closing(open_engine(model, config, device, placement.world_size)) as engine:
+            yield engine
+
+
+def describe(packed: PackedBatch, options: BatchOptions) -> dict[str, object]:
+    """Where a batch comes from, and its sizes in the shards, before any augmentation."""
+    num_points = np.diff(packed.point_starts)
+    return {
+        "data": mask(options.data or "drawn"),
+        "sketches": len(packed),
+        "mean_points": float(num_points.mean()),
+        "longest_points": int(num_points.max()),
+        "mean_strokes": float(packed.num_strokes.mean()),
+        "most_strokes": int(packed.num_strokes.max()),
+        "repeats": options.repeats,
+    }
