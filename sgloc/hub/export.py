@@ -15,6 +15,7 @@ from sgloc.errors import CheckpointError, DataError
 from sgloc.masking import mask_all
 from sgloc.storage import Storage, describe, patiently
 from sgloc.strict_json import to_json
+from sgloc.templates import fill
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_tensors, use_checkpoint
 
 logger = logging.getLogger(__name__)
@@ -77,57 +78,6 @@ def _about(manifest: CheckpointManifest) -> About:
     )
 
 
-def _card(about: About, num_values: int) -> str:
-    """The text of README.md."""
-    model, data, training = about.model, about.data, about.training
-    disturb = training["options"]["data"]["disturb"]
-    task = f"reorganization, strokes moved by up to {disturb} sketch sizes" if disturb else "synthesis"
-    num_drawings = f"{data['drawings']:,} drawings of {data['categories']:,} categories"
-    loss = training["best_validation_loss"]
-    if loss is None:
-        validation = "It was not validated up to this step."
-    elif training["best_step"] == training["steps"]:
-        validation = f"Its loss on the validation drawings is {loss:.4f}, the lowest up to this step."
-    else:
-        validation = (
-            f"The lowest validation loss up to this step was {loss:.4f}, at step {training['best_step']}: "
-            "these are not the weights of that step."
-        )
-    cells = f"{model['encoder']['cell']} encoder of {model['encoder']['hidden_size']}, "
-    cells += f"{model['decoder']['cell']} decoder of {model['decoder']['hidden_size']}"
-    return f"""# SketchGloc
-
-A model of the spatial layout of free-hand sketches: {cells}, codes of {model["latent_size"]}.
-model.safetensors holds {num_values:,} numbers: weights, and batch norm's statistics.
-It was trained for {task}.
-
-## Training
-
-{training["steps"]:,} steps of {training["global_batch"]} drawings, out of {num_drawings}.
-{validation}
-
-- Licence of the drawings: {data["licence"] or "not told"}
-- SHA-256 of the drawings' manifest: `{data["identity"]}`
-- Versions: {", ".join(f"{name} {version}" for name, version in about.versions.items())}
-
-All options are in config.json.
-
-## Use
-
-```python
-from sgloc import load_pretrained
-
-model = load_pretrained("path/of/this/folder")
-```
-
-or, to redraw the sketches of a folder of shards:
-
-```
-sgloc generate --checkpoint path/of/this/folder --data shards/mine --out drawn
-```
-"""
-
-
 def export_model(path: str, folder: str) -> tuple[str, int]:
     """Write a checkpoint's model as a folder that `sgloc.load_pretrained` reads, and other programs can.
 
@@ -150,31 +100,35 @@ def export_model(path: str, folder: str) -> tuple[str, int]:
 
     found, (manifest, tensors) = use_checkpoint(path, read, logger.warning)
     try:
-        about = _about(manifest)
-        num_values = sum(tensor.numel() for tensor in tensors.values())
-        card = _card(about, num_values)
+        about, disturb = _about(manifest), manifest.config["data"]["disturb"]
     except (KeyError, TypeError, ValueError) as error:
         raise CheckpointError(f"{found} does not say what model it is of ({error!r})") from error
-    write_export(folder, about, tensors, card)
-    return found, num_values
+    if not {"encoder", "decoder"} <= about.model.keys():
+        raise CheckpointError(f"{found} is of a model that draws nothing; give a run of one that draws")
+    return found, write_export(folder, about, tensors, disturb)
 
 
-def write_export(folder: str, about: About, tensors: dict[str, Tensor], card: str) -> None:
-    """Write the files of a model.
+def write_export(
+    folder: str, about: About, tensors: dict[str, Tensor], disturb: float | None, imported_from: str = ""
+) -> int:
+    """Write the files of a model, and count its numbers.
 
     Args:
         folder: folder or URL to write to; what is there under the same names is replaced.
         about: for config.json.
         tensors: the model's.
-        card: the text of README.md.
+        disturb: r of METHOD 3 in its training; None where nobody knows.
+        imported_from: the checkpoint of the original program that it comes from; empty: it is our own.
 
     Raises:
         DataError: if the folder cannot be written.
     """
+    num_values = sum(tensor.numel() for tensor in tensors.values())
+    values = {**vars(about), "num_values": num_values, "disturb": disturb, "imported_from": imported_from}
     files = {
         WEIGHTS: safetensors.torch.save(tensors, {"format": "pt"}),
         CONFIG: (to_json(dataclasses.asdict(about), indent=1) + "\n").encode(),
-        CARD: card.encode(),
+        CARD: fill("hub/card.md", **values).encode(),
     }
     storage = Storage(folder)
     try:
@@ -182,7 +136,8 @@ def write_export(folder: str, about: About, tensors: dict[str, Tensor], card: st
         for name, content in files.items():
             patiently(lambda name=name, content=content: storage.write(name, [content]))  # type: ignore[misc]
     except Exception as error:  # A store's library may raise anything.
-        raise DataError(f"cannot write to {folder} ({describe(error)}); give an --out that can be written") from error
+        raise DataError(f"cannot write to {folder} ({describe(error)}); give a folder that can be written") from error
+    return num_values
 
 
 def is_export(path: str) -> bool:

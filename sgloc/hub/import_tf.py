@@ -119,8 +119,7 @@ def import_tf(
         training={"imported_from": checkpoint.name, "original_options": options},
         versions={},
     )
-    num_values = sum(tensor.numel() for tensor in tensors.values())
-    write_export(out, about, tensors, _card(about, checkpoint.name, num_values))
+    num_values = write_export(out, about, tensors, original.disturb(options), imported_from=checkpoint.name)
     return Imported(str(checkpoint), num_values, num_left, config.max_node_points, notes)
 
 
@@ -166,14 +165,6 @@ def _listed(names: tuple[str, ...], arrays: list[Array]) -> str:
 Recipe = tuple[str, tuple[str, ...], Callable[..., Array]]
 
 
-def _same(array: Array) -> Array:
-    return array
-
-
-def _transposed(array: Array) -> Array:
-    return array.T
-
-
 def _beside(*arrays: Array) -> Array:
     return np.concatenate(arrays, axis=-1)
 
@@ -186,14 +177,14 @@ def _recipes(config: ModelConfig) -> Iterator[Recipe]:
     for ours, theirs in (("forward_cell", "fw"), ("backward_cell", "bw")):
         yield from _cell(config.encoder.cell, f"encoder.strokes.{ours}", f"ENC1_RNN/{theirs}")
     for number in (1, 2):
-        yield f"encoder.graph.weight{number}", (f"gcn_weight_{number}",), _same
+        yield f"encoder.graph.weight{number}", (f"gcn_weight_{number}",), np.asarray
     for ours, theirs in (
         ("weight", "gamma"),
         ("bias", "beta"),
         ("running_mean", "moving_mean"),
         ("running_var", "moving_variance"),
     ):
-        yield f"encoder.batch_norm.{ours}", (f"BatchNorm/{theirs}",), _same
+        yield f"encoder.batch_norm.{ours}", (f"BatchNorm/{theirs}",), np.asarray
     yield from _cell(config.decoder.cell, "decoder.cell", _DECODER)
     for ours, theirs in (
         ("encoder.mean", "fc_mu"),
@@ -201,20 +192,20 @@ def _recipes(config: ModelConfig) -> Iterator[Recipe]:
         ("decoder.initial_state", "decoder/init_state"),
         ("decoder.output", "decoder/decoder/fc"),
     ):
-        yield f"{ours}.weight", (f"{theirs}/fc_w",), _transposed
-        yield f"{ours}.bias", (f"{theirs}/fc_b",), _same
+        yield f"{ours}.weight", (f"{theirs}/fc_w",), np.transpose
+        yield f"{ours}.bias", (f"{theirs}/fc_b",), np.asarray
 
 
 def _cell(cell: CellName, ours: str, scope: str) -> Iterator[Recipe]:
     theirs = f"{scope}/{_CLASSES[cell]}"
-    yield f"{ours}.weight_input", (f"{theirs}/W_xh",), _same
-    yield f"{ours}.weight_hidden", (f"{theirs}/W_hh",), _same
+    yield f"{ours}.weight_input", (f"{theirs}/W_xh",), np.asarray
+    yield f"{ours}.weight_hidden", (f"{theirs}/W_hh",), np.asarray
     if cell != "layer_norm":
-        yield f"{ours}.bias", (f"{theirs}/bias",), _same
+        yield f"{ours}.bias", (f"{theirs}/bias",), np.asarray
     if cell != "lstm":
         for part, layer in (("gate", "ln_all"), ("cell", "ln_c")):
-            yield f"{ours}.norm.{part}_gain", (f"{theirs}/{layer}/ln_gamma",), _same
-            yield f"{ours}.norm.{part}_bias", (f"{theirs}/{layer}/ln_beta",), _same
+            yield f"{ours}.norm.{part}_gain", (f"{theirs}/{layer}/ln_gamma",), np.asarray
+            yield f"{ours}.norm.{part}_bias", (f"{theirs}/{layer}/ln_beta",), np.asarray
     if cell == "hyper":
         yield from _cell("layer_norm", f"{ours}.hyper", theirs)
         hidden = [f"{theirs}/hyper_{gate}h" for gate in "ijfo"]
@@ -318,25 +309,3 @@ def _model_config(variables: Variables, options: dict[str, Any], max_node_points
         batch_norm_epsilon=_BATCH_NORM_EPSILON,
         **hyper,  # type: ignore[arg-type]
     )
-
-
-def _card(about: About, checkpoint: str, num_values: int) -> str:
-    moved = original.disturb(about.training["original_options"])
-    task = f"reorganization, strokes moved by up to {moved} sketch sizes" if moved else "synthesis"
-    task = "a task that the original did not write down" if moved is None else task
-    return f"""# SketchGloc
-
-A model of the spatial layout of free-hand sketches, imported from the TensorFlow checkpoint `{checkpoint}` of the
-original program. model.safetensors holds {num_values:,} numbers. Sketches are divided by a scale of {about.scale:g}.
-It was trained for {task}.
-
-- Licence of the drawings: {about.data["licence"] or "not told"}
-
-All options, ours and the original's, are in config.json.
-
-```python
-import sgloc
-
-model = sgloc.load_pretrained("path/of/this/folder")
-```
-"""

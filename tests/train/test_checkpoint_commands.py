@@ -169,7 +169,7 @@ def test_mistakes_are_told_in_a_sentence(said: Said, run_dir: Path, tmp_path: Pa
         assert "none does not exist; give a run's folder" in said("checkpoint", command, tmp_path / "none")
     assert "did you mean 'verify'?" in said("checkpoint", "verfy", run_dir)
     (tmp_path / "file").touch()
-    assert "give an --out that can be written" in said(
+    assert "give a folder that can be written" in said(
         "checkpoint", "export", run_dir, "--out", tmp_path / "file" / "out"
     )
 
