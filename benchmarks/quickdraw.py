@@ -13,7 +13,7 @@ from sgloc.bench.drawn import (
     STROKE_QUANTILES,
     STROKE_SHAPE,
 )
-from sgloc.data.formats.categories import CATEGORIES
+from sgloc.data.formats.sources import CATEGORIES
 
 IntArray = npt.NDArray[np.int64]
 

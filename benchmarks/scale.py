@@ -18,7 +18,7 @@ from sgloc.bench.report import Record
 from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
-from sgloc.data.formats.categories import CATEGORIES
+from sgloc.data.formats.sources import CATEGORIES
 from sgloc.data.manifest import SPLITS, Manifest, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader

@@ -16,7 +16,7 @@ from sgloc.bench.report import Record
 from sgloc.config import Config
 from sgloc.data.batch import PackedBatch
 from sgloc.data.block import IntArray
-from sgloc.data.formats.categories import CATEGORIES
+from sgloc.data.formats.sources import CATEGORIES
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order, Places
 from sgloc.data.reader import ShardReader

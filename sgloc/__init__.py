@@ -54,9 +54,6 @@ def read_strokes(path: str) -> "list[list[npt.NDArray[np.float64]]]":
     Raises:
         DataError: if the file cannot be read, or holds no stroke.
     """
-    import functools
-    import sys
-
     from sgloc.sketch.reading import read_own
 
-    return [strokes for _, strokes in read_own(path, functools.partial(print, file=sys.stderr))]
+    return [strokes for _, strokes in read_own(path)]

@@ -13,26 +13,6 @@ PASSING, MISTAKE, FAULT, INTERRUPTED = 1, 2, 3, 130
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sgloc", "launch", "benchmarks")
-# Libraries of stores, which raise errors of their own.
-_STORES = frozenset(
-    {
-        "adlfs",
-        "aiobotocore",
-        "aiohttp",
-        "azure",
-        "botocore",
-        "ftplib",
-        "gcsfs",
-        "google",
-        "http",
-        "paramiko",
-        "requests",
-        "s3fs",
-        "smbprotocol",
-        "ssl",
-        "urllib3",
-    }
-)
 # What such a library raises where the user has to do something.
 _STORE_MISTAKES = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "SSLError"}
@@ -86,7 +66,7 @@ def exit_code_of(error: SglocError) -> int:
 
 def may_pass(error: BaseException) -> bool:
     """Whether what an exception tells of may be gone later: a store or network that fails, a disk that is full."""
-    from sgloc.data.remote.access import DamagedReadError, is_transient
+    from sgloc.storage import DamagedReadError, is_transient
 
     cause: BaseException | None = error
     while cause is not None:
@@ -173,7 +153,9 @@ def _of_names(error: Exception) -> SglocError | None:
 
 def _of_paths(error: Exception) -> SglocError | None:
     """Of what the operating system says of a path, a disk or a network; not of what only a fault brings about."""
-    if not isinstance(error, OSError) or type(error).__module__.partition(".")[0] in _STORES:
+    from sgloc.storage import STORES
+
+    if not isinstance(error, OSError) or type(error).__module__.partition(".")[0] in STORES:
         return None
     if may_pass(error):
         is_full = error.errno in _FULL
@@ -188,9 +170,9 @@ def _of_paths(error: Exception) -> SglocError | None:
 
 
 def _of_stores(error: Exception) -> SglocError | None:
-    from sgloc.data.remote.access import is_transient
+    from sgloc.storage import STORES, is_transient
 
-    if type(error).__module__.partition(".")[0] not in _STORES:
+    if type(error).__module__.partition(".")[0] not in STORES:
         return None
     what = f"{type(error).__name__}: {' '.join(str(error).split())}"
     told = SglocError(f"the store cannot be used ({what}); check the URL, the credentials and the network")

@@ -19,7 +19,7 @@ SOURCES: dict[str, tuple[bytes, str]] = {
         "all 2 drawings were rejected or skipped (rejected: 1 malformed_json, 1 missing_field); the first: ",
     ),
     "odd.ndjson.gz": (b"not gzip", "cannot be read (BadGzipFile"),
-    "cat.txt": (b"x", "does not end in .ndjson"),
+    "cat.txt": (b"x", "does not end in .bin, .bin.gz, .ndjson"),
 }
 
 

@@ -46,28 +46,19 @@ def shard(words: list[str]) -> None:
     from sgloc.terminal import shard_progress
 
     wanted = _build_options(options)
-    retries: list[str] = []
-    with shard_progress() as (progress, say):
-
-        def tell(sentence: str) -> None:
-            retries.append(sentence)
-            say(f"{parser.prog}: {sentence}")
-
+    with shard_progress() as (progress, _):
         means = {
             "num_workers": options.workers,
             "mirror": options.mirror or QUICKDRAW_URL,
             "downloads": options.downloads,
             "keep_downloads": options.keep_downloads,
             "progress": progress,
-            "told": tell,
         }
         outcome: Manifest | int
         if task is None:
             outcome = build_shards(options.source, options.out, wanted, overwrite=options.overwrite, **means)
         else:
             outcome = build_task(options.source, options.out, task, wanted, **means)
-    if retries:
-        show(f"{len(retries):,} reads of sources were tried again")
     if isinstance(outcome, int):
         show(f"{options.out}: task {options.task} is built; parts that other tasks have still to build: {outcome}")
         return
@@ -90,8 +81,9 @@ def _add_shard_options(parser: "ArgumentParser") -> None:
         "--source",
         nargs="+",
         required=True,
-        help="files, folders, globs or URLs of simplified or raw ndjson, binary or sketch-rnn npz files; or "
-        "quickdraw:npz, quickdraw:simplified, quickdraw:raw or quickdraw:binary, the public data set",
+        help="files, folders, globs or URLs of simplified or raw ndjson, binary or sketch-rnn npz files; folders of "
+        "SVG or JSON drawings, or with such a folder for each category; or quickdraw:npz, quickdraw:simplified, "
+        "quickdraw:raw or quickdraw:binary, the public data set",
     )
     parser.add_argument("--out", required=True, help="folder or URL to write the shards to")
     parser.add_argument("--categories", default=None, type=str, help="take only these, comma-separated; default: all")

@@ -18,7 +18,7 @@ def reorganize(words: list[str]) -> None:
     from sgloc.sketch.reading import read_own
 
     # A drawing that cannot be read is refused before the model, and torch with it, is loaded.
-    named = read_own(options.drawing, say)
+    named = read_own(options.drawing)
     from sgloc.dist import resolve_placement, select_device
     from sgloc.evaluate.reorganize import PICTURE, reorganize_drawings
     from sgloc.hub.load import load_model

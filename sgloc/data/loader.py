@@ -14,9 +14,9 @@ from sgloc.data.cache import BlockCache
 from sgloc.data.manifest import Manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
-from sgloc.data.remote.access import Retries
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
+from sgloc.storage import Retries
 from sgloc.train.loggers.terminal import tell
 from sgloc.train.state import TrainState
 
@@ -30,7 +30,6 @@ def read_options(config: DataConfig, rank: int, patience: float | None = None) -
     return ReadOptions(
         retries=Retries(num_attempts=config.read_attempts, timeout=config.read_timeout),
         cache=BlockCache(config.cache, round(config.cache_gigabytes * 1e9)) if config.cache else None,
-        told=lambda sentence: tell(f"rank {rank}: {sentence}"),
         patience=patience,
     )
 

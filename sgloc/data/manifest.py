@@ -10,8 +10,12 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from sgloc.data.remote.access import Retries, is_transient, of_this_process, open_file_system, retrying
+import numpy as np
+import numpy.typing as npt
+
 from sgloc.errors import DataError
+from sgloc.sketch.drawing import MOST_OFFSET
+from sgloc.storage import Retries, Storage, is_transient, reading
 
 FORMAT = "sgloc-shards"
 VERSION = 2
@@ -93,10 +97,53 @@ class Moments:
     sum: int = 0
     sum_of_squares: int = 0
 
+    @classmethod
+    def of(cls, offsets: npt.NDArray[np.int16]) -> "Moments":
+        """Of offsets, int16 [P, 2]."""
+        clipped = np.clip(offsets, -MOST_OFFSET, MOST_OFFSET).astype(np.int64)
+        return cls(clipped.size, int(clipped.sum()), int(np.square(clipped).sum()))
+
+    def __add__(self, other: "Moments") -> "Moments":
+        return Moments(self.count + other.count, self.sum + other.sum, self.sum_of_squares + other.sum_of_squares)
+
     @property
     def standard_deviation(self) -> float:
         """0 where there is nothing."""
         return math.sqrt(self.count * self.sum_of_squares - self.sum**2) / self.count if self.count else 0.0
+
+
+@dataclass
+class Contents:
+    """Drawings, counted while they are packed or read.
+
+    Attributes:
+        categories: drawings of each category.
+        points: drawings of each number of points.
+        strokes: drawings of each number of strokes.
+        moments: of all offsets.
+    """
+
+    categories: Counter[str] = field(default_factory=Counter)
+    points: Counter[int] = field(default_factory=Counter)
+    strokes: Counter[int] = field(default_factory=Counter)
+    moments: Moments = field(default_factory=Moments)
+
+    def count(self, offsets: npt.NDArray[np.int16], num_points: Sequence[int], num_strokes: Sequence[int]) -> None:
+        """Count drawings in, but for their categories: their offsets, int16 [P, 2], and the lengths of each."""
+        self.points.update(num_points)
+        self.strokes.update(num_strokes)
+        self.moments += Moments.of(offsets)
+
+    def add(self, other: "Contents") -> None:
+        """Count others in."""
+        self.categories.update(other.categories)
+        self.points.update(other.points)
+        self.strokes.update(other.strokes)
+        self.moments += other.moments
+
+    def split(self, shards: list[Shard]) -> Split:
+        """The same as a split that consists of shards."""
+        return Split(_add([self.categories]), _add([self.points]), _add([self.strokes]), shards)
 
 
 @dataclass(frozen=True)
@@ -182,13 +229,8 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
         found = sorted({str(getattr(manifest, what)) for manifest in manifests})
         if len(found) > 1:
             raise DataError(f"builds of different {what} cannot be joined: {' and '.join(found)}; build one anew")
-    moments = [manifest.moments for manifest in manifests]
-    total = Moments(
-        sum(part.count for part in moments),
-        sum(part.sum for part in moments),
-        sum(part.sum_of_squares for part in moments),
-    )
-    splits = {name: _join_splits([manifest.splits[name] for manifest in manifests]) for name in SPLITS}
+    total = sum((manifest.moments for manifest in manifests), Moments())
+    splits = {name: join_splits([manifest.splits[name] for manifest in manifests]) for name in SPLITS}
     paths = Counter(shard.path for split in splits.values() for shard in split.shards)
     for path, count in paths.items():
         if count > 1:
@@ -209,7 +251,8 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
     )
 
 
-def _join_splits(splits: Sequence[Split]) -> Split:
+def join_splits(splits: Sequence[Split]) -> Split:
+    """All the shards of several splits as one."""
     return Split(
         categories=_add(split.categories for split in splits),
         points=_add(split.points for split in splits),
@@ -319,19 +362,14 @@ def load_manifest(folder: str, retries: Retries | None = None) -> Manifest:
     Raises:
         DataError: if there is none, it is malformed, or it is of another format version.
     """
-    path, retries = manifest_path(folder), retries or Retries()
-    file_system, root = open_file_system(path, retries.timeout)
-
-    def read() -> bytes:
+    path, storage = manifest_path(folder), Storage(folder, retries or Retries())
+    with reading(path, storage.retries):
         try:
-            content: bytes = of_this_process(file_system).cat_file(root)
+            content = storage.content(FILE_NAME)
         except FileNotFoundError as error:
             if is_transient(error):
                 raise
             raise DataError(f"{path} does not exist; give a folder that `sgloc shard` wrote") from error
-        return content
-
-    content = retrying(read, path, retries, lambda _: None)
     manifest = parse_manifest(content, path)
     if manifest.scale == 0:
         raise DataError(f"{path} is malformed (scale is 0); build the shards again")

@@ -1,10 +1,9 @@
 """Where the origin of a data set's drawings lies (METHOD 1)."""
 
 from sgloc.config import OriginName
+from sgloc.data.formats.form import form_of
 from sgloc.data.manifest import Manifest
 from sgloc.errors import DataError
-
-_BRINGS_ORIGIN = ".npz"
 
 
 def starts_at_first_point(manifest: Manifest, origin: OriginName, path: str) -> bool:
@@ -20,7 +19,8 @@ def starts_at_first_point(manifest: Manifest, origin: OriginName, path: str) -> 
     """
     if origin == "top_left":
         return False
-    brings = {source.name.endswith(_BRINGS_ORIGIN) for source in manifest.sources if source.num_accepted}
+    forms = {form_of(source.name) for source in manifest.sources if source.num_accepted}
+    brings = {form is not None and form.brings_origin for form in forms}
     if len(brings) > 1:
         raise DataError(
             f"{path} mixes drawings of npz files, which bring their own origin, with others, which have none, and does "

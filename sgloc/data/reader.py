@@ -1,20 +1,22 @@
 """Random access to the blocks of shards, wherever they are: fetched in ranges, checked, retried and cached."""
 
 import collections
+import logging
 import threading
 import zlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
-from fsspec.implementations.local import LocalFileSystem
 
 from sgloc.data.batch import PackedBatch, concatenate
 from sgloc.data.block import Block, IntArray, unpack_block
 from sgloc.data.cache import BlockCache
 from sgloc.data.manifest import Manifest
-from sgloc.data.remote.access import DamagedReadError, Retries, open_file_system, read_range, retrying
 from sgloc.errors import DataError
+from sgloc.storage import DamagedReadError, Retries, Storage, read_range, reading
+
+logger = logging.getLogger(__name__)
 
 
 class BadShardError(DataError):
@@ -29,10 +31,6 @@ class BadShardError(DataError):
         self.shard = shard
 
 
-def _say_nothing(_: str) -> None:
-    pass
-
-
 @dataclass(frozen=True)
 class ReadOptions:
     """How shards are read.
@@ -40,13 +38,11 @@ class ReadOptions:
     Attributes:
         retries: what is tried again, how often and after how long.
         cache: where blocks are kept on a local disk; None: nowhere.
-        told: is given a sentence about every retry, and about a cache that fails.
         patience: seconds to wait for a batch that is read ahead, all retries included; None: any number.
     """
 
     retries: Retries = field(default_factory=Retries)
     cache: BlockCache | None = None
-    told: Callable[[str], None] = _say_nothing
     patience: float | None = None
 
 
@@ -62,7 +58,6 @@ class ShardReader:
 
     Attributes:
         num_bytes_read: from the shards, not from the cache.
-        num_retries: reads that were tried again.
         is_local: whether the shards are files of this machine.
 
     Raises:
@@ -86,12 +81,17 @@ class ShardReader:
         self._first_block = np.cumsum([0] + [len(shard.block_sizes) for shard in self.shards])
         self._category_numbers = {name: number for number, name in enumerate(manifest.categories)}
         self._cache_name = manifest.identity[:16]
-        self._file_system, self._root = open_file_system(folder, self.options.retries.timeout)
-        self.is_local = isinstance(self._file_system, LocalFileSystem)
+        self._storage = Storage(folder, self.options.retries)
+        self.is_local = self._storage.is_local
         self._num_kept_blocks = num_kept_blocks
         self._kept: collections.OrderedDict[int, PackedBatch] = collections.OrderedDict()
         self._counting, self._keeping = threading.Lock(), threading.Lock()
-        self.num_bytes_read = self.num_retries = 0
+        self.num_bytes_read = 0
+
+    @property
+    def num_retries(self) -> int:
+        """Reads that were tried again."""
+        return self._storage.num_retries
 
     def spread(self, count: int) -> IntArray:
         """Numbers of at most `count` sketches, spread evenly over the split."""
@@ -148,7 +148,7 @@ class ShardReader:
         number = int(block - self._first_block[shard_number])
         shard = self.shards[shard_number]
         start, size = shard.block_offsets[number], shard.block_sizes[number]
-        where = f"block {number} of shard {self._root}/{shard.path} (bytes {start} to {start + size})"
+        where = f"block {number} of shard {self._storage.path(shard.path)} (bytes {start} to {start + size})"
         return shard_number, number, where
 
     def read(self, sketches: IntArray, epoch: IntArray, bytes_of: Callable[[int], bytes] | None = None) -> PackedBatch:
@@ -205,9 +205,9 @@ class ShardReader:
         start, size = shard.block_offsets[number], shard.block_sizes[number]
 
         def fetch() -> bytes:
-            path = f"{self._root}/{shard.path}"
+            path = self._storage.path(shard.path)
             try:
-                content = read_range(self._file_system, path, start, start + size, file_size=shard.num_bytes)
+                content = read_range(self._storage.file_system, path, start, start + size, file_size=shard.num_bytes)
                 with self._counting:
                     self.num_bytes_read += len(content)
                 if zlib.crc32(content) != shard.block_checksums[number]:
@@ -219,12 +219,8 @@ class ShardReader:
                 raise DataError(f"{where} is damaged ({error}); restore it or build the shards again") from error
             return content
 
-        return retrying(fetch, where, self.options.retries, self._count_retry)
-
-    def _count_retry(self, sentence: str) -> None:
-        with self._counting:
-            self.num_retries += 1
-        self.options.told(sentence)
+        with reading(where, self.options.retries):
+            return self._storage.retry(fetch, where)
 
     def _cached(self, name: str, size: int, checksum: int) -> bytes | None:
         if self.options.cache is None:
@@ -232,7 +228,7 @@ class ShardReader:
         content = self.options.cache.get(name)
         if content is not None and (len(content) != size or zlib.crc32(content) != checksum):
             self.options.cache.drop(name)
-            self.options.told(f"{name} in the cache {self.options.cache.folder} is damaged and is fetched again")
+            logger.warning("%s in the cache %s is damaged and is fetched again", name, self.options.cache.folder)
             return None
         return content
 
@@ -241,7 +237,7 @@ class ShardReader:
             try:
                 self.options.cache.put(name, content)
             except OSError as error:
-                self.options.told(f"{name} cannot be cached ({error}); make room, or give another data.cache")
+                logger.warning("%s cannot be cached (%s); make room, or give another data.cache", name, error)
 
     def _packed(self, block: Block, epoch: int, where: str) -> PackedBatch:
         try:

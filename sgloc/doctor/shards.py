@@ -10,12 +10,11 @@ from sgloc import dist
 from sgloc.data.manifest import Manifest, Shard, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ReadOptions, ShardReader
-from sgloc.data.remote.access import Retries
 from sgloc.data.shards.check_shard import check_shard
 from sgloc.data.stream import Share, training_batches
 from sgloc.doctor.examination import Examination, outliers
 from sgloc.doctor.finding import Finding
-from sgloc.storage import Storage
+from sgloc.storage import Retries, Storage
 
 _CHECK = "shards"
 # Seconds that shards are read whole, and that sketches are streamed.

@@ -2,20 +2,23 @@
 
 import gzip
 import io
+import logging
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, NamedTuple
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 
 from sgloc.errors import DataError
-from sgloc.sketch.records import Columns, decoded, parse_columns, parse_points, read_records, refuse_non_numbers
+from sgloc.sketch.records import decoded, parse_columns, parse_points, read_records, refuse_non_numbers, strokes_of
 from sgloc.sketch.rejects import UnfitError
 from sgloc.sketch.svg.reader import MOST_POINTS, read_svg
 from sgloc.sketch.svg.tree import UnreadableError
+from sgloc.storage import open_file, retry
+
+logger = logging.getLogger(__name__)
 
 Polylines = list[npt.NDArray[np.float64]]
 
@@ -29,8 +32,28 @@ _GZIP = b"\x1f\x8b"
 _SHAPE = 'give {"drawing": [[xs, ys], ...]}, or a list of strokes, each a list of points [x, y]'
 
 
-def read_own(location: str, say: Callable[[str], None]) -> list[tuple[str, Polylines]]:
-    """The drawings of a file, each with a name and its strokes: float64 [n, 2] of absolute (x, y), y downwards.
+class OwnFile(NamedTuple):
+    """What a user's file holds.
+
+    Attributes:
+        drawings: each with a name and its strokes, float64 [n, 2] of absolute (x, y), y downwards.
+        notes: what was left out of the file or read otherwise than it stands there, such as "3 texts were left out".
+    """
+
+    drawings: list[tuple[str, Polylines]]
+    notes: list[str]
+
+
+def read_own(location: str) -> list[tuple[str, Polylines]]:
+    """The drawings of a file, as `read_own_file` has them; its notes are logged."""
+    found = read_own_file(location)
+    if found.notes:
+        logger.warning("of %s, %s", location, "; ".join(found.notes))
+    return found.drawings
+
+
+def read_own_file(location: str) -> OwnFile:
+    """Read a user's file.
 
     An SVG is one drawing, its strokes as `sgloc.sketch.svg.reader.read_svg` finds them. An .ndjson file has a drawing
     a line, or all in one array: objects as QuickDraw has them, {"drawing": [[xs, ys], ...]}, of which nothing but the
@@ -39,7 +62,6 @@ def read_own(location: str, say: Callable[[str], None]) -> list[tuple[str, Polyl
 
     Args:
         location: path or URL.
-        say: called with one sentence about what was left out of the file, if anything was.
 
     Raises:
         DataError: if it cannot be read, is none of these, or is larger than any drawing; it says where.
@@ -56,23 +78,26 @@ def read_own(location: str, say: Callable[[str], None]) -> list[tuple[str, Polyl
             strokes, notes = read_svg(content)
         except UnreadableError as error:
             raise DataError(f"{location} {error}") from error
-        if notes:
-            say(f"of {location}, {'; '.join(notes)}")
-        return [(stem, _checked(strokes, location))]
+        return OwnFile([(stem, _checked(strokes, location))], notes)
     drawings = list(_read_json(content, location, is_whole=suffix == ".json"))
     if len(drawings) == 1:
-        return [(stem, drawings[0])]
-    return [(f"{stem}-{number:04d}", drawing) for number, drawing in enumerate(drawings, start=1)]
+        return OwnFile([(stem, drawings[0])], [])
+    return OwnFile([(f"{stem}-{number:04d}", drawing) for number, drawing in enumerate(drawings, start=1)], [])
 
 
 def _read(location: str) -> bytes:
     """A file's content, unpacked."""
-    try:
-        with fsspec.open(location, "rb") as file:
+
+    def read() -> bytes:
+        with open_file(location) as file:
             content: bytes = file.read(_MOST_BYTES + 1)
+        return content
+
+    try:
+        content = retry(read, location)
     except IsADirectoryError as error:
         raise DataError(f"{location} is a folder; give {_FORMS}") from error
-    except (OSError, ValueError, ImportError) as error:
+    except (OSError, ValueError) as error:
         raise DataError(f"{location} cannot be read ({error}); check the path and its permissions") from error
     try:
         if content.startswith(_GZIP):
@@ -124,12 +149,7 @@ def _parse(record: Any, where: str) -> Polylines:
         raise DataError(f"{where} cannot be read as a drawing ({reason}: {error.detail}); {_SHAPE}") from error
     if len(columns.xs) > MOST_POINTS:
         raise DataError(f"{where} has more than {MOST_POINTS:,} points; simplify it first")
-    return _checked(_strokes_of(columns), where)
-
-
-def _strokes_of(columns: Columns) -> Polylines:
-    points = np.array([columns.xs, columns.ys], dtype=np.float64).T
-    return np.split(points, np.cumsum(columns.lengths)[:-1])
+    return _checked(strokes_of(columns), where)
 
 
 def _checked(strokes: Polylines, where: str) -> Polylines:

@@ -8,6 +8,8 @@ import io
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import orjson
 
 from sgloc.sketch.rejects import UnfitError, shown
@@ -185,6 +187,12 @@ def parse_points(strokes: Any) -> Columns:
         if type(stroke) is not list or any(type(point) is not list or len(point) != 2 for point in stroke):
             raise UnfitError("wrong_shape", f"stroke {index} is {shown(stroke)}, not a list of points [x, y]")
     return parse_columns([[[x for x, _ in stroke], [y for _, y in stroke]] for stroke in strokes])
+
+
+def strokes_of(columns: Columns) -> list[npt.NDArray[np.float64]]:
+    """A drawing's strokes, float64 [n, 2] each, from columns of numbers."""
+    points = np.array([columns.xs, columns.ys], dtype=np.float64).T
+    return np.split(points, np.cumsum(columns.lengths)[:-1])
 
 
 def refuse_non_numbers(*columns: list[Any]) -> None:

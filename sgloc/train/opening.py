@@ -17,13 +17,13 @@ from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.threads import PATIENT_SHARE, Patience
 from sgloc.errors import ConfigError, DataError
+from sgloc.storage import only_writer
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import Peers, step_folder
 from sgloc.train.consistency import refuse_other_ranks
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.initial import find_start
-from sgloc.train.lock import only_writer
 from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
 from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.terminal import tell

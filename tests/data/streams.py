@@ -8,7 +8,7 @@ import numpy as np
 from sgloc.data.batch import PackedBatch
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.reader import ReadOptions
-from sgloc.data.remote.access import Retries
+from sgloc.storage import Retries
 
 THREAD_NAMES = ("sgloc-read-ahead", "sgloc-fetch")
 IMPATIENT = ReadOptions(retries=Retries(num_attempts=2, first_delay=0.001))

@@ -53,14 +53,19 @@ def test_a_mirror_behind_a_server(
 
 @pytest.mark.parametrize("num_workers", [1, 2])
 def test_retries_are_told(
-    nginx: Nginx, faulty: Faulty, mirror: Path, built: dict[str, bytes], num_workers: int, tmp_path: Path
+    nginx: Nginx,
+    faulty: Faulty,
+    mirror: Path,
+    built: dict[str, bytes],
+    num_workers: int,
+    tmp_path: Path,
+    logged: list[str],
 ) -> None:
     proxy = faulty(nginx.serve(mirror), [Fault("status"), None, Fault("truncate", after=100)])
-    told: list[str] = []
     out = tmp_path / "out"
-    build_shards("quickdraw:simplified", str(out), OPTIONS, mirror=proxy.url, num_workers=num_workers, told=told.append)
-    assert len(told) == 2
-    assert all(proxy.url in sentence and "attempt 2" in sentence for sentence in told)
+    build_shards("quickdraw:simplified", str(out), OPTIONS, mirror=proxy.url, num_workers=num_workers)
+    assert len(logged) == 2
+    assert all(proxy.url in sentence and "attempt 2" in sentence for sentence in logged)
     assert folder_bytes(out) == built
 
 

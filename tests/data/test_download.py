@@ -17,10 +17,10 @@ import fsspec
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from sgloc.data.remote.access import Retries
-from sgloc.data.remote.download import download
-from sgloc.data.remote.file import RANGE_BYTES
+from sgloc.data.build.fetch import fetch
 from sgloc.errors import DataError
+from sgloc.storage import Retries
+from sgloc.storage.download import RANGE_BYTES, download
 from tests.faulty import Fault, FaultyProxy, Plan
 from tests.servers import Bucket, Nginx
 
@@ -35,15 +35,14 @@ Faulty = Callable[[str, Plan], FaultyProxy]
 class Site:
     """A folder behind nginx and a faulty proxy, and where a test downloads to."""
 
-    def __init__(self, nginx: Nginx, faulty: Faulty, folder: Path) -> None:
-        self.nginx, self.folder = nginx, folder / "site"
+    def __init__(self, nginx: Nginx, faulty: Faulty, folder: Path, told: list[str]) -> None:
+        self.nginx, self.folder, self.told = nginx, folder / "site", told
         self.folder.mkdir()
         self.put(CONTENT)
         self.proxy = faulty(nginx.serve(self.folder), [])
         self.url = f"{self.proxy.url}/cat.npz"
         self.path = folder / "cat.npz"
         self.part, self.sidecar = folder / "cat.npz.part", folder / "cat.npz.part.json"
-        self.told: list[str] = []
 
     def put(self, content: bytes, name: str = "cat.npz") -> None:
         """Write a file, or its next version."""
@@ -59,7 +58,7 @@ class Site:
 
     def download(self, url: str = "") -> bytes:
         """Download, and give what came."""
-        download(url or self.url, str(self.path), retries=FAST, told=self.told.append)
+        download(url or self.url, str(self.path), retries=FAST)
         assert not self.part.exists()
         assert not self.sidecar.exists()
         return self.path.read_bytes()
@@ -73,6 +72,7 @@ class Site:
         assert not self.path.exists()
         assert self.part.read_bytes() == (self.folder / "cat.npz").read_bytes()[: num_ranges * RANGE_BYTES]
         self.proxy.follow([])
+        self.told.clear()
 
     def names(self) -> list[str]:
         """What lies where it downloads to."""
@@ -80,18 +80,15 @@ class Site:
 
 
 @pytest.fixture
-def site(nginx: Nginx, faulty: Faulty, tmp_path: Path) -> Site:
+def site(nginx: Nginx, faulty: Faulty, tmp_path: Path, logged: list[str]) -> Site:
     """With CONTENT as cat.npz."""
-    return Site(nginx, faulty, tmp_path)
+    return Site(nginx, faulty, tmp_path, logged)
 
 
 def test_a_file_comes_whole(site: Site) -> None:
-    seen: list[tuple[int, int | None]] = []
-    download(site.url, str(site.path), retries=FAST, told=pytest.fail, progress=lambda *at: seen.append(at))
-    assert site.path.read_bytes() == CONTENT
+    assert site.download() == CONTENT
+    assert site.told == []
     assert site.proxy.num_bytes == len(CONTENT)
-    assert seen == sorted(seen)
-    assert seen[-1] == (len(CONTENT), len(CONTENT))
     assert site.names() == ["cat.npz", "site"]
 
 
@@ -130,7 +127,7 @@ def test_what_does_not_pass_leaves_what_came(site: Site) -> None:
 
 _DOWNLOAD = """
 import sys
-from sgloc.data.remote.download import download
+from sgloc.storage.download import download
 download(sys.argv[1], sys.argv[2])
 """
 
@@ -268,8 +265,9 @@ def test_what_is_not_what_it_claims_is_told(site: Site, name: str, content: byte
     site.put(content, name)
     path = site.path.with_name(name)
     with pytest.raises(DataError, match=sentence):
-        download(site.url.replace("cat.npz", name), str(path), retries=FAST, told=pytest.fail)
+        fetch(site.url.replace("cat.npz", name), str(path), FAST)
     assert site.names() == ["site"]
+    assert site.told == []
 
 
 @pytest.mark.parametrize(
@@ -287,8 +285,9 @@ def test_what_is_not_what_it_claims_is_told(site: Site, name: str, content: byte
 def test_what_is_what_it_claims_comes(site: Site, name: str, content: bytes) -> None:
     site.put(content, name)
     path = site.path.with_name(name)
-    download(site.url.replace("cat.npz", name), str(path), retries=FAST, told=pytest.fail)
+    fetch(site.url.replace("cat.npz", name), str(path), FAST)
     assert path.read_bytes() == content
+    assert site.told == []
 
 
 @pytest.mark.parametrize(("status", "sentence"), [(404, "does not exist"), (403, "HTTP status 403 .*permissions")])
@@ -302,7 +301,7 @@ def test_what_is_missing_or_forbidden_is_told_at_once(site: Site, status: int, s
 def test_a_path_that_cannot_be_written_is_told(site: Site) -> None:
     for path in (site.path.parent / "missing" / "cat.npz", site.folder / "cat.npz" / "cat.npz"):
         with pytest.raises(DataError, match=r"cannot be written \(N.*\); make room"):
-            download(site.url, str(path), retries=FAST, told=pytest.fail)
+            download(site.url, str(path), retries=FAST)
 
 
 def test_a_full_disk_is_told_and_what_came_is_kept(site: Site) -> None:

@@ -15,6 +15,7 @@ import webdataset
 
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
+from sgloc.data.formats.form import forms
 from sgloc.sketch.drawing import Drawing
 from sgloc.sketch.rejects import REASONS
 from tests.drawings import make_drawings, write_ndjson
@@ -127,5 +128,6 @@ def test_every_field_of_the_manifest_is_told(folder: Path) -> None:
 
 def test_every_reason_is_told() -> None:
     text = README.read_text()
+    assert forms()
     for reason in [*REASONS, "duplicate_key_id"]:
         assert f"`{reason}`" in text, reason

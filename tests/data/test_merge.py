@@ -12,7 +12,6 @@ from sgloc.cli import main
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import SPLITS, load_manifest
-from sgloc.data.shards import merge as module
 from sgloc.data.shards.merge import merge_shards
 from sgloc.data.shards.verify import verify_shards
 from sgloc.errors import DataError
@@ -82,7 +81,7 @@ def test_shards_are_copied_where_they_cannot_be_linked(
 
     merge_shards(builds, str(tmp_path / "linked"))
     monkeypatch.setattr(os, "link", refuse)
-    monkeypatch.setattr(module, "_READ_BYTES", 1000)
+    monkeypatch.setattr("sgloc.storage.folder._PIECE_BYTES", 1000)
     merge_shards(builds, str(tmp_path / "copied"))
     assert folder_bytes(tmp_path / "copied") == folder_bytes(tmp_path / "linked")
     assert (tmp_path / "copied/train-00000-00000.tar").stat().st_nlink == 1

@@ -17,8 +17,8 @@ import fsspec
 import pytest
 from fsspec.spec import AbstractFileSystem
 
-from sgloc.data.remote.access import DamagedReadError, Retries, is_transient, open_file_system, read_range, retrying
 from sgloc.errors import DataError
+from sgloc.storage import DamagedReadError, Retries, is_transient, open_file_system, read_range, retry_reading
 from tests.faulty import Fault, FaultyProxy, Plan
 from tests.servers import Bucket, Nginx
 
@@ -195,44 +195,44 @@ def test_a_time_out_is_kept(url: str, faulty: Faulty) -> None:
     assert first is open_file_system(proxy.url, 1.0)[0]
 
 
-def test_what_passes_is_retried_and_told(url: str, faulty: Faulty) -> None:
+def test_what_passes_is_retried_and_told(url: str, faulty: Faulty, logged: list[str]) -> None:
     proxy = faulty(url, [Fault("status", status=503), Fault("truncate", after=3)])
-    told: list[str] = []
-    assert retrying(lambda: read(f"{proxy.url}/file"), "the shard", FAST, told.append) == CONTENT[10:1000]
+    assert retry_reading(lambda: read(f"{proxy.url}/file"), "the shard", FAST) == CONTENT[10:1000]
     assert proxy.num_requests == 3
-    first, second = told
+    first, second = logged
     assert first.startswith("the shard cannot be read (HTTP status 503 ")
     assert "attempt 2 of 3 follows in 0.0" in first
     assert "attempt 3 of 3" in second
 
 
-def test_what_does_not_pass_in_time_is_an_error(url: str, faulty: Faulty) -> None:
+def test_what_does_not_pass_in_time_is_an_error(url: str, faulty: Faulty, logged: list[str]) -> None:
     proxy = faulty(url, lambda _: Fault("status", status=500))
-    told: list[str] = []
     with pytest.raises(DataError, match=r"^the shard cannot be read after 3 attempts \(HTTP status 500 .*\); check"):
-        retrying(lambda: read(f"{proxy.url}/file"), "the shard", FAST, told.append)
-    assert (proxy.num_requests, len(told)) == (3, 2)
+        retry_reading(lambda: read(f"{proxy.url}/file"), "the shard", FAST)
+    assert (proxy.num_requests, len(logged)) == (3, 2)
 
 
 @pytest.mark.parametrize(
     ("status", "sentence"),
     [(404, "the shard does not exist; check the path"), (403, "HTTP status 403 .* check its permissions")],
 )
-def test_what_lasts_is_an_error_at_once(url: str, faulty: Faulty, status: int, sentence: str) -> None:
+def test_what_lasts_is_an_error_at_once(
+    url: str, faulty: Faulty, status: int, sentence: str, logged: list[str]
+) -> None:
     proxy = faulty(url, lambda _: Fault("status", status=status))
-    told: list[str] = []
     with pytest.raises(DataError, match=sentence) as raised:
-        retrying(lambda: read(f"{proxy.url}/file"), "the shard", FAST, told.append)
+        retry_reading(lambda: read(f"{proxy.url}/file"), "the shard", FAST)
     assert raised.value.__cause__ is not None
-    assert (proxy.num_requests, told) == (1, [])
+    assert (proxy.num_requests, logged) == (1, [])
 
 
-def test_an_error_that_says_what_to_do_is_not_reworded() -> None:
+def test_an_error_that_says_what_to_do_is_neither_reworded_nor_retried(logged: list[str]) -> None:
     def fail() -> None:
-        raise DataError("the disk is full; make room")
+        raise DataError("the disk is full; make room") from DamagedReadError("short")
 
     with pytest.raises(DataError, match=r"^the disk is full; make room$"):
-        retrying(fail, "the shard", FAST, pytest.fail)
+        retry_reading(fail, "the shard", FAST)
+    assert logged == []
 
 
 def test_delays_grow_and_end() -> None:

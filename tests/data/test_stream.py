@@ -168,25 +168,22 @@ def test_a_shard_of_another_build_is_told(damaged: tuple[Path, Manifest], folder
         read_all(shard, manifest)
 
 
-def test_a_bad_block_names_its_shard_and_is_not_tried_again(damaged: tuple[Path, Manifest]) -> None:
+def test_a_bad_block_names_its_shard_and_is_not_tried_again(damaged: tuple[Path, Manifest], logged: list[str]) -> None:
     shard, manifest = damaged
     content = bytearray(shard.read_bytes())
     content[manifest.splits["train"].shards[0].block_offsets[1] + 400] ^= 1
     shard.write_bytes(content)
-    told: list[str] = []
-    options = ReadOptions(told=told.append)
-    reader = ShardReader(str(shard.parent), manifest, "train", options=options)
+    reader = ShardReader(str(shard.parent), manifest, "train")
     with pytest.raises(BadShardError, match=f"^block 1 of shard {shard} .* is damaged") as error:
         reader.fetch(1, 0)
     assert error.value.shard == 0
-    assert (reader.num_retries, told) == (0, [])
+    assert (reader.num_retries, logged) == (0, [])
     assert len(reader.fetch(0, 0)) == 128
 
 
-def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp_path: Path) -> None:
+def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp_path: Path, logged: list[str]) -> None:
     shard, manifest = damaged
-    told: list[str] = []
-    options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7), told=told.append)
+    options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7))
     reader = ShardReader(str(shard.parent), manifest, "train", options=options)
     first = reader.fetch(0, 0)
     read = reader.num_bytes_read
@@ -200,18 +197,19 @@ def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp
         cached.write_bytes(damage)
         expect_equal(again.fetch(0, 0), first)
     assert again.num_bytes_read == 3 * read
-    assert len(told) == 3
-    assert all("is damaged and is fetched again" in sentence for sentence in told)
+    assert len(logged) == 3
+    assert all("is damaged and is fetched again" in sentence for sentence in logged)
 
 
-def test_a_cache_that_cannot_be_written_is_told_and_done_without(folder: str, tmp_path: Path) -> None:
-    told: list[str] = []
-    options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7), told=told.append)
+def test_a_cache_that_cannot_be_written_is_told_and_done_without(
+    folder: str, tmp_path: Path, logged: list[str]
+) -> None:
+    options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7))
     (tmp_path / "cache" / "sgloc-blocks" / load_manifest(folder).identity[:16]).write_text("in the way")
     reader = ShardReader(folder, load_manifest(folder), "train", options=options)
     assert len(reader.fetch(0, 0)) == 128
-    assert len(told) == 1
-    assert "cannot be cached" in told[0]
+    (sentence,) = logged
+    assert "cannot be cached" in sentence
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])

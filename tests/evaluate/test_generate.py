@@ -14,7 +14,7 @@ from torch import Tensor
 from sgloc import random
 from sgloc.config import CellName
 from sgloc.data.build.run import build_shards
-from sgloc.data.formats.reader import read_drawings
+from sgloc.data.formats.form import read_drawings
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.errors import CheckpointError, ConfigError

@@ -16,10 +16,10 @@ import fsspec.core
 import pytest
 import torch
 
-from sgloc import load_pretrained, storage
+from sgloc import load_pretrained
 from sgloc.config import Config
-from sgloc.data.remote.access import Retries
 from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.storage import Retries
 from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_checkpoint, read_checkpoint
 from tests.servers import Bucket
 from tests.train.launch import TIMEOUT, kill, losses, start
@@ -126,7 +126,7 @@ def line(s3: Bucket) -> Iterator[Line]:
 def test_a_bucket_that_cannot_be_reached_does_not_stop_a_run(
     tiny_shards: str, s3: Bucket, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(storage, "_RETRIES", Retries(num_attempts=2, first_delay=0.01, timeout=5.0))
+    monkeypatch.setattr("sgloc.storage.folder.SHORT", Retries(num_attempts=2, first_delay=0.01, timeout=5.0))
     url = f"{s3.url}/run"
     with contextlib.closing(Run(url, tiny_shards)) as run:
         run.save(1)

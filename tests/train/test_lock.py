@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from sgloc.errors import ConfigError
-from sgloc.train.lock import only_writer
+from sgloc.storage import only_writer
 
 
 def test_a_local_folder_is_held_by_one_and_let_go(tmp_path: Path) -> None:

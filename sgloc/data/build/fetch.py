@@ -3,16 +3,17 @@
 import contextlib
 import hashlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from sgloc.data.build.part import source_name
-from sgloc.data.build.plan import is_local
+from sgloc.data.formats.form import form_of
 from sgloc.data.formats.sources import SourceFile
-from sgloc.data.remote.download import download
 from sgloc.errors import DataError
 from sgloc.masking import mask
+from sgloc.storage import Retries, is_local
+from sgloc.storage.download import download
 
 
 @dataclass(frozen=True)
@@ -28,17 +29,14 @@ class Downloads:
     keep: bool = False
 
     @contextlib.contextmanager
-    def open(self, source: SourceFile, told: Callable[[str], None]) -> Iterator[str]:
-        """Give the local path of a source file, downloaded if need be.
-
-        Args:
-            source: the file.
-            told: is given a sentence about every retry.
+    def open(self, source: SourceFile) -> Iterator[str]:
+        """Give the local path of a source file, downloaded if need be; or the location of a folder's files.
 
         Raises:
             DataError: if it cannot be downloaded; for a DataError that is raised inside, one that names the source.
         """
-        if is_local(source.location):
+        form = form_of(source.location)
+        if is_local(source.location) or (form is not None and form.of_folder):
             yield source.location
             return
         with contextlib.ExitStack() as stack:
@@ -49,7 +47,7 @@ class Downloads:
             path = Path(folder, f"{digest[:16]}-{source_name(source)}")
             # What is there is whole: a build that was killed had got so far, or one before kept it.
             if not path.exists():
-                download(source.location, str(path), told=told)
+                fetch(source.location, str(path))
             try:
                 yield str(path)
             except DataError as error:
@@ -57,3 +55,9 @@ class Downloads:
                 raise DataError(str(error).replace(str(path), source.location)) from error
             if not self.keep:
                 path.unlink()
+
+
+def fetch(url: str, path: str, retries: Retries | None = None) -> None:
+    """Download a file of drawings, if its beginning is what its ending promises; see `download`."""
+    form = form_of(url)
+    download(url, path, retries=retries, check=lambda head: None if form is None else form.check(head, url))

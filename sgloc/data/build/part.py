@@ -8,15 +8,15 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from sgloc.data.build.folder import Folder, NewFile
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.seen import SeenKeys
 from sgloc.data.build.splits import split_by_key, split_quotas
 from sgloc.data.build.writer import SplitWriter
-from sgloc.data.formats.reader import read_drawings
+from sgloc.data.formats.form import form_of, read_drawings
 from sgloc.data.formats.sources import SourceFile
 from sgloc.data.manifest import SPLITS, Manifest, Source
 from sgloc.sketch.drawing import Drawing, Reject
+from sgloc.storage import NewFile, Storage
 
 PARTS = "parts"
 # Drawings that are looked at together.
@@ -36,7 +36,7 @@ def part_file(number: int, what: str) -> str:
 
 
 def build_part(
-    folder: Folder,
+    folder: Storage,
     number: int,
     sources: list[SourceFile],
     options: BuildOptions,
@@ -66,8 +66,8 @@ def build_part(
         for source in sources:
             with open_source(source) as location:
                 part.read(source, location, report)
-    folder.write(part_file(number, "words"), "".join(f"{word}\n" for word in sorted(part.words)).encode())
-    folder.write(part_file(number, "json"), part.manifest().to_json().encode())
+    folder.write(part_file(number, "words"), [f"{word}\n".encode() for word in sorted(part.words)])
+    folder.write(part_file(number, "json"), [part.manifest().to_json().encode()])
 
 
 @dataclass
@@ -150,7 +150,7 @@ class _Part:
         """Take a drawing into the split that its key_id gives, unless there are enough of its category."""
         split = split_by_key(drawing.key_id)
         writer = self.writers[split]
-        if writer.categories[drawing.category] < self.quotas[split]:
+        if writer.contents.categories[drawing.category] < self.quotas[split]:
             writer.add(drawing)
         else:
             self.skipped["beyond_per_category"] += 1
@@ -163,7 +163,7 @@ class _Part:
     def manifest(self) -> Manifest:
         """What the shards of the part hold, once they are written."""
         splits = {name: writer.split() for name, writer in self.writers.items()}
-        moments = self.writers["train"].moments
+        moments = self.writers["train"].contents.moments
         return Manifest(
             categories=sorted(set().union(*(split.categories for split in splits.values()))),
             scale=moments.standard_deviation,
@@ -181,6 +181,8 @@ class _Part:
 
 
 def source_name(source: SourceFile) -> str:
-    """A source file's name without its folder, the same on a disk and behind a URL."""
-    name = source.location.rsplit("/", 1)[-1]
+    """A source file's name without its folder, the same on a disk and behind a URL; with its folder's name where that
+    is the category's."""
+    form = form_of(source.location)
+    name = "/".join(source.location.split("/")[-2 if form is not None and form.of_folder else -1 :])
     return urllib.parse.unquote(name) if "://" in source.location else name

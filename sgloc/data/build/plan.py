@@ -8,20 +8,17 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from fsspec.implementations.local import LocalFileSystem
-
 from sgloc.data.block import COMPRESSIONS
+from sgloc.data.formats.form import form_of
 from sgloc.data.formats.sources import QUICKDRAW_URL, SourceFile, find_sources
 from sgloc.data.manifest import FORMAT, VERSION
-from sgloc.data.remote.access import Retries, open_file_system, retrying
 from sgloc.errors import ConfigError, DataError
 from sgloc.masking import mask_all
+from sgloc.storage import Retries, Storage, open_file_system, reading, retry_reading
 
 QUICKDRAW_LICENCE = (
     "CC BY 4.0; The Quick, Draw! Dataset by Google, https://github.com/googlecreativelab/quickdraw-dataset"
 )
-# Files of these forms hold drawings of nothing but what they are named after.
-_NAMED_FORMS = (".npz", ".bin", ".bin.gz")
 
 
 @dataclass(frozen=True)
@@ -129,9 +126,14 @@ def _num_bytes(file: SourceFile) -> int | None:
     """The size of a file; None where its server does not say, or for the public data set would be asked too often."""
     if file.word is not None:
         return None
-    retries = Retries()
-    file_system, path = open_file_system(file.location, retries.timeout)
-    size = retrying(lambda: file_system.size(path), file.location, retries, lambda _: None)
+    retries, location = Retries(), file.location
+    folder, _, name = location.rpartition("/")
+    if name.startswith("*"):
+        with reading(folder, retries):
+            sizes = Storage(folder, retries).sizes()
+        return sum(size for found, size in sizes.items() if found.endswith(name[1:]))
+    file_system, path = open_file_system(location, retries.timeout)
+    size = retry_reading(lambda: file_system.size(path), location, retries)
     return None if size is None else int(size)
 
 
@@ -140,9 +142,15 @@ def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> 
     if categories is None:
         return files
     known = {file.category for file in files}
-    if all(file.word is not None or file.location.endswith(_NAMED_FORMS) for file in files):
+    if all(file.word is not None or is_named(file) for file in files):
         refuse_missing_categories(set(categories) - known, known)
     return [file for file in files if file.category in categories] if known.issuperset(categories) else files
+
+
+def is_named(file: SourceFile) -> bool:
+    """Whether a file holds drawings of nothing but what it is named after."""
+    form = form_of(file.location)
+    return form is not None and form.is_named
 
 
 def refuse_missing_categories(missing: Iterable[str], known: set[str], why: str = "") -> None:
@@ -151,12 +159,3 @@ def refuse_missing_categories(missing: Iterable[str], known: set[str], why: str 
         near = difflib.get_close_matches(name, sorted(known - {name}), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise DataError(f"no drawing of category {name!r} is in the source{hint}{why}")
-
-
-def is_local(location: str) -> bool:
-    """Whether a path or URL is of this machine's files.
-
-    Raises:
-        DataError: if its protocol is unknown or needs a package that is not installed.
-    """
-    return isinstance(open_file_system(location)[0], LocalFileSystem)

@@ -1,18 +1,16 @@
 """Building shards: the whole, or a task's share of it."""
 
 import os
-from collections.abc import Callable, Sequence
-
-import fsspec.core
+from collections.abc import Sequence
 
 from sgloc.data.build.fetch import Downloads
-from sgloc.data.build.folder import Folder, writing_shards
-from sgloc.data.build.plan import BuildOptions, Plan, is_local, make_plan
+from sgloc.data.build.plan import BuildOptions, Plan, make_plan
 from sgloc.data.build.state import begin, finish, finished_parts, is_finished
 from sgloc.data.build.workers import Progress, Tally, Work, build_here, build_with_workers
 from sgloc.data.formats.sources import QUICKDRAW_URL
 from sgloc.data.manifest import Manifest
 from sgloc.errors import ConfigError, DataError
+from sgloc.storage import Storage, is_local, local_path, writing
 
 _DOWNLOADS = "downloads"
 
@@ -28,7 +26,6 @@ def build_shards(
     downloads: str | None = None,
     keep_downloads: bool = False,
     progress: Progress = lambda *_: None,
-    told: Callable[[str], None] = lambda _: None,
 ) -> Manifest:
     """Pack drawings into shards; the same drawings in the same files give the same bytes.
 
@@ -45,7 +42,6 @@ def build_shards(
             local, else a temporary one.
         keep_downloads: leave them there.
         progress: called with parts built, parts in all, drawings read and drawings rejected.
-        told: called with a sentence about every retry of a download.
 
     Returns:
         The manifest that was written.
@@ -57,7 +53,7 @@ def build_shards(
     """
     plan = make_plan(source, options or BuildOptions(), mirror=mirror)
     work = _work(plan, folder, downloads, keep_downloads)
-    outcome = _build(work, None, overwrite, _num_workers(num_workers, work), progress, told)
+    outcome = _build(work, None, overwrite, _num_workers(num_workers, work), progress)
     assert isinstance(outcome, Manifest), f"{outcome} parts are missing although none failed"
     return outcome
 
@@ -73,7 +69,6 @@ def build_task(
     downloads: str | None = None,
     keep_downloads: bool = False,
     progress: Progress = lambda *_: None,
-    told: Callable[[str], None] = lambda _: None,
 ) -> Manifest | int:
     """Build the parts whose number leaves a remainder when divided by the number of tasks; see `build_shards`.
 
@@ -82,7 +77,7 @@ def build_task(
     Args:
         source, folder, options: as `build_shards` takes them.
         task: the remainder, and the number of tasks.
-        num_workers, mirror, downloads, keep_downloads, progress, told: as `build_shards` takes them.
+        num_workers, mirror, downloads, keep_downloads, progress: as `build_shards` takes them.
 
     Returns:
         The manifest, if now all parts are built; then this wrote it, or another task that ended at the same time. Else
@@ -96,7 +91,7 @@ def build_task(
         raise ConfigError(f"task must be from 0/{count} to {count - 1}/{count}, not {index}/{count}")
     plan = make_plan(source, options or BuildOptions(), mirror=mirror)
     work = _work(plan, folder, downloads, keep_downloads)
-    return _build(work, task, False, _num_workers(num_workers, work), progress, told)
+    return _build(work, task, False, _num_workers(num_workers, work), progress)
 
 
 def _build(
@@ -105,16 +100,15 @@ def _build(
     overwrite: bool,
     num_workers: int,
     progress: Progress,
-    told: Callable[[str], None],
 ) -> Manifest | int:
     """Build what is not built yet of all parts, or of a task's; the manifest, or how many parts are missing."""
-    target = Folder(work.location)
-    with writing_shards(work.location):
+    target = Storage(work.location)
+    with writing(work.location, "shards"):
         manifest = begin(target, work.plan, overwrite=overwrite, is_task=task is not None)
         if manifest is not None:
             return manifest
         try:
-            return _build_missing(work, target, task or (0, 1), num_workers, progress, told)
+            return _build_missing(work, target, task or (0, 1), num_workers, progress)
         except (FileNotFoundError, DataError):
             # Another process that builds the same may have finished, and removed what only a build needs.
             if not is_finished(target, work.plan):
@@ -124,16 +118,15 @@ def _build(
 
 def _build_missing(
     work: Work,
-    target: Folder,
+    target: Storage,
     task: tuple[int, int],
     num_workers: int,
     progress: Progress,
-    told: Callable[[str], None],
 ) -> Manifest | int:
     """Build the parts of a task that are not built yet, and finish if none of any other is missing."""
     index, count = task
     numbers = range(index, len(work.plan.parts), count)
-    tally = Tally(len(numbers), progress, told)
+    tally = Tally(len(numbers), progress)
     parts = finished_parts(target, work.plan)
     finished = {number: parts[number] for number in numbers if number in parts}
     tally.begin(finished)
@@ -142,7 +135,7 @@ def _build_missing(
         build_here(work, missing, tally)
     else:
         build_with_workers(work, missing, num_workers, tally)
-    target.remove_empty(_DOWNLOADS)
+    target.remove_if_empty(_DOWNLOADS)
     return finish(target, work.plan)
 
 
@@ -151,9 +144,9 @@ def _work(plan: Plan, location: str, downloads: str | None, keep_downloads: bool
     if downloads is not None:
         if not is_local(downloads):
             raise ConfigError(f"downloads go to a local folder, not to {downloads}; give another")
-        downloads = fsspec.core.url_to_fs(downloads)[1]
+        downloads = local_path(downloads)
     elif is_local(location):
-        downloads = Folder(location).path(_DOWNLOADS)
+        downloads = Storage(location).path(_DOWNLOADS)
     elif keep_downloads:
         raise ConfigError("downloads would be kept in a temporary folder; give a folder for downloads")
     return Work(plan, location, Downloads(downloads, keep_downloads))

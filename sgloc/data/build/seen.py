@@ -42,11 +42,6 @@ class SeenKeys:
             self._write_run()
         return is_new
 
-    @property
-    def num_in_memory(self) -> int:
-        """Key_ids that are not in a file yet."""
-        return len(self._recent)
-
     def _write_run(self) -> None:
         # The mapping keeps the file, which has no name and vanishes with the process.
         with tempfile.TemporaryFile(prefix="sgloc-keys-") as file:

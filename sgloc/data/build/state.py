@@ -4,26 +4,27 @@ import dataclasses
 import hashlib
 import json
 import re
+from collections.abc import Collection
 
-from sgloc.data.build.folder import Folder
 from sgloc.data.build.part import PARTS, part_file, source_name
 from sgloc.data.build.plan import Plan, refuse_missing_categories
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, join_manifests, parse_manifest
 from sgloc.errors import DataError
+from sgloc.storage import Storage
 
 PLAN_NAME = "plan.json"
 # Which plan a finished folder was built by: what tasks that are started again have to know.
 DIGEST_NAME = "plan.sha256"
 REJECTS_NAME = "rejects.ndjson"
 # The shards of earlier versions have no part in their name.
-_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
+SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
+_BEGINNINGS = (PLAN_NAME, FILE_NAME, REJECTS_NAME, *(f"{split}-" for split in SPLITS))
 _PART_FILE = re.compile(r"\d{5,}\.(json|rejects|words)")
-_COPIED_BYTES = 2**20
 # How many rejects an error tells.
 _TOLD_REJECTS = 3
 
 
-def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Manifest | None:
+def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Manifest | None:
     """Make a folder ready for a build, or for going on with it.
 
     Returns:
@@ -52,17 +53,15 @@ def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Mani
                 f"{folder.location} holds an unfinished build of other sources or with other options; give those to "
                 "go on with it, --overwrite to start anew, or another --out"
             )
-    shards = sorted(filter(_SHARD_NAME.fullmatch, names))
+    shards = sorted(filter(SHARD_NAME.fullmatch, names))
     if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
         raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another --out")
     # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
     if not is_task:
-        # The manifest goes first: without it the folder is not complete, whatever happens next.
-        for name in [FILE_NAME, DIGEST_NAME] * finished + shards:
-            folder.remove(name)
+        remove_shards(folder, names)
         _remove_parts(folder)
-    folder.make(PARTS)
-    folder.write(PLAN_NAME, plan.to_json().encode())
+    folder.make_folder(PARTS)
+    folder.write(PLAN_NAME, [plan.to_json().encode()])
     if is_task and is_finished(folder, plan):
         # The others have ended it since this task looked.
         _tidy(folder)
@@ -70,19 +69,19 @@ def begin(folder: Folder, plan: Plan, *, overwrite: bool, is_task: bool) -> Mani
     return None
 
 
-def _has_plan(folder: Folder, plan: Plan) -> bool:
+def _has_plan(folder: Storage, plan: Plan) -> bool:
     """Whether the build in the folder is of this plan."""
     try:
-        return folder.read(PLAN_NAME) == plan.to_json().encode()
+        return folder.content(PLAN_NAME) == plan.to_json().encode()
     except FileNotFoundError:
         # Another task has just finished it, and tidied up.
         return is_finished(folder, plan)
 
 
-def is_finished(folder: Folder, plan: Plan) -> bool:
+def is_finished(folder: Storage, plan: Plan) -> bool:
     """Whether the folder holds finished shards of the same plan."""
     try:
-        return FILE_NAME in folder.sizes() and folder.read(DIGEST_NAME) == _digest(plan)
+        return FILE_NAME in folder.sizes() and folder.content(DIGEST_NAME) == _digest(plan)
     except FileNotFoundError:
         return False
 
@@ -94,11 +93,11 @@ def _digest(plan: Plan) -> bytes:
     return hashlib.sha256(text.encode()).hexdigest().encode() + b"\n"
 
 
-def _read_manifest(folder: Folder) -> Manifest:
-    return parse_manifest(folder.read(FILE_NAME), f"{folder.location}/{FILE_NAME}")
+def _read_manifest(folder: Storage) -> Manifest:
+    return parse_manifest(folder.content(FILE_NAME), f"{folder.location}/{FILE_NAME}")
 
 
-def finished_parts(folder: Folder, plan: Plan) -> dict[int, Manifest]:
+def finished_parts(folder: Storage, plan: Plan) -> dict[int, Manifest]:
     """The parts that are built, their shards all there and of the right sizes."""
     sizes = folder.sizes()
     finished = {}
@@ -108,7 +107,7 @@ def finished_parts(folder: Folder, plan: Plan) -> dict[int, Manifest]:
         if name.removeprefix(f"{PARTS}/") not in names:
             continue
         try:
-            manifest = parse_manifest(folder.read(name), name)
+            manifest = parse_manifest(folder.content(name), name)
         except (DataError, FileNotFoundError):
             continue
         shards = [shard for split in manifest.splits.values() for shard in split.shards]
@@ -117,7 +116,7 @@ def finished_parts(folder: Folder, plan: Plan) -> dict[int, Manifest]:
     return finished
 
 
-def finish(folder: Folder, plan: Plan) -> Manifest | int:
+def finish(folder: Storage, plan: Plan) -> Manifest | int:
     """Write the manifest when all parts are built; any number of processes may do so at once.
 
     Returns:
@@ -138,7 +137,7 @@ def finish(folder: Folder, plan: Plan) -> Manifest | int:
     return _read_manifest(folder) if is_finished(folder, plan) else len(plan.parts) - len(parts)
 
 
-def _join(folder: Folder, plan: Plan, parts: list[Manifest]) -> Manifest:
+def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
     manifest = join_manifests(parts)
     first_rejects = _write_rejects(folder, len(parts))
     try:
@@ -146,39 +145,38 @@ def _join(folder: Folder, plan: Plan, parts: list[Manifest]) -> Manifest:
     except DataError:
         # Going on with these parts would end no better. What was rejected stays, for the user to read.
         for shard in (shard for split in manifest.splits.values() for shard in split.shards):
-            folder.remove(shard.path)
+            folder.remove_file(shard.path)
         if not first_rejects:
-            folder.remove(REJECTS_NAME)
+            folder.remove_file(REJECTS_NAME)
         _tidy(folder)
         raise
-    folder.write(DIGEST_NAME, _digest(plan))
-    folder.write(FILE_NAME, manifest.to_json().encode())
+    folder.write(DIGEST_NAME, [_digest(plan)])
+    folder.write(FILE_NAME, [manifest.to_json().encode()])
     _tidy(folder)
     return manifest
 
 
-def _write_rejects(folder: Folder, num_parts: int) -> str:
+def _write_rejects(folder: Storage, num_parts: int) -> str:
     """Join the parts' rejects into one file; what is to be said of the first."""
     start = b""
     with folder.create(REJECTS_NAME) as rejects:
         for number in range(num_parts):
-            with folder.file_system.open(folder.path(part_file(number, "rejects")), "rb") as stream:
-                while content := stream.read(_COPIED_BYTES):
-                    rejects.write(content)
-                    start = start or content
+            for content in folder.pieces(part_file(number, "rejects")):
+                rejects.write(content)
+                start = start or content
     first = [json.loads(line) for line in start.splitlines()[:_TOLD_REJECTS]]
     told = [f"{one['source']} {one['place']}: {one['reason']}, {one['detail']}" for one in first]
     return f"{'; '.join(told)}; {folder.path(REJECTS_NAME)} lists all" if told else ""
 
 
-def _check(folder: Folder, plan: Plan, manifest: Manifest, first_rejects: str) -> None:
+def _check(folder: Storage, plan: Plan, manifest: Manifest, first_rejects: str) -> None:
     """Raise a DataError if the shards are not what was asked for, or nothing can be trained on them."""
     wanted = plan.options.categories
     if wanted is not None:
         missing = set(wanted) - set(manifest.categories)
         words: set[str] = set()
         for number in range(len(plan.parts)):
-            words.update(folder.read(part_file(number, "words")).decode().splitlines())
+            words.update(folder.content(part_file(number, "words")).decode().splitlines())
         why = f"; the first rejects: {first_rejects}" if first_rejects else ""
         for name in sorted(missing & words):
             raise DataError(f"no drawing of category {name!r} could be taken: all were rejected or skipped{why}")
@@ -196,15 +194,24 @@ def _check(folder: Folder, plan: Plan, manifest: Manifest, first_rejects: str) -
         )
 
 
-def _remove_parts(folder: Folder) -> None:
+def remove_shards(folder: Storage, names: Collection[str]) -> None:
+    """Remove the shards among the names of a folder's files, and what killed processes left of them."""
+    # The manifest goes first: without it the folder is not complete, whatever happens next.
+    about = [name for name in (FILE_NAME, DIGEST_NAME) if name in names]
+    for name in about + sorted(filter(SHARD_NAME.fullmatch, names)):
+        folder.remove_file(name)
+    folder.remove_partial("", *_BEGINNINGS)
+
+
+def _remove_parts(folder: Storage) -> None:
     for name in filter(_PART_FILE.fullmatch, folder.sizes(PARTS)):
-        folder.remove(f"{PARTS}/{name}")
+        folder.remove_file(f"{PARTS}/{name}")
     folder.remove_partial(PARTS, "")
-    folder.remove_partial("", PLAN_NAME, FILE_NAME, REJECTS_NAME, *(f"{split}-" for split in SPLITS))
-    folder.remove_empty(PARTS)
+    folder.remove_partial("", *_BEGINNINGS)
+    folder.remove_if_empty(PARTS)
 
 
-def _tidy(folder: Folder) -> None:
+def _tidy(folder: Storage) -> None:
     """Remove what only an unfinished build needs."""
     _remove_parts(folder)
-    folder.remove(PLAN_NAME)
+    folder.remove_file(PLAN_NAME)

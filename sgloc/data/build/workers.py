@@ -2,6 +2,8 @@
 
 import contextlib
 import functools
+import logging
+import logging.handlers
 import multiprocessing
 import signal
 from collections.abc import Callable, Mapping
@@ -10,7 +12,6 @@ from multiprocessing.connection import Connection, wait
 from multiprocessing.context import SpawnProcess
 
 from sgloc.data.build.fetch import Downloads
-from sgloc.data.build.folder import Folder, writing_shards
 from sgloc.data.build.part import Report, build_part
 from sgloc.data.build.plan import Plan
 from sgloc.data.manifest import Manifest
@@ -19,6 +20,7 @@ from sgloc.failpoint import failpoint
 from sgloc.faults import PASSING, as_told
 from sgloc.orphan import begin_worker
 from sgloc.signals import starting_workers
+from sgloc.storage import Storage, writing
 
 Progress = Callable[[int, int, int, int], None]
 """Takes parts built, parts in all, drawings read and drawings rejected."""
@@ -38,27 +40,21 @@ class Work:
     location: str
     downloads: Downloads
 
-    def build(self, number: int, report: Report, told: Callable[[str], None]) -> None:
+    def build(self, number: int, report: Report) -> None:
         """Build a part.
 
         Args:
             number: of the part.
             report: as `build_part` takes it.
-            told: is given a sentence about every retry of a download.
 
         Raises:
             DataError: if a source cannot be read as what it claims to be, or the folder not be written to.
         """
         failpoint("part", number)
-        with writing_shards(self.location):
-            build_part(
-                Folder(self.location),
-                number,
-                self.plan.parts[number],
-                self.plan.options,
-                open_source=functools.partial(self.downloads.open, told=told),
-                report=report,
-            )
+        sources, options = self.plan.parts[number], self.plan.options
+        with writing(self.location, "shards"):
+            folder = Storage(self.location)
+            build_part(folder, number, sources, options, open_source=self.downloads.open, report=report)
 
 
 class Tally:
@@ -67,11 +63,10 @@ class Tally:
     Args:
         num_parts: in all.
         progress: is given the counts whenever they change.
-        told: is given what is said besides.
     """
 
-    def __init__(self, num_parts: int, progress: Progress, told: Callable[[str], None]) -> None:
-        self._num_parts, self._progress, self.told = num_parts, progress, told
+    def __init__(self, num_parts: int, progress: Progress) -> None:
+        self._num_parts, self._progress = num_parts, progress
         self._counts: dict[int, tuple[int, int]] = {}
         self._num_built = 0
 
@@ -105,7 +100,7 @@ def build_here(work: Work, numbers: list[int], tally: Tally) -> None:
         DataError: as `Work.build`.
     """
     for number in numbers:
-        work.build(number, functools.partial(tally.report, number), tally.told)
+        work.build(number, functools.partial(tally.report, number))
         tally.built()
 
 
@@ -171,8 +166,8 @@ class _Worker:
         if said is None:
             tally.built()
             return True
-        if isinstance(said, str):
-            tally.told(said)
+        if isinstance(said, logging.LogRecord):
+            logging.getLogger(said.name).handle(said)
         else:
             tally.report(self.number, *said)
         return False
@@ -199,15 +194,27 @@ def _how(exitcode: int | None) -> str:
     return f"with exit code {exitcode}"
 
 
+class _ToParent(logging.handlers.QueueHandler):
+    """Hands the records of a worker to its parent, which shows them as its own."""
+
+    def enqueue(self, record: logging.LogRecord) -> None:
+        """Send a record, unless the parent is gone."""
+        with contextlib.suppress(OSError):
+            self.queue.send(record)  # type: ignore[attr-defined]
+
+
 def _work(work: Work, connection: Connection) -> None:
     """Build the parts that the parent names, until it ends this process."""
     begin_worker()
+    logger = logging.getLogger("sgloc")
+    logger.addHandler(_ToParent(connection))  # type: ignore[arg-type]
+    logger.setLevel(logging.INFO)
     # When the parent dies, the pipe may break before the kernel has ended this process too.
     with contextlib.suppress(EOFError, ConnectionError):
         while True:
             number = connection.recv()
             try:
-                work.build(number, lambda *counts: connection.send(counts), connection.send)
+                work.build(number, lambda *counts: connection.send(counts))
             except Exception as error:
                 # A fault, too, is the parent's to tell.
                 connection.send(as_told(error))

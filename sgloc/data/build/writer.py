@@ -3,16 +3,15 @@
 import hashlib
 import tarfile
 import zlib
-from collections import Counter
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 
 from sgloc.data.block import pack_block
-from sgloc.data.build.folder import Folder, NewFile
 from sgloc.data.build.plan import BuildOptions
-from sgloc.data.manifest import Moments, Shard, Split
-from sgloc.sketch.drawing import MOST_OFFSET, Drawing
+from sgloc.data.manifest import Contents, Shard, Split
+from sgloc.sketch.drawing import Drawing
+from sgloc.storage import NewFile, Storage
 
 # A tar file consists of records, and its end fills up a block of them.
 _TAR_RECORD, _TAR_BLOCK = 512, 20 * 512
@@ -87,19 +86,15 @@ class SplitWriter:
         options: of the build.
 
     Attributes:
-        categories: drawings taken of each category.
-        moments: of the offsets of all drawings.
+        contents: the drawings taken; lengths and moments only of those that are in a block.
     """
 
-    def __init__(self, folder: Folder, split: str, part: int, options: BuildOptions) -> None:
+    def __init__(self, folder: Storage, split: str, part: int, options: BuildOptions) -> None:
         self._folder, self._options = folder, options
         self._prefix = f"{split}-{part:05d}"
         self._drawings: list[Drawing] = []
         self._shards: list[Shard] = []
-        self._points: Counter[int] = Counter()
-        self._strokes: Counter[int] = Counter()
-        self.categories: Counter[str] = Counter()
-        self.moments = Moments()
+        self.contents = Contents()
         self._tar: _Tar | None = None
 
     def __enter__(self) -> Self:
@@ -117,19 +112,14 @@ class SplitWriter:
 
     def add(self, drawing: Drawing) -> None:
         """Take a drawing."""
-        self.categories[drawing.category] += 1
+        self.contents.categories[drawing.category] += 1
         self._drawings.append(drawing)
         if len(self._drawings) == self._options.block_size:
             self._write_block()
 
     def split(self) -> Split:
         """What was written, when the context has ended."""
-        return Split(
-            categories=_in_order(self.categories),
-            points=_in_order(self._points),
-            strokes=_in_order(self._strokes),
-            shards=self._shards,
-        )
+        return self.contents.split(self._shards)
 
     def _write_block(self) -> None:
         tar = self._tar or self._begin_shard()
@@ -145,14 +135,8 @@ class SplitWriter:
         lengths = [len(drawing.stroke3) for drawing in self._drawings]
         rows = np.concatenate([drawing.stroke3 for drawing in self._drawings])
         starts = np.cumsum([0, *lengths[:-1]])
-        self._points.update(lengths)
-        self._strokes.update(np.add.reduceat(rows[:, 2], starts, dtype=np.int64).tolist())
-        offsets = np.clip(rows[:, :2], -MOST_OFFSET, MOST_OFFSET).astype(np.int64)
-        self.moments = Moments(
-            self.moments.count + offsets.size,
-            self.moments.sum + int(offsets.sum()),
-            self.moments.sum_of_squares + int(np.square(offsets).sum()),
-        )
+        num_strokes = np.add.reduceat(rows[:, 2], starts, dtype=np.int64)
+        self.contents.count(rows[:, :2], lengths, num_strokes.tolist())
 
     def _begin_shard(self) -> _Tar:
         name = f"{self._prefix}-{len(self._shards):05d}.tar"
@@ -162,7 +146,3 @@ class SplitWriter:
     def _finish_shard(self, tar: _Tar) -> None:
         self._shards.append(tar.finish())
         self._tar = None
-
-
-def _in_order(counts: Counter[Any]) -> dict[Any, int]:
-    return {key: counts[key] for key in sorted(counts)}

@@ -4,15 +4,16 @@ import struct
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from sgloc.data.formats.files import open_unpacked, reading
+from sgloc.data.formats.files import open_unpacked
+from sgloc.data.formats.form import Form, is_text
 from sgloc.data.formats.rows import Pending
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import UnfitError
+from sgloc.storage import reading
 
 # key_id, country, recognized, timestamp, number of strokes.
 _HEADER = struct.Struct("<Q2sbIH")
-_TEXT = bytes([*b"\t\n\r", *range(32, 127)])
 
 
 def read_binary(location: str, category: str, *, max_points: int) -> Iterator[Drawing | Reject]:
@@ -75,7 +76,7 @@ def _records(location: str, max_points: int) -> Iterator[_Record]:
     """Split a file into records; only the last may be cut off."""
     with reading(location), open_unpacked(location) as stream:
         read = stream.read
-        if (start := read(_HEADER.size)) and not start.translate(None, _TEXT):
+        if (start := read(_HEADER.size)) and is_text(start):
             raise DataError(f"{location} is not a binary file of drawings: it starts with text; is it an error page?")
         while start:
             xs: list[bytes] = []
@@ -116,3 +117,17 @@ def _check(record: _Record, max_points: int) -> tuple[int, bool]:
     if record.num_points > max_points:
         raise UnfitError("too_many_points", f"{record.num_points} points, where {max_points} are taken")
     return key_id, recognized == 1
+
+
+FORM = Form(
+    what="a binary file of drawings",
+    endings=(".bin", ".bin.gz"),
+    begins=lambda head: bool(head) and not is_text(head),
+    read=lambda location, category, _, max_points: read_binary(location, category, max_points=max_points),
+    is_named=True,
+    public={"binary": "full/binary"},
+    reasons={
+        "bad_country": "binary: its country is not two bytes of printable ASCII, or of zeros",
+        "truncated_record": "binary: the file ends within a record, so that this is all that is left of it",
+    },
+)

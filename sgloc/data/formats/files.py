@@ -6,34 +6,13 @@ import io
 from collections.abc import Iterator
 from typing import IO, Any
 
-import fsspec
-
 from sgloc.errors import DataError
+from sgloc.storage import open_file
 
 # Drawings unpack to five times their packed size, and a file of few bytes may well be one of many equal drawings.
 MAX_COMPRESSION_RATIO = 200
 _ALWAYS_UNPACKED = 2**20
 _BUFFER_BYTES = 2**18
-
-
-@contextlib.contextmanager
-def reading(location: str) -> Iterator[None]:
-    """Turn whatever goes wrong with a file into a DataError; only reading belongs inside.
-
-    Raises:
-        DataError: whatever is raised inside.
-    """
-    try:
-        yield
-    except DataError:
-        raise
-    except FileNotFoundError as error:
-        raise DataError(f"{location} does not exist; check the path") from error
-    # Each file system behind fsspec has errors of its own, and zipfile raises almost anything for a damaged archive.
-    except Exception as error:
-        raise DataError(
-            f"{location} cannot be read ({type(error).__name__}: {error}); check its permissions, or fetch it again"
-        ) from error
 
 
 @contextlib.contextmanager
@@ -46,7 +25,7 @@ def open_unpacked(location: str) -> Iterator[io.BufferedReader]:
     Raises:
         DataError: while reading, if the file unpacks to far more than drawings do.
     """
-    with fsspec.open(location, "rb") as packed:
+    with open_file(location) as packed:
         raw = _Unpacked(location, packed) if location.endswith(".gz") else packed
         with io.BufferedReader(raw, _BUFFER_BYTES) as stream:
             yield stream

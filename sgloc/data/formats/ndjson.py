@@ -3,31 +3,31 @@
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
-from sgloc.data.formats.files import open_unpacked, reading
-from sgloc.data.formats.rows import Pending
+from sgloc.data.formats.files import open_unpacked
+from sgloc.data.formats.form import Form
+from sgloc.data.formats.rows import Pending, Strokes, derived_key, simplified
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
-from sgloc.sketch.records import Columns, decoded, parse_columns, read_records, refuse_non_numbers
+from sgloc.sketch.records import decoded, parse_columns, read_records, refuse_non_numbers, strokes_of
 from sgloc.sketch.rejects import UnfitError, shown
-from sgloc.sketch.simplify import SPACING, align, simplify
+from sgloc.storage import reading
 
 MAX_WORD_LENGTH = 128
-# The longest of 32,430 real drawings is 36,000 pixels long; simplifying may take the square of the length.
-RAW_POINTS_PER_POINT = 20
-_Strokes = tuple[bytes, bytes, list[int]]
 
 
-def read_ndjson(location: str, *, word: str | None, max_points: int) -> Iterator[Drawing | Reject]:
+def read_ndjson(location: str, category: str, word: str | None, max_points: int) -> Iterator[Drawing | Reject]:
     """Read an ndjson file; each drawing's form is told by its strokes.
 
     Simplified strokes are two lists, xs and ys, of integers in 0..255. Raw strokes are three, xs, ys and times, of
     numbers on any canvas; they are simplified by QuickDraw's recipe, the times ignored. Two lists of floats are raw
     strokes without times, unless all are whole and in 0..255, which is a simplified drawing.
 
+    People's own drawings have neither word nor key_id: they show what the file is named after, and their key_id is
+    derived from that, their place in the file and their strokes.
+
     Args:
         location: a local path or any fsspec URL; unpacked if it ends in .gz. Of UTF-8, or as its byte order mark says.
+        category: what the file is named after.
         word: what every drawing must show; None takes any.
         max_points: the most points of a drawing. A raw drawing that has RAW_POINTS_PER_POINT times as many, or would
             have when resampled, is rejected before it is simplified.
@@ -43,12 +43,16 @@ def read_ndjson(location: str, *, word: str | None, max_points: int) -> Iterator
     number = 0
     for number, record in enumerate(_records(location), start=1):
         try:
-            _check_fields(record)
-            category = _parse_word(record["word"], word)
+            is_own = _check_fields(record)
+            shows = _parse_word(category if is_own else record["word"], word)
             recognized = record.get("recognized", True)
             if recognized is not True and recognized is not False:
                 raise UnfitError("bad_recognized", shown(recognized))
-            pending.add(category, _parse_key_id(record["key_id"]), recognized, *_parse(record["drawing"], max_points))
+            key_id = 0 if is_own else _parse_key_id(record["key_id"])
+            strokes = _parse(record["drawing"], max_points)
+            if is_own:
+                key_id = derived_key(f"{category}/{number}/".encode() + b"".join(strokes[:2]))
+            pending.add(shows, key_id, recognized, *strokes)
         except UnfitError as error:
             pending.reject(str(number), error)
         if pending.is_full:
@@ -67,14 +71,17 @@ def _records(location: str) -> Iterator[Any]:
         yield from read_records(text)
 
 
-def _check_fields(record: Any) -> None:
-    """Raise an UnfitError unless a record is an object with all fields."""
+def _check_fields(record: Any) -> bool:
+    """Raise an UnfitError unless a record is an object with all fields; True for a drawing of people's own."""
     if isinstance(record, UnfitError):
         raise record
     if not isinstance(record, dict):
         raise UnfitError("malformed_json", f"not an object but {shown(record)}")
-    if missing := [name for name in ("word", "key_id", "drawing") if name not in record]:
+    missing = [name for name in ("word", "key_id", "drawing") if name not in record]
+    is_own = missing == ["word", "key_id"]
+    if missing and not is_own:
         raise UnfitError("missing_field", ", ".join(missing))
+    return is_own
 
 
 def _parse_word(value: Any, wanted: str | None) -> str:
@@ -95,16 +102,14 @@ def _parse_key_id(value: Any) -> int:
     return value
 
 
-def _parse(strokes: Any, max_points: int) -> _Strokes:
+def _parse(strokes: Any, max_points: int) -> Strokes:
     """Take a drawing's strokes of either form: their xs and ys, a byte each, and how many each stroke has."""
     columns = parse_columns(strokes)
     xs, ys, lengths, is_timed = columns
-    if is_timed:
-        return _simplify(columns, max_points)
-    if set(map(type, xs)) != {int} or set(map(type, ys)) != {int}:
+    if is_timed or set(map(type, xs)) != {int} or set(map(type, ys)) != {int}:
         refuse_non_numbers(xs, ys)
-        if not all(0 <= value <= 255 and value == int(value) for value in xs + ys):
-            return _simplify(columns, max_points)
+        if is_timed or not all(0 <= value <= 255 and value == int(value) for value in xs + ys):
+            return simplified(strokes_of(columns), max_points)
         xs, ys = list(map(int, xs)), list(map(int, ys))
     if len(xs) > max_points:
         raise UnfitError("too_many_points", f"{len(xs)} points, where {max_points} are taken")
@@ -120,26 +125,10 @@ def _to_bytes(xs: list[int], ys: list[int]) -> tuple[bytes, bytes]:
         raise UnfitError("out_of_range", f"{found}, where 0 to 255 are possible") from None
 
 
-def _simplify(columns: Columns, max_points: int) -> _Strokes:
-    """Simplify a raw drawing, provided that it is neither odd nor unreasonably long."""
-    xs, ys, lengths, _ = columns
-    refuse_non_numbers(xs, ys)
-    most = RAW_POINTS_PER_POINT * max_points
-    if len(xs) > most:
-        raise UnfitError("too_many_points", f"{len(xs)} points, where {most} are simplified")
-    points = np.array([xs, ys], dtype=np.float64).T
-    strokes = np.split(points, np.cumsum(lengths)[:-1])
-    try:
-        aligned = align(strokes)
-    except DataError as error:
-        raise UnfitError("not_finite", str(error)) from None
-    resampled = sum(float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in aligned) / SPACING
-    if resampled > most:
-        raise UnfitError("too_many_points", f"{resampled:.0f} points when resampled, where {most} are simplified")
-    polylines = simplify(strokes)
-    simplified = np.concatenate(polylines)
-    if len(simplified) > max_points:
-        raise UnfitError("too_many_points", f"{len(simplified)} points, where {max_points} are taken")
-    # QuickDraw's recipe ends in 0..255, so that a byte holds each.
-    as_bytes = simplified.astype(np.uint8)
-    return as_bytes[:, 0].tobytes(), as_bytes[:, 1].tobytes(), [len(line) for line in polylines]
+FORM = Form(
+    what="ndjson",
+    endings=(".ndjson", ".ndjson.gz"),
+    begins=lambda head: head.lstrip().startswith(b"{"),
+    read=read_ndjson,
+    public={"simplified": "full/simplified", "raw": "full/raw"},
+)

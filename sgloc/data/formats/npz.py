@@ -1,21 +1,22 @@
 """Reads sketch-rnn npz files (METHOD 1)."""
 
-import hashlib
 import zipfile
 from collections.abc import Iterator
 from typing import Any
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 
-from sgloc.data.formats.files import MAX_COMPRESSION_RATIO, reading
+from sgloc.data.formats.files import MAX_COMPRESSION_RATIO
+from sgloc.data.formats.form import Form
+from sgloc.data.formats.rows import derived_key
 from sgloc.data.formats.safe_pickle import load_object_array
+from sgloc.data.manifest import SPLITS
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Int16Array, Reject
 from sgloc.sketch.rejects import UnfitError
+from sgloc.storage import open_file, reading
 
-SPLITS = ("train", "valid", "test")
 MAX_MEMBER_BYTES = 2 * 2**30
 _INT16 = np.iinfo(np.int16)
 
@@ -44,13 +45,13 @@ def read_npz(location: str, category: str, *, max_points: int) -> Iterator[Drawi
             except UnfitError as error:
                 yield Reject(location, f"{split}[{index}]", error.reason, error.detail)
             else:
-                digest = hashlib.blake2b(f"{category}/{split}/{index}".encode()).digest()
-                yield Drawing(category, int.from_bytes(digest[:8], "big"), True, stroke3, split)
+                key_id = derived_key(f"{category}/{split}/{index}".encode())
+                yield Drawing(category, key_id, True, stroke3, split)
 
 
 def _load_splits(location: str) -> Iterator[tuple[str, list[npt.NDArray[Any]]]]:
     """Load the splits of an npz file, one after another."""
-    with reading(location), fsspec.open(location, "rb") as stream:
+    with reading(location), open_file(location) as stream:
         magic = stream.read(4)
         if not magic:
             raise DataError(f"{location} is empty; fetch it again")
@@ -96,3 +97,20 @@ def _check_stroke3(array: npt.NDArray[Any], max_points: int) -> Int16Array:
     if array.min() < _INT16.min or array.max() > _INT16.max:
         raise UnfitError("offset_too_large", f"offsets from {array.min()} to {array.max()} do not fit in 16 bits")
     return array.astype(np.int16)
+
+
+FORM = Form(
+    what="a zip archive",
+    endings=(".npz",),
+    begins=lambda head: head.startswith(b"PK"),
+    read=lambda location, category, _, max_points: read_npz(location, category, max_points=max_points),
+    is_named=True,
+    brings_origin=True,
+    public={"npz": "sketchrnn"},
+    reasons={
+        "bad_pen": "npz: a pen_lift other than 0 and 1",
+        "offset_too_large": "npz: an offset that does not fit in 16 bits",
+        "open_last_stroke": "npz: the last pen_lift is 0",
+        "wrong_dtype": "npz: numbers that are not whole",
+    },
+)

@@ -1,11 +1,20 @@
-"""Stroke-3 rows of many drawings at once (METHOD 1)."""
+"""Stroke-3 rows of many drawings at once, and what forms of drawings have in common (METHOD 1)."""
 
+import hashlib
 import itertools
 
 import numpy as np
+import numpy.typing as npt
 
+from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import UnfitError
+from sgloc.sketch.simplify import SPACING, align, simplify
+
+# The longest of 32,430 real drawings is 36,000 pixels long; simplifying may take the square of the length.
+RAW_POINTS_PER_POINT = 20
+Strokes = tuple[bytes, bytes, list[int]]
+"""Each point's x and y, stroke after stroke, a byte each, and how many points each stroke has."""
 
 # Where an array operation costs less for each point than Python does; what keeps one drawing keeps all of its array.
 _MOST_POINTS = 2**13
@@ -71,3 +80,37 @@ class Pending:
                 start += length
         self._clear()
         return finished
+
+
+def derived_key(text: bytes) -> int:
+    """The key_id of a drawing that has none, from what tells it from all others."""
+    return int.from_bytes(hashlib.blake2b(text).digest()[:8], "big")
+
+
+def simplified(strokes: list[npt.NDArray[np.float64]], max_points: int) -> Strokes:
+    """Simplify a raw drawing by QuickDraw's recipe, provided that it is neither odd nor unreasonably long.
+
+    Args:
+        strokes: float64 [n, 2] each, absolute (x, y) in any unit.
+        max_points: the most points when simplified.
+
+    Raises:
+        UnfitError: if it has too many points, or a coordinate that is not finite.
+    """
+    most, num_points = RAW_POINTS_PER_POINT * max_points, sum(map(len, strokes))
+    if num_points > most:
+        raise UnfitError("too_many_points", f"{num_points} points, where {most} are simplified")
+    try:
+        aligned = align(strokes)
+    except DataError as error:
+        raise UnfitError("not_finite", str(error)) from None
+    resampled = sum(float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in aligned) / SPACING
+    if resampled > most:
+        raise UnfitError("too_many_points", f"{resampled:.0f} points when resampled, where {most} are simplified")
+    polylines = simplify(strokes)
+    points = np.concatenate(polylines)
+    if len(points) > max_points:
+        raise UnfitError("too_many_points", f"{len(points)} points, where {max_points} are taken")
+    # QuickDraw's recipe ends in 0..255, so that a byte holds each.
+    as_bytes = points.astype(np.uint8)
+    return as_bytes[:, 0].tobytes(), as_bytes[:, 1].tobytes(), [len(line) for line in polylines]

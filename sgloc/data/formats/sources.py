@@ -5,25 +5,17 @@ import posixpath
 import urllib.parse
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
-import fsspec
-from fsspec.implementations.local import LocalFileSystem
-
-from sgloc.data.formats.categories import CATEGORIES
-from sgloc.data.formats.files import reading
+from sgloc.data.formats.form import category_of_file, endings, form_of, forms, refuse_ending
 from sgloc.data.manifest import FILE_NAME
 from sgloc.errors import DataError
+from sgloc.storage import is_local, local_path, open_file_system, reading
 
-ENDINGS = (".ndjson", ".ndjson.gz", ".npz", ".bin", ".bin.gz")
+# Of QuickDraw, named as its files and its `word` field name them.
+CATEGORIES = tuple(Path(__file__).with_name("categories.txt").read_text(encoding="utf-8").splitlines())
 QUICKDRAW_URL = "https://storage.googleapis.com/quickdraw_dataset"
 _PREFIX = "quickdraw:"
-# Of each form, the folder of its files below the public data set's address, and their ending.
-_FORMS = {
-    "npz": ("sketchrnn", ".npz"),
-    "simplified": ("full/simplified", ".ndjson"),
-    "raw": ("full/raw", ".ndjson"),
-    "binary": ("full/binary", ".bin"),
-}
 
 
 @dataclass(frozen=True)
@@ -31,7 +23,8 @@ class SourceFile:
     """A file of drawings.
 
     Attributes:
-        location: an absolute local path, or an fsspec URL, quoted as its server wants it.
+        location: an absolute local path, or an fsspec URL, quoted as its server wants it; of forms whose files are
+            named after drawings "folder/*.ending", all such files of a folder.
         category: what the file is named after, as `category_of_file` has it.
         word: the only word that its drawings may have; None where any will do.
     """
@@ -47,9 +40,10 @@ def find_sources(
     """Find the files that a source stands for.
 
     Args:
-        source: a file, a folder (its files of the known endings, not those of its subfolders) or a glob, local or any
-            fsspec URL; or quickdraw:npz, quickdraw:simplified, quickdraw:raw or quickdraw:binary, a form of the public
-            data set, whose files are named without looking whether they are there; or several of them.
+        source: a file, a folder or a glob, local or any fsspec URL; or quickdraw:npz, quickdraw:simplified,
+            quickdraw:raw or quickdraw:binary, a form of the public data set, whose files are named without looking
+            whether they are there; or several of them. Of a folder, these are its files that are named after
+            categories; where there are none, those that are named after drawings, its subfolders' included.
         categories: of the public data set, only these; None takes all. Of other sources all files are found.
         mirror: the folder or URL below which the public data set lies.
 
@@ -62,7 +56,7 @@ def find_sources(
     """
     items = [source] if isinstance(source, str) else source
     if not items or not all(items):
-        raise DataError(f"no source of drawings was given; name a file or folder of {_endings()}")
+        raise DataError(f"no source of drawings was given; name a file or folder of {', '.join(endings())}")
     found: dict[str, SourceFile] = {}
     for item in items:
         if item.startswith(_PREFIX):
@@ -74,27 +68,6 @@ def find_sources(
     return sorted(found.values(), key=lambda file: (file.category, file.location))
 
 
-def category_of_file(location: str) -> str:
-    """What a file is named after: its name without its ending, or QuickDraw's ".full.npz"; in a URL, unquoted."""
-    name = posixpath.basename(location)
-    name = name.removesuffix(ending_of(name)).removesuffix(".full")
-    return urllib.parse.unquote(name) if "://" in location else name
-
-
-def ending_of(location: str) -> str:
-    """The one of `ENDINGS` that a file has, or an empty string."""
-    return next((ending for ending in ENDINGS if location.endswith(ending)), "")
-
-
-def refuse_ending(location: str) -> DataError:
-    """What to raise for a file that has none of `ENDINGS`."""
-    return DataError(f"{location} does not end in {_endings()}, the forms of drawings that are read")
-
-
-def _endings() -> str:
-    return f"{', '.join(ENDINGS[:-1])} or {ENDINGS[-1]}"
-
-
 def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
     return f"; did you mean {near[0]!r}?" if near else ""
@@ -102,10 +75,11 @@ def _nearest(name: str, known: Iterable[str]) -> str:
 
 def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> list[SourceFile]:
     """Name the files of a form of the public data set."""
+    public = {name: (folder, form.endings[0]) for form in forms() for name, folder in form.public.items()}
     form = item.removeprefix(_PREFIX)
-    if form not in _FORMS:
+    if form not in public:
         raise DataError(
-            f"{item} is no form of the public data set, which are {', '.join(_FORMS)}{_nearest(form, _FORMS)}"
+            f"{item} is no form of the public data set, which are {', '.join(public)}{_nearest(form, public)}"
         )
     names = CATEGORIES if categories is None else categories
     if not names:
@@ -113,10 +87,10 @@ def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> l
     for name in names:
         if name not in CATEGORIES:
             raise DataError(f"QuickDraw has no category {name!r}{_nearest(name, CATEGORIES)}")
-    folder, ending = _FORMS[form]
+    folder, ending = public[form]
     scheme = mirror.partition("://")[0] if "://" in mirror else "file"
     if scheme in ("file", "local"):
-        _, mirror = fsspec.core.url_to_fs(mirror)
+        mirror = local_path(mirror)
     is_quoted = scheme in ("http", "https")
     return [
         SourceFile(
@@ -146,21 +120,46 @@ def _refuse_shards(folder: str, paths: Sequence[str]) -> None:
 def _expand(item: str) -> list[str]:
     """Find the files of one path, folder or glob."""
     with reading(item):
-        file_system, path = fsspec.core.url_to_fs(item)
+        file_system, path = open_file_system(item)
         # What exists stands for itself, even with a glob's brackets in its name. A known ending is tried first, lest a
         # large file behind a URL be fetched to see whether it is a listing.
-        if item.endswith(ENDINGS) and file_system.exists(path):
-            return [path if isinstance(file_system, LocalFileSystem) else item]
+        if item.endswith(endings()) and file_system.exists(path):
+            return [path if is_local(item) else item]
         if file_system.isdir(path):
-            found, kind = file_system.ls(path, detail=False), "no file"
+            paths, kind = _in_folder(item), "no file"
         elif any(character in item for character in "*?["):
             found, kind = file_system.glob(path), "no match"
+            _refuse_shards(item, found)
+            paths = [entry for entry in found if entry.endswith(endings())]
         elif file_system.exists(path):
             raise refuse_ending(item)
         else:
             raise DataError(f"{item} does not exist; check the path")
-        _refuse_shards(item, found)
-        paths = [entry for entry in found if entry.endswith(ENDINGS)]
         if not paths:
-            raise DataError(f"{item} has {kind} that ends in {_endings()}, the forms of drawings that are read")
-        return paths if isinstance(file_system, LocalFileSystem) else list(map(file_system.unstrip_protocol, paths))
+            raise refuse_ending(item, f"has {kind} that ends in")
+        return paths if is_local(item) else list(map(file_system.unstrip_protocol, paths))
+
+
+def _in_folder(location: str) -> list[str]:
+    """The files of a folder that are named after categories; where there are none, those of it and its subfolders that
+    are named after drawings, all of a folder and an ending as one source."""
+    file_system, root = open_file_system(location)
+    entries = file_system.ls(root, detail=True)
+    names = [entry["name"] for entry in entries]
+    _refuse_shards(location, names)
+    if named := [name for name in names if (form := form_of(name)) is not None and not form.of_folder]:
+        return named
+    of_drawings = [ending for form in forms() if form.of_folder for ending in form.endings]
+    inside = {root.rstrip("/"): names}
+    for entry in entries:
+        # A link is neither file nor directory.
+        if entry["type"] == "directory" or (entry["type"] != "file" and file_system.isdir(entry["name"])):
+            inside[entry["name"].rstrip("/")] = file_system.ls(entry["name"], detail=False)
+    for folder, files in inside.items():
+        _refuse_shards(folder, files)
+    return [
+        f"{folder}/*{ending}"
+        for folder, files in inside.items()
+        for ending in of_drawings
+        if any(name.endswith(ending) for name in files)
+    ]

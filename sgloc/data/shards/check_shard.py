@@ -1,72 +1,22 @@
 """Reads one shard from its first byte to its last, and counts what it holds."""
 
-import functools
 import hashlib
 import math
 import tarfile
 import zlib
-from collections import Counter
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from sgloc.data.block import Block, unpack_block
-from sgloc.data.manifest import Moments, Shard
-from sgloc.data.remote.access import Retries, open_file_system, read_range, retrying
+from sgloc.data.block import unpack_block
+from sgloc.data.manifest import Contents, Shard
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import MOST_OFFSET
+from sgloc.storage import Retries, Storage, is_transient, reading
 
 _TAR_RECORD = 512
 # Two empty records end a tar file; more may follow.
 _TAR_END = 2 * _TAR_RECORD
-
-
-@dataclass
-class Contents:
-    """What drawings there are.
-
-    Attributes:
-        categories: drawings of each category.
-        points: drawings of each number of points.
-        strokes: drawings of each number of strokes.
-        moments: of all offsets.
-    """
-
-    categories: Counter[str] = field(default_factory=Counter)
-    points: Counter[int] = field(default_factory=Counter)
-    strokes: Counter[int] = field(default_factory=Counter)
-    moments: Moments = field(default_factory=Moments)
-
-    def add(self, other: "Contents") -> None:
-        """Count others in."""
-        self.categories.update(other.categories)
-        self.points.update(other.points)
-        self.strokes.update(other.strokes)
-        self.moments = Moments(
-            self.moments.count + other.moments.count,
-            self.moments.sum + other.moments.sum,
-            self.moments.sum_of_squares + other.moments.sum_of_squares,
-        )
-
-    def add_block(self, block: Block) -> None:
-        """Count a block's drawings in."""
-        offsets = np.clip(block.offsets, -MOST_OFFSET, MOST_OFFSET).astype(np.int64)
-        of_each_word = np.bincount(block.category, minlength=len(block.words)).tolist()
-        self.add(
-            Contents(
-                categories=Counter(dict(zip(block.words.tolist(), of_each_word, strict=True))),
-                points=_counted(np.diff(block.point_starts)),
-                strokes=_counted(block.num_strokes),
-                moments=Moments(offsets.size, int(offsets.sum()), int(np.square(offsets).sum())),
-            )
-        )
-
-
-def _counted(values: npt.NDArray[Any]) -> Counter[int]:
-    found, counts = np.unique(values, return_counts=True)
-    return Counter(dict(zip(found.tolist(), counts.tolist(), strict=True)))
 
 
 @dataclass
@@ -94,10 +44,6 @@ class CheckedShard:
         self.problems.append(problem)
         self.is_whole = False
 
-    def count_retry(self, _: str) -> None:
-        """Take that a read is tried again."""
-        self.num_retries += 1
-
 
 def check_shard(shard: Shard, folder: str, sketches_per_block: int, retries: Retries) -> CheckedShard:
     """Read a shard, a block at a time.
@@ -108,33 +54,37 @@ def check_shard(shard: Shard, folder: str, sketches_per_block: int, retries: Ret
         sketches_per_block: in each block but the last.
         retries: of reads that fail.
     """
-    checked = CheckedShard()
-    file_system, root = open_file_system(folder, retries.timeout)
-    path = f"{root}/{shard.path}"
+    checked, storage = CheckedShard(), Storage(folder, retries)
     try:
-        size = retrying(lambda: file_system.size(path), path, retries, checked.count_retry)
+        _check(checked, shard, storage, sketches_per_block)
     except DataError as error:
-        is_missing = isinstance(error.__cause__, FileNotFoundError)
-        checked.lose("it is missing" if is_missing else str(error))
-        return checked
+        checked.lose(str(error))
+    checked.num_retries = storage.num_retries
+    return checked
+
+
+def _check(checked: CheckedShard, shard: Shard, storage: Storage, sketches_per_block: int) -> None:
+    """Note what is wrong with a shard; raise a DataError where nothing more can be read."""
+    path = storage.path(shard.path)
+    with reading(path, storage.retries):
+        try:
+            size = storage.size(shard.path)
+        except FileNotFoundError as error:
+            if is_transient(error):
+                raise
+            raise DataError("it is missing") from error
     # Some servers do not tell.
     if size is not None and size != shard.num_bytes:
-        checked.lose(f"it has {size} bytes, the manifest says {shard.num_bytes}")
-        return checked
+        raise DataError(f"it has {size} bytes, the manifest says {shard.num_bytes}")
     ends = _block_ends(shard)
     if ends is None or ends[-1] + _TAR_END > shard.num_bytes:
-        checked.lose("the blocks that the manifest lists do not follow one another, as a tar file's members do")
-        return checked
+        raise DataError("the blocks that the manifest lists do not follow one another, as a tar file's members do")
     sha256 = hashlib.sha256()
     keys = []
     for number, (start, end) in enumerate(zip([0, *ends], [*ends, shard.num_bytes], strict=True)):
         where = f"bytes {start} to {end} of {path}"
-        try:
-            read = functools.partial(read_range, file_system, path, start, end, file_size=size)
-            content = retrying(read, where, retries, checked.count_retry)
-        except DataError as error:
-            checked.lose(str(error))
-            return checked
+        with reading(where, storage.retries):
+            content = storage.read(shard.path, start, end, file_size=size)
         sha256.update(content)
         checked.num_bytes += len(content)
         if number < len(ends):
@@ -145,7 +95,6 @@ def check_shard(shard: Shard, folder: str, sketches_per_block: int, retries: Ret
     checked.key_ids = np.concatenate([checked.key_ids, *keys])
     if not checked.problems and sha256.hexdigest() != shard.sha256:
         checked.problems.append(f"its SHA-256 is {sha256.hexdigest()}, the manifest says {shard.sha256}")
-    return checked
 
 
 def _block_ends(shard: Shard) -> list[int] | None:
@@ -185,7 +134,9 @@ def _check_member(
         checked.problems.append(f"{where} holds {len(block)} drawings, the manifest says {num_sketches}")
     if block.stroke_lengths.min() == 0 or block.num_strokes.min() == 0:
         checked.problems.append(f"{where} holds an empty stroke or drawing")
-    checked.contents.add_block(block)
+    of_each_word = np.bincount(block.category, minlength=len(block.words)).tolist()
+    checked.contents.categories.update(dict(zip(block.words.tolist(), of_each_word, strict=True)))
+    checked.contents.count(block.offsets, np.diff(block.point_starts).tolist(), block.num_strokes.tolist())
     return [block.key_id]
 
 

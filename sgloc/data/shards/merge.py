@@ -2,21 +2,15 @@
 
 import contextlib
 import dataclasses
-import functools
 import hashlib
 import os
-import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sgloc.data.build.folder import Folder, writing_shards
-from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME
+from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME, SHARD_NAME, remove_shards
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, join_manifests, load_manifest
-from sgloc.data.remote.access import Retries, open_file_system, read_range, retrying
 from sgloc.errors import DataError
-
-_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
-_READ_BYTES = 2**23
+from sgloc.storage import Retries, Storage, reading, writing
 
 
 def merge_shards(
@@ -52,7 +46,7 @@ def merge_shards(
     _refuse_repeated(folders, builds)
     renamed = [_renamed(manifest, number) for number, manifest in enumerate(builds)]
     merged = join_manifests(renamed)
-    target = Folder(out)
+    target = Storage(out)
     if _identity(out) in map(_identity, folders):
         raise DataError(f"{out} is itself one of the builds to be joined; give another --out")
     moves = [
@@ -61,17 +55,17 @@ def merge_shards(
         for split in SPLITS
         for shard, new in zip(before.splits[split].shards, after.splits[split].shards, strict=True)
     ]
-    with writing_shards(out):
+    with writing(out, "shards"):
         _make_room(target, overwrite=overwrite)
         with target.create(REJECTS_NAME) as file:
             for folder, manifest in zip(folders, builds, strict=True):
-                for content in _rejects(folder, manifest, retries):
+                for content in _rejects(Storage(folder, retries), manifest):
                     file.write(content)
         for number, (folder, shard, name) in enumerate(moves):
             progress(number, len(moves))
-            _take(folder, shard, target, name, retries)
+            _take(Storage(folder, retries), shard, target, name)
         progress(len(moves), len(moves))
-        target.write(FILE_NAME, merged.to_json().encode())
+        target.write(FILE_NAME, [merged.to_json().encode()])
     return merged
 
 
@@ -102,12 +96,12 @@ def _renamed(manifest: Manifest, build: int) -> Manifest:
 
 def _identity(location: str) -> tuple[object, str]:
     """Equal for two names of one folder."""
-    folder = Folder(location)
-    root = str(Path(folder.root).resolve()) if folder.is_local else str(folder.root)
+    folder = Storage(location)
+    root = str(Path(folder.root).resolve()) if folder.is_local else folder.root
     return type(folder.file_system), root
 
 
-def _make_room(target: Folder, *, overwrite: bool) -> None:
+def _make_room(target: Storage, *, overwrite: bool) -> None:
     """Remove what an earlier merge or build left, if that may be removed.
 
     Raises:
@@ -119,80 +113,59 @@ def _make_room(target: Folder, *, overwrite: bool) -> None:
     finished = FILE_NAME in names
     if finished and not overwrite:
         raise DataError(f"{target.location} already holds shards; give another --out, or --overwrite to replace them")
-    shards = sorted(filter(_SHARD_NAME.fullmatch, names))
+    shards = sorted(filter(SHARD_NAME.fullmatch, names))
     # A merge begins with the rejects.
     if shards and not (finished or REJECTS_NAME in names):
         raise DataError(f"{target.location} holds {shards[0]}, which no merge wrote; give another --out")
-    # The manifest goes first: without it the folder is not complete, whatever happens next.
-    for name in [FILE_NAME] * finished + shards:
-        target.remove(name)
-    target.remove_partial("", FILE_NAME, REJECTS_NAME, *(f"{split}-" for split in SPLITS))
-    target.make()
+    remove_shards(target, names)
+    target.make_folder()
 
 
-def _rejects(folder: str, manifest: Manifest, retries: Retries) -> Iterator[bytes]:
+def _rejects(build: Storage, manifest: Manifest) -> Iterator[bytes]:
     """The content of a build's rejects.ndjson."""
     num_lines = 0
-    for content in _contents(folder, REJECTS_NAME, None, retries):
-        num_lines += content.count(b"\n")
-        yield content
+    with reading(build.path(REJECTS_NAME), build.retries):
+        for content in build.pieces(REJECTS_NAME):
+            num_lines += content.count(b"\n")
+            yield content
     num_rejected = sum(manifest.rejected.values())
     if num_lines != num_rejected:
         raise DataError(
-            f"{REJECTS_NAME} in {folder} has {num_lines} lines, where the manifest counts {num_rejected} drawings "
-            "rejected; build the shards again"
+            f"{REJECTS_NAME} in {build.location} has {num_lines} lines, where the manifest counts {num_rejected} "
+            "drawings rejected; build the shards again"
         )
 
 
-def _take(folder: str, shard: Shard, target: Folder, name: str, retries: Retries) -> None:
+def _take(build: Storage, shard: Shard, target: Storage, name: str) -> None:
     """Link or copy a shard, if it is what its manifest says."""
-    source = Folder(folder)
-    if source.is_local and target.is_local:
-        link = Path(target.path(name))
-        for _ in _checked_contents(folder, shard, retries):
+    if build.is_local and target.is_local:
+        for _ in _checked_contents(build, shard):
             pass
         # Another file system, or one without links; then it is copied.
         with contextlib.suppress(OSError):
-            os.link(source.path(shard.path), link)
+            os.link(build.path(shard.path), target.path(name))
             return
     with target.create(name) as file:
-        for content in _checked_contents(folder, shard, retries):
+        for content in _checked_contents(build, shard):
             file.write(content)
 
 
-def _checked_contents(folder: str, shard: Shard, retries: Retries) -> Iterator[bytes]:
+def _checked_contents(build: Storage, shard: Shard) -> Iterator[bytes]:
     """A shard's content in pieces.
 
     Raises:
         DataError: in the end, or before it, if the shard is not what its manifest says.
     """
-    sha256 = hashlib.sha256()
-    for content in _contents(folder, shard.path, shard.num_bytes, retries):
-        sha256.update(content)
-        yield content
+    sha256, path = hashlib.sha256(), build.path(shard.path)
+    with reading(path, build.retries):
+        size = build.size(shard.path)
+        if size is not None and size != shard.num_bytes:
+            raise DataError(f"{path} has {size} bytes, its manifest says {shard.num_bytes}; build the shards again")
+        for content in build.pieces(shard.path):
+            sha256.update(content)
+            yield content
     if sha256.hexdigest() != shard.sha256:
         raise DataError(
-            f"{shard.path} in {folder} is damaged: its SHA-256 is another than its manifest says; "
-            f"`sgloc shards verify {folder}` tells more"
+            f"{shard.path} in {build.location} is damaged: its SHA-256 is another than its manifest says; "
+            f"`sgloc shards verify {build.location}` tells more"
         )
-
-
-def _contents(folder: str, name: str, expected_size: int | None, retries: Retries) -> Iterator[bytes]:
-    """A file's content in pieces.
-
-    Raises:
-        DataError: if it cannot be read, or is not of the expected size.
-    """
-    file_system, root = open_file_system(folder, retries.timeout)
-    path = f"{root}/{name}"
-    size = retrying(lambda: file_system.size(path), path, retries, _ignore)
-    if expected_size is not None and size is not None and size != expected_size:
-        raise DataError(f"{path} has {size} bytes, its manifest says {expected_size}; build the shards again")
-    for start in range(0, size, _READ_BYTES):
-        stop = min(start + _READ_BYTES, size)
-        read = functools.partial(read_range, file_system, path, start, stop, file_size=size)
-        yield retrying(read, f"bytes {start} to {stop} of {path}", retries, _ignore)
-
-
-def _ignore(_: str) -> None:
-    pass

@@ -1,15 +1,14 @@
 """What a folder of shards holds, in numbers, from its manifest alone."""
 
 import dataclasses
-from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from rich.console import Console
 from rich.table import Column, Table
 
-from sgloc.data.manifest import Manifest, Split
+from sgloc.data.manifest import Manifest, Split, join_splits
 from sgloc.strict_json import to_json
 
 # Of a point: dx and dy, int16.
@@ -109,7 +108,7 @@ def lengths_of(histogram: Mapping[int, int]) -> Lengths | None:
 
 def shard_stats(manifest: Manifest) -> ShardStats:
     """Count what a manifest tells of its shards."""
-    named = {**manifest.splits, "all": _together(manifest.splits.values())}
+    named = {**manifest.splits, "all": join_splits(list(manifest.splits.values()))}
     return ShardStats(
         splits={name: _split_stats(split) for name, split in named.items()},
         categories={
@@ -117,19 +116,6 @@ def shard_stats(manifest: Manifest) -> ShardStats:
             for category in manifest.categories
         },
     )
-
-
-def _together(splits: Iterable[Split]) -> Split:
-    categories: Counter[str] = Counter()
-    points: Counter[int] = Counter()
-    strokes: Counter[int] = Counter()
-    shards = []
-    for split in splits:
-        categories.update(split.categories)
-        points.update(split.points)
-        strokes.update(split.strokes)
-        shards += split.shards
-    return Split(categories, points, strokes, shards)
 
 
 def _split_stats(split: Split) -> SplitStats:

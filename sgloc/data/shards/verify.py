@@ -16,16 +16,15 @@ import numpy as np
 import numpy.typing as npt
 
 from sgloc.data.build.state import REJECTS_NAME
-from sgloc.data.manifest import Manifest, Shard, Split, load_manifest
-from sgloc.data.remote.access import Retries, open_file_system, retrying
-from sgloc.data.shards.check_shard import CheckedShard, Contents, check_shard
+from sgloc.data.manifest import Contents, Manifest, Shard, Split, load_manifest
+from sgloc.data.shards.check_shard import CheckedShard, check_shard
 from sgloc.errors import ConfigError, DataError
 from sgloc.orphan import begin_worker
 from sgloc.signals import starting_workers
+from sgloc.storage import Retries, Storage, reading
 
 # Enough to see what is wrong, where everything may be.
 _NUM_EXAMPLES = 3
-_READ_BYTES = 2**20
 _KEY = np.dtype([("key_id", np.uint64), ("shard", np.uint32)])
 _NUM_KEY_FILES_LOG2 = 6
 
@@ -260,10 +259,10 @@ def _check_other_files(
     folder: str, manifest: Manifest, retries: Retries, tell: Callable[[str], None], notes: list[str]
 ) -> None:
     """Look at what is in the folder besides the shards."""
-    file_system, root = open_file_system(folder, retries.timeout)
+    storage = Storage(folder, retries)
     try:
-        found = retrying(lambda: file_system.ls(root, detail=False), root, retries, lambda _: None)
-        names = {path.rsplit("/", 1)[-1] for path in found}
+        with reading(storage.root, retries):
+            names = set(storage.sizes())
     except DataError as error:
         notes.append(
             f"the folder cannot be listed ({error}), so tar files that the manifest does not know may be there"
@@ -274,12 +273,9 @@ def _check_other_files(
         if name.endswith(".tar"):
             tell(f"{name}: the manifest does not know it")
 
-    def count_lines() -> int:
-        with file_system.open(f"{root}/{REJECTS_NAME}", "rb") as stream:
-            return sum(content.count(b"\n") for content in iter(lambda: stream.read(_READ_BYTES), b""))
-
     try:
-        num_lines = retrying(count_lines, f"{root}/{REJECTS_NAME}", retries, lambda _: None)
+        with reading(storage.path(REJECTS_NAME), retries):
+            num_lines = sum(content.count(b"\n") for content in storage.pieces(REJECTS_NAME))
     except DataError as error:
         tell(f"{REJECTS_NAME}: {error}")
         return

@@ -1,7 +1,7 @@
 """Checkpoints: sharded, committed or absent (DESIGN contract 4).
 
 manifest.py says what a checkpoint is; writing.py and reading.py move its tensors, shards.py in and out of files,
-peers.py between the ranks; finding.py chooses among a run's; storage.py is the file systems.
+peers.py between the ranks; finding.py chooses among a run's.
 """
 
 from sgloc.train.checkpoint.finding import (

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgloc.data.formats.reader import read_drawings
+from sgloc.data.formats.form import read_drawings
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3
 from tests.fuzzing import examples

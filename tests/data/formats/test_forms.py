@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from sgloc.data.formats.reader import read_drawings
+from sgloc.data.formats.form import read_drawings
 from sgloc.data.formats.sources import find_sources
 from sgloc.sketch.drawing import Drawing, Reject, stroke3_to_polylines
 from sgloc.sketch.simplify import align

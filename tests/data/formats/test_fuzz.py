@@ -19,7 +19,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from sgloc.data.formats.reader import read_drawings
+from sgloc.data.formats.form import read_drawings
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing
 from sgloc.sketch.rejects import MAX_DETAIL, REASONS

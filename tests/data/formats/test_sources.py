@@ -8,12 +8,11 @@ from typing import Any
 import fsspec
 import pytest
 
-from sgloc.data.formats.categories import CATEGORIES
-from sgloc.data.formats.sources import QUICKDRAW_URL, SourceFile, category_of_file, find_sources
+from sgloc.data.formats.form import category_of_file
+from sgloc.data.formats.sources import CATEGORIES, QUICKDRAW_URL, SourceFile, find_sources
 from sgloc.errors import DataError
 
-ROOT = Path(__file__).parents[3]
-ENDINGS = r"\.ndjson, \.ndjson\.gz, \.npz, \.bin or \.bin\.gz"
+ENDINGS = r"\.bin, \.bin\.gz, \.ndjson, \.ndjson\.gz, \.npz, \.svg, \.svgz, \.svg\.gz, \.json or \.json\.gz"
 
 
 def locations(*arguments: Any, **options: Any) -> list[str]:
@@ -21,8 +20,9 @@ def locations(*arguments: Any, **options: Any) -> list[str]:
 
 
 def test_categories_are_the_published_ones() -> None:
-    assert list(CATEGORIES) == (ROOT / "shards/categories.txt").read_text().splitlines()
-    assert len(set(CATEGORIES)) == 345
+    assert len(set(CATEGORIES)) == len(CATEGORIES) == 345
+    assert list(CATEGORIES) == sorted(CATEGORIES)
+    assert {"The Eiffel Tower", "cat", "hot dog", "zigzag"} <= set(CATEGORIES)
 
 
 def test_finds_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -79,8 +79,8 @@ def test_finds_urls() -> None:
         (lambda folder: str(folder / "notes.txt"), f"notes.txt does not end in {ENDINGS}"),
         (lambda folder: str(folder), f"has no file that ends in {ENDINGS}"),
         (lambda folder: [str(folder / "*")], rf"\* has no match that ends in {ENDINGS}"),
-        (lambda folder: "nowhere://cat.npz", "cannot be read .*Protocol not known"),
-        (lambda folder: "quickdraw:simple", "'?quickdraw:simple.*npz, simplified, raw, binary.*'simplified'"),
+        (lambda folder: "nowhere://cat.npz", "cannot be opened .*Protocol not known"),
+        (lambda folder: "quickdraw:simple", "'?quickdraw:simple.*binary, simplified, raw, npz.*'simplified'"),
         (lambda folder: "quickdraw:", "no form of the public data set"),
     ],
     ids=[

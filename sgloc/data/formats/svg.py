@@ -1,0 +1,83 @@
+"""Reads people's own drawings: folders of SVG or JSON files, as TU-Berlin and Sketchy come, a folder a category."""
+
+import posixpath
+from collections.abc import Iterator
+
+from sgloc.data.formats.form import Form
+from sgloc.data.formats.rows import Pending, derived_key, simplified
+from sgloc.errors import DataError
+from sgloc.sketch.drawing import Drawing, Reject
+from sgloc.sketch.rejects import UnfitError
+from sgloc.storage import Storage, is_transient, reading
+
+
+def read_folder(location: str, category: str, max_points: int) -> Iterator[Drawing | Reject]:
+    """Read SVG and JSON files as `sgloc.sketch.reading.read_own_file` does, and simplify what they hold.
+
+    A drawing's key_id is derived from its category, its name and its strokes, so that it does not depend on where the
+    file lies.
+
+    Args:
+        location: path or URL of a file, or "folder/*.ending" for all such files of a folder, in the order of their
+            names.
+        category: what every drawing shows.
+        max_points: the most points of a drawing.
+
+    Yields:
+        One Drawing or Reject a drawing, and a Reject for each kind of thing that was left out of a file. A Reject's
+        place is the file's name.
+
+    Raises:
+        DataError: if the folder cannot be listed, or its store cannot be reached.
+    """
+    pending = Pending(location)
+    wanted = posixpath.basename(location)
+    folder = location.removesuffix(wanted)
+    for name in _names(folder, wanted):
+        _read_file(f"{folder}{name}", name, category, max_points, pending)
+        if pending.is_full:
+            yield from pending.finish()
+    yield from pending.finish()
+
+
+def _names(folder: str, wanted: str) -> list[str]:
+    if not wanted.startswith("*"):
+        return [wanted]
+    with reading(folder):
+        return sorted(name for name in Storage(folder).sizes() if name.endswith(wanted[1:]))
+
+
+def _read_file(location: str, name: str, category: str, max_points: int, pending: Pending) -> None:
+    # Workers that build of other forms need not load all that reads SVG.
+    from sgloc.sketch.reading import read_own_file
+
+    try:
+        found = read_own_file(location)
+    except DataError as error:
+        if error.__cause__ is not None and is_transient(error.__cause__):
+            raise
+        pending.reject(name, UnfitError("unreadable", str(error)))
+        return
+    for note in found.notes:
+        pending.reject(name, UnfitError("left_out", note))
+    for title, strokes in found.drawings:
+        try:
+            xs, ys, lengths = simplified(strokes, max_points)
+        except UnfitError as error:
+            pending.reject(name, error)
+        else:
+            pending.add(category, derived_key(f"{category}/{title}/".encode() + xs + ys), True, xs, ys, lengths)
+
+
+FORM = Form(
+    what="a drawing in SVG or JSON",
+    endings=(".svg", ".svgz", ".svg.gz", ".json", ".json.gz"),
+    begins=lambda head: head.lstrip()[:1] in (b"<", b"{", b"["),
+    read=lambda location, category, _, max_points: read_folder(location, category, max_points),
+    is_named=True,
+    of_folder=True,
+    reasons={
+        "left_out": "SVG: what a file shows besides its strokes: texts, pictures, fills; counted as a drawing is",
+        "unreadable": "SVG, JSON: a file that cannot be read as a drawing",
+    },
+)

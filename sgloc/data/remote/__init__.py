@@ -1,1 +1,0 @@
-"""Reading from file systems that are elsewhere and may fail."""
