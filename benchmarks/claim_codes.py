@@ -23,7 +23,7 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.hub.load import load_model
 from sgloc.inference.pretrained import Pretrained
-from sgloc.nn.encoder import LayoutEncoder
+from sgloc.models.sketchgloc.encoder import LayoutEncoder
 from sgloc.nn.graphs import middle_adjacency
 from sgloc.program import run_program
 from sgloc.sketch.ragged import SketchBatch
@@ -56,11 +56,11 @@ def describe(pretrained: Pretrained) -> list[str]:
     """The cells of a model's row."""
     model, clean = pretrained.model, read_test_split(pretrained.scale, 0.0, pretrained.origin)
     sums = growth_and_tails(model.encoder, clean) if isinstance(model.encoder, LayoutEncoder) else ("", "")
-    codes = model.encode(clean).mean.double()
+    codes = model.encode(clean).y.double()
     variance = (codes - codes.mean(0)).square().sum(1).mean()
     shares = []
     for disturb in DISTURBANCES:
-        moved = model.encode(read_test_split(pretrained.scale, disturb, pretrained.origin)).mean.double()
+        moved = model.encode(read_test_split(pretrained.scale, disturb, pretrained.origin)).y.double()
         shares.append(f"{100 * float((moved - codes).square().sum(1).mean() / variance):.1f} %")
     spectrum = torch.linalg.eigvalsh(torch.cov(codes.T))
     return [*sums, *shares, f"{float(spectrum.sum().square() / spectrum.square().sum()):.1f}"]

@@ -18,19 +18,11 @@ import yaml
 
 from benchmarks.study import counts, option, words
 from sgloc import dist
-from sgloc.config import (
-    Config,
-    DataConfig,
-    DecoderConfig,
-    EncoderConfig,
-    ModelConfig,
-    OptimizerConfig,
-    TrainConfig,
-    require,
-)
+from sgloc.config import OptimizerConfig, require
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.errors import ConfigError, TrainingError
+from sgloc.models.sketchgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.sketch.synthetic import write_sample
 from sgloc.train.checkpoint.manifest import read_manifest, step_folder
 

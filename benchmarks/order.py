@@ -10,13 +10,13 @@ from benchmarks.quickdraw import category_sizes, draw_block_bytes
 from benchmarks.study import WORLD_SIZES, counts, option, run_study, sketches
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.config import Config
 from sgloc.data.block import IntArray
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError
 from sgloc.masking import mask
+from sgloc.models.sketchgloc.config import Config
 
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024
 # Positions that are looked at together.

@@ -7,8 +7,8 @@ from benchmarks.launched import ENGINES, RunOptions, engines_of, launcher, relat
 from benchmarks.study import counts, option, run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.config import Config
 from sgloc.masking import mask
+from sgloc.models.sketchgloc.config import Config
 
 _LIMIT = 1e-4
 # As much as float32 rounds by.

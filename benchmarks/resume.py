@@ -18,8 +18,8 @@ from benchmarks.launched import (
 from benchmarks.study import option, run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.config import Config
 from sgloc.masking import mask
+from sgloc.models.sketchgloc.config import Config
 
 _LIMIT = 1e-6
 _CHANGES = ((2, 2), (2, 1), (1, 2), (2, 4), (4, 2))

@@ -15,7 +15,6 @@ from benchmarks.quickdraw import category_sizes, numbers_of, write_category
 from benchmarks.study import option, run_study, sketches
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
-from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.formats.sources import CATEGORIES
@@ -25,6 +24,7 @@ from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import ConfigError, DataError
 from sgloc.memory import keep_freed_memory
+from sgloc.models.sketchgloc.config import Config
 from sgloc.strict_json import to_json
 
 _STATE_NAME = "scale.json"

@@ -13,7 +13,6 @@ from benchmarks.study import counts, option, run_study, sketches
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.drawn import draw_batch
 from sgloc.bench.report import Record
-from sgloc.config import Config
 from sgloc.data.batch import PackedBatch
 from sgloc.data.block import IntArray
 from sgloc.data.formats.sources import CATEGORIES
@@ -21,6 +20,7 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order, Places
 from sgloc.data.reader import ShardReader
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.network import SketchGloc
 
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024

@@ -9,7 +9,7 @@ from typing import Any, Protocol, TypeVar
 from rich.console import Console
 
 from sgloc.cli.train import read_config
-from sgloc.config import Config
+from sgloc.models.sketchgloc.config import Config
 
 WORLD_SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512)
 # With fewer, the smallest of QuickDraw's categories would be empty.

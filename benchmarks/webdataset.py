@@ -15,10 +15,10 @@ from benchmarks.study import option, run_study
 from sgloc.bench.options import StreamOptions
 from sgloc.bench.report import Report
 from sgloc.bench.stream import measure_ways, shards
-from sgloc.config import Config
 from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
+from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.drawing import Int16Array
 
 NAME = "webdataset, a sketch a member"

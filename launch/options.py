@@ -10,8 +10,8 @@ from collections.abc import Sequence
 
 from sgloc.cli.parsing import fail, nearest
 from sgloc.cli.train import read_config
-from sgloc.config import Config
 from sgloc.data.manifest import load_manifest
+from sgloc.models.sketchgloc.config import Config
 from sgloc.program import run_program
 
 # All others have a dot.

@@ -1,16 +1,23 @@
-"""Every option of a training run, with its default, unit and meaning: the single source of all three (DESIGN contract
-6)."""
+"""The options that all training runs share, with default, unit, meaning, range, and whether a resumed run may change
+them: the single source of all of these (DESIGN contract 6). A model's own options stand in its folder of
+`sgloc.models`."""
 
+import dataclasses
+import operator
 import re
-from dataclasses import Field, dataclass, field
-from typing import Any, ClassVar, Literal, Protocol
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, TypeVar
 
 from sgloc.errors import ConfigError
 
-CellName = Literal["lstm", "layer_norm", "hyper"]
-ModelName = Literal["sketchgloc", "sketch_rnn"]
+Value = TypeVar("Value")
+Section = TypeVar("Section", bound="Options")
+
 OriginName = Literal["first_point", "top_left"]
-GraphName = Literal["grid9", "none", "complete", "temporal", "nearest"]
+
+_MISSING = object()
+_COMPARISONS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
 def require(condition: bool, option: str, requirement: str, value: object) -> None:
@@ -19,209 +26,120 @@ def require(condition: bool, option: str, requirement: str, value: object) -> No
         raise ConfigError(f"{option} must be {requirement}, not {value}")
 
 
-@dataclass(frozen=True)
-class EncoderConfig:
-    """The recurrent stroke encoder (METHOD 5)."""
+def option(
+    default: Value,
+    *,
+    above: float | None = None,
+    at_least: float | None = None,
+    below: float | None = None,
+    at_most: float | None = None,
+    free: bool = False,
+    place: bool = False,
+    before: Any = _MISSING,
+) -> Value:
+    """A field of `Options`; its help text is the docstring below it.
 
-    cell: CellName = "lstm"
-    """Recurrent cell of both directions."""
-    hidden_size: int = 512
-    """Units of each direction; a node's embedding is twice as wide."""
-    recurrent_keep: float = 0.9
-    """Probability that recurrent dropout keeps a unit of the candidate; 1 turns it off."""
+    Args:
+        default: its value, where none is given. Where that is None, None is allowed besides the range.
+        above, at_least, below, at_most: the range of its value.
+        free: a resumed run may change it: it says where, how long or how often, not what is computed.
+        place: it holds a path or URL, which is recorded as an absolute one without secrets.
+        before: what was done before the option existed, where that is not the default.
+    """
+    limits = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
+    metadata: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
+    metadata |= {"free": free, "place": place}
+    if before is not _MISSING:
+        metadata["before"] = before
+    return field(default=default, metadata=metadata)
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    """What a value must be, in words; empty for anything."""
+    if "at_least" in limits and "at_most" in limits:
+        return f"from {limits['at_least']:,} to {limits['at_most']:,}"
+    return " and ".join(f"{name.replace('_', ' ')} {limits[name]:,}" for name in _COMPARISONS if name in limits)
+
+
+def _is_within(value: Any, limits: Mapping[str, Any]) -> bool:
+    """Whether a value is in its range, which NaN never is."""
+    return all(compare(value, limits[name]) for name, compare in _COMPARISONS.items() if name in limits)
+
+
+@dataclass(frozen=True)
+class Options:
+    """A section of options, which checks their ranges.
+
+    `class DataConfig(Options, section="data")` names the section, as its options are named: data.path.
+
+    Raises:
+        ConfigError: if an option is not within its range.
+    """
+
+    _section: ClassVar[str] = ""
+
+    def __init_subclass__(cls, section: str | None = None) -> None:
+        if section is not None:
+            cls._section = f"{section}." if section else ""
 
     def __post_init__(self) -> None:
-        require(self.hidden_size >= 1, "model.encoder.hidden_size", "at least 1", self.hidden_size)
-        require(
-            0 < self.recurrent_keep <= 1, "model.encoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep
-        )
+        for one in dataclasses.fields(self):
+            value, wanted = getattr(self, one.name), _range(one.metadata)
+            if wanted and not (value is None and one.default is None) and not _is_within(value, one.metadata):
+                wanted = f"null or {wanted}" if one.default is None else wanted
+                raise ConfigError(f"{self._section}{one.name} must be {wanted}, not {value}")
 
 
 @dataclass(frozen=True)
-class DecoderConfig:
-    """The recurrent decoder (METHOD 6)."""
+class DataConfig(Options, section="data"):
+    """Which drawings, and how they are read."""
 
-    cell: CellName = "hyper"
-    """Recurrent cell."""
-    hidden_size: int = 512
-    """Units."""
-    recurrent_keep: float = 0.9
-    """Probability that recurrent dropout keeps a unit of the candidate; 1 turns it off."""
-    num_mixtures: int = 20
-    """Components of the mixture that says where the next point is."""
-
-    def __post_init__(self) -> None:
-        require(self.hidden_size >= 1, "model.decoder.hidden_size", "at least 1", self.hidden_size)
-        require(
-            0 < self.recurrent_keep <= 1, "model.decoder.recurrent_keep", "above 0 and at most 1", self.recurrent_keep
-        )
-        require(self.num_mixtures >= 1, "model.decoder.num_mixtures", "at least 1", self.num_mixtures)
-
-
-@dataclass(frozen=True)
-class ModelConfig:
-    """The model's shape. The defaults are SketchGloc's published sizes."""
-
-    encoder: EncoderConfig = field(default_factory=EncoderConfig)
-    decoder: DecoderConfig = field(default_factory=DecoderConfig)
-    kind: ModelName = "sketchgloc"
-    """sketch_rnn: the classical baseline, whose encoder reads the whole drawing as one sequence of points and knows no
-    strokes and no graphs; the decoder is the same."""
-    graph: GraphName = "grid9"
-    """Graphs between strokes. grid9: the nine of METHOD 4. The others are there to compare with: none, every stroke
-    alone; complete, everything linked; temporal, neighbours in drawing order; nearest, those with the nearest boxes."""
-    num_neighbours: int = 3
-    """Strokes that a stroke is linked with in the graph `nearest`."""
-    graph_layers: int = 2
-    """Layers of graph convolution."""
-    graph_weights: Literal["separate", "shared"] = "separate"
-    """shared: all of the nine graphs have the same weights, so that it does not matter where a stroke is."""
-    graph_center: bool = True
-    """Pass messages over the graph of the grid's centre too, in which every stroke is linked with itself."""
-    graph_mean: bool = False
-    """In the nine graphs, take the mean over a stroke's neighbours in place of the published sum."""
-    graph_relation: Literal["perimeter", "middle"] = "perimeter"
-    """Cells of a stroke's grid in which another is. perimeter: those on the border of the block that its box covers, as
-    published. middle: the one that the middle of its box is in."""
-    latent_size: int = 128
-    """Width of the sketch code y."""
-    hyper_size: int = 256
-    """Units of the small LSTM inside a `hyper` cell."""
-    hyper_embedding_size: int = 32
-    """Width of the embeddings through which a `hyper` cell scales its gates."""
-    hyper_dropout: Literal["main", "both"] = "main"
-    """Where recurrent dropout falls in a `hyper` cell: on the candidate of the main LSTM alone, as published, or on
-    that of the small LSTM inside it too."""
-    max_node_points: int | None = None
-    """Most points in a graph node; longer strokes become several nodes. null: a node is a whole stroke."""
-    batch_norm_epsilon: float = 1e-5
-    """What batch norm adds to the variance; weights that TensorFlow trained want 1.001e-5."""
-
-    def __post_init__(self) -> None:
-        for name in ("latent_size", "hyper_size", "hyper_embedding_size", "num_neighbours", "graph_layers"):
-            require(getattr(self, name) >= 1, f"model.{name}", "at least 1", getattr(self, name))
-        require(
-            self.max_node_points is None or self.max_node_points >= 1,
-            "model.max_node_points",
-            "null or at least 1",
-            self.max_node_points,
-        )
-        require(self.batch_norm_epsilon > 0, "model.batch_norm_epsilon", "above 0", self.batch_norm_epsilon)
-
-
-@dataclass(frozen=True)
-class DataConfig:
-    """Which drawings, in which order, changed how."""
-
-    path: str = ""
+    path: str = option("", free=True, place=True)
     """Folder or URL of the shards that `sgloc shard` wrote. Required."""
-    origin: OriginName = "first_point"
-    """Origin of drawings whose form has none of its own, which is every form but npz: the first point, or the top left
-    corner of the canvas (METHOD 1)."""
-    disturb: float = 0.0
-    """How far strokes are moved, r of METHOD 3, in sketch sizes: 0 trains synthesis, 0.1 or 0.3 reorganization."""
-    validation_disturb: float | None = None
-    """How far strokes are moved in validation, by which the best checkpoint is chosen; null: as far as in training. The
-    original validates on undisturbed sketches, 0."""
-    augment_scale: float = 0.1
-    """x and y are scaled by factors from 1 - this to 1 + this, in training."""
-    drop_probability: float = 0.1
-    """Probability that an inner point of a stroke is dropped, in training."""
-    translate: bool = True
-    """Move each whole sketch at random in training (METHOD 8), as published: the origin then lies anywhere over the
-    middle two thirds of the sketch."""
-    prefetch: int = 2
+    prefetch: int = option(2, at_least=1, free=True)
     """Batches that are read ahead of the training step."""
-    read_threads: int = 0
+    read_threads: int = option(0, at_least=0, free=True)
     """Blocks of shards that are fetched at the same time; 0: one from a local folder, eight from elsewhere."""
-    read_attempts: int = 6
+    read_attempts: int = option(6, at_least=1, free=True)
     """How often a read that fails for a reason that may pass is tried before its shard counts as bad."""
-    read_timeout: float = 60.0
+    read_timeout: float = option(60.0, above=0, free=True)
     """Seconds that a server may give nothing before a read counts as failed."""
-    bad_shards: Literal["stop", "skip"] = "stop"
+    bad_shards: Literal["stop", "skip"] = option("stop", free=True)
     """What to do about a training or validation shard that stays unreadable or damaged: stop, or skip it on all
     ranks."""
-    cache: str = ""
+    cache: str = option("", free=True, place=True)
     """Local folder in which the processes of a node keep, in a folder of their own, what they read of remote shards;
     empty: nothing is kept."""
-    cache_gigabytes: float = 50.0
+    cache_gigabytes: float = option(50.0, above=0, free=True)
     """Most that the cache may hold, in 10^9 bytes."""
-    validation_limit: int = 0
+    validation_limit: int = option(0, at_least=0)
     """Validate on this many drawings, spread evenly over the validation split; 0: on all."""
 
-    def __post_init__(self) -> None:
-        require(self.disturb >= 0, "data.disturb", "at least 0", self.disturb)
-        disturb = self.validation_disturb
-        require(disturb is None or disturb >= 0, "data.validation_disturb", "null or at least 0", disturb)
-        require(0 <= self.augment_scale < 1, "data.augment_scale", "at least 0 and below 1", self.augment_scale)
-        require(
-            0 <= self.drop_probability < 1, "data.drop_probability", "at least 0 and below 1", self.drop_probability
-        )
-        require(self.prefetch >= 1, "data.prefetch", "at least 1", self.prefetch)
-        require(self.read_threads >= 0, "data.read_threads", "at least 0", self.read_threads)
-        require(self.read_attempts >= 1, "data.read_attempts", "at least 1", self.read_attempts)
-        require(self.read_timeout > 0, "data.read_timeout", "above 0", self.read_timeout)
-        require(self.cache_gigabytes > 0, "data.cache_gigabytes", "above 0", self.cache_gigabytes)
-        require(self.validation_limit >= 0, "data.validation_limit", "at least 0", self.validation_limit)
-
 
 @dataclass(frozen=True)
-class LossConfig:
-    """What is minimised (METHOD 5 and 7)."""
-
-    kl_weight: float = 0.0
-    """Weight of the code's Kullback-Leibler divergence from a standard normal; the published loss has none.
-    Sketch-RNN's 0.5, which counts a mean over the code and over 250 points, is about 1 in these sums."""
-    kl_start: float = 1.0
-    """Share of that weight at step 0, from which it grows to the whole; 1: the whole from the start. Sketch-RNN's is
-    0.01."""
-    kl_decay: float = 0.99995
-    """Factor a step by which what is missing of the weight shrinks."""
-    pen_loss_on_padding: bool = False
-    """Count the pen's cross entropy on end rows up to the data set's longest drawing, as the original's training loss
-    did. Costs the padding it computes."""
-    density_floor: float = 0.0
-    """Added to the mixture's density inside the logarithm. The original's 1e-6 means that no point costs more than 13.8
-    nats."""
-
-    def __post_init__(self) -> None:
-        require(self.kl_weight >= 0, "loss.kl_weight", "at least 0", self.kl_weight)
-        require(0 <= self.density_floor <= 1, "loss.density_floor", "from 0 to 1", self.density_floor)
-        require(0 <= self.kl_start <= 1, "loss.kl_start", "from 0 to 1", self.kl_start)
-        require(0 < self.kl_decay <= 1, "loss.kl_decay", "above 0 and at most 1", self.kl_decay)
-
-
-@dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(Options, section="optimizer"):
     """Adam and its schedule (METHOD 8)."""
 
-    learning_rate: float = 1e-3
+    learning_rate: float = option(1e-3, above=0)
     """Learning rate at step 0."""
-    min_learning_rate: float = 1e-5
+    min_learning_rate: float = option(1e-5, at_least=0)
     """Learning rate towards which it decays."""
-    learning_rate_decay: float = 0.99999
+    learning_rate_decay: float = option(0.99999, above=0, at_most=1)
     """Factor a step by which the learning rate's distance from its minimum shrinks."""
-    clip_norm: float = 1.0
+    clip_norm: float = option(1.0, above=0)
     """Largest norm of the gradient; a larger one is scaled down to it."""
-    clip_by: Literal["whole", "variable"] = "whole"
+    clip_by: Literal["whole", "variable"] = option("whole")
     """Whose norm that is: the whole gradient's, or, as published, that of each of the original's variables by itself.
     The norm that is logged is the whole one in either case."""
 
     def __post_init__(self) -> None:
-        require(self.learning_rate > 0, "optimizer.learning_rate", "above 0", self.learning_rate)
+        super().__post_init__()
         require(
-            0 <= self.min_learning_rate <= self.learning_rate,
+            self.min_learning_rate <= self.learning_rate,
             "optimizer.min_learning_rate",
             "from 0 to the learning rate",
             self.min_learning_rate,
         )
-        require(
-            0 < self.learning_rate_decay <= 1,
-            "optimizer.learning_rate_decay",
-            "above 0 and at most 1",
-            self.learning_rate_decay,
-        )
-        require(self.clip_norm > 0, "optimizer.clip_norm", "above 0", self.clip_norm)
 
 
 def _steps_and_epochs(every: int | str) -> tuple[int, int]:
@@ -234,79 +152,60 @@ def _steps_and_epochs(every: int | str) -> tuple[int, int]:
 
 
 @dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(Options, section="train"):
     """The run: how long, how often, where to."""
 
-    run: str = "runs/default"
+    run: str = option("runs/default", free=True, place=True)
     """Folder or URL of the run: configuration, metrics and checkpoints. One run, one folder."""
-    init_from: str = ""
+    init_from: str = option("", free=True, place=True)
     """Start a new run from the weights of a checkpoint, of a run's best, or of an exported model; --init_from for
     short. Optimizer, schedule and data begin anew. Empty: from random weights. A run that has checkpoints goes on from
     those."""
-    seed: int = 0
+    seed: int = option(0, at_least=0, at_most=2**63 - 1)
     """Seed of everything random."""
-    num_steps: int = 100_000
+    num_steps: int = option(100_000, at_least=1, free=True)
     """Optimizer steps after which the run is finished."""
-    global_batch: int = 100
+    # Batch norm over one drawing would make every code the same.
+    global_batch: int = option(100, at_least=2)
     """Drawings in an optimizer step, over all ranks."""
-    accumulation: int = 1
+    accumulation: int = option(1, at_least=1, free=True)
     """Parts in which each rank computes its share of the batch, one after the other. The result is the same; memory is
     divided, and the forward pass is computed twice."""
-    checkpoint_decoder: bool = False
-    """Keep the decoder's state only every 32 steps, and compute the rest again in the backward pass. The result is the
-    same; the decoder's memory becomes a fraction, its forward pass is computed twice."""
-    compile: bool = False
-    """Run the recurrent cells by steps that torch.compile has compiled, for a few batch sizes: meant for CUDA, where a
-    step is otherwise dozens of small kernels. The result is the same; the first steps take minutes longer."""
-    precision: Literal["float32", "bfloat16"] = "float32"
+    precision: Literal["float32", "bfloat16"] = option("float32")
     """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
     float32."""
-    tf32: bool = False
+    tf32: bool = option(False)
     """Compute float32 products on CUDA in TF32, with 10 binary digits in place of 23, which is faster on GPUs since
     Ampere. For training and its validation; all other commands compute in float32."""
-    deepspeed: str = ""
+    deepspeed: str = option("", free=True, place=True)
     """JSON file of DeepSpeed, such as those in configs/deepspeed; empty: train with DistributedDataParallel. The result
     is the same."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
+    device: Literal["auto", "cpu", "cuda"] = option("auto", free=True)
     """Where to compute; auto takes CUDA when there is one."""
-    log_every: int = 10
+    log_every: int = option(10, at_least=1, free=True)
     """Steps between lines of metrics."""
-    validate_every: int | str = 500
+    validate_every: int | str = option(500, free=True)
     """Steps between validations; or, such as "1 epoch" or "2 epochs", passes through the training drawings, rounded up
     to whole steps."""
-    patience: int = 5
+    patience: int = option(5, at_least=0, free=True)
     """Stop after this many validations in a row without a new best; 0: never."""
-    checkpoint_every: int = 500
+    checkpoint_every: int = option(500, at_least=1, free=True)
     """Steps between checkpoints, besides those at a new best, at a stop and at the end."""
-    keep_checkpoints: int = 2
+    keep_checkpoints: int = option(2, at_least=1, free=True)
     """Newest checkpoints that are kept, besides the best."""
-    keep_every: int = 0
+    keep_every: int = option(0, at_least=0, free=True)
     """Keep the checkpoints of every so manieth step as well, for good; 0: none."""
-    save_attempts: int = 3
+    save_attempts: int = option(3, at_least=1, free=True)
     """Checkpoints in a row that may fail to be written before the run stops."""
-    bad_steps: int = 3
+    bad_steps: int = option(3, at_least=0, free=True)
     """Steps in a row that are skipped because their loss or gradient is not finite, before the run stops."""
-    timeout: float = 600.0
+    timeout: float = option(600.0, at_least=1, free=True)
     """Seconds that a process waits for the others before it gives up, so that a process that hangs ends the run, which
     its launcher then starts again."""
 
     def __post_init__(self) -> None:
-        # Batch norm over one drawing would make every code the same.
-        require(self.global_batch >= 2, "train.global_batch", "at least 2", self.global_batch)
-        for name in (
-            "num_steps",
-            "accumulation",
-            "log_every",
-            "checkpoint_every",
-            "keep_checkpoints",
-            "save_attempts",
-        ):
-            require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        super().__post_init__()
         _steps_and_epochs(self.validate_every)
-        require(0 <= self.seed < 2**63, "train.seed", "at least 0 and below 2**63", self.seed)
-        for name in ("patience", "keep_every", "bad_steps"):
-            require(getattr(self, name) >= 0, f"train.{name}", "at least 0", getattr(self, name))
-        require(self.timeout >= 1, "train.timeout", "at least 1", self.timeout)
         require(bool(self.run), "train.run", "a folder or URL", repr(self.run))
 
     def validation_interval(self, num_drawings: int) -> int:
@@ -320,70 +219,93 @@ class TrainConfig:
 
 
 @dataclass(frozen=True)
-class LogConfig:
+class LogConfig(Options, section="log"):
     """Where metrics go besides metrics.jsonl in the run's folder. Whatever fails there, training goes on."""
 
-    wandb: Literal["auto", "disabled", "offline", "online"] = "auto"
+    wandb: Literal["auto", "disabled", "offline", "online"] = option("auto", free=True)
     """Weights & Biases, from rank 0; auto: as WANDB_MODE and WANDB_DISABLED say, else disabled. The key comes from
     `wandb login` or WANDB_API_KEY. A resumed run continues its curves. offline, and online where it cannot be reached,
     writes into the run's folder, and the end of the run says which `wandb sync` uploads that from a machine with
     network."""
-    wandb_project: str = ""
+    wandb_project: str = option("", free=True)
     """Weights & Biases project; empty: as WANDB_PROJECT says, else sketchgloc."""
-    wandb_entity: str = ""
+    wandb_entity: str = option("", free=True)
     """Weights & Biases user or team; empty: as WANDB_ENTITY says, else your default."""
-    wandb_group: str = ""
+    wandb_group: str = option("", free=True)
     """Weights & Biases group of runs; empty: as WANDB_RUN_GROUP says, else none."""
-    wandb_name: str = ""
+    wandb_name: str = option("", free=True)
     """Name of the run at Weights & Biases; empty: as WANDB_NAME says, else one is made up there."""
-    wandb_timeout: float = 60.0
+    wandb_timeout: float = option(60.0, at_least=1, free=True)
     """Seconds that Weights & Biases may take to answer at the start, while training goes on, and to upload the rest at
     the end, while the run waits."""
-    tensorboard: bool = False
+    tensorboard: bool = option(False, free=True)
     """Write TensorBoard's files into the run's folder, which must be local: `tensorboard --logdir` shows them."""
-    gallery: int = 8
-    """Validation drawings that are shown redrawn, as they are and with their strokes moved, at each validation, where
-    Weights & Biases or TensorBoard is on, and in gallery/ of the run's folder; 0: none."""
-
-    def __post_init__(self) -> None:
-        require(self.wandb_timeout >= 1, "log.wandb_timeout", "at least 1", self.wandb_timeout)
-        # Rank 0 draws them while the others wait.
-        require(0 <= self.gallery <= 256, "log.gallery", "from 0 to 256", self.gallery)
+    # Rank 0 draws them while the others wait.
+    gallery: int = option(8, at_least=0, at_most=256, free=True)
+    """Validation drawings that a model which draws shows redrawn, as they are and with their strokes moved, at each
+    validation, where Weights & Biases or TensorBoard is on, and in gallery/ of the run's folder; 0: none."""
 
 
 @dataclass(frozen=True)
-class Config:
-    """A whole training run."""
+class RunConfig:
+    """A whole training run. Each model has a configuration of its own, with its own section `model`: on that and the
+    data alone its network depends, and its option `kind` is the model's name (`sgloc.models.recipe_of`)."""
 
-    model: ModelConfig = field(default_factory=ModelConfig)
+    model: Options = field(default_factory=Options)
     data: DataConfig = field(default_factory=DataConfig)
-    loss: LossConfig = field(default_factory=LossConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     train: TrainConfig = field(default_factory=TrainConfig)
     log: LogConfig = field(default_factory=LogConfig)
 
 
-class RunConfig(Protocol):
-    """What the configurations of all runs have in common; each is a dataclass."""
+def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
+    """The dotted name, field and value of every option of a configuration or section."""
+    for one in dataclasses.fields(config):
+        value, name = getattr(config, one.name), f"{prefix}{one.name}"
+        if dataclasses.is_dataclass(value):
+            yield from walk(value, f"{name}.")
+        else:
+            yield name, one, value
 
-    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    @property
-    def data(self) -> DataConfig:
-        """Which drawings."""
-        ...
+def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested options by dotted name."""
+    result: dict[str, Any] = {}
+    for name, value in options.items():
+        result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return result
 
-    @property
-    def optimizer(self) -> OptimizerConfig:
-        """How the weights move."""
-        ...
 
-    @property
-    def train(self) -> TrainConfig:
-        """How long, where to."""
-        ...
+def identity(config: RunConfig) -> dict[str, Any]:
+    """The options that make a run what it is, by dotted name."""
+    return {name: value for name, one, value in walk(config) if not one.metadata.get("free")}
 
-    @property
-    def log(self) -> LogConfig:
-        """Where metrics go."""
-        ...
+
+def recorded_identity(options: Mapping[str, Any], config_type: type[RunConfig]) -> dict[str, Any]:
+    """The same of a configuration that was written down.
+
+    Args:
+        options: its sections, as a checkpoint or an export holds them. An option that they lack is younger than them:
+            it is taken for what was done before it existed.
+        config_type: of the configuration.
+    """
+    fields = list(walk(config_type()))
+    before = {name: one.metadata.get("before", default) for name, one, default in fields}
+    free = {name for name, one, _ in fields if one.metadata.get("free")}
+    return {name: value for name, value in {**before, **flat(options)}.items() if name not in free}
+
+
+def rebuilt(section_type: type[Section], options: Mapping[str, Any]) -> Section:
+    """A section of options that was written down; for options that it lacks see `recorded_identity`.
+
+    Raises:
+        TypeError: if it holds an option that there is not, or holds no options.
+        ConfigError: if an option is not within its range.
+    """
+    values = dict(options)
+    for one in dataclasses.fields(section_type):
+        if one.default_factory is not dataclasses.MISSING and one.name in values:
+            values[one.name] = rebuilt(type(one.default_factory()), values[one.name])
+        elif one.name not in values and "before" in one.metadata:
+            values[one.name] = one.metadata["before"]
+    return section_type(**values)

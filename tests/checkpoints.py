@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.dist import process_group, resolve_placement
 from sgloc.models.sketch_a_net.config import ClassifierConfig
+from sgloc.models.sketchgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.strict_json import finite
 from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, Writer, share_out

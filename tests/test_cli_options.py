@@ -14,7 +14,8 @@ import sgloc
 from sgloc.bench.options import OPTIONS, BenchOptions
 from sgloc.bench.report import Report
 from sgloc.cli import main
-from sgloc.config import Config, LossConfig, ModelConfig, OptimizerConfig
+from sgloc.config import OptimizerConfig
+from sgloc.models.sketchgloc.config import Config, LossConfig, ModelConfig
 from sgloc.train.schedule import learning_rate
 
 COMMANDS = (

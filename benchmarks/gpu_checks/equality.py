@@ -11,9 +11,9 @@ from torch import Tensor
 from benchmarks.gpu_checks import Facts, Setting, relative_error, require
 from benchmarks.gpu_checks.models import all_gradients, make_model, small_batch, small_model
 from sgloc import ops
-from sgloc.config import CellName, GraphName
 from sgloc.evaluate.metrics.retrieval import retrieval_ranks
 from sgloc.models.sketch_a_net.network import SketchANet
+from sgloc.models.sketchgloc.config import CellName
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.tf32 import float32_products
 
@@ -24,7 +24,7 @@ _GRADIENT_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
 _SCATTERED = "single contiguous chunk"
 # TF32 loses 13 of 23 digits.
 _TF32_ERROR = 1e-5
-_MODELS: tuple[tuple[CellName, CellName, GraphName], ...] = (
+_MODELS: tuple[tuple[CellName, CellName, str], ...] = (
     ("lstm", "hyper", "grid9"),
     ("layer_norm", "layer_norm", "nearest"),
     ("hyper", "lstm", "complete"),

@@ -11,13 +11,12 @@ from torch import Tensor
 from benchmarks.gpu_checks import Setting
 from sgloc.bench.batches import drawn_manifest, opened_engine, preparation
 from sgloc.bench.drawn import draw_batch
-from sgloc.config import (
+from sgloc.models.sketchgloc.config import (
     CellName,
     Config,
     DataConfig,
     DecoderConfig,
     EncoderConfig,
-    GraphName,
     LossConfig,
     ModelConfig,
     TrainConfig,
@@ -36,7 +35,7 @@ def small_model(
     encoder: CellName = "lstm",
     decoder: CellName = "hyper",
     keep: float = 0.9,
-    graph: GraphName = "grid9",
+    graph: str = "grid9",
     size: int = 16,
 ) -> ModelConfig:
     """A model of some thousand weights."""

@@ -18,9 +18,10 @@ from benchmarks.gpu_checks import CheckError, Facts, NotRunError, Setting, requi
 from benchmarks.gpu_checks.models import are_close, opened, small_model, take_steps, training_config
 from sgloc import dist
 from sgloc.cli import main
-from sgloc.config import Config, DataConfig, LogConfig, TrainConfig
+from sgloc.config import LogConfig
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
+from sgloc.models.sketchgloc.config import Config, DataConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.sketch.synthetic import write_sample
 from sgloc.train.checkpoint import Peers, step_folder

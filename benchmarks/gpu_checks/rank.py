@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from sgloc import dist
-from sgloc.config import Config
+from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.train.loop import train
 

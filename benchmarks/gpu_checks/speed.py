@@ -13,6 +13,7 @@ from benchmarks.gpu_checks.models import are_close, opened, take_steps, training
 from sgloc.bench.options import StepOptions
 from sgloc.bench.report import machine as describe_machine
 from sgloc.bench.run import bench
+from sgloc.models.sketchgloc.network import SketchGloc
 
 
 def machine(setting: Setting) -> Facts:
@@ -102,6 +103,7 @@ def compiled(setting: Setting) -> Facts:
         with opened(setting, config) as (engine, batch):
             if is_compiled and setting.is_tiny:
                 # Without a compiler of C++, but by the same way.
+                assert isinstance(engine.model, SketchGloc)
                 engine.model.compile_steps("eager")
             start = time.perf_counter()
             losses.append(take_steps(engine, batch, 2))

@@ -9,13 +9,13 @@ import torch
 from sgloc import dist
 from sgloc.bench.drawn import draw_batch
 from sgloc.bench.options import BatchOptions
-from sgloc.config import Config
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.data.manifest import SPLITS, Manifest, Moments, Split, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.masking import mask
+from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.train.engine import Engine, open_engine
 

@@ -12,8 +12,8 @@ from sgloc.bench.options import CheckpointOptions
 from sgloc.bench.report import Report
 from sgloc.bench.step import take_step
 from sgloc.bench.timing import Clock, spread
-from sgloc.config import Config
 from sgloc.data.manifest import Manifest
+from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.checkpoint import Peers, checkpoint_folders, read_checkpoint
 from sgloc.train.engine import Engine

@@ -40,9 +40,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sgloc import ops
-from sgloc.config import CellName, ModelConfig
-from sgloc.nn.decoder import ROW_SIZE
-from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.models.sketchgloc.config import CellName, ModelConfig
+from sgloc.nn.rows import NUM_PEN_STATES, ROW_SIZE
 from sgloc.sketch.ragged import SketchBatch
 
 STAGES = ("strokes", "graphs", "latent", "decoder", "output")

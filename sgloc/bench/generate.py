@@ -11,11 +11,11 @@ from sgloc.bench.flops import drawing_flops
 from sgloc.bench.options import GenerateOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, executed_flops
-from sgloc.config import Config
 from sgloc.inference.sampling import draw
+from sgloc.models.sketchgloc.config import Config
+from sgloc.models.sketchgloc.decoder import Decoder
 from sgloc.models.sketchgloc.recipe import build_model
-from sgloc.nn.decoder import PEN_DOWN, PEN_END, Decoder
-from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.nn.rows import NUM_PEN_STATES, PEN_DOWN, PEN_END
 
 # Larger than anything the weights could add to a pen's logit.
 _CERTAIN = 1e6

@@ -10,7 +10,7 @@ from sgloc.bench.batches import describe, first_batch, preparation
 from sgloc.bench.options import OpsOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Clock
-from sgloc.config import Config
+from sgloc.models.sketchgloc.config import Config
 
 # Of the preparation, where the configuration does not disturb: what the paper's reorganization does.
 _DISTURB_SCALE = 0.1

@@ -8,8 +8,8 @@ from sgloc import random
 from sgloc.bench.options import RetrievalOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock
-from sgloc.config import Config
 from sgloc.evaluate.metrics.retrieval import product_type, retrieval_ranks
+from sgloc.models.sketchgloc.config import Config
 
 # How far queries are from their originals, as a share of the codes' spread, so that a part of them is found at once.
 _NOISE = 3.0

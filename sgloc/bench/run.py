@@ -6,7 +6,7 @@ import importlib
 from sgloc import dist
 from sgloc.bench.options import BatchOptions, BenchOptions
 from sgloc.bench.report import Report
-from sgloc.config import Config
+from sgloc.models.sketchgloc.config import Config
 from sgloc.tf32 import float32_products
 
 

@@ -13,9 +13,9 @@ from sgloc.bench.flops import Shapes, training_flops
 from sgloc.bench.options import StepOptions
 from sgloc.bench.report import Report
 from sgloc.bench.timing import Ceiling, Clock, executed_flops, spread
-from sgloc.config import Config
 from sgloc.data.batch import concatenate
 from sgloc.memory import peak_memory
+from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine
 from sgloc.train.recipe import Trainable

@@ -13,11 +13,11 @@ import torch
 from sgloc.bench.batches import open_batches, preparation
 from sgloc.bench.options import StreamOptions
 from sgloc.bench.report import Report
-from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.masking import mask
+from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.synthetic import CATEGORIES, write_sample
 
 # Of synthetic shards, drawn for the occasion.

@@ -15,7 +15,8 @@ from sgloc.orphan import die_with_parent
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-    from sgloc.config import Config, RunConfig
+    from sgloc.config import RunConfig
+    from sgloc.models.sketchgloc.config import Config
 
 # Short names of options, with underscores for all dashes.
 _SHORT: Mapping[str, str] = MappingProxyType({"__init_from": "--train.init_from"})
@@ -48,7 +49,7 @@ def config_parser(
     """A parser of all options of `sgloc train`, or of another type of run, from a YAML file and the command line, for a
     command."""
     jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
-    from sgloc.config import Config
+    from sgloc.models.sketchgloc.config import Config
 
     parser = new_parser(command, described)
     parser.add_argument("--config", action="config", help="YAML file of options")
@@ -64,7 +65,7 @@ def config_parser(
 
 def instantiate(parser: "ArgumentParser", options: "Namespace") -> "Config":
     """The configuration that was parsed."""
-    from sgloc.config import Config
+    from sgloc.models.sketchgloc.config import Config
 
     return _instantiate(parser, options, Config)
 

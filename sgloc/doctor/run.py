@@ -12,7 +12,7 @@ import torch
 import torch.distributed
 
 from sgloc import dist
-from sgloc.config import Config, require
+from sgloc.config import require
 from sgloc.doctor.devices import Device, judge_devices, look_at_device
 from sgloc.doctor.examination import Examination, end_process, timeout
 from sgloc.doctor.finding import Finding, has_problem
@@ -22,6 +22,7 @@ from sgloc.doctor.network import ADVICE, Network, judge_network, measure_network
 from sgloc.doctor.programs import judge_programs, look_at_programs
 from sgloc.doctor.shards import check_data
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.network import SketchGloc
 
 logger = logging.getLogger(__name__)

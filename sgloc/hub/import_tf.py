@@ -19,13 +19,13 @@ import safetensors
 import torch
 from torch import Tensor
 
-from sgloc.config import CellName, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.hub import original
 from sgloc.hub.export import About, write_export
 from sgloc.hub.read_tf import NO_TENSORFLOW
+from sgloc.models.sketchgloc.config import CellName, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.nn.rows import NUM_PEN_STATES
 
 Array = npt.NDArray[Any]
 Variables = dict[str, Array]

@@ -6,11 +6,11 @@ from typing import Any, cast, get_args
 import torch
 from torch import Tensor
 
-from sgloc.config import DecoderConfig, EncoderConfig, ModelConfig, OriginName
+from sgloc.config import OriginName, rebuilt, recorded_identity
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.hub.export import is_export, read_export
-from sgloc.identity import identity, younger_options
 from sgloc.inference.pretrained import Pretrained
+from sgloc.models.sketchgloc.config import Config, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.checkpoint import CheckpointManifest, load_tensors, read_manifest, use_checkpoint
 
@@ -21,12 +21,9 @@ _PREFIX = "model."
 
 def _build(options: dict[str, Any], folder: str) -> SketchGloc:
     """A model of a configuration that a file holds; options younger than the file have what was done before them."""
-    younger = {name.removeprefix(_PREFIX): value for name, value in younger_options({"model": options}).items()}
-    younger = {name: value for name, value in younger.items() if "." not in name}
     try:
-        cells = {"encoder": EncoderConfig(**options["encoder"]), "decoder": DecoderConfig(**options["decoder"])}
-        return SketchGloc(ModelConfig(**{**younger, **options, **cells}))
-    except (KeyError, TypeError, ConfigError) as error:
+        return SketchGloc(rebuilt(ModelConfig, options))
+    except (TypeError, ConfigError) as error:
         raise CheckpointError(
             f"{folder} is of another model: its configuration does not fit this program ({error})"
         ) from error
@@ -34,7 +31,7 @@ def _build(options: dict[str, Any], folder: str) -> SketchGloc:
 
 def _origin(config: dict[str, Any], folder: str) -> OriginName:
     """The data.origin of a configuration, or what it was before there was a choice."""
-    origin = {**younger_options(config), **identity(config)}["data.origin"]
+    origin = recorded_identity(config, Config)["data.origin"]
     if origin not in get_args(OriginName):
         raise CheckpointError(f"{folder} has an origin {origin!r} that this program does not know")
     return cast(OriginName, origin)

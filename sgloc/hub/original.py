@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from sgloc.config import EncoderConfig
 from sgloc.errors import CheckpointError
+from sgloc.models.sketchgloc.config import EncoderConfig
 
 FILE_NAME = "model_config.json"
 # What the file calls the sizes and the cells.

@@ -1,12 +1,40 @@
 """What inference asks of a network."""
 
-from typing import Any
+from typing import Any, Protocol
 
-from torch import nn
+from torch import Tensor, nn
 
-from sgloc.nn.decoder import Decoder
-from sgloc.nn.encoder import Code
 from sgloc.sketch.ragged import SketchBatch
+
+
+class Stepper(Protocol):
+    """Free-running drawing of n sketches in step together, n shrinking as they end."""
+
+    def step(self, row: Tensor, /) -> Tensor:
+        """One step: from the previous rows [n, 5] to raw outputs [n, 3 + 6 m], as `sgloc.nn.mixture.split_output` reads
+        them."""
+        ...
+
+    def keep(self, sketches: Tensor, /) -> None:
+        """Go on with these sketches only: bool [n]."""
+        ...
+
+
+class Decoder(Protocol):
+    """The part of a network that draws."""
+
+    def stepper(self, y: Tensor, /) -> Stepper:
+        """Begin to draw from codes y [n, Z]."""
+        ...
+
+
+class Code(Protocol):
+    """What a network makes of a batch."""
+
+    @property
+    def y(self) -> Tensor:
+        """The codes, [B, Z]."""
+        ...
 
 
 class Network(nn.Module):

@@ -6,8 +6,9 @@ import torch
 from torch import Tensor
 
 from sgloc import random
-from sgloc.nn.decoder import PEN_END, ROW_SIZE, Decoder, Stepper, start_rows
-from sgloc.nn.mixture import NUM_PEN_STATES, Mixture, split_output
+from sgloc.inference.network import Decoder
+from sgloc.nn.mixture import Mixture, split_output
+from sgloc.nn.rows import NUM_PEN_STATES, PEN_END, ROW_SIZE, start_rows
 from sgloc.random import Purpose
 
 
@@ -28,7 +29,7 @@ def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, te
         For each code stroke-5 rows [n, 5] in absolute normalised coordinates, without the end row; n may be 0.
     """
     alive = torch.arange(len(y), device=y.device)
-    stepper = Stepper(decoder, y)
+    stepper = decoder.stepper(y)
     row = start_rows(len(y), y)
     rows = y.new_zeros(len(y), max_points, ROW_SIZE)
     lengths = torch.zeros_like(alive)

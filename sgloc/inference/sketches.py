@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sgloc import random
 from sgloc.errors import DataError
-from sgloc.nn.decoder import PEN_LIFT
+from sgloc.nn.rows import PEN_LIFT
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.drawing import MOST_OFFSET
 from sgloc.sketch.ragged import SketchBatch

@@ -8,33 +8,75 @@ Shapes: S nodes and B sketches in the batch, E links, D the width of an embeddin
 
 import math
 from collections.abc import Callable
+from typing import Literal
 
 import torch
 from torch import Tensor, nn
 
 from sgloc import ops
-from sgloc.config import GraphName, ModelConfig
-from sgloc.nn.product import multiply
-from sgloc.ops.ragged import group_index, offsets_from_lengths, segment_sum
+from sgloc.errors import ConfigError
+from sgloc.nn.product import at_least_float32, multiply
+from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths, segment_sum
+from sgloc.ops.vectorised import NodePairs, node_pairs
 from sgloc.sketch.ragged import SketchBatch
 
 # The bit of the grid's middle cell.
 _CENTER = 4
 
+# From a batch, and how many neighbours the graph `nearest` gives a node, to its links: int64 [E] and [E], the nodes at
+# either end, in both directions, each node's own included.
+Links = Callable[[SketchBatch, int], tuple[Tensor, Tensor]]
+GRAPHS: dict[str, Links] = {}
 
-def at_least_float32(values: Tensor) -> Tensor:
-    """The values in float32, unless their type is wider."""
-    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+def graph(links: Links) -> Links:
+    """Declare a function to be a graph, which has the function's name."""
+    GRAPHS[links.__name__] = links
+    return links
 
 
-def _all_pairs(sketch_offsets: Tensor) -> tuple[Tensor, Tensor]:
-    """Every ordered pair of nodes of the same sketch, int64 [E] and [E]; pairs of one node are together."""
-    num_nodes = sketch_offsets.diff()
-    sketch = group_index(sketch_offsets)
-    pair_offsets = offsets_from_lengths(num_nodes[sketch])
-    first = group_index(pair_offsets)
-    place = torch.arange(len(first), device=first.device) - pair_offsets[first]
-    return first, sketch_offsets[sketch[first]] + place
+@graph
+def none(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
+    """Every node alone: no message is passed."""
+    node = torch.arange(len(sketches.node_offsets) - 1, device=sketches.points.device)
+    return node, node
+
+
+@graph
+def complete(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
+    """Everything linked with everything of its sketch."""
+    pairs = _pairs(sketches)
+    return pairs.first, pairs.second
+
+
+@graph
+def temporal(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
+    """Every node linked with those drawn just before and just after it."""
+    first, second = complete(sketches, num_neighbours)
+    is_near = (first - second).abs() <= 1
+    return first[is_near], second[is_near]
+
+
+@graph
+def nearest(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
+    """Every node linked with those whose boxes' centres are nearest to its own's, so many of them, and with those to
+    which it is among the nearest; of equally distant ones the earlier drawn."""
+    centres = _middles(ops.node_boxes(sketches.points, sketches.node_offsets).detach())
+    first, second = complete(sketches, num_neighbours)
+    # A node comes first of its own list, then the others by their distance.
+    distance = torch.where(first == second, -1, (centres[first] - centres[second]).square().sum(1))
+    by_distance = torch.argsort(distance, stable=True)
+    by_node = by_distance[torch.argsort(first[by_distance], stable=True)]
+    num_nodes = len(centres)
+    place = local_index(offsets_from_lengths(torch.bincount(first, minlength=num_nodes)))
+    chosen = by_node[place <= num_neighbours]
+    there, back = first[chosen] * num_nodes + second[chosen], second[chosen] * num_nodes + first[chosen]
+    links = torch.unique(torch.cat([there, back]))
+    return links // num_nodes, links % num_nodes
+
+
+def _pairs(sketches: SketchBatch) -> NodePairs:
+    return node_pairs(sketches.sketch_node_offsets, len(sketches.node_offsets) - 1)
 
 
 def _middles(boxes: Tensor) -> Tensor:
@@ -42,56 +84,12 @@ def _middles(boxes: Tensor) -> Tensor:
     return torch.stack([boxes[:, 0] + boxes[:, 1], boxes[:, 2] + boxes[:, 3]], dim=1) / 2
 
 
-def no_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Every node alone: no message is passed."""
-    node = torch.arange(len(sketches.node_offsets) - 1, device=sketches.points.device)
-    return node, node
-
-
-def complete_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Everything linked with everything of its sketch."""
-    return _all_pairs(sketches.sketch_node_offsets)
-
-
-def temporal_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Every node linked with those drawn just before and just after it."""
-    first, second = _all_pairs(sketches.sketch_node_offsets)
-    is_near = (first - second).abs() <= 1
-    return first[is_near], second[is_near]
-
-
-def nearest_links(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Every node linked with those whose boxes' centres are nearest to its own's, so many of them, and with those to
-    which it is among the nearest; of equally distant ones the earlier drawn."""
-    centres = _middles(ops.node_boxes(sketches.points, sketches.node_offsets).detach())
-    first, second = _all_pairs(sketches.sketch_node_offsets)
-    # A node comes first of its own list, then the others by their distance.
-    distance = torch.where(first == second, -1, (centres[first] - centres[second]).square().sum(1))
-    by_distance = torch.argsort(distance, stable=True)
-    by_node = by_distance[torch.argsort(first[by_distance], stable=True)]
-    num_nodes = len(centres)
-    list_offsets = offsets_from_lengths(torch.bincount(first, minlength=num_nodes))
-    place = torch.arange(len(by_node), device=first.device) - list_offsets[first[by_node]]
-    chosen = by_node[place <= num_neighbours]
-    there, back = first[chosen] * num_nodes + second[chosen], second[chosen] * num_nodes + first[chosen]
-    links = torch.unique(torch.cat([there, back]))
-    return links // num_nodes, links % num_nodes
-
-
-_LINKS: dict[GraphName, Callable[[SketchBatch, int], tuple[Tensor, Tensor]]] = {
-    "none": no_links,
-    "complete": complete_links,
-    "temporal": temporal_links,
-    "nearest": nearest_links,
-}
-
-
 def single_graph_sum(embeddings: Tensor, links: tuple[Tensor, Tensor]) -> Tensor:
     """Weighted sum over the linked nodes, the weight of a link 1 / sqrt(degree * degree).
 
     Args:
         embeddings: [S, D].
-        links: int64 [E] and [E], the nodes at either end, in both directions, each node's own included.
+        links: see `Links`.
 
     Returns:
         [1, S, D].
@@ -114,27 +112,52 @@ def middle_adjacency(sketches: SketchBatch, adjacency: Tensor) -> Tensor:
     """
     boxes = ops.node_boxes(sketches.points, sketches.node_offsets).detach()
     middles = _middles(boxes)
-    first, second = _all_pairs(sketches.sketch_node_offsets)
-    least, most, value = boxes[first][:, [0, 2]], boxes[first][:, [1, 3]], middles[second]
+    pairs = _pairs(sketches)
+    least, most, value = boxes[pairs.first][:, [0, 2]], boxes[pairs.first][:, [1, 3]], middles[pairs.second]
     cell = (value >= least).short() + (value > most).short()  # column and row, [E, 2]
-    sketch = group_index(sketches.sketch_node_offsets)[first]
-    begin = sketches.sketch_node_offsets[sketch]
-    bits = torch.ones_like(first, dtype=adjacency.dtype) << (3 * cell[:, 0] + cell[:, 1])
-    return torch.zeros_like(adjacency).index_put((sketch, first - begin, second - begin), bits)
+    bits = torch.ones_like(cell[:, 0], dtype=adjacency.dtype) << (3 * cell[:, 0] + cell[:, 1])
+    empty = torch.zeros_like(adjacency)
+    return empty.flatten().index_put((pairs.place(adjacency.shape[1]),), bits).view_as(empty)
 
 
 class GraphConvolution(nn.Module):
-    """Message passing over a sketch's graphs, then a sum over the sketch (METHOD 5.2 and 5.3)."""
+    """Message passing over a sketch's graphs, then a sum over the sketch (METHOD 5.2 and 5.3).
 
-    def __init__(self, config: ModelConfig) -> None:
+    Args:
+        width: D.
+        graph: "grid9", the nine graphs, or one of `GRAPHS`.
+        num_layers: of the convolution.
+        num_neighbours: of a node in the graph `nearest`.
+        shares_weights: whether all of the nine graphs have the same weights.
+        relation: which cells of the nine graphs' grid a node is in: all on the perimeter of its box, or the one with
+            the box's middle.
+        has_center: whether messages pass over the graph of the grid's centre.
+        takes_mean: whether the nine graphs take the mean over a node's neighbours in place of the sum.
+
+    Raises:
+        ConfigError: if there is no such graph.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        graph: str = "grid9",
+        num_layers: int = 2,
+        *,
+        num_neighbours: int = 3,
+        shares_weights: bool = False,
+        relation: Literal["perimeter", "middle"] = "perimeter",
+        has_center: bool = True,
+        takes_mean: bool = False,
+    ) -> None:
         super().__init__()
-        self.name, self.num_neighbours = config.graph, config.num_neighbours
-        self.relation, self.has_center, self.takes_mean = config.graph_relation, config.graph_center, config.graph_mean
-        self.num_graphs = ops.NUM_CELLS if self.name == "grid9" else 1
-        self.num_layers = config.graph_layers
-        width = 2 * config.encoder.hidden_size
-        shape = (self.num_graphs if config.graph_weights == "separate" else 1, width, width)
-        for layer in range(1, self.num_layers + 1):
+        if graph not in ("grid9", *GRAPHS):
+            raise ConfigError(f"graph must be one of grid9, {', '.join(GRAPHS)}, not {graph}")
+        self.name, self.num_layers, self.num_neighbours = graph, num_layers, num_neighbours
+        self.relation, self.has_center, self.takes_mean = relation, has_center, takes_mean
+        self.num_graphs = ops.NUM_CELLS if graph == "grid9" else 1
+        shape = (1 if shares_weights else self.num_graphs, width, width)
+        for layer in range(1, num_layers + 1):
             self.register_parameter(f"weight{layer}", nn.Parameter(torch.randn(shape) * math.sqrt(2 / width)))
 
     def forward(self, embeddings: Tensor, sketches: SketchBatch) -> Tensor:
@@ -162,7 +185,7 @@ class GraphConvolution(nn.Module):
 
     def _neighbour_sums(self, embeddings: Tensor, sketches: SketchBatch) -> Tensor:
         if self.name != "grid9":
-            return single_graph_sum(embeddings, _LINKS[self.name](sketches, self.num_neighbours))
+            return single_graph_sum(embeddings, GRAPHS[self.name](sketches, self.num_neighbours))
         offsets = sketches.sketch_node_offsets
         adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, offsets)
         if self.relation == "middle":

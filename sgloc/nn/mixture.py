@@ -1,5 +1,5 @@
-"""The decoder's output: a mixture of bivariate normals for the point, three logits for the pen (METHOD 6 and 7), in log
-space."""
+"""The distribution of a drawing's next row: a mixture of bivariate normals for the point, three logits for the pen
+(METHOD 6 and 7), in log space."""
 
 import math
 from dataclasses import dataclass
@@ -8,12 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from sgloc.nn.product import at_least_float32
+from sgloc.nn.rows import NUM_PEN_STATES
+
 # Beyond these float32 itself gives up: exp(20) times cosh(9) squared still fits, and tanh(9) is 1 to the last bit but
 # one.
 _MOST_LOG_SIGMA = 20.0
 _MOST_RHO_LOGIT = 9.0
-
-NUM_PEN_STATES = 3
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,7 @@ def split_output(raw: Tensor) -> tuple[Tensor, Mixture]:
     Returns:
         Pen logits [R, 3] (stays down, lifts, drawing has ended), and the mixture.
     """
-    raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
+    raw = at_least_float32(raw)
     logits, mean_x, mean_y, log_sigma_x, log_sigma_y, rho_logit = raw[:, NUM_PEN_STATES:].chunk(6, dim=1)
     return raw[:, :NUM_PEN_STATES], Mixture(
         logits=logits,

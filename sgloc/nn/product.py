@@ -13,6 +13,11 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 
+def at_least_float32(values: Tensor) -> Tensor:
+    """The values in float32, unless their type is wider."""
+    return values.to(torch.promote_types(values.dtype, torch.float32))
+
+
 @functools.cache
 def _has_onednn() -> bool:
     return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")

@@ -17,7 +17,7 @@ from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths
 NUM_CELLS = 9
 
 
-class _Pairs(NamedTuple):
+class NodePairs(NamedTuple):
     """All pairs of nodes of one sketch, those with the same first node together.
 
     Attributes:
@@ -41,7 +41,8 @@ class _Pairs(NamedTuple):
         return row.index_select(0, self.first) + column.index_select(0, self.second)
 
 
-def _node_pairs(sketch_offsets: Tensor, num_nodes: int) -> _Pairs:
+def node_pairs(sketch_offsets: Tensor, num_nodes: int) -> NodePairs:
+    """The pairs of a batch, from its offsets [B+1] and S."""
     sketch = group_index(sketch_offsets, num_nodes)
     partners = sketch_offsets.diff().index_select(0, sketch)
     pair_offsets = offsets_from_lengths(partners)
@@ -49,7 +50,7 @@ def _node_pairs(sketch_offsets: Tensor, num_nodes: int) -> _Pairs:
     # The second node runs through the sketch once for every first.
     begin = sketch_offsets.index_select(0, sketch) - pair_offsets[:-1]
     second = torch.arange(len(first), device=first.device) + begin.index_select(0, first)
-    return _Pairs(first, second, sketch, local_index(sketch_offsets, num_nodes))
+    return NodePairs(first, second, sketch, local_index(sketch_offsets, num_nodes))
 
 
 def most_nodes(sketch_offsets: Tensor) -> int:
@@ -83,7 +84,7 @@ def _perimeter(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
 
 def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
     """[S, 4] and [B+1] to int16 [B, M, M]."""
-    pairs = _node_pairs(sketch_offsets, len(boxes))
+    pairs = node_pairs(sketch_offsets, len(boxes))
     x0, x1, y0, y1 = (side.index_select(0, pairs.first) for side in boxes.unbind(1))
     other_x0, other_x1, other_y0, other_y1 = (side.index_select(0, pairs.second) for side in boxes.unbind(1))
     columns = _third(x0, x1, other_x0), _third(x0, x1, other_x1)
@@ -109,7 +110,7 @@ def _bag_sums(rows: Tensor, row: Tensor, bag: Tensor, num_bags: int) -> Tensor:
 def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
     """int16 [B, M, M], [S, D] and [B+1] to [9, S, D]."""
     num_nodes, width = embeddings.shape
-    pairs = _node_pairs(sketch_offsets, num_nodes)
+    pairs = node_pairs(sketch_offsets, num_nodes)
     bits = adjacency.reshape(-1).index_select(0, pairs.place(adjacency.shape[1]))
     masks = 1 << torch.arange(NUM_CELLS, dtype=torch.int16, device=bits.device)
     cell, pair = (bits & masks[:, None]).nonzero(as_tuple=True)
@@ -121,7 +122,7 @@ def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor
 def grid_aggregate_transposed(adjacency: Tensor, sums: Tensor, sketch_offsets: Tensor) -> Tensor:
     """int16 [B, M, M], [9, S, D] and [B+1] to [S, D]."""
     _, num_nodes, width = sums.shape
-    pairs = _node_pairs(sketch_offsets, num_nodes)
+    pairs = node_pairs(sketch_offsets, num_nodes)
     bits = adjacency.reshape(-1).index_select(0, pairs.place(adjacency.shape[1], transposed=True))
     masks = 1 << torch.arange(NUM_CELLS, dtype=torch.int16, device=bits.device)
     pair, cell = (bits[:, None] & masks).nonzero(as_tuple=True)

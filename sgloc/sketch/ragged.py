@@ -87,3 +87,10 @@ class SketchBatch:
         return SketchBatch(
             **{**moved, "points": moved["points"].to(dtype=dtype), "targets": moved["targets"].to(dtype=dtype)}
         )
+
+
+def smallest_batch() -> SketchBatch:
+    """A sketch of one stroke of two points."""
+    points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    one, two = torch.tensor([0, 1]), torch.tensor([0, 2])
+    return SketchBatch(points, points, torch.tensor([False, True]), two, one, two, torch.tensor([0]))

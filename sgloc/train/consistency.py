@@ -4,7 +4,7 @@ from dataclasses import asdict
 from typing import Any
 
 from sgloc import dist
-from sgloc.config import RunConfig
+from sgloc.config import RunConfig, flat
 from sgloc.data.manifest import Manifest
 from sgloc.errors import ConfigError
 
@@ -23,7 +23,8 @@ def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str
     Raises:
         ConfigError: on every rank, naming the first rank that differs from rank 0, and in what.
     """
-    mine = {**_flat(asdict(config)), **_flat(versions, "versions."), **_of_manifest(manifest)}
+    options = {name: value for name, value in flat(asdict(config)).items() if name not in _LOCAL_OPTIONS}
+    mine = {**options, **flat(versions, "versions."), **_of_manifest(manifest)}
     every_rank = dist.gather_to_rank_0(mine)
 
     def compare() -> None:
@@ -36,17 +37,6 @@ def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str
                     )
 
     dist.on_rank_0(compare)
-
-
-def _flat(options: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in options.items():
-        path = f"{prefix}{name}"
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{path}.")
-        elif path not in _LOCAL_OPTIONS:
-            flat[path] = value
-    return flat
 
 
 def _of_manifest(manifest: Manifest) -> dict[str, Any]:

@@ -1,11 +1,11 @@
 """What the trainer asks of a model: a recipe, and the network that it builds."""
 
-from collections.abc import Callable
 from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import nn
 
+from sgloc.config import RunConfig
 from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import Manifest
 from sgloc.data.reader import ShardReader
@@ -20,13 +20,12 @@ class Trainable(nn.Module):
 
     loss_names: ClassVar[tuple[str, ...]]
 
-    def forward(self, batch: Any, num_parts: int = 1, checkpoint_decoder: bool = False) -> Any:
+    def forward(self, batch: Any, num_parts: int = 1) -> Any:
         """Loss terms of a batch.
 
         Args:
             batch: as the model's preparation makes it, on the device.
             num_parts: in how many parts to compute it; the result does not depend on it.
-            checkpoint_decoder: see `TrainConfig`.
 
         Returns:
             A named tuple of 0-dimensional tensors, each a sum over the batch's sketches.
@@ -39,14 +38,6 @@ class Trainable(nn.Module):
 
     def begin_step(self, step: int) -> None:
         """Told before each training step, counted from 0; most losses are the same at every step."""
-
-    def compile_steps(self, backend: str | Callable[..., object] = "inductor") -> None:
-        """From now on run by what torch.compile has compiled.
-
-        Args:
-            backend: of torch.compile.
-        """
-        raise NotImplementedError
 
 
 class Prepare(Protocol):
@@ -75,13 +66,18 @@ class Gallery(Protocol):
 
 
 class Recipe(Protocol):
-    """What a run trains, for a type of configuration.
+    """What a run trains.
 
     Attributes:
         loads_ahead: whether loading is work, for a thread of its own.
     """
 
     loads_ahead: bool
+
+    @property
+    def config_type(self) -> type[RunConfig]:
+        """Of its configuration, whose section `model` has the option `kind`."""
+        ...
 
     def build_model(self, config: Any, manifest: Manifest) -> Trainable:
         """A model with the initial weights of the configured seed; the same on every rank and every start."""

@@ -1,21 +1,22 @@
 """What a run writes down of its options: places that mean the same from every folder, and no secrets."""
 
 import dataclasses
+import functools
+import operator
 import os.path
 from typing import Any
 
-from sgloc.config import RunConfig
+from sgloc.config import RunConfig, walk
 from sgloc.masking import mask, mask_all
-
-# Options that hold a place, by section.
-_PLACES = (("data", "path"), ("data", "cache"), ("train", "run"), ("train", "init_from"), ("train", "deepspeed"))
 
 
 def recorded_options(config: RunConfig) -> dict[str, Any]:
     """A configuration as a nest of dictionaries that may be kept, shown and sent to services."""
     options: dict[str, Any] = dataclasses.asdict(config)
-    for section, name in _PLACES:
-        options[section][name] = recorded_place(options[section][name])
+    for name, option, place in walk(config):
+        if option.metadata.get("place"):
+            *sections, last = name.split(".")
+            functools.reduce(operator.getitem, sections, options)[last] = recorded_place(place)
     return mask_all(options)  # type: ignore[no-any-return]
 
 

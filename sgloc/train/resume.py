@@ -1,14 +1,12 @@
 """Which checkpoint a run goes on from, whether it may, and how it is brought back there."""
 
 from collections.abc import Callable
-from dataclasses import asdict
 
 import fsspec.core
 
-from sgloc.config import RunConfig
+from sgloc.config import RunConfig, flat, identity, recorded_identity
 from sgloc.data.manifest import Manifest
 from sgloc.errors import CheckpointError
-from sgloc.identity import identity, younger_options
 from sgloc.train.checkpoint import (
     CheckpointManifest,
     Peers,
@@ -99,19 +97,15 @@ def _is_other_of(path: str, newest: str) -> bool:
 def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunConfig, manifest: Manifest) -> None:
     """Refuse to go on from a checkpoint of a run that computes something else.
 
-    An option that is younger than the checkpoint has there what was done before it existed: its default, or what
-    `younger_options` says.
-
     Raises:
         CheckpointError: naming the options that differ, or the data.
     """
-    defaults, ours = identity(asdict(type(config)())), identity(asdict(config))
-    younger = {name: value for name, value in younger_options(checkpoint.config).items() if name in defaults}
-    theirs = {**defaults, **younger, **identity(checkpoint.config)}
+    ours, theirs = identity(config), recorded_identity(checkpoint.config, type(config))
+    recorded = flat(checkpoint.config)
     differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
     if differing:
         said = [
-            f"{name} = {theirs.get(name)}{' (from before there was a choice)' if name in younger else ''}, "
+            f"{name} = {theirs.get(name)}{'' if name in recorded else ' (from before there was a choice)'}, "
             f"this one {ours.get(name)}"
             for name in differing
         ]

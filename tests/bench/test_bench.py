@@ -19,8 +19,8 @@ from sgloc.bench.report import Report
 from sgloc.bench.run import bench
 from sgloc.bench.timing import Ceiling, Clock, spread
 from sgloc.cli import main
-from sgloc.config import Config, DecoderConfig, EncoderConfig, LossConfig, ModelConfig, TrainConfig
 from sgloc.errors import ConfigError, DataError
+from sgloc.models.sketchgloc.config import Config, DecoderConfig, EncoderConfig, LossConfig, ModelConfig, TrainConfig
 
 CPU = torch.device("cpu")
 TINY = Config(

@@ -11,11 +11,11 @@ from rich.console import Console
 
 from benchmarks.order import OrderOptions, main, study_order
 from benchmarks.quickdraw import write_category
-from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
+from sgloc.models.sketchgloc.config import Config
 from sgloc.program import run_program
 
 PNG = b"\x89PNG\r\n\x1a\n"

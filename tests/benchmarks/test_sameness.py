@@ -14,8 +14,8 @@ from benchmarks.launched import Launcher, Run, RunOptions, small_config
 from benchmarks.parity import ParityOptions, study_parity
 from benchmarks.resume import ResumeOptions, study_resume
 from benchmarks.tables import TableReport
-from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.errors import TrainingError
+from sgloc.models.sketchgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.program import run_program
 
 TINY = Config(

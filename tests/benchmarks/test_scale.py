@@ -12,9 +12,9 @@ import pytest
 from benchmarks import scale
 from benchmarks.quickdraw import category_sizes, draw_block_bytes, numbers_of, write_category
 from benchmarks.scale import ScaleOptions, Visits, main, study_scale
-from sgloc.config import Config
 from sgloc.data.formats.binary import read_binary
 from sgloc.errors import ConfigError, DataError
+from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.drawing import Drawing
 
 SKETCHES = 20_000

@@ -25,9 +25,9 @@ from benchmarks.scaling import (
 )
 from sgloc import dist
 from sgloc.bench.drawn import draw_batch
-from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.data.batch import Preparation
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.train.engine import open_engine
 

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from benchmarks.webdataset import NAME, WebdatasetOptions, study_webdataset
-from sgloc.config import Config
+from sgloc.models.sketchgloc.config import Config
 
 
 # webdataset leaves it to the garbage collector to close its tars.

@@ -9,7 +9,7 @@ import safetensors.numpy
 import torch
 
 import sgloc
-from sgloc.config import Config, DataConfig, OriginName, TrainConfig
+from sgloc.config import OriginName
 from sgloc.data.batch import Preparation
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
@@ -18,6 +18,7 @@ from sgloc.errors import DataError
 from sgloc.evaluate.generate import GenerateOptions, generate
 from sgloc.evaluate.run import EvaluateOptions, evaluate
 from sgloc.evaluate.tasks import EvaluationTask
+from sgloc.models.sketchgloc.config import Config, DataConfig, TrainConfig
 from tests.checkpoints import make_model, model_config, save_model, single_process
 from tests.drawings import make_drawings, write_binary, write_ndjson, write_npz
 from tests.train.runs import open_session

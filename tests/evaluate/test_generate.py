@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 
 from sgloc import random
-from sgloc.config import CellName
 from sgloc.data.build.run import build_shards
 from sgloc.data.formats.form import read_drawings
 from sgloc.data.manifest import load_manifest
@@ -20,7 +19,9 @@ from sgloc.data.reader import ShardReader
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.evaluate.generate import GenerateOptions, Redrawn, generate, to_simplified
 from sgloc.inference.sampling import draw
-from sgloc.nn.decoder import PEN_DOWN, PEN_END, PEN_LIFT, Decoder
+from sgloc.models.sketchgloc.config import CellName
+from sgloc.models.sketchgloc.decoder import Decoder
+from sgloc.nn.rows import PEN_DOWN, PEN_END, PEN_LIFT
 from sgloc.sketch.drawing import Reject, stroke3_to_polylines
 from tests.checkpoints import change_manifest, make_model, model_config, save_model
 from tests.drawings import make_drawings, stroke3s_of, write_ndjson

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import safetensors.numpy
 
-from sgloc.config import CellName
+from sgloc.models.sketchgloc.config import CellName
 from tests.oracle import layout, network
 from tests.oracle.cells import layer_norm, sigmoid
 

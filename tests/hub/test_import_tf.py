@@ -13,9 +13,9 @@ import safetensors
 
 import sgloc
 from sgloc.cli import main
-from sgloc.config import CellName, ModelConfig
 from sgloc.data.manifest import load_manifest
 from sgloc.hub import import_tf
+from sgloc.models.sketchgloc.config import CellName, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from tests.commands import Said
 from tests.hub.original import (

@@ -9,8 +9,9 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sgloc.config import Config, LogConfig
+from sgloc.config import LogConfig
 from sgloc.evaluate.generate import GenerateOptions, generate
+from sgloc.models.sketchgloc.config import Config
 from sgloc.train.loggers.tensorboard import TensorBoard
 from tests.train.launch import losses
 from tests.train.runs import make_config, open_session, records, train

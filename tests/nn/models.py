@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from sgloc.config import CellName, DecoderConfig, EncoderConfig, LossConfig, ModelConfig
+from sgloc.models.sketchgloc.config import CellName, DecoderConfig, EncoderConfig, LossConfig, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 
 STROKES = [[3, 1, 4], [2], [5, 2, 1, 3, 2]]

@@ -10,9 +10,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from sgloc.config import DecoderConfig, EncoderConfig, GraphName, LossConfig, ModelConfig, ModelName
+from sgloc.models.sketchgloc.config import DecoderConfig, EncoderConfig, LossConfig, ModelConfig, ModelName
+from sgloc.models.sketchgloc.encoder import SequenceEncoder
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.nn.encoder import SequenceEncoder
 from sgloc.nn.graphs import GraphConvolution
 from sgloc.nn.recurrent.cells import LSTM
 from sgloc.sketch.ragged import SketchBatch
@@ -20,13 +20,11 @@ from tests.batches import make_batch
 from tests.oracle import layout
 
 STROKES = [[3, 1, 4, 2, 2], [2], [5, 2, 1, 3, 2, 1, 1], [7, 7]]
-SINGLE_GRAPHS: list[GraphName] = ["none", "complete", "temporal", "nearest"]
+SINGLE_GRAPHS: list[str] = ["none", "complete", "temporal", "nearest"]
 NUM_NEIGHBOURS = 2
 
 
-def make_model(
-    graph: GraphName = "grid9", kind: ModelName = "sketchgloc", loss: LossConfig | None = None
-) -> SketchGloc:
+def make_model(graph: str = "grid9", kind: ModelName = "sketchgloc", loss: LossConfig | None = None) -> SketchGloc:
     torch.manual_seed(0)
     config = ModelConfig(
         EncoderConfig("lstm", 6, 0.8),
@@ -45,7 +43,7 @@ def strokes_of(sketches: SketchBatch, sketch: int) -> list[np.ndarray]:
     return [sketches.points[offsets[node] : offsets[node + 1]].numpy() for node in nodes]
 
 
-def linked(graph: GraphName, strokes: list[np.ndarray]) -> np.ndarray:
+def linked(graph: str, strokes: list[np.ndarray]) -> np.ndarray:
     """Which nodes are linked, by the definition: bool [M, M]."""
     centres = [(stroke.min(0) + stroke.max(0)) / 2 for stroke in strokes]
     adjacency = np.eye(len(strokes), dtype=bool)
@@ -58,7 +56,7 @@ def linked(graph: GraphName, strokes: list[np.ndarray]) -> np.ndarray:
 
 
 @pytest.mark.parametrize("graph", SINGLE_GRAPHS)
-def test_messages_pass_over_the_links_of_the_definition(graph: GraphName) -> None:
+def test_messages_pass_over_the_links_of_the_definition(graph: str) -> None:
     model, sketches = make_model(graph).eval(), make_batch(STROKES)
     convolution = model.encoder.graph
     assert isinstance(convolution, GraphConvolution)
@@ -112,9 +110,7 @@ def test_the_sequence_encoder_is_a_bidirectional_lstm_over_offsets() -> None:
     ("kind", "graph"), [*(("sketchgloc", graph) for graph in SINGLE_GRAPHS), ("sketch_rnn", "none")]
 )
 @pytest.mark.parametrize("training", [True, False])
-def test_a_sketch_does_not_depend_on_its_neighbours_in_the_batch(
-    kind: ModelName, graph: GraphName, training: bool
-) -> None:
+def test_a_sketch_does_not_depend_on_its_neighbours_in_the_batch(kind: ModelName, graph: str, training: bool) -> None:
     model, sketches = make_model(graph, kind).train(training), make_batch(STROKES)
     whole = model.encoder.gather(sketches)
     parts = [model.encoder.gather(sketches.part(index, index + 1)) for index in range(len(sketches))]
@@ -124,7 +120,7 @@ def test_a_sketch_does_not_depend_on_its_neighbours_in_the_batch(
 @pytest.mark.parametrize(
     ("kind", "graph"), [*(("sketchgloc", graph) for graph in SINGLE_GRAPHS), ("sketch_rnn", "none")]
 )
-def test_every_weight_learns(kind: ModelName, graph: GraphName) -> None:
+def test_every_weight_learns(kind: ModelName, graph: str) -> None:
     model = make_model(graph, kind, LossConfig(kl_weight=0.5))
     model(make_batch(STROKES)).total.backward()
     idle = [name for name, weight in model.named_parameters() if weight.grad is None or not weight.grad.any()]
@@ -171,7 +167,9 @@ def test_what_is_left_out_of_the_nine_graphs(name: str) -> None:
     changes, sketches = ABLATIONS[name], make_batch(STROKES)
     torch.manual_seed(0)
     config = dataclasses.replace(make_model().config, **changes)
-    convolution = GraphConvolution(config).double()
+    convolution = SketchGloc(config).encoder.graph
+    assert isinstance(convolution, GraphConvolution)
+    convolution = convolution.double()
     width = 12
     embeddings = torch.randn(len(sketches.node_offsets) - 1, width, dtype=torch.float64)
     found = convolution(embeddings, sketches).detach().numpy()

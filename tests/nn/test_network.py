@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from sgloc import ops, random
-from sgloc.config import CellName, LossConfig, ModelConfig
+from sgloc.models.sketchgloc.config import CellName, LossConfig, ModelConfig
+from sgloc.models.sketchgloc.decoder import Decoder
+from sgloc.models.sketchgloc.encoder import LayoutEncoder
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.nn.decoder import Decoder
-from sgloc.nn.encoder import LayoutEncoder
 from sgloc.nn.mixture import split_output
 from sgloc.nn.recurrent.bidirectional import Bidirectional, recurrent_masks
 from sgloc.nn.recurrent.cells import Cell
@@ -147,7 +147,8 @@ def test_parts_and_checkpoints_change_nothing_but_memory(name: CellName) -> None
     results = []
     for num_parts, checkpoint_decoder in ((1, False), (2, False), (3, False), (5, False), (1, True), (2, True)):
         model = make_model(name, name)
-        losses = model(sketches, num_parts, checkpoint_decoder)
+        model.checkpoint_decoder = checkpoint_decoder
+        losses = model(sketches, num_parts)
         losses.total.backward()
         running_mean = dict(model.named_buffers())["encoder.batch_norm.running_mean"]
         results.append((losses, [parameter.grad for parameter in model.parameters()], running_mean))
@@ -169,7 +170,8 @@ def test_checkpoints_save_memory() -> None:
             return tensor
 
         with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
-            model(sketches, checkpoint_decoder=checkpoint_decoder)
+            model.checkpoint_decoder = checkpoint_decoder
+            model(sketches)
         return sum(sizes.values())
 
     assert num_saved(True) < 0.6 * num_saved(False)

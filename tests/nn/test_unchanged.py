@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sgloc import random
-from sgloc.config import CellName, DecoderConfig, EncoderConfig, ModelConfig
+from sgloc.models.sketchgloc.config import CellName, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from tests.batches import make_batch
 

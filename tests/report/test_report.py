@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sgloc.cli import main
-from sgloc.config import Config, TrainConfig
+from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.report.latent import color_of, draw_map, principal_map
 from tests.browser import browser  # noqa: F401
 from tests.commands import Said

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from sgloc import dist
-from sgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, OptimizerConfig, TrainConfig
+from sgloc.config import OptimizerConfig
+from sgloc.models.sketchgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine, open_engine
@@ -59,7 +60,7 @@ def opened(config: Config, world_size: int, seed: int = 0) -> Iterator[Engine]:
     """A fresh engine, whose initial weights are those of the seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = SketchGloc(config.model, config.loss)
+        model = SketchGloc(config.model, config.loss, checkpoint_decoder=config.train.checkpoint_decoder)
     engine = open_engine(model, config, CPU, world_size)
     try:
         yield engine

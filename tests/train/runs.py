@@ -5,7 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from sgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, RunConfig, TrainConfig
+from sgloc.config import RunConfig
+from sgloc.models.sketchgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.train import loop, opening
 from sgloc.train.recipe import Recipe

@@ -7,11 +7,11 @@ from typing import Literal
 
 import pytest
 
-from sgloc.config import Config
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
+from sgloc.models.sketchgloc.config import Config
 from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
 from tests.train.launch import losses, run
 from tests.train.runs import make_config, open_session, records, train

@@ -15,11 +15,11 @@ import yaml
 
 from sgloc import load_pretrained
 from sgloc.cli import main
-from sgloc.config import Config, TrainConfig
 from sgloc.errors import CheckpointError
 from sgloc.hub.export import export_model
 from sgloc.hub.load import load_model
 from sgloc.inference.network import Network
+from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.state import TrainState
 from tests.checkpoints import (

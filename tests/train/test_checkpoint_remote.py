@@ -17,8 +17,8 @@ import pytest
 import torch
 
 from sgloc import load_pretrained
-from sgloc.config import Config
 from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.models.sketchgloc.config import Config
 from sgloc.storage import Retries
 from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_checkpoint, read_checkpoint
 from tests.servers import Bucket

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from sgloc.cli import main
-from sgloc.config import Config, TrainConfig
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import CheckpointError, ConfigError
+from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.storage import Storage
 from sgloc.train import saving as saving_module
 from sgloc.train.checkpoint import Peers, checkpoint_steps, find_checkpoint, read_checkpoint, read_tensors

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from sgloc.config import Config, TrainConfig
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.train.consistency import refuse_other_ranks
 from tests.checkpoints import single_process
 

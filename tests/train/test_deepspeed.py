@@ -6,8 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from sgloc.config import Config, OptimizerConfig, TrainConfig
+from sgloc.config import OptimizerConfig
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.train.engine.deepspeed_options import Options, fill_in, read_options
 from tests.commands import Said
 from tests.train.engine_job import CONFIGS, ENGINES

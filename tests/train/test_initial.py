@@ -13,8 +13,8 @@ import yaml
 from torch import Tensor
 
 from sgloc.cli import main
-from sgloc.config import Config
 from sgloc.hub.export import export_model
+from sgloc.models.sketchgloc.config import Config
 from sgloc.train.checkpoint import read_manifest, read_tensors
 from tests.checkpoints import step_path
 from tests.commands import Said

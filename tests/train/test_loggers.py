@@ -13,8 +13,9 @@ import fsspec
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from sgloc.config import Config, LogConfig, TrainConfig
+from sgloc.config import LogConfig
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.jsonl import JSONLines
 from sgloc.train.loggers.open import close_loggers, open_loggers

@@ -13,11 +13,12 @@ import torch
 import yaml
 from torch._dynamo.testing import CompileCounter
 
-from sgloc.config import OptimizerConfig, TrainConfig
+from sgloc.config import OptimizerConfig
 from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import load_manifest
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError, DataError, TrainingError
+from sgloc.models.sketchgloc.config import TrainConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint

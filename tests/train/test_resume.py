@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import sgloc
-from sgloc.config import Config, DataConfig
+from sgloc.config import identity
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
-from sgloc.identity import identity
 from sgloc.models.sketch_a_net.config import ClassifierConfig
+from sgloc.models.sketchgloc.config import Config, DataConfig
 from sgloc.train.checkpoint import read_manifest
 from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
 from tests.checkpoints import (
@@ -182,7 +182,7 @@ FREE = {
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_run_is_refused_and_the_option_named(shards: Manifest, name: str) -> None:
     config = Config(model=model_config())
-    theirs = identity(dataclasses.asdict(config))[name]
+    theirs = identity(config)[name]
     with pytest.raises(CheckpointError) as caught:
         refuse_other_run("there", make_manifest(shards), changed(config, name, OTHERS[name]), shards)
     assert f"checkpoint there is of another run: it has {name} = {theirs}, this one {OTHERS[name]};" in str(
@@ -195,7 +195,7 @@ def test_where_and_how_long_may_change(shards: Manifest, name: str) -> None:
     config = changed(Config(model=model_config()), name, FREE[name])
     assert config != Config(model=model_config())
     refuse_other_run("there", make_manifest(shards), config, shards)
-    assert name not in identity(dataclasses.asdict(config))
+    assert name not in identity(config)
 
 
 def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest) -> None:
@@ -204,7 +204,9 @@ def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest)
     del older["loss"]["kl_weight"]
     refuse_other_run("there", make_manifest(shards, config=older), config, shards)
     other = changed(config, "loss.kl_weight", 0.5)
-    with pytest.raises(CheckpointError, match=r"it has loss\.kl_weight = 0\.0, this one 0\.5"):
+    with pytest.raises(
+        CheckpointError, match=r"it has loss\.kl_weight = 0\.0 \(from before there was a choice\), this one 0\.5"
+    ):
         refuse_other_run("there", make_manifest(shards, config=older), other, shards)
 
 
@@ -223,10 +225,16 @@ def test_an_option_younger_than_the_checkpoint_whose_default_is_new_has_what_was
         refuse_other_run("there", older, config, shards)
 
 
-def test_a_classifier_from_before_the_options_of_sketches_goes_on(shards: Manifest) -> None:
-    config = ClassifierConfig()
-    older = make_manifest(shards, config=without(config, "data.origin", "data.translate", "data.validation_disturb"))
-    refuse_other_run("there", older, config, shards)
+def test_a_run_from_before_its_model_had_a_name_goes_on(shards: Manifest) -> None:
+    for config in (ClassifierConfig(), Config(model=model_config())):
+        refuse_other_run("there", make_manifest(shards, config=without(config, "model.kind")), config, shards)
+
+
+def test_a_classifier_from_when_it_had_options_of_sketches_is_refused_by_their_names(shards: Manifest) -> None:
+    older = dataclasses.asdict(ClassifierConfig())
+    older["data"] |= {"translate": True}
+    with pytest.raises(CheckpointError, match=r"it has data\.translate = True, this one None; .* --init_from there"):
+        refuse_other_run("there", make_manifest(shards, config=older), ClassifierConfig(), shards)
 
 
 def test_all_options_that_differ_are_named_at_once(shards: Manifest) -> None:

@@ -20,8 +20,9 @@ import yaml
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 import sgloc
-from sgloc.config import Config, DataConfig, LogConfig
+from sgloc.config import LogConfig
 from sgloc.errors import ConfigError
+from sgloc.models.sketchgloc.config import Config, DataConfig
 from sgloc.train.loggers import wandb as sgloc_wandb
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.open import with_environment
@@ -211,7 +212,8 @@ def test_a_server_that_does_not_answer_delays_nothing_and_the_run_is_offline(
 def test_what_a_killed_training_has_logged_is_kept(tmp_path: Path) -> None:
     program = f"""
 import os
-from sgloc.config import Config, LogConfig
+from sgloc.config import LogConfig
+from sgloc.models.sketchgloc.config import Config
 from sgloc.train.loggers.wandb import WeightsAndBiases
 logger = WeightsAndBiases(Config(log=LogConfig(wandb="offline")), "abcd1234", {str(tmp_path)!r})
 for step in range(1, 301):

@@ -13,13 +13,13 @@ import torch.distributed as dist
 from torch import Tensor
 
 from sgloc.cli import main
-from sgloc.config import Config, DataConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.dist import process_group, resolve_placement
 from sgloc.errors import ConfigError
 from sgloc.evaluate.metrics.retrieval import retrieval_ranks
 from sgloc.inference.pretrained import Pretrained
 from sgloc.models.sketch_a_net.load import Classifier
 from sgloc.models.sketch_a_net.network import SketchANet
+from sgloc.models.sketchgloc.config import Config, DataConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.tf32 import float32_products
 from tests.batches import make_batch

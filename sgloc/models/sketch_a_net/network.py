@@ -98,8 +98,8 @@ class SketchANet(Trainable):
         scores: Tensor = self.output(values.flatten(1))
         return scores.float()
 
-    def forward(self, batch: RasterBatch, num_parts: int = 1, checkpoint_decoder: bool = False) -> ClassifierSums:
-        """See `Trainable.forward`; there is no decoder."""
+    def forward(self, batch: RasterBatch, num_parts: int = 1) -> ClassifierSums:
+        """See `Trainable.forward`."""
         if num_parts == 1:
             return self._sums(batch)
         bounds = [len(batch) * part // num_parts for part in range(num_parts + 1)]

@@ -13,6 +13,7 @@ from sgloc.sketch.raster import Augmentation
 class SketchANetRecipe:
     """See `sgloc.train.recipe.Recipe`."""
 
+    config_type = ClassifierConfig
     loads_ahead = True
 
     def build_model(self, config: ClassifierConfig, manifest: Manifest) -> SketchANet:
@@ -30,3 +31,6 @@ class SketchANetRecipe:
 
     def gallery(self, config: ClassifierConfig, reader: ShardReader, manifest: Manifest) -> None:
         """It draws nothing."""
+
+
+RECIPE = SketchANetRecipe()

@@ -8,17 +8,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgloc.config import LossConfig, ModelConfig
 from sgloc.inference.network import Network
-from sgloc.nn.decoder import PEN_END, PEN_LIFT, Decoder, start_rows
-from sgloc.nn.encoder import Code, make_encoder
+from sgloc.models.sketchgloc.config import LossConfig, ModelConfig
+from sgloc.models.sketchgloc.decoder import Decoder
+from sgloc.models.sketchgloc.encoder import Code, make_encoder
 from sgloc.nn.mixture import split_output
 from sgloc.nn.recomputed import recomputed
 from sgloc.nn.recurrent.cells import Cell
 from sgloc.nn.recurrent.compiled import CompiledSteps
 from sgloc.nn.recurrent.sequence import TimeMajor
-from sgloc.ops.ragged import group_index, local_index
-from sgloc.sketch.ragged import SketchBatch
+from sgloc.nn.rows import decoder_rows
+from sgloc.sketch.ragged import SketchBatch, smallest_batch
 from sgloc.train.recipe import Trainable
 
 _CHECKPOINT_STEPS = 32
@@ -40,31 +40,6 @@ class LossSums(NamedTuple):
     total: Tensor
 
 
-def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Stroke-5 rows that the decoder reads and is to draw (METHOD 1).
-
-    Args:
-        sketches: the batch.
-        num_rows: int64 [B], rows of each sketch, at least one more than its points: those past its points are end rows.
-
-    Returns:
-        inputs [R, 5], each target's previous row; targets' pen states int64 [R]; and for each row its point's index
-        int64 [R], -1 for end rows. All
-        in sketch order, not time-major.
-    """
-    offsets = F.pad(torch.cumsum(num_rows, 0), (1, 0))
-    place, sketch = local_index(offsets), group_index(offsets)
-    num_points = sketches.sketch_point_offsets.diff()
-    is_point = place < num_points[sketch]
-    point = torch.where(is_point, sketches.sketch_point_offsets[sketch] + place, -1)
-    pen = torch.where(is_point, sketches.pen_lift[point] * PEN_LIFT, PEN_END)
-    position = torch.where(is_point[:, None], sketches.targets[point], 0)
-    rows = torch.cat([position, F.one_hot(pen, 3).to(position.dtype)], dim=1)
-    inputs = rows.roll(1, dims=0)
-    inputs[offsets[:-1]] = start_rows(len(sketches), rows)
-    return inputs, pen, point
-
-
 class SketchGloc(Trainable, Network):
     """The model; with another encoder, one of those that it is compared with.
 
@@ -72,25 +47,33 @@ class SketchGloc(Trainable, Network):
         config: its shape.
         loss: what is minimised.
         longest: the most points of a drawing of the data set; used only with `loss.pen_loss_on_padding`.
+        checkpoint_decoder: keep the decoder's state only now and then in training, and compute the rest again in the
+            backward pass.
     """
 
     loss_names: ClassVar[tuple[str, ...]] = LossSums._fields
     config: ModelConfig
+    decoder: Decoder
 
-    def __init__(self, config: ModelConfig, loss: LossConfig | None = None, longest: int = 0) -> None:
+    def __init__(
+        self,
+        config: ModelConfig,
+        loss: LossConfig | None = None,
+        longest: int = 0,
+        checkpoint_decoder: bool = False,
+    ) -> None:
         super().__init__()
         self.config = config
         self.loss = loss or LossConfig()
         self.longest = longest
+        self.checkpoint_decoder = checkpoint_decoder
         self.kl_share = 1.0
         self.encoder = make_encoder(config)
         self.decoder = Decoder(config)
 
     def toy_batch(self) -> SketchBatch:
-        """See `Trainable.toy_batch`: one stroke of two points."""
-        points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
-        one, two = torch.tensor([0, 1]), torch.tensor([0, 2])
-        return SketchBatch(points, points, torch.tensor([False, True]), two, one, two, torch.tensor([0]))
+        """See `Trainable.toy_batch`."""
+        return smallest_batch()
 
     def begin_step(self, step: int) -> None:
         """Have the training loss be that of a step, counted from 0: the divergence's weight grows with them."""
@@ -111,7 +94,7 @@ class SketchGloc(Trainable, Network):
         """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""
         return self.encoder.code(self.encoder.gather(sketches), sketches.random_key)
 
-    def forward(self, sketches: SketchBatch, num_parts: int = 1, checkpoint_decoder: bool = False) -> LossSums:
+    def forward(self, sketches: SketchBatch, num_parts: int = 1) -> LossSums:
         """Loss of a batch.
 
         Args:
@@ -120,8 +103,6 @@ class SketchGloc(Trainable, Network):
                 computed again in the backward pass;
                 only batch norm, which needs the global batch, sees all sketches at once, so that the result does not
                 depend on the number of parts.
-            checkpoint_decoder: keep the decoder's state only now and then, and compute the rest again in the backward
-                pass.
 
         Returns:
             The loss terms.
@@ -134,13 +115,10 @@ class SketchGloc(Trainable, Network):
             gathered = torch.cat([recomputed(self.encoder.gather, part) for part in parts])
         code = self.encoder.code(gathered, sketches.random_key)
         if num_parts == 1:
-            mixture, pen = self.reconstruction(sketches, code.y, checkpoint_decoder)
+            mixture, pen = self.reconstruction(sketches, code.y)
         else:
             codes = code.y.split([len(part) for part in parts])
-            terms = [
-                recomputed(self.reconstruction, part, y, checkpoint_decoder)
-                for part, y in zip(parts, codes, strict=True)
-            ]
+            terms = [recomputed(self.reconstruction, part, y) for part, y in zip(parts, codes, strict=True)]
             mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
         total = mixture + pen
@@ -149,10 +127,8 @@ class SketchGloc(Trainable, Network):
             total = total + self.loss.kl_weight * share * divergence
         return LossSums(mixture, pen, divergence, total)
 
-    def reconstruction(
-        self, sketches: SketchBatch, y: Tensor, checkpoint_decoder: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7); for checkpoint_decoder see `forward`.
+    def reconstruction(self, sketches: SketchBatch, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7).
 
         Returns:
             Negative log density of the points, and cross entropy of the pen, each summed over the batch.
@@ -163,7 +139,7 @@ class SketchGloc(Trainable, Network):
         inputs, pen, point = decoder_rows(sketches, num_rows)
         layout = TimeMajor.from_lengths(num_rows)
         row = (torch.cumsum(num_rows, 0) - num_rows)[layout.sequence] + layout.step
-        segment = _CHECKPOINT_STEPS if checkpoint_decoder else None
+        segment = _CHECKPOINT_STEPS if self.checkpoint_decoder and self.training else None
         pen_logits, mixture = split_output(self.decoder(y, inputs[row], layout, sketches.random_key, segment))
         pen_loss = F.cross_entropy(pen_logits, pen[row], reduction="sum")
         # End rows have no point: their density is computed at the origin and left out.

@@ -4,11 +4,11 @@ import dataclasses
 
 import torch
 
-from sgloc.config import Config
 from sgloc.data.batch import Preparation
 from sgloc.data.manifest import Manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
+from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.gallery import Gallery
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.loggers.open import shows_galleries
@@ -18,12 +18,16 @@ def build_model(config: Config, longest_points: int) -> SketchGloc:
     """A model with the initial weights of the configured seed; the same on every rank and every start."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.train.seed)
-        return SketchGloc(config.model, config.loss, longest_points)
+        model = SketchGloc(config.model, config.loss, longest_points, config.train.checkpoint_decoder)
+    if config.train.compile:
+        model.compile_steps()
+    return model
 
 
 class SketchGlocRecipe:
     """SketchGloc, and what it is compared with."""
 
+    config_type = Config
     loads_ahead = False
 
     def build_model(self, config: Config, manifest: Manifest) -> SketchGloc:
@@ -54,3 +58,6 @@ class SketchGlocRecipe:
         _, fixed = self.preparations(config, manifest)
         shown = dataclasses.replace(fixed, disturb=config.data.disturb)
         return Gallery(reader, shown, config.log.gallery) if shows_galleries(config) else None
+
+
+RECIPE = SketchGlocRecipe()

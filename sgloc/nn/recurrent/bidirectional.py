@@ -4,8 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from sgloc import random
-from sgloc.config import ModelConfig
-from sgloc.nn.recurrent.cells import LSTM, Cell, last_outputs, make_cell
+from sgloc.nn.recurrent.cells import LSTM, Cell, last_outputs
 from sgloc.nn.recurrent.sequence import TimeMajor
 from sgloc.ops.ragged import group_index, local_index
 from sgloc.random import Purpose
@@ -32,17 +31,13 @@ class Bidirectional(nn.Module):
     """Reads runs of a sketch's points in both directions.
 
     Args:
-        config: of the model.
-        input_size: numbers a point.
+        forward_cell, backward_cell: of either direction, for the same inputs of I numbers a point.
+        keep: probability that recurrent dropout keeps a unit.
     """
 
-    def __init__(self, config: ModelConfig, input_size: int) -> None:
+    def __init__(self, forward_cell: Cell, backward_cell: Cell, keep: float) -> None:
         super().__init__()
-        self.keep = config.encoder.recurrent_keep
-        sizes = (input_size, config.encoder.hidden_size, config.hyper_size, config.hyper_embedding_size)
-        drop_both = config.hyper_dropout == "both"
-        self.forward_cell = make_cell(config.encoder.cell, *sizes, drop_both)
-        self.backward_cell = make_cell(config.encoder.cell, *sizes, drop_both)
+        self.forward_cell, self.backward_cell, self.keep = forward_cell, backward_cell, keep
 
     def forward(self, inputs: Tensor, offsets: Tensor, sketches: SketchBatch) -> Tensor:
         """The last forward output, then the backward output at the first point.

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from sgloc.config import CellName
+from sgloc.errors import ConfigError
 from sgloc.nn.product import multiply
 from sgloc.nn.recurrent.compiled import CompiledRecurrence, CompiledSteps, Padding
 from sgloc.nn.recurrent.gates import Norm
@@ -56,14 +56,16 @@ class Cell(nn.Module):
         state_sizes: widths of the state's parts, the output h first.
         mask_size: width of a step's dropout mask.
         packed_variables: parameters that hold several of the original's variables side by side: along which dimension,
-            and how many.
+            and how many (`sgloc.train.engine.clipping`).
         compiled_steps: to run by; None runs each operation as it comes.
     """
 
     packed_variables: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
 
-    def __init__(self, hidden_size: int, state_sizes: tuple[int, ...], mask_size: int) -> None:
+    def __init__(self, input_size: int, hidden_size: int, state_sizes: tuple[int, ...], mask_size: int) -> None:
         super().__init__()
+        self.weight_input = _input_weight(input_size, 4 * hidden_size)
+        self.weight_hidden = _recurrent_weight(hidden_size)
         self.hidden_size = hidden_size
         self.state_sizes = state_sizes
         self.mask_size = mask_size
@@ -77,9 +79,9 @@ class Cell(nn.Module):
             first: which of the cell's inputs the first column is.
 
         Returns:
-            [R, G], to be summed over the parts of the input.
+            [R, G], to be summed over the parts of the input; G = 4H.
         """
-        raise NotImplementedError
+        return multiply(inputs, self.weight_input[first : first + inputs.shape[1]])
 
     def weights(self) -> Tensors:
         """What `recurrence` is made of, differentiable; what multiplies is in autocast's type, where there is one."""
@@ -177,14 +179,8 @@ class LSTM(Cell):
     """The plain LSTM; its flat state is (c, h)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(hidden_size, (hidden_size, hidden_size), hidden_size)
-        self.weight_input = _input_weight(input_size, 4 * hidden_size)
-        self.weight_hidden = _recurrent_weight(hidden_size)
+        super().__init__(input_size, hidden_size, (hidden_size, hidden_size), hidden_size)
         self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
-
-    def project(self, inputs: Tensor, first: int = 0) -> Tensor:
-        """See `Cell.project`; G = 4H."""
-        return multiply(inputs, self.weight_input[first : first + inputs.shape[1]])
 
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
@@ -265,14 +261,8 @@ class LayerNormLSTM(Cell):
     """The layer-norm LSTM, without a gate bias; its flat state is (h, c)."""
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
-        super().__init__(hidden_size, (hidden_size, hidden_size), hidden_size)
-        self.weight_input = _input_weight(input_size, 4 * hidden_size)
-        self.weight_hidden = _recurrent_weight(hidden_size)
+        super().__init__(input_size, hidden_size, (hidden_size, hidden_size), hidden_size)
         self.norm = _NormalizedGates(hidden_size)
-
-    def project(self, inputs: Tensor, first: int = 0) -> Tensor:
-        """See `Cell.project`; G = 4H."""
-        return multiply(inputs, self.weight_input[first : first + inputs.shape[1]])
 
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
@@ -307,10 +297,8 @@ class HyperLSTM(Cell):
         self, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False
     ) -> None:
         sizes = (hidden_size, hyper_size, hidden_size, hyper_size)
-        super().__init__(hidden_size, sizes, hidden_size + hyper_size if drop_both else hidden_size)
+        super().__init__(input_size, hidden_size, sizes, hidden_size + hyper_size if drop_both else hidden_size)
         self.hyper_size, self.input_size = hyper_size, input_size
-        self.weight_input = _input_weight(input_size, 4 * hidden_size)
-        self.weight_hidden = _recurrent_weight(hidden_size)
         self.bias = nn.Parameter(torch.zeros(4 * hidden_size))
         self.norm = _NormalizedGates(hidden_size)
         self.hyper = LayerNormLSTM(input_size + hidden_size, hyper_size)
@@ -346,9 +334,18 @@ class HyperLSTM(Cell):
 
 
 def make_cell(
-    name: CellName, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False
+    name: str, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False
 ) -> Cell:
-    """The cell of that name; what follows the sizes of input and state concerns only `hyper`."""
+    """The cell of that name; what follows the sizes of input and state concerns only `hyper`.
+
+    Raises:
+        ConfigError: if there is no such cell.
+    """
     if name == "hyper":
         return HyperLSTM(input_size, hidden_size, hyper_size, embedding_size, drop_both)
-    return {"lstm": LSTM, "layer_norm": LayerNormLSTM}[name](input_size, hidden_size)
+    if name not in _CELLS:
+        raise ConfigError(f"cell must be one of hyper, {', '.join(_CELLS)}, not {name}")
+    return _CELLS[name](input_size, hidden_size)
+
+
+_CELLS = {"lstm": LSTM, "layer_norm": LayerNormLSTM}

@@ -6,8 +6,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from sgloc.nn.recurrent.cells import Cell
-
 
 class _Parts(NamedTuple):
     """How a parameter is made of variables: `num_parts` of them of the same size, side by side along `dimension`."""
@@ -34,7 +32,8 @@ class Piece(NamedTuple):
 class VariableClipping:
     """Scales the gradient of every variable down to a norm, if it is larger, as `tf.clip_by_norm` does.
 
-    A variable is one of the original's; a `hyper` cell packs several into one parameter.
+    A variable is one of the original's. A module that holds several side by side in one parameter says so: its
+    `packed_variables` give for such a parameter's name along which dimension they stand, and how many they are.
 
     Args:
         model: whose gradients.
@@ -44,10 +43,9 @@ class VariableClipping:
     def __init__(self, model: nn.Module, clip_norm: float) -> None:
         self.clip_norm = clip_norm
         packed = {
-            id(getattr(cell, name)): parts
-            for cell in model.modules()
-            if isinstance(cell, Cell)
-            for name, parts in cell.packed_variables.items()
+            id(getattr(module, name)): parts
+            for module in model.modules()
+            for name, parts in getattr(module, "packed_variables", {}).items()
         }
         self._parts = [_Parts(parameter.shape, *packed.get(id(parameter), (0, 1))) for parameter in model.parameters()]
         self._first = [0]

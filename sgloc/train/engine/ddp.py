@@ -24,8 +24,6 @@ class DDPEngine:
     def __init__(self, model: Trainable, config: RunConfig, device: torch.device, world_size: int) -> None:
         self.model = model
         self.config, self.device = config, device
-        if config.train.compile:
-            model.compile_steps()
         self.replica: nn.Module = model
         self.parameters = list(model.parameters())
         self.clipping = VariableClipping(model, config.optimizer.clip_norm)
@@ -62,7 +60,7 @@ class DDPEngine:
         # Batch norm's statistics are moved by the forward pass already.
         self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            losses = self.replica(batch, train.accumulation, train.checkpoint_decoder)
+            losses = self.replica(batch, train.accumulation)
         (losses.total * self.loss_factor).backward()
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         self.norm = torch.nn.utils.get_total_norm(gradients)

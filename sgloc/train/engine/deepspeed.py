@@ -72,7 +72,7 @@ class _Step(nn.Module):
     def forward(self, batch: Any) -> Any:
         train = self.train_config
         with torch.autocast(self.device_type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            return self.model(batch, train.accumulation, train.checkpoint_decoder)
+            return self.model(batch, train.accumulation)
 
 
 class DeepSpeedEngine:
@@ -101,8 +101,6 @@ class DeepSpeedEngine:
         deepspeed = import_deepspeed(device)
         self.deepspeed, self.model, self.device, self.stage = deepspeed, model, device, int(chosen["stage"])
         self.name = f"DeepSpeed ZeRO-{self.stage}"
-        if config.train.compile:
-            model.compile_steps()
         # Needed later, when the weights are sharded.
         self.shapes = _layout(model)
         by_variable = config.optimizer.clip_by == "variable"

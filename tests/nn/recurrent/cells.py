@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgloc.config import CellName
+from sgloc.models.sketchgloc.config import CellName
 from sgloc.nn.recurrent.cells import Cell, make_cell
 
 CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]

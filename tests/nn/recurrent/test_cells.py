@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from sgloc.config import CellName
+from sgloc.models.sketchgloc.config import CellName
 from sgloc.nn.recurrent.cells import Cell, HyperLSTM, make_cell
 from sgloc.nn.recurrent.sequence import TimeMajor
 from tests.nn.recurrent.cells import (

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch._dynamo.testing import CompileCounter
 
-from sgloc.config import CellName
+from sgloc.models.sketchgloc.config import CellName
 from sgloc.nn.recurrent.cells import Cell
 from sgloc.nn.recurrent.compiled import CompiledSteps, Padding, round_up
 from sgloc.nn.recurrent.sequence import TimeMajor
@@ -94,7 +94,8 @@ def test_a_whole_model() -> None:
         if compiled:
             model.compile_steps(CompileCounter())
         assert list(model.state_dict()) == names
-        losses = model(sketches, checkpoint_decoder=True)
+        model.checkpoint_decoder = True
+        losses = model(sketches)
         losses.total.backward()
         results.append([*losses, *(parameter.grad for parameter in model.parameters())])
     for plain, mine in zip(*results, strict=True):

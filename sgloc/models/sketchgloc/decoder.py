@@ -4,42 +4,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sgloc.config import ModelConfig
-from sgloc.nn.mixture import NUM_PEN_STATES
+from sgloc.models.sketchgloc.config import ModelConfig
+from sgloc.models.sketchgloc.encoder import cell_of
 from sgloc.nn.product import Linear
 from sgloc.nn.recurrent.bidirectional import recurrent_masks
-from sgloc.nn.recurrent.cells import make_cell
 from sgloc.nn.recurrent.sequence import TimeMajor
+from sgloc.nn.rows import NUM_PEN_STATES, ROW_SIZE
 from sgloc.random import Purpose
-
-ROW_SIZE = 5
-PEN_DOWN, PEN_LIFT, PEN_END = range(NUM_PEN_STATES)
-
-
-def start_rows(num_sketches: int, like: Tensor) -> Tensor:
-    """The rows before the first: (0, 0, 1, 0, 0), [n, 5] of the type and device of `like`."""
-    rows = like.new_zeros(num_sketches, ROW_SIZE)
-    rows[:, 2 + PEN_DOWN] = 1
-    return rows
 
 
 class Decoder(nn.Module):
-    """Draws sketches row by row; a row is stroke-5 (x, y, p1, p2, p3) in absolute normalised coordinates."""
+    """Draws sketches row by row (see `sgloc.nn.mixture`)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.keep = config.decoder.recurrent_keep
-        size = config.decoder.hidden_size
-        self.cell = make_cell(
-            config.decoder.cell,
-            ROW_SIZE + config.latent_size,
-            size,
-            config.hyper_size,
-            config.hyper_embedding_size,
-            config.hyper_dropout == "both",
-        )
+        self.cell = cell_of(config, config.decoder, ROW_SIZE + config.latent_size)
         self.initial_state = Linear(config.latent_size, sum(self.cell.state_sizes))
-        self.output = Linear(size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
+        self.output = Linear(config.decoder.hidden_size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
 
     def first_state(self, y: Tensor) -> Tensor:
         """Flat initial state for codes y [n, Z]: [n, sum of state sizes]."""
@@ -67,6 +49,10 @@ class Decoder(nn.Module):
         projected += F.embedding(layout.sequence, self.cell.project(y, ROW_SIZE))
         outputs = self.cell.run(projected, layout, self.first_state(y), mask, segment)
         return self.output(outputs)  # type: ignore[no-any-return]
+
+    def stepper(self, y: Tensor) -> "Stepper":
+        """Free-running drawing from codes y [n, Z], in evaluation mode."""
+        return Stepper(self, y)
 
 
 class Stepper:

@@ -6,11 +6,12 @@ import torch
 from torch import Tensor, nn
 
 from sgloc import random
-from sgloc.config import ModelConfig
+from sgloc.models.sketchgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.nn.batch_norm import GlobalBatchNorm
-from sgloc.nn.graphs import GraphConvolution, at_least_float32
-from sgloc.nn.product import Linear
+from sgloc.nn.graphs import GraphConvolution
+from sgloc.nn.product import Linear, at_least_float32
 from sgloc.nn.recurrent.bidirectional import Bidirectional
+from sgloc.nn.recurrent.cells import Cell, make_cell
 from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
 
@@ -25,6 +26,23 @@ class Code:
     y: Tensor
     mean: Tensor
     log_variance: Tensor
+
+
+def cell_of(config: ModelConfig, part: EncoderConfig | DecoderConfig, input_size: int) -> Cell:
+    """A new recurrent cell of a part of the model, for inputs of this size."""
+    return make_cell(
+        part.cell,
+        input_size,
+        part.hidden_size,
+        config.hyper_size,
+        config.hyper_embedding_size,
+        config.hyper_dropout == "both",
+    )
+
+
+def _bidirectional(config: ModelConfig, input_size: int) -> Bidirectional:
+    ahead, back = (cell_of(config, config.encoder, input_size) for _ in range(2))
+    return Bidirectional(ahead, back, config.encoder.recurrent_keep)
 
 
 class Encoder(nn.Module):
@@ -59,9 +77,19 @@ class LayoutEncoder(Encoder):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.strokes = Bidirectional(config, _POINT_SIZE)
-        self.graph = GraphConvolution(config)
-        self.batch_norm = GlobalBatchNorm(2 * config.encoder.hidden_size, config.batch_norm_epsilon)
+        self.strokes = _bidirectional(config, _POINT_SIZE)
+        width = 2 * config.encoder.hidden_size
+        self.graph = GraphConvolution(
+            width,
+            config.graph,
+            config.graph_layers,
+            num_neighbours=config.num_neighbours,
+            shares_weights=config.graph_weights == "shared",
+            relation=config.graph_relation,
+            has_center=config.graph_center,
+            takes_mean=config.graph_mean,
+        )
+        self.batch_norm = GlobalBatchNorm(width, config.batch_norm_epsilon)
         self._add_heads(config)
 
     def gather(self, sketches: SketchBatch) -> Tensor:
@@ -79,7 +107,7 @@ class SequenceEncoder(Encoder):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.points = Bidirectional(config, _OFFSET_ROW_SIZE)
+        self.points = _bidirectional(config, _OFFSET_ROW_SIZE)
         self._add_heads(config)
 
     def gather(self, sketches: SketchBatch) -> Tensor:
