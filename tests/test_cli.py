@@ -318,7 +318,7 @@ def test_a_folder_that_cannot_be_written_is_told(
     taken.write_text("a file")
     for out in (taken, taken / "deeper"):
         assert "cannot write to" in said("train", "--config", tiny, "--train.run", out)
-        assert "cannot write to" in said("generate", "--checkpoint", trained, "--data", tiny_shards, "--out", out)
+        assert "cannot write files to" in said("generate", "--checkpoint", trained, "--data", tiny_shards, "--out", out)
         assert "cannot write shards" in said("shard", "--source", tmp_path / "cat.ndjson", "--out", out)
         assert str(taken) in said("sample", "--out", out, "--train", 1)
     assert taken.read_text() == "a file"

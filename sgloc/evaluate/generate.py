@@ -13,7 +13,7 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.errors import ConfigError, DataError
+from sgloc.errors import ConfigError
 from sgloc.hub.load import load_model
 from sgloc.inference.redraw import ROWS, ROWS_OF_REORGANIZATION, Drawn, gallery_rows, redraw
 from sgloc.sketch.render import draw_gallery
@@ -124,10 +124,7 @@ def generate(
             categories = [manifest.categories[number] for number in packed.category]
             names = zip(drawn, categories, packed.key_id.tolist(), strict=True)
             found += [Redrawn(**vars(one), category=category, key_id=key_id) for one, category, key_id in names]
-    try:
-        _write(found, folder, options)
-    except OSError as error:
-        raise DataError(f"cannot write to {folder} ({error}); give a folder that can be written") from error
+    _write(found, Storage(folder), options)
     return found
 
 
@@ -142,7 +139,7 @@ def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[lis
     return [np.rint((line - low) * factor).astype(np.int64).T.tolist() for line in polylines]
 
 
-def _write(drawn: list[Redrawn], folder: str, options: GenerateOptions) -> None:
+def _write(drawn: list[Redrawn], storage: Storage, options: GenerateOptions) -> None:
     records = (
         {"word": one.category, "key_id": str(one.key_id), "drawing": to_simplified(one.redrawn)} for one in drawn
     )
@@ -155,11 +152,8 @@ def _write(drawn: list[Redrawn], folder: str, options: GenerateOptions) -> None:
     for index, one in enumerate(drawn):
         name = f"{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg"
         files[f"svg/{name}"] = to_svg(one.redrawn, size=_PICTURE_SIZE).encode()
-    storage = Storage(folder)
-    storage.make_folder("svg")
     for name in storage.sizes("svg"):
         # Of an earlier call, which may have drawn more.
         if _OWN_SVG.fullmatch(name):
-            storage.file_system.rm(storage.path(f"svg/{name}"))
-    for name, content in files.items():
-        storage.write(name, [content])
+            storage.remove_file(f"svg/{name}")
+    storage.save(files)

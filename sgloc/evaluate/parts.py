@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from sgloc.errors import DataError
 from sgloc.evaluate.measure import SHARED, section
 from sgloc.evaluate.metric import Arrays
-from sgloc.storage import Storage, describe, patiently
+from sgloc.storage import Storage
 
 FOLDER = "parts"
 # Sketches whose parts are in memory at the same time.
@@ -60,7 +60,7 @@ class Parts:
         Raises:
             DataError: if the folder cannot be written.
         """
-        write(self._storage, _name(number), safetensors.numpy.save(arrays))
+        self._storage.save({_name(number): safetensors.numpy.save(arrays)})
         self._share(number, arrays)
 
     def missing(self) -> list[int]:
@@ -127,20 +127,3 @@ def join(parts: Sequence[Arrays]) -> Arrays:
 
 def _name(number: int) -> str:
     return f"{FOLDER}/{number:06d}.safetensors"
-
-
-def write(storage: Storage, name: str, content: bytes) -> None:
-    """Write a file of an evaluation.
-
-    Raises:
-        DataError: if the folder cannot be written.
-    """
-    try:
-        patiently(lambda: storage.write(name, [content]))
-    except OSError as error:
-        raise unwritable(storage.location, error) from error
-
-
-def unwritable(location: str, error: Exception) -> DataError:
-    """The error for a place that cannot be written."""
-    return DataError(f"cannot write to {location} ({describe(error)}); give an --out that can be written")

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgloc.errors import DataError
 from sgloc.inference.pretrained import Pretrained
 from sgloc.inference.reorganize import reorganize_strokes
 from sgloc.inference.sketches import Polylines
@@ -54,26 +53,18 @@ def reorganize_drawings(
     """
     found = reorganize_strokes(pretrained, [strokes for _, strokes in named], temperature=temperature, seed=seed)
     done = [Reorganized(*given, *each) for given, each in zip(named, found, strict=True)]
-    try:
-        _write(done, Storage(folder))
-    except OSError as error:
-        raise DataError(f"cannot write to {folder} ({error}); give a folder that can be written") from error
-    return done
-
-
-def _write(done: list[Reorganized], storage: Storage) -> None:
-    storage.make_folder("")
-    for one in done:
-        storage.write(f"{one.name}-moved.svg", [to_svg(one.moved).encode()])
-        redrawn = f"{one.name}-redrawn.svg"
-        if one.redrawn:
-            storage.write(redrawn, [to_svg(one.redrawn).encode()])
-        elif storage.exists(redrawn):
-            # An earlier one would be taken for this one's.
-            storage.file_system.rm_file(storage.path(redrawn))
     rows = [
         ("given", [one.strokes for one in done]),
         ("strokes moved", [one.moved for one in done]),
         ("redrawn", [one.redrawn for one in done]),
     ]
-    storage.write(PICTURE, [draw_gallery(rows, cell_size=200 if len(done) < 8 else 108)])
+    storage = Storage(folder)
+    files = {PICTURE: draw_gallery(rows, cell_size=200 if len(done) < 8 else 108)}
+    files |= {f"{one.name}-moved.svg": to_svg(one.moved).encode() for one in done}
+    files |= {f"{one.name}-redrawn.svg": to_svg(one.redrawn).encode() for one in done if one.redrawn}
+    storage.save(files)
+    for one in done:
+        if not one.redrawn:
+            # An earlier one would be taken for this one's.
+            storage.remove_file(f"{one.name}-redrawn.svg")
+    return done

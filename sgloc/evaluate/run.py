@@ -29,7 +29,7 @@ from sgloc.evaluate.bootstrap import Bootstrap
 from sgloc.evaluate.measure import DRAWN, GIVEN, Measuring, named, section
 from sgloc.evaluate.metric import Arrays, Models
 from sgloc.evaluate.metrics import all_metrics
-from sgloc.evaluate.parts import FOLDER, Parts, join, unwritable, write
+from sgloc.evaluate.parts import Parts, join
 from sgloc.evaluate.tables import OF_GIVEN, markdown
 from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.hub.load import load_model
@@ -140,8 +140,7 @@ def evaluate(
     places = (("model", "checkpoint", checkpoint), ("data", "path", data), ("classifier", "checkpoint", judged_by))
     for name, field, place in places:
         results[name] = {field: recorded_place(place), **plan[name]} if plan[name] else None
-    write(storage, RESULTS, (to_json(results, indent=1) + "\n").encode())
-    write(storage, TABLES, markdown(results).encode())
+    storage.save({RESULTS: (to_json(results, indent=1) + "\n").encode(), TABLES: markdown(results).encode()})
     return results
 
 
@@ -219,12 +218,8 @@ def _agree(storage: Storage, plan: dict[str, Any]) -> None:
                 f"{storage.location} holds another evaluation (of other weights, shards, options or versions); "
                 "give another folder"
             )
-        return
-    try:
-        storage.make_folder(FOLDER)
-    except OSError as error:
-        raise unwritable(storage.location, error) from error
-    write(storage, PLAN, text)
+    else:
+        storage.save({PLAN: text})
 
 
 def _measure(parts: Parts, reader: ShardReader, chosen: IntArray, measuring: Measuring, batch_size: int) -> None:

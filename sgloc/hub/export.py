@@ -11,9 +11,9 @@ import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from sgloc.errors import CheckpointError, DataError
+from sgloc.errors import CheckpointError
 from sgloc.masking import mask_all
-from sgloc.storage import Storage, describe, patiently
+from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.templates import fill
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_tensors, use_checkpoint
@@ -130,13 +130,7 @@ def write_export(
         CONFIG: (to_json(dataclasses.asdict(about), indent=1) + "\n").encode(),
         CARD: fill("hub/card.md", **values).encode(),
     }
-    storage = Storage(folder)
-    try:
-        storage.make_folder("")
-        for name, content in files.items():
-            patiently(lambda name=name, content=content: storage.write(name, [content]))  # type: ignore[misc]
-    except Exception as error:  # A store's library may raise anything.
-        raise DataError(f"cannot write to {folder} ({describe(error)}); give a folder that can be written") from error
+    Storage(folder).save(files)
     return num_values
 
 

@@ -5,7 +5,6 @@ import logging
 import math
 from typing import Any
 
-import fsspec.core
 import torch
 
 from sgloc.data.manifest import Manifest, load_manifest
@@ -17,7 +16,7 @@ from sgloc.masking import is_masked, mask
 from sgloc.report.curves import plot_losses, plot_speed, read_records
 from sgloc.report.page import render_page
 from sgloc.report.sections import ReportOptions, look
-from sgloc.storage import Storage
+from sgloc.storage import Storage, write_file, writing
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, use_checkpoint
 from sgloc.train.recorded import recorded_place
@@ -58,11 +57,8 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
     plots = [("losses", plot_losses(records)), ("speed", plot_speed(records))] if records else []
     title = f"SketchGloc: {mask(run_dir).rstrip('/').rsplit('/', 1)[-1]}"
     page = render_page(title, facts, plots, results, shown)
-    try:
-        with fsspec.open(out, "wb") as file:
-            file.write(page.encode())
-    except OSError as error:
-        raise DataError(f"cannot write {out} ({error}); give a place that can be written") from error
+    with writing(out, "the report"):
+        write_file(out, page.encode())
 
 
 def _facts(pretrained: Pretrained, manifest: CheckpointManifest) -> list[tuple[str, str]]:

@@ -6,7 +6,7 @@ import re
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -14,7 +14,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError, UnreachableError
 from sgloc.storage.file_system import of_this_process, open_file_system, read_range
-from sgloc.storage.retry import SHORT, Retries, describe, is_transient, retry
+from sgloc.storage.retry import SHORT, Retries, describe, is_transient, retry, writing
 
 _PIECE_BYTES = 2**23
 _PARTIAL = re.compile(r"\.[0-9a-f]{32}\.partial$")
@@ -135,6 +135,17 @@ class Storage:
             for chunk in chunks:
                 file.write(chunk)
             file.sync()
+
+    def save(self, files: Mapping[str, bytes]) -> None:
+        """Write small files by name, or replace them; folders are made, and what fails and may pass is tried again.
+
+        Raises:
+            DataError: if they cannot be written.
+        """
+        with writing(self.location):
+            for name, content in files.items():
+                self.make_folder(name.rpartition("/")[0])
+                self.retry(lambda name=name, content=content: self.write(name, [content]), name, verb="written")  # type: ignore[misc]
 
     def rename(self, source: str, target: str, names: list[str]) -> None:
         """Give a folder of these files another name: at once or, where a store cannot, file by file in this order."""

@@ -245,7 +245,7 @@ def test_mistakes(
     assert "batch_size must be from 1" in fails(batch_size="0")
     assert "holds no complete checkpoint" in fails(checkpoint=str(tmp_path))
     (tmp_path / "file").write_text("")
-    assert "cannot write to" in fails(out=str(tmp_path / "file" / "out"))
+    assert "cannot write files to" in fails(out=str(tmp_path / "file" / "out"))
 
 
 def test_options_have_ranges() -> None:

@@ -106,7 +106,7 @@ def test_mistakes(checkpoint: str, tmp_path: Path, said: Said) -> None:
     path.write_text("[[[0, 0], [1, 1]]]")
     (tmp_path / "file").write_text("")
     text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "file" / "out")
-    assert "cannot write to" in text
+    assert "cannot write files to" in text
     text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "o", "--temperature", "-1")
     assert "temperature must be at least 0" in text
 

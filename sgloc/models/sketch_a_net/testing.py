@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.errors import ConfigError, DataError
+from sgloc.errors import ConfigError
 from sgloc.models.sketch_a_net.batch import RasterPreparation
 from sgloc.models.sketch_a_net.load import load_classifier
-from sgloc.storage import Storage, describe
+from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
 from sgloc.train.recorded import recorded_place
@@ -70,12 +70,8 @@ def test_classifier(run_dir: str, data: str, device: torch.device) -> Tested:
             found = classifier.model.logits(batch.images).argmax(1).cpu().numpy()
             np.add.at(confusion, (packed.category, found), 1)
     tested = Tested(manifest.categories, confusion)
-    storage = Storage(run_dir)
-    try:
-        storage.write(RESULTS, [to_json(_summary(tested, recorded_place(classifier.checkpoint)), indent=1).encode()])
-        storage.write(PICTURE, [_plot(tested)])
-    except OSError as error:
-        raise DataError(f"cannot write to {run_dir} ({describe(error)}); make room or check its permissions") from error
+    summary = _summary(tested, recorded_place(classifier.checkpoint))
+    Storage(run_dir).save({RESULTS: to_json(summary, indent=1).encode(), PICTURE: _plot(tested)})
     return tested
 
 
