@@ -24,7 +24,7 @@ from sgloc.data.build.run import build_shards
 from sgloc.errors import ConfigError, TrainingError
 from sgloc.models.sketchgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.sketch.synthetic import write_sample
-from sgloc.train.checkpoint.manifest import read_manifest, step_folder
+from sgloc.train.checkpoint.format import read_manifest, step_folder
 
 # DistributedDataParallel first.
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3")

@@ -1,5 +1,4 @@
-"""Who this process is among others: one resolver for a plain start, torchrun and srun, and the few collectives that the
-rest needs."""
+"""The device and the process group of this process, and the few collectives that the rest needs."""
 
 import contextlib
 import copy
@@ -7,10 +6,8 @@ import datetime
 import os
 import pickle
 import re
-import subprocess
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Literal, TypeVar
+from collections.abc import Callable, Iterator
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -18,127 +15,21 @@ import torch.distributed as dist
 # When it is imported it takes the default group of then, if there is one, as a default of arguments, and keeps it, so
 # that gloo's threads outlive it and may abort the process as it ends. torch.optim imports it at the first step.
 import torch.distributed.nn
+from torch import Tensor
 
-from sgloc.errors import ConfigError, OtherRankError, SglocError
+from sgloc.errors import ConfigError, LostRankError, OtherRankError, SglocError
 from sgloc.faults import as_told, exit_code_of, leave_verdict
+from sgloc.placement import Placement as Placement
+from sgloc.placement import resolve_placement as resolve_placement
+from sgloc.threads import PATIENT_SHARE, Patience
 from sgloc.torch_versions import silent_gloo
 
 # Until all processes of a run have met.
 _MEETING_TIMEOUT = datetime.timedelta(minutes=30)
-# Ports for processes that srun started, and how far apart those of a job's steps are.
-_FIRST_PORT, _NUM_PORTS, _PORTS_BETWEEN_STEPS = 20000, 10000, 997
-_SLURM_SECONDS = 60
+# Seconds that ranks wait for each other, unless a run says otherwise.
+DEFAULT_TIMEOUT = 1800.0
 
 Value = TypeVar("Value")
-
-
-@dataclass(frozen=True)
-class Placement:
-    """This process's place.
-
-    Attributes:
-        launcher: who started it: "plain" (one process), "torchrun" or "srun".
-        rank: its number among all processes.
-        local_rank: its number on its machine.
-        world_size: the number of processes.
-        address, port: where rank 0 is met; not used when there is one process.
-        num_nodes: the number of machines, as far as the launcher tells it; else 1.
-    """
-
-    launcher: Literal["plain", "torchrun", "srun"]
-    rank: int
-    local_rank: int
-    world_size: int
-    address: str
-    port: int
-    num_nodes: int = 1
-
-
-def resolve_placement(environment: Mapping[str, str]) -> Placement:
-    """Read the place from the environment that a launcher set.
-
-    Under srun MASTER_ADDR and MASTER_PORT may be missing: rank 0 is then met at the address that Slurm knows of the
-    step's first node, at a port made of the numbers of job and step.
-
-    Raises:
-        ConfigError: if the environment is only half set, or holds what is not a number; it names the variable. Also if
-            Slurm does not tell the first node's address.
-    """
-    if any(name in environment for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")):
-        launcher: Literal["torchrun", "srun"] = "torchrun"
-        names = ("RANK", "LOCAL_RANK", "WORLD_SIZE")
-        num_nodes_names: tuple[str, ...] = ("GROUP_WORLD_SIZE",)
-    elif "SLURM_STEP_ID" in environment and environment.get(_num_tasks_name(environment)) != "1":
-        # Only srun sets a step; a batch script has the other variables too, and is one process.
-        launcher, names = "srun", ("SLURM_PROCID", "SLURM_LOCALID", _num_tasks_name(environment))
-        num_nodes_names = ("SLURM_STEP_NUM_NODES", "SLURM_NNODES")
-    else:
-        return Placement("plain", 0, 0, 1, "localhost", 0)
-    rank, local_rank, world_size = (_number(environment, name, launcher) for name in names)
-    if rank >= world_size:
-        raise ConfigError(f"{names[0]} is {rank}, but {names[2]} says there are {world_size} processes")
-    counts = [_number(environment, name, launcher) for name in num_nodes_names if name in environment]
-    if launcher == "srun" and not {"MASTER_ADDR", "MASTER_PORT"} & environment.keys():
-        address, port = _slurm_meeting_point(environment)
-    else:
-        address = _value(environment, "MASTER_ADDR", launcher)
-        port = _number(environment, "MASTER_PORT", launcher)
-    return Placement(launcher, rank, local_rank, world_size, address, port, *counts[:1])
-
-
-def _num_tasks_name(environment: Mapping[str, str]) -> str:
-    """The variable with the number of processes: in an interactive step, the other is the job's, not the step's."""
-    return "SLURM_STEP_NUM_TASKS" if "SLURM_STEP_NUM_TASKS" in environment else "SLURM_NTASKS"
-
-
-def _value(environment: Mapping[str, str], name: str, launcher: str) -> str:
-    if not environment.get(name):
-        raise ConfigError(
-            f"{name} is not set although this looks like a process of {launcher}; "
-            "start with torchrun or srun, or unset the others"
-        )
-    return environment[name]
-
-
-def _number(environment: Mapping[str, str], name: str, launcher: str) -> int:
-    value = _value(environment, name, launcher)
-    if not value.isdecimal():
-        raise ConfigError(f"{name} must be a number, not {value!r}; start with torchrun or srun")
-    return int(value)
-
-
-def _slurm_meeting_point(environment: Mapping[str, str]) -> tuple[str, int]:
-    """The address of a step's first node, and a port that no other step is likely to have.
-
-    Raises:
-        ConfigError: if Slurm does not tell the address.
-    """
-    nodes = _value(environment, "SLURM_STEP_NODELIST", "srun")
-    job, step = (_number(environment, name, "srun") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
-    head = _scontrol(environment, "hostnames", nodes).split()[0]
-    # The names of nodes need not resolve everywhere; what Slurm itself uses does.
-    address = re.search(r"\bNodeAddr=(\S+)", _scontrol(environment, "node", head))
-    if address is None:
-        raise ConfigError(f"scontrol does not tell the address of node {head}; set MASTER_ADDR and MASTER_PORT")
-    return address[1], _FIRST_PORT + (job + _PORTS_BETWEEN_STEPS * step) % _NUM_PORTS
-
-
-def _scontrol(environment: Mapping[str, str], *words: str) -> str:
-    """What `scontrol show` says, which is something."""
-    command = ["scontrol", "show", *words]
-    try:
-        done = subprocess.run(
-            command, env=dict(environment), capture_output=True, text=True, check=True, timeout=_SLURM_SECONDS
-        )
-    except (OSError, subprocess.SubprocessError) as error:
-        said = " ".join(str(getattr(error, "stderr", None) or error).split())
-        raise ConfigError(
-            f"`{' '.join(command)}`, which is to tell where rank 0 is met, fails ({said}); "
-            "set MASTER_ADDR and MASTER_PORT"
-        ) from error
-    if not done.stdout.strip():
-        raise ConfigError(f"`{' '.join(command)}` says nothing; set MASTER_ADDR and MASTER_PORT")
-    return done.stdout
 
 
 def select_device(wanted: str, placement: Placement) -> torch.device:
@@ -181,7 +72,7 @@ def backend(device: torch.device) -> str:
 
 
 @contextlib.contextmanager
-def process_group(placement: Placement, device: torch.device, timeout: float = 1800.0) -> Iterator[None]:
+def process_group(placement: Placement, device: torch.device, timeout: float = DEFAULT_TIMEOUT) -> Iterator["Group"]:
     """The default process group, of one process too, so that there is one way through the code: nccl on CUDA, gloo
     elsewhere.
 
@@ -212,7 +103,7 @@ def process_group(placement: Placement, device: torch.device, timeout: float = 1
             timeout=datetime.timedelta(seconds=timeout),
         )
     try:
-        yield
+        yield Group(device, timeout)
     except Exception as error:
         leave_verdict(exit_code_of(as_told(error)))
         raise
@@ -231,67 +122,127 @@ def _meet(placement: Placement, *, serve: bool) -> dist.Store:
         ) from error
 
 
-def on_rank_0(function: Callable[[], Value], group: Any = None) -> Value:
-    """What a function gives on rank 0, on every rank; it is called on rank 0 alone. All ranks must call this.
+class Group:
+    """All ranks, and the few collectives that the rest needs. All ranks must call every method together.
 
     Args:
-        function: what to call.
-        group: the process group to use; None: the default one.
+        device: where numbers are added up; None: the CPU.
+        timeout: seconds that the ranks wait for each other.
 
-    Raises:
-        SglocError: on every rank, if the function raised it.
-        OtherRankError: on the other ranks, if it raised anything else; rank 0 raises that itself.
+    Attributes:
+        rank: of this process.
+        world_size: the number of processes.
+        device, timeout: as given.
     """
-    value, error = None, None
-    outcome: list[Any] = [None, None]
-    if dist.get_rank() == 0:
-        value, error = _attempt(function)
-        if error is None:
-            # In the collective itself, a value that cannot be pickled would leave the others waiting.
-            _, error = _attempt(lambda: pickle.dumps(value))
-        outcome = [None if error else value, _for_others(error, 0)]
-    dist.broadcast_object_list(outcome, src=0, group=group)
-    if error is not None:
-        raise error
-    if outcome[1] is not None:
-        outcome[1].told = not isinstance(outcome[1], OtherRankError)
-        raise outcome[1]
-    return value if dist.get_rank() == 0 else outcome[0]  # type: ignore[return-value]
 
+    def __init__(self, device: torch.device | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
+        self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
+        self.device, self.timeout = device or torch.device("cpu"), timeout
+        self._handle: Any = None
+        self._patience: Patience | None = None
 
-def on_each_rank(function: Callable[[], Value]) -> Value:
-    """What a function gives on this rank; where it raises on some rank, all ranks raise. All ranks must call this.
+    def separate(self) -> "Group":
+        """The same ranks in a group of their own, which works on host memory: a thread may use it while training goes
+        on in the default one. It must be closed."""
+        group = Group(timeout=self.timeout)
+        with silent_gloo():
+            group._handle = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=self.timeout))
+        return group
 
-    Raises:
-        SglocError: on every rank, what the function raised on the first rank where it did.
-        OtherRankError: on the other ranks, if it raised anything else there; that rank raises it itself.
-    """
-    value, error = _attempt(function)
-    errors: list[SglocError | None] = [None] * dist.get_world_size()
-    dist.all_gather_object(errors, _for_others(error, dist.get_rank()))
-    if error is not None and not isinstance(error, SglocError):
-        raise error
-    failed = [rank for rank, raised in enumerate(errors) if raised is not None]
-    if failed:
-        first = errors[failed[0]]
-        assert first is not None
-        if failed[0] == dist.get_rank():
-            assert error is not None
+    def asking(self, store: str) -> "Group":
+        """The same group, whose functions ask a store: each may take most of the time that the ranks wait, so that the
+        rank whose store is silent is the one to say so.
+
+        Args:
+            store: the subject of the sentence, such as "the store of runs/mine".
+        """
+        group = copy.copy(self)
+        group._patience = Patience(PATIENT_SHARE * self.timeout, store)
+        return group
+
+    def close(self) -> None:
+        """Destroy a group that `separate` made."""
+        dist.destroy_process_group(self._handle)
+        self._handle = None
+
+    def on_rank_0(self, function: Callable[[], Value]) -> Value:
+        """Call a function on rank 0 alone, and return its result on every rank.
+
+        Raises:
+            SglocError: on every rank, if the function raised it.
+            OtherRankError: on the other ranks, if it raised anything else; rank 0 raises that itself.
+            SilentStoreError: on every rank, if it asks a store that does not answer.
+        """
+        value, error = None, None
+        outcome: list[Any] = [None, None]
+        if self.rank == 0:
+            value, error = self._attempt(function)
+            if error is None:
+                # In the collective itself, a value that cannot be pickled would leave the others waiting.
+                _, error = self._attempt(lambda: pickle.dumps(value))
+            outcome = [None if error else value, _for_others(error, 0)]
+        dist.broadcast_object_list(outcome, src=0, group=self._handle)
+        if error is not None:
             raise error
-        first.told = not isinstance(first, OtherRankError)
-        raise first
-    return value  # type: ignore[return-value]
+        if outcome[1] is not None:
+            outcome[1].told = not isinstance(outcome[1], OtherRankError)
+            raise outcome[1]
+        return value if self.rank == 0 else outcome[0]  # type: ignore[return-value]
 
+    def on_each_rank(self, function: Callable[[], Value]) -> Value:
+        """Call a function on every rank, and return this rank's result; where it raises on some rank, all ranks raise.
 
-def _attempt(function: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
-    """What a function gives, or what it raises. That another rank is lost is raised here: no rank is left to hear of
-    it."""
-    try:
-        return function(), None
-    except Exception as error:
-        if isinstance(error, RuntimeError) and (is_lost_peer(error) or is_timeout(error)):
-            raise
-        return None, error
+        Raises:
+            SglocError: on every rank, what the function raised on the first rank where it did.
+            OtherRankError: on the other ranks, if it raised anything else there; that rank raises it itself.
+            SilentStoreError: as `on_rank_0`.
+        """
+        value, error = self._attempt(function)
+        errors = self.gather(_for_others(error, self.rank))
+        if error is not None and not isinstance(error, SglocError):
+            raise error
+        failed = [rank for rank, raised in enumerate(errors) if raised is not None]
+        if failed:
+            first = errors[failed[0]]
+            assert first is not None
+            if failed[0] == self.rank:
+                assert error is not None
+                raise error
+            first.told = not isinstance(first, OtherRankError)
+            raise first
+        return value  # type: ignore[return-value]
+
+    def gather(self, value: Value) -> list[Value]:
+        """Every rank's value, in order of rank."""
+        values: list[Any] = [None] * self.world_size
+        dist.all_gather_object(values, value, group=self._handle)
+        return values
+
+    def broadcast(self, values: Tensor) -> None:
+        """Fill a tensor on the group's device with that of rank 0."""
+        dist.broadcast(values, src=0, group=self._handle)
+
+    def sum(self, values: list[float]) -> list[float]:
+        """Sums over the ranks, in float64, of one number after the other."""
+        tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, group=self._handle)
+        return tensor.tolist()
+
+    def max(self, value: float) -> float:
+        """The largest of the ranks' numbers."""
+        tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._handle)
+        return float(tensor)
+
+    def _attempt(self, function: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
+        """The function's result, or what it raises. That another rank is lost is raised here: no rank is left to hear
+        the error."""
+        try:
+            return (function() if self._patience is None else self._patience(function)), None
+        except Exception as error:
+            if isinstance(error, RuntimeError) and (is_lost_peer(error) or is_timeout(error)):
+                raise
+            return None, error
 
 
 def _for_others(error: Exception | None, rank: int) -> SglocError | None:
@@ -343,22 +294,24 @@ def is_timeout(error: RuntimeError) -> bool:
     return any(phrase in _of_collective(error) for phrase in _TIMEOUT_PHRASES)
 
 
-def gather_to_rank_0(value: Value) -> list[Value]:
-    """Every rank's value on rank 0, in order of rank; an empty list elsewhere. All ranks must call it."""
-    gathered: list[Any] | None = [None] * dist.get_world_size() if dist.get_rank() == 0 else None
-    dist.gather_object(value, gathered)
-    return gathered or []
+@contextlib.contextmanager
+def explaining_lost_ranks(timeout: float) -> Iterator[None]:
+    """Turn a collective's error into one that says that another rank is gone, or silent.
 
+    Args:
+        timeout: of the collectives, in seconds.
 
-def sum_over_ranks(values: list[float], device: torch.device) -> list[float]:
-    """Sums over the ranks, in float64, of one number after the other. All ranks must call it."""
-    tensor = torch.tensor(values, dtype=torch.float64, device=device)
-    dist.all_reduce(tensor)
-    return tensor.tolist()
-
-
-def max_over_ranks(value: float, device: torch.device) -> float:
-    """The largest of the ranks' numbers. All ranks must call it."""
-    tensor = torch.tensor(value, dtype=torch.float64, device=device)
-    dist.all_reduce(tensor, op=dist.ReduceOp.MAX)
-    return float(tensor)
+    Raises:
+        LostRankError: in place of the error.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if is_lost_peer(error):
+            raise LostRankError("another process of this run is gone; what it said last tells why") from error
+        if is_timeout(error):
+            raise LostRankError(
+                f"another process of this run has not answered for {timeout:.0f} s (train.timeout); "
+                "start again, and the run goes on from its newest checkpoint"
+            ) from error
+        raise

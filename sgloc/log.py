@@ -47,7 +47,6 @@ def configure(level: int = logging.INFO, form: Format = "text") -> None:
     handler.setLevel(level if rank == 0 or is_detailed else max(level, logging.WARNING))
     logger.addHandler(handler)
     logger.setLevel(min(level, logging.INFO))
-    logger.propagate = False
 
 
 class _StandardError(logging.Handler):

@@ -5,6 +5,7 @@ where that was asked for, and gives an exit code that tells who is to act (DESIG
 """
 
 import contextlib
+import logging
 import os
 import select
 import sys
@@ -62,6 +63,7 @@ def begin(arguments: Sequence[str] | None = None) -> list[str]:
         # Where the processes that this one starts see it too.
         os.environ[_DEBUG_VARIABLE] = "1"
         words = [word for word in words if word != _DEBUG_OPTION]
+    log.configure(logging.DEBUG if debugging() else logging.INFO)
     return words
 
 

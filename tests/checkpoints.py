@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from sgloc.data.manifest import Manifest, load_manifest
-from sgloc.dist import process_group, resolve_placement
+from sgloc.dist import Group, process_group, resolve_placement
 from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.models.sketchgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.strict_json import finite
-from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, Writer, share_out
+from sgloc.train.checkpoint import CheckpointManifest, Retention, Writer, read_checkpoint, share_out, use_checkpoint
 from sgloc.train.state import TrainState
 
 # Of one process.
@@ -27,10 +27,10 @@ NO_HASH = "0" * 64
 
 
 @contextlib.contextmanager
-def single_process() -> Iterator[None]:
+def single_process() -> Iterator[Group]:
     """The process group of a plain start."""
-    with process_group(resolve_placement({}), torch.device("cpu")):
-        yield
+    with process_group(resolve_placement({}), torch.device("cpu"), 60.0) as group:
+        yield group
 
 
 def model_config(cell: CellName = "lstm") -> ModelConfig:
@@ -91,12 +91,11 @@ def write(
     manifest: CheckpointManifest,
     tensors: dict[str, Tensor],
     retention: Retention | None = None,
-    say: Callable[[str], None] = print,
 ) -> CheckpointManifest:
     """Write a checkpoint of these tensors, within `single_process`; returns its manifest but for the files."""
     manifest = dataclasses.replace(manifest, tensors=share_out(tensors, 1))
-    with contextlib.closing(Peers(60)) as peers:
-        Writer(str(run_dir), peers, say).write(manifest, tensors, retention or Retention(keep=99))
+    with contextlib.closing(Group(torch.device("cpu"), 60.0).separate()) as writers:
+        Writer(str(run_dir), writers).write(manifest, tensors, retention or Retention(keep=99))
     return manifest
 
 
@@ -120,6 +119,11 @@ def save_model(run_dir: Path, shards: str, model: SketchGloc, **changes: Any) ->
     with single_process():
         write(run_dir, manifest, tensors)
     return step_path(run_dir, manifest.step)
+
+
+def find_checkpoint(path: str) -> str:
+    """The folder of the checkpoint that a path means, verified."""
+    return use_checkpoint(path, read_checkpoint)[0]
 
 
 def step_path(run_dir: Path, step: int) -> Path:

@@ -1,11 +1,9 @@
 """What holds for all tests."""
 
 import collections
-import logging
 import os
 import random
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,6 +24,7 @@ from tests.faulty import faulty  # noqa: F401
 from tests.fuzzing import register_profiles
 from tests.hanging import hanging  # noqa: F401
 from tests.identifiers import name_parameter
+from tests.logged import logged  # noqa: F401
 from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 
 register_profiles()
@@ -77,29 +76,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The groups with most slow tests go first."""
     num_slow = collections.Counter(_group(item.nodeid) for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -num_slow[_group(item.nodeid)])
-
-
-class _Sentences(logging.Handler):
-    """Keeps what is logged."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.sentences: list[str] = []
-
-    def emit(self, record: logging.LogRecord) -> None:
-        self.sentences.append(record.getMessage())
-
-
-@pytest.fixture
-def logged() -> Iterator[list[str]]:
-    """The sentences that the package logs, whether or not a program has configured logging."""
-    logger, handler = logging.getLogger("sgloc"), _Sentences()
-    level = logger.level
-    logger.addHandler(handler)
-    logger.setLevel(logging.INFO)
-    yield handler.sentences
-    logger.removeHandler(handler)
-    logger.setLevel(level)
 
 
 @pytest.fixture(scope="session", autouse=True)

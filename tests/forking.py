@@ -9,7 +9,7 @@ from pathlib import Path
 
 # The process that others are forked from starts when the first of them is wanted, and has no threads.
 FORKING = multiprocessing.get_context("forkserver")
-FORKING.set_forkserver_preload(["torch", "torch._dynamo", "torch.distributed", "sgloc.cli", "sgloc.train.loop"])
+FORKING.set_forkserver_preload(["torch", "torch._dynamo", "torch.distributed", "sgloc.cli", "sgloc.train.trainer"])
 
 
 def run_ranks(words: Sequence[str], number: int, log: Path, timeout: float) -> None:

@@ -75,7 +75,7 @@ def test_another_pipe_that_breaks_is_told(said: Said, monkeypatch: pytest.Monkey
     def break_pipe(run_dir: str) -> None:
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
-    monkeypatch.setattr("sgloc.train.checkpoint.listing.list_checkpoints", break_pipe)
+    monkeypatch.setattr("sgloc.train.checkpoint.load.list_checkpoints", break_pipe)
     assert "Broken pipe; check the network" in said("checkpoint", "list", "run", code=1)
 
 

@@ -76,7 +76,7 @@ def test_help_tells_every_option_its_default_and_meaning(
 def configured(monkeypatch: pytest.MonkeyPatch) -> Configured:
     """What `sgloc train` would train with, and from."""
     given: list[tuple[Config, str]] = []
-    monkeypatch.setattr("sgloc.train.loop.train", lambda config, resume, recipe: given.append((config, resume)))
+    monkeypatch.setattr("sgloc.train.trainer.train", lambda config, resume, recipe: given.append((config, resume)))
 
     def run(*words: object) -> tuple[Config, str]:
         main(["train", *map(str, words)])

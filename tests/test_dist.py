@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from sgloc import dist
-from sgloc.dist import Placement, resolve_placement, select_device
+from sgloc.dist import Group, Placement, resolve_placement, select_device
 from sgloc.errors import ConfigError, DataError, LostRankError
 from tests.checkpoints import single_process
 
@@ -194,24 +194,24 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 
 @pytest.fixture
-def _group() -> Iterator[None]:
-    with single_process():
-        yield
+def group() -> Iterator[Group]:
+    """One rank."""
+    with single_process() as one:
+        yield one
 
 
-@pytest.mark.usefixtures("_group")
-def test_collectives_of_one_process() -> None:
-    cpu = torch.device("cpu")
-    assert dist.on_rank_0(lambda: {"a": [1]}) == {"a": [1]}
-    assert dist.gather_to_rank_0("mine") == ["mine"]
-    assert dist.sum_over_ranks([1.5, 2.0**53], cpu) == [1.5, 2.0**53]
-    assert dist.max_over_ranks(-2.5, cpu) == -2.5
+def test_collectives_of_one_process(group: Group) -> None:
+    assert group.on_rank_0(lambda: {"a": [1]}) == {"a": [1]}
+    assert group.on_each_rank(lambda: {"a": [1]}) == {"a": [1]}
+    assert group.gather("mine") == ["mine"]
+    assert group.sum([1.5, 2.0**53]) == [1.5, 2.0**53]
+    assert group.max(-2.5) == -2.5
 
     def refuse() -> None:
         raise DataError("no such thing")
 
     with pytest.raises(DataError, match="no such thing") as caught:
-        dist.on_rank_0(refuse)
+        group.on_rank_0(refuse)
     assert not caught.value.told
 
 

@@ -1,5 +1,6 @@
 """What a rank is told when another one dies or hangs, by real processes."""
 
+import functools
 import json
 import os
 import signal
@@ -16,9 +17,8 @@ import torch.distributed
 
 from sgloc import dist
 from sgloc.data.reader import BadShardError
-from sgloc.dist import Placement
+from sgloc.dist import Group, Placement
 from sgloc.errors import DataError
-from sgloc.train.checkpoint import Peers
 
 TIMEOUT = 1.0
 # What becomes of the first rank, which serves the store; and what the second then calls.
@@ -36,11 +36,11 @@ RAISED: dict[str, Exception] = {
     "a timeout that is no rank's": RuntimeError("CUDA error: the launch timed out and was terminated"),
 }
 # What all ranks call, with what the rank that fails is to do.
-TOGETHER: dict[str, Callable[[Callable[[], object]], object]] = {
-    "on rank 0": dist.on_rank_0,
-    "on each rank": lambda fail: dist.on_each_rank(fail if torch.distributed.get_rank() == 0 else lambda: None),
-    "from rank 0 of the peers": lambda fail: Peers(60).from_rank_0(fail),
-    "a result that cannot be pickled": lambda _: dist.on_rank_0(lambda: lambda: None),
+TOGETHER: dict[str, Callable[[Group, Callable[[], object]], object]] = {
+    "on rank 0": lambda group, fail: group.on_rank_0(fail),
+    "on each rank": lambda group, fail: group.on_each_rank(fail if group.rank == 0 else lambda: None),
+    "on rank 0, which asks a store": lambda group, fail: group.separate().asking("the store").on_rank_0(fail),
+    "a result that cannot be pickled": lambda group, _: group.on_rank_0(lambda: lambda: None),
 }
 
 
@@ -71,10 +71,10 @@ def _rank(rank: int, port: int, fault: str, what: str) -> None:
 
 def _together(rank: int, port: int) -> None:
     """Print what a rank raises in each way to fail together."""
-    with dist.process_group(Placement("srun", rank, rank, 2, "127.0.0.1", port), torch.device("cpu"), 60.0):
+    with dist.process_group(Placement("srun", rank, rank, 2, "127.0.0.1", port), torch.device("cpu"), 60.0) as group:
         for way, together in TOGETHER.items():
             for raised, error in RAISED.items():
-                told = _outcome(together, error)
+                told = _outcome(functools.partial(together, group), error)
                 line = json.dumps({"way": way, "raised": raised, "rank": rank, **told}) + "\n"
                 # At once, for both ranks write.
                 os.write(1, line.encode())

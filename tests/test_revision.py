@@ -10,7 +10,7 @@ import pytest
 
 import sgloc
 
-_ASK = "from sgloc.train.versions import versions; print(versions()['git'])"
+_ASK = "from sgloc.train.record import versions; print(versions()['git'])"
 
 
 def git(folder: Path, *words: str) -> str:

@@ -10,7 +10,6 @@ from torch._dynamo.testing import CompileCounter
 
 from sgloc.dist import Placement, process_group
 from sgloc.torch_versions import compile_whole, replicate, set_timeout
-from sgloc.train.checkpoint.peers import Peers
 
 NUM_SHAPES = 10
 
@@ -53,7 +52,7 @@ def test_a_group_waits_as_long_as_it_is_told() -> None:
 
 
 def test_process_groups_write_nothing_to_standard_output(capfd: pytest.CaptureFixture[str]) -> None:
-    with process_group(Placement("plain", 0, 0, 1, "", 0), torch.device("cpu")):
-        Peers(60)
+    with process_group(Placement("plain", 0, 0, 1, "", 0), torch.device("cpu")) as group:
+        group.separate()
         print("a result", flush=True)
     assert capfd.readouterr().out == "a result\n"

@@ -24,8 +24,8 @@ from sgloc.data.build.run import build_shards
 from sgloc.models.sketchgloc.config import Config, DataConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.sketch.synthetic import write_sample
-from sgloc.train.checkpoint import Peers, step_folder
-from sgloc.train.loop import train
+from sgloc.train.checkpoint import step_folder
+from sgloc.train.trainer import train
 
 _DEEPSPEED = Path(__file__).parents[2] / "configs" / "deepspeed"
 _STAGES = range(4)
@@ -70,14 +70,14 @@ def _losses(config: Config) -> list[float]:
 
 def collectives(setting: Setting) -> Facts:
     """A process group of one rank, and what the rest needs of it: nccl on CUDA."""
-    with dist.process_group(dist.resolve_placement({}), setting.device):
-        require(dist.sum_over_ranks([1.5, 2.0], setting.device) == [1.5, 2.0], "a sum over one rank is another number")
-        require(dist.max_over_ranks(3.0, setting.device) == 3.0, "a maximum over one rank is another number")
-        require(dist.on_rank_0(lambda: "x") == "x", "on_rank_0 gives something else")
-        require(dist.gather_to_rank_0({"a": 1}) == [{"a": 1}], "gather_to_rank_0 gives something else")
-        peers = Peers(60.0)
-        require(peers.gather(1) == [1], "the peers gather something else")
-        peers.close()
+    with dist.process_group(dist.resolve_placement({}), setting.device) as group:
+        require(group.sum([1.5, 2.0]) == [1.5, 2.0], "a sum over one rank is another number")
+        require(group.max(3.0) == 3.0, "a maximum over one rank is another number")
+        require(group.on_rank_0(lambda: "x") == "x", "on_rank_0 gives something else")
+        require(group.gather({"a": 1}) == [{"a": 1}], "gather gives something else")
+        writers = group.separate()
+        require(writers.gather(1) == [1], "a group on host memory gathers something else")
+        writers.close()
         return {"backend": torch.distributed.get_backend()}
 
 

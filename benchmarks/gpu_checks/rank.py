@@ -13,7 +13,7 @@ import torch
 from sgloc import dist
 from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
-from sgloc.train.loop import train
+from sgloc.train.trainer import train
 
 
 def _config(sections: dict[str, Any]) -> Config:

@@ -72,10 +72,9 @@ def preparation(config: Config, manifest: Manifest) -> Preparation:
 @contextmanager
 def opened_engine(config: Config, manifest: Manifest, device: torch.device) -> Iterator[Engine]:
     """The engine of a run of one process, with initial weights."""
-    placement = dist.resolve_placement({})
-    with dist.process_group(placement, device):
+    with dist.process_group(dist.resolve_placement({}), device) as group:
         model = SketchGlocRecipe().build_model(config, manifest).to(device)
-        with closing(open_engine(model, config, device, placement.world_size)) as engine:
+        with closing(open_engine(model, config, group)) as engine:
             yield engine
 
 

@@ -13,13 +13,14 @@ from sgloc.bench.report import Report
 from sgloc.bench.step import take_step
 from sgloc.bench.timing import Clock, spread
 from sgloc.data.manifest import Manifest
+from sgloc.dist import Group
 from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.ragged import SketchBatch
-from sgloc.train.checkpoint import Peers, checkpoint_folders, read_checkpoint
+from sgloc.train.checkpoint import checkpoint_folders, read_checkpoint
+from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import Engine
-from sgloc.train.resume import resume_from
-from sgloc.train.saving import Saving
 from sgloc.train.schedule import learning_rate
+from sgloc.train.start import resume_from
 from sgloc.train.state import TrainState
 
 # Enough for a checkpoint to be written meanwhile.
@@ -37,8 +38,9 @@ def measure(options: CheckpointOptions, config: Config, device: torch.device) ->
         train = dataclasses.replace(config.train, global_batch=len(packed), run=folder)
         config = dataclasses.replace(config, train=train)
         engine = stack.enter_context(opened_engine(config, manifest, device))
-        peers = stack.enter_context(contextlib.closing(Peers(config.train.timeout)))
-        saved = _Saved(engine, config, manifest, peers, batch)
+        group = Group(device, config.train.timeout)
+        writers = stack.enter_context(contextlib.closing(group.separate()))
+        saved = _Saved(engine, config, manifest, group, writers, batch)
         stack.callback(saved.saving.close)
         seconds = _time(saved, Clock(device), options.repeats)
         newest = read_checkpoint(saved.newest)
@@ -60,10 +62,12 @@ def measure(options: CheckpointOptions, config: Config, device: torch.device) ->
 class _Saved:
     """A run that takes the same step again and again, and is saved."""
 
-    def __init__(self, engine: Engine, config: Config, data: Manifest, peers: Peers, batch: SketchBatch) -> None:
-        self.engine, self.config, self.data, self.peers, self.batch = engine, config, data, peers, batch
+    def __init__(
+        self, engine: Engine, config: Config, data: Manifest, group: Group, writers: Group, batch: SketchBatch
+    ) -> None:
+        self.engine, self.config, self.data, self.writers, self.batch = engine, config, data, writers, batch
         self.rate, self.state = learning_rate(config.optimizer, 0), TrainState()
-        self.saving = Saving(config, data, engine, peers, None, say=print)
+        self.saving = CheckpointManager(config, data, engine, self.state, group, writers, None)
 
     @property
     def newest(self) -> str:
@@ -73,7 +77,7 @@ class _Saved:
     def save(self) -> None:
         """Begin to save the next step."""
         self.state.step += 1
-        self.saving.save(self.engine, self.state)
+        self.saving.save()
 
     def take_steps(self) -> None:
         """Some steps."""
@@ -88,7 +92,7 @@ class _Saved:
     def load(self) -> None:
         """Bring it back."""
         folders = checkpoint_folders(self.config.train.run)
-        resume_from(folders, self.engine, self.config, self.data, self.peers, print)
+        resume_from(folders, self.engine, self.config, self.data, self.writers)
 
 
 def _time(saved: _Saved, clock: Clock, num_repeats: int) -> dict[str, list[float]]:

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from sgloc.bench.timing import spread
 from sgloc.memory import peak_memory
 from sgloc.strict_json import to_json
-from sgloc.train.versions import processor, versions
+from sgloc.train.record import processor, versions
 
 Record = dict[str, Any]
 

@@ -37,20 +37,20 @@ def _list(words: list[str]) -> None:
         help="print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on",
     )
     options = parse(parser, words, "run")
-    from sgloc.train.checkpoint.finding import lost_best, run_around
+    from sgloc.train.checkpoint.load import lost_best, run_around
 
     run_dir = run_around(options.run)
     if run_dir is not None:
         fail(parser.prog, f"{options.run} is not a run's folder; give {run_dir}")
     if options.finished:
-        from sgloc.train.resume import has_finished
+        from sgloc.train.start import has_finished
 
         _say_where_there_is_none(options.run)
-        sys.exit(0 if has_finished(options.run, say) else 1)
+        sys.exit(0 if has_finished(options.run) else 1)
     if options.newest:
         from sgloc.train.checkpoint import newest_checkpoint
 
-        newest = newest_checkpoint(options.run, say)
+        newest = newest_checkpoint(options.run)
         if newest is None:
             _say_where_there_is_none(options.run)
             sys.exit(1)
@@ -59,7 +59,7 @@ def _list(words: list[str]) -> None:
     from rich.console import Console
     from rich.table import Table
 
-    from sgloc.train.checkpoint.listing import HEADINGS, list_checkpoints
+    from sgloc.train.checkpoint.load import HEADINGS, list_checkpoints
 
     listed = list_checkpoints(options.run)
     table = Table(*HEADINGS)
@@ -78,7 +78,7 @@ def _list(words: list[str]) -> None:
 def _say_where_there_is_none(run: str) -> None:
     """Tell that a folder has no checkpoint; of damaged ones their readers tell."""
     from sgloc.train.checkpoint import checkpoint_folders
-    from sgloc.train.checkpoint.finding import no_checkpoint
+    from sgloc.train.checkpoint.load import no_checkpoint
 
     if not checkpoint_folders(run):
         tell("sgloc checkpoint list", str(no_checkpoint(run)))
@@ -89,7 +89,7 @@ def _verify(words: list[str]) -> None:
     parser = new_parser("checkpoint verify", _verify)
     parser.add_argument("path", help="folder or URL of a checkpoint, or of a run")
     options = parse(parser, words, "path")
-    from sgloc.train.checkpoint.listing import list_checkpoints
+    from sgloc.train.checkpoint.load import list_checkpoints
 
     damaged = False
     for one in list_checkpoints(options.path):
@@ -109,9 +109,9 @@ def _show(words: list[str]) -> None:
     parser.add_argument("--json", action="store_true", help="print JSON in place of text")
     options = parse(parser, words, "path")
     from sgloc.train.checkpoint import read_manifest, use_checkpoint
-    from sgloc.train.checkpoint.listing import facts
+    from sgloc.train.checkpoint.load import facts
 
-    folder, manifest = use_checkpoint(options.path, read_manifest, say)
+    folder, manifest = use_checkpoint(options.path, read_manifest)
     everything = {"folder": folder, **facts(manifest)}
     if options.json:
         show(json.dumps(everything, indent=1))

@@ -98,11 +98,11 @@ def train(words: list[str]) -> None:
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
     from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
-    from sgloc.train import loop
+    from sgloc.train import trainer
 
     if select_device(config.train.device, resolve_placement(os.environ)).type == "cpu":
         keep_freed_memory()
-    loop.train(config, resume, SketchGlocRecipe())
+    trainer.train(config, resume, SketchGlocRecipe())
 
 
 def train_classifier(words: list[str]) -> None:
@@ -124,16 +124,15 @@ def train_classifier(words: list[str]) -> None:
     from sgloc.memory import keep_freed_memory
     from sgloc.models.sketch_a_net.recipe import SketchANetRecipe
     from sgloc.models.sketch_a_net.testing import PICTURE, test_classifier
-    from sgloc.train import loop
-    from sgloc.train.loggers.terminal import tell
-    from sgloc.train.resume import has_finished
+    from sgloc.train import trainer
+    from sgloc.train.start import has_finished
 
     placement = resolve_placement(os.environ)
     device = select_device(config.train.device, placement)
     if device.type == "cpu":
         keep_freed_memory()
-    loop.train(config, options.resume, SketchANetRecipe())
-    if placement.rank == 0 and has_finished(config.train.run, tell):
+    trainer.train(config, options.resume, SketchANetRecipe())
+    if placement.rank == 0 and has_finished(config.train.run):
         tested = test_classifier(config.train.run, config.data.path, device)
         picture = f"{config.train.run.rstrip('/')}/{PICTURE}"
         show(f"test accuracy {tested.accuracy:.4f} on {tested.confusion.sum():,} drawings; {picture}")

@@ -18,8 +18,8 @@ from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, concatenate
 from sgloc.data.block import IntArray
 from sgloc.data.order import Order, Places
 from sgloc.data.reader import ShardReader
-from sgloc.data.threads import DaemonPool
 from sgloc.errors import SilentStoreError
+from sgloc.threads import DaemonPool
 
 Value = TypeVar("Value")
 

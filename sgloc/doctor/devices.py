@@ -12,7 +12,7 @@ from sgloc.doctor.examination import Examination, outliers
 from sgloc.doctor.finding import Finding
 from sgloc.nn.product import product
 from sgloc.tf32 import float32_products
-from sgloc.train.versions import processor
+from sgloc.train.record import processor
 
 _PRODUCT_SIZES = {"cuda": 8192, "cpu": 1024}
 _NUM_PRODUCT_ROUNDS = 5

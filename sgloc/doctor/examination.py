@@ -63,7 +63,8 @@ class Examination:
             # A fault, too, must not leave the others waiting.
             is_known = isinstance(error, SglocError | OSError | RuntimeError)
             sentence = " ".join(str(error if is_known else as_told(error)).split())
-        every = dict(enumerate(dist.gather_to_rank_0((value, sentence))))
+        gathered = dist.Group().gather((value, sentence))
+        every = dict(enumerate(gathered)) if self.rank == 0 else {}
         if self.refuse(check, {rank: error for rank, (_, error) in every.items() if error is not None}, advice):
             return None
         return {rank: value for rank, (value, _) in every.items()}  # type: ignore[misc]
@@ -77,7 +78,7 @@ class Examination:
         self.findings += [
             Finding(check, "problem", f"{self.names(who)}: {error}", advice) for error, who in by_error.items()
         ]
-        return dist.on_rank_0(lambda: bool(errors))
+        return dist.Group().on_rank_0(lambda: bool(errors))
 
     def names(self, ranks: Iterable[int]) -> str:
         """Ranks with their machines, the first few of them."""

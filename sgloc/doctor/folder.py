@@ -131,7 +131,7 @@ class _Probe:
 
 def check_folder(examination: Examination, run: str, num_parameters: int) -> None:
     """Write into a run's folder as a run does, from all ranks, and remove it again. All ranks must call it together."""
-    name = dist.on_rank_0(lambda: f"doctor-{secrets.token_hex(8)}")
+    name = dist.Group().on_rank_0(lambda: f"doctor-{secrets.token_hex(8)}")
     world_size, rank = len(examination.hosts), examination.rank
     num_bytes = max(_LEAST_BYTES, _NUM_BYTES // world_size // _LEAST_BYTES * _LEAST_BYTES)
     advice = f"give a --run that every node can write, as a --train.run must be; now {run}"

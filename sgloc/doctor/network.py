@@ -76,7 +76,7 @@ def measure_network(device: torch.device, num_elements: int, group: torch.distri
     is_right = bool((large == expected).all())
     large.zero_()
     # All ranks must repeat it as often.
-    first = dist.max_over_ranks(reduce(large, 1), torch.device("cpu"))
+    first = dist.Group().max(reduce(large, 1))
     number = max(1, min(_MOST_LARGE, int(_LARGE_SECONDS / first)))
     seconds = min(reduce(large, number) for _ in range(_NUM_ROWS))
     links = [timed(lambda: _pass_on(device, rank, world_size, group), 1) for _ in range(_NUM_LINK_REPEATS)]

@@ -10,7 +10,7 @@ import torch
 
 from sgloc.doctor.examination import Examination, outliers
 from sgloc.doctor.finding import Finding
-from sgloc.train.versions import versions
+from sgloc.train.record import versions
 
 _OPTIONAL = ("deepspeed", "triton")
 _NONE = "none"

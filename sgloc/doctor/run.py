@@ -73,7 +73,7 @@ def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) 
     try:
         with _meeting(placement, options.timeout, findings, show) as examination:
             _make_checks(examination, placement, options)
-            is_well = dist.on_rank_0(lambda: not has_problem(findings))
+            is_well = dist.Group().on_rank_0(lambda: not has_problem(findings))
     except (RuntimeError, ConfigError) as error:
         if isinstance(error, RuntimeError) and not (dist.is_lost_peer(error) or dist.is_timeout(error)):
             raise

@@ -58,7 +58,7 @@ def check_data(examination: Examination, folder: str) -> None:
         return
     refused = judge_manifests(facts, examination, folder) if facts else []
     examination.findings += refused
-    if dist.on_rank_0(lambda: bool(refused)):
+    if dist.Group().on_rank_0(lambda: bool(refused)):
         return
     (manifest,) = manifests
     if checked := examination.gather(_CHECK, lambda: _check_part(folder, manifest, examination), advice):

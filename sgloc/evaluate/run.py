@@ -37,8 +37,7 @@ from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
-from sgloc.train.recorded import recorded_place
-from sgloc.train.versions import versions
+from sgloc.train.record import recorded_place, versions
 
 RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
 
@@ -114,12 +113,13 @@ def evaluate(
         SglocError: if the checkpoint, the classifier or the shards cannot be used, or the folder cannot be written or
             holds another evaluation.
     """
-    manifest, measuring = dist.on_each_rank(lambda: _load(checkpoint, data, classifier, options, device))
+    ranks = dist.Group(device)
+    manifest, measuring = ranks.on_each_rank(lambda: _load(checkpoint, data, classifier, options, device))
     reader = ShardReader(data, manifest, options.split)
     chosen = reader.spread(options.count or reader.num_sketches)
     storage = Storage(folder)
     plan = _plan(manifest, measuring.models, options, len(chosen))
-    dist.on_rank_0(lambda: _agree(storage, plan))
+    ranks.on_rank_0(lambda: _agree(storage, plan))
     needed = [
         f"{task.name}/{kind}/{metric.name}"
         for task in options.tasks
@@ -128,11 +128,9 @@ def evaluate(
     ]
     parts = Parts(storage, len(chosen), options.batch_size, needed, rank, world_size)
     with _one_thread(device), float32_products(device):
-        dist.on_each_rank(lambda: _measure(parts, reader, chosen, measuring, options.batch_size))
-        dist.on_each_rank(parts.take_others)
-        gathered = dist.gather_to_rank_0(dist.on_each_rank(lambda: list(_finished(parts, measuring, device))))
-    # Nobody ends before rank 0 has them all.
-    dist.on_each_rank(lambda: None)
+        ranks.on_each_rank(lambda: _measure(parts, reader, chosen, measuring, options.batch_size))
+        ranks.on_each_rank(parts.take_others)
+        gathered = ranks.gather(ranks.on_each_rank(lambda: list(_finished(parts, measuring, device))))
     if rank != 0:
         return None
     results = {**plan, "tasks": _summarise(join([group for groups in gathered for group in groups]), manifest, options)}

@@ -16,14 +16,13 @@ from sgloc.masking import mask_all
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.templates import fill
-from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_tensors, use_checkpoint
+from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_weights, use_checkpoint
 
 logger = logging.getLogger(__name__)
 
 FORMAT = "sgloc-model"
 VERSION = 1
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-_PREFIX = "model."
 
 
 @dataclass(frozen=True)
@@ -95,10 +94,9 @@ def export_model(path: str, folder: str) -> tuple[str, int]:
 
     def read(checkpoint: str) -> tuple[CheckpointManifest, dict[str, Tensor]]:
         manifest = read_manifest(checkpoint)
-        tensors = read_tensors(checkpoint, manifest)
-        return manifest, {name.removeprefix(_PREFIX): one for name, one in tensors if name.startswith(_PREFIX)}
+        return manifest, read_weights(checkpoint, manifest)
 
-    found, (manifest, tensors) = use_checkpoint(path, read, logger.warning)
+    found, (manifest, tensors) = use_checkpoint(path, read)
     try:
         about, disturb = _about(manifest), manifest.config["data"]["disturb"]
     except (KeyError, TypeError, ValueError) as error:

@@ -75,6 +75,6 @@ def load_model(path: str, device: torch.device) -> Pretrained:
         if is_export(path):
             pretrained = _load_export(path)
         else:
-            _, pretrained = use_checkpoint(path, _load_checkpoint, logger.warning)
+            _, pretrained = use_checkpoint(path, _load_checkpoint)
     pretrained.model.to(device).eval()
     return pretrained

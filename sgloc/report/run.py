@@ -19,7 +19,7 @@ from sgloc.report.sections import ReportOptions, look
 from sgloc.storage import Storage, write_file, writing
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, use_checkpoint
-from sgloc.train.recorded import recorded_place
+from sgloc.train.record import recorded_place
 
 logger = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
     Raises:
         SglocError: if the run, its shards or its evaluation cannot be used, or the file cannot be written.
     """
-    folder, manifest = use_checkpoint(run_dir, read_manifest, logger.warning)
+    folder, manifest = use_checkpoint(run_dir, read_manifest)
     results = _results(run_dir, options.evaluated)
     pretrained = load_model(folder, device)
     data, shards = _shards(run_dir, options.data, str(manifest.config["data"]["path"]))

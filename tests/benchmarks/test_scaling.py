@@ -54,16 +54,16 @@ class Recorded(TorchDispatchMode):
 
 def _rank(rank: int, port: int) -> None:
     placement = dist.Placement("srun", rank, rank, 2, "127.0.0.1", port)
-    with dist.process_group(placement, CPU, 60.0):
+    with dist.process_group(placement, CPU, 60.0) as group:
         packed = draw_batch(TINY.train.global_batch, 0)
         batch = Preparation(scale=30.0, seed=0)(packed.part(4 * rank, 4 * rank + 4), CPU)
-        engine = open_engine(build_model(TINY, 9), TINY, CPU, 2)
+        engine = open_engine(build_model(TINY, 9), TINY, group)
         for _ in range(2):
             # In the first step, DDP agrees on its buckets.
             with Recorded() as recorded:
                 engine.backward(batch)
                 # As the loop does with the losses and the wish to stop.
-                dist.sum_over_ranks([0.0] * 5, CPU)
+                group.sum([0.0] * 5)
                 engine.update(1e-3)
         engine.close()
     if rank == 0:

@@ -21,7 +21,7 @@ from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.models.sketchgloc.config import Config, DataConfig, TrainConfig
 from tests.checkpoints import make_model, model_config, save_model, single_process
 from tests.drawings import make_drawings, write_binary, write_ndjson, write_npz
-from tests.train.runs import open_session
+from tests.train.runs import open_run
 
 CPU = torch.device("cpu")
 
@@ -69,7 +69,7 @@ def make_config(path: str, run_dir: Path, origin: OriginName) -> Config:
 
 @pytest.mark.parametrize("origin", ["first_point", "top_left"])
 def test_training_and_validation_have_one_origin(shards: dict[str, str], tmp_path: Path, origin: OriginName) -> None:
-    with open_session(make_config(shards["ndjson"], tmp_path, origin), "auto") as session:
+    with open_run(make_config(shards["ndjson"], tmp_path, origin), "auto") as session:
         for prepare in (session.prepare, session.validation.prepare):
             assert isinstance(prepare, Preparation)
             assert prepare.from_first_point == (origin == "first_point")
@@ -78,11 +78,11 @@ def test_training_and_validation_have_one_origin(shards: dict[str, str], tmp_pat
 def test_shards_of_both_kinds_are_refused_where_it_matters(shards: dict[str, str], tmp_path: Path) -> None:
     with (
         pytest.raises(DataError, match=r"mixes drawings of npz files, .* or train with --data.origin top_left"),
-        open_session(make_config(shards["mixed"], tmp_path / "run", "first_point"), "auto"),
+        open_run(make_config(shards["mixed"], tmp_path / "run", "first_point"), "auto"),
     ):
         pass
     assert not (tmp_path / "run").exists()
-    with open_session(make_config(shards["mixed"], tmp_path / "run", "top_left"), "auto"):
+    with open_run(make_config(shards["mixed"], tmp_path / "run", "top_left"), "auto"):
         pass
 
 

@@ -14,7 +14,7 @@ from sgloc.evaluate.generate import GenerateOptions, generate
 from sgloc.models.sketchgloc.config import Config
 from sgloc.train.loggers.tensorboard import TensorBoard
 from tests.train.launch import losses
-from tests.train.runs import make_config, open_session, records, train
+from tests.train.runs import make_config, open_run, records, train
 
 CPU = torch.device("cpu")
 
@@ -63,9 +63,9 @@ def test_a_gallery_is_what_generate_draws_of_the_same_checkpoint(
 
 def test_strokes_are_moved_where_training_moves_none(picture_shards: str, tmp_path: Path) -> None:
     pictures = []
-    for disturb in (0.0, 0.1):
-        config = with_galleries(make_config(picture_shards, tmp_path / str(disturb)), disturb=disturb)
-        with open_session(config, "auto") as run:
+    for disturb_scale in (0.0, 0.1):
+        config = with_galleries(make_config(picture_shards, tmp_path / str(disturb_scale)), disturb=disturb_scale)
+        with open_run(config, "auto") as run:
             assert run.gallery is not None
             before = torch.get_rng_state(), random.getstate()
             pictures.append(run.gallery.draw(run.engine.model, CPU))
@@ -90,7 +90,7 @@ def test_what_cannot_be_drawn_or_shown_is_told_once(
         "TensorBoard failed at step 4 (no room for pictures); training goes on, and the same is told no more",
         "TensorBoard failed 4 times since this start of the run",
     ]
-    with open_session(with_galleries(make_config(picture_shards, tmp_path / "drawn")), "auto") as run, torch.no_grad():
+    with open_run(with_galleries(make_config(picture_shards, tmp_path / "drawn")), "auto") as run, torch.no_grad():
         assert run.gallery is not None
         for name, parameter in run.engine.model.named_parameters():
             if name.startswith("decoder."):

@@ -61,7 +61,7 @@ def opened(config: Config, world_size: int, seed: int = 0) -> Iterator[Engine]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SketchGloc(config.model, config.loss, checkpoint_decoder=config.train.checkpoint_decoder)
-    engine = open_engine(model, config, CPU, world_size)
+    engine = open_engine(model, config, dist.Group(CPU))
     try:
         yield engine
     finally:
@@ -81,8 +81,8 @@ def take_steps(engine: Engine, first: int, last: int, rank: int = 0, world_size:
     losses = []
     for step in range(first, last):
         terms, norm = engine.backward(batch_of(step, rank, world_size))
-        losses.append((dist.sum_over_ranks([float(terms.total)], CPU)[0] / GLOBAL_BATCH, float(norm)))
-        assert dist.max_over_ranks(float(norm), CPU) == float(norm)
+        losses.append((dist.Group(CPU).sum([float(terms.total)])[0] / GLOBAL_BATCH, float(norm)))
+        assert dist.Group(CPU).max(float(norm)) == float(norm)
         engine.update(_RATE)
     return losses
 

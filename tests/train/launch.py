@@ -96,16 +96,34 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]"
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL a process and all that it started."""
+    """SIGKILL a process and all that it started, and wait until the locks of all are free."""
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    while any(is_running(pid) for pid in _members(process.pid)):
+        time.sleep(0.005)
+
+
+def _members(group: int) -> Iterator[int]:
+    """Process ids of a process group."""
+    for path in Path("/proc").glob("[0-9]*/stat"):
+        # Between the listing and the reading, any may end.
+        with contextlib.suppress(OSError):
+            if int(path.read_text().rpartition(")")[2].split()[2]) == group:
+                yield int(path.parent.name)
 
 
 def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
     """Process ids of the ranks that a torchrun started."""
-    for task in Path(f"/proc/{process.pid}/task").iterdir():
-        yield from (int(child) for child in (task / "children").read_text().split())
+    yield from children(process.pid)
+
+
+def children(pid: int) -> Iterator[int]:
+    """Process ids of what a process has started."""
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        # Its threads come and go.
+        with contextlib.suppress(OSError):
+            yield from [int(child) for child in (task / "children").read_text().split()]
 
 
 def is_running(pid: int) -> bool:

@@ -1,16 +1,16 @@
 """Small trainings in the process of a test: their configuration, and what they have logged."""
 
-import contextlib
 import json
 from pathlib import Path
 from typing import Any
 
+from sgloc import log
 from sgloc.config import RunConfig
 from sgloc.models.sketchgloc.config import Config, DataConfig, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
-from sgloc.train import loop, opening
+from sgloc.train import trainer
 from sgloc.train.recipe import Recipe
-from sgloc.train.session import Session
+from sgloc.train.trainer import Trainer
 
 MODEL = ModelConfig(EncoderConfig("lstm", 8), DecoderConfig("lstm", 12, num_mixtures=3), latent_size=6)
 
@@ -23,13 +23,15 @@ def make_config(shards: str, run_dir: Path, **options: Any) -> Config:
 
 
 def train(config: RunConfig, resume: str, recipe: Recipe | None = None) -> None:
-    """Train SketchGloc, unless another recipe is given, in this process."""
-    loop.train(config, resume, recipe or SketchGlocRecipe())
+    """Train SketchGloc, unless another recipe is given, in this process, and log as the command line does."""
+    log.configure()
+    trainer.train(config, resume, recipe or SketchGlocRecipe())
 
 
-def open_session(config: RunConfig, resume: str) -> contextlib.AbstractContextManager[Session]:
-    """Open a run of SketchGloc without training."""
-    return opening.open_session(config, resume, SketchGlocRecipe())
+def open_run(config: RunConfig, resume: str) -> Trainer:
+    """Open a run of SketchGloc without training, and log as the command line does."""
+    log.configure()
+    return Trainer(config, resume, SketchGlocRecipe())
 
 
 def records(run_dir: Path, event: str) -> list[dict[str, Any]]:

@@ -12,9 +12,10 @@ from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
 from sgloc.models.sketchgloc.config import Config
-from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
+from sgloc.train.checkpoint import read_checkpoint
+from tests.checkpoints import find_checkpoint
 from tests.train.launch import losses, run
-from tests.train.runs import make_config, open_session, records, train
+from tests.train.runs import make_config, open_run, records, train
 
 SKIP = ("--data.bad_shards", "skip", "--data.read_attempts", "1")
 
@@ -44,7 +45,7 @@ def config_of(shards: Path, run_dir: Path, policy: Literal["stop", "skip"], num_
 @pytest.mark.parametrize(("split", "number"), [("train", 2), ("valid", 0)])
 def test_a_bad_shard_stops_the_run_and_says_what_to_do(shards: Path, tmp_path: Path, split: str, number: int) -> None:
     name = damage(shards, split, number)
-    with pytest.raises(DataError, match=rf"shard .*{name} .*--data\.bad_shards skip goes on without"):
+    with pytest.raises(DataError, match=rf"shard .*{name} .*data\.bad_shards skip goes on without"):
         train(config_of(shards, tmp_path / "run", "stop"), "auto")
 
 
@@ -56,7 +57,7 @@ def test_a_bad_shard_is_skipped_and_counted(shards: Path, tmp_path: Path, capsys
     assert f"shard {name} stays bad and is skipped by all ranks" in capsys.readouterr().err
     last = records(tmp_path / "run", "train")[-1]
     assert last["skipped_sketches"] == manifest.splits["train"].shards[2].num_sketches
-    state = read_checkpoint(find_checkpoint(str(tmp_path / "run"), print)).state
+    state = read_checkpoint(find_checkpoint(str(tmp_path / "run"))).state
     assert state["skipped_shards"] == [name]
     assert state["num_skipped_sketches"] == last["skipped_sketches"]
 
@@ -82,10 +83,10 @@ def test_a_bad_validation_shard_is_skipped(
     sound, skipping = (records(tmp_path / run, "validation")[0]["loss"] for run in ("sound", "skipping"))
     assert skipping != sound
     # The mean over the other sketches alone.
-    with open_session(config_of(tmp_path / "shards", tmp_path / "sound", "stop", num_steps=4), "auto") as session:
+    with open_run(config_of(tmp_path / "shards", tmp_path / "sound", "stop", num_steps=4), "auto") as session:
         validation = session.validation
         validation.chosen = validation.chosen[validation.reader.shard_of(validation.chosen) != 1]
-        expected = validation(session.engine.model, session.device, False, lambda: False)
+        expected = validation(session.engine.model)
     assert expected is not None
     assert skipping == expected["loss"]
 

@@ -8,9 +8,10 @@ from typing import Any
 import pytest
 
 from sgloc.errors import TrainingError
-from sgloc.train.checkpoint import find_checkpoint, read_checkpoint
+from sgloc.train.checkpoint import read_checkpoint
+from tests.checkpoints import find_checkpoint
 from tests.train.launch import losses, run
-from tests.train.runs import make_config, open_session, records, train
+from tests.train.runs import make_config, open_run, records, train
 
 
 def bad_steps(run_dir: Path) -> list[dict[str, Any]]:
@@ -19,7 +20,7 @@ def bad_steps(run_dir: Path) -> list[dict[str, Any]]:
 
 def weights(shards: str, run_dir: Path) -> dict[str, Any]:
     """All that the newest checkpoint of a finished run of 8 steps holds."""
-    with open_session(make_config(shards, run_dir), "auto") as session:
+    with open_run(make_config(shards, run_dir), "auto") as session:
         assert session.is_finished
         return {name: tensor.tolist() for name, tensor in session.engine.snapshot(lambda name: True).items()}
 
@@ -39,7 +40,7 @@ def test_a_skipped_step_is_told_and_changes_nothing_but_the_position(
     lines = records(tmp_path / "run", "train")
     assert [line["skipped_steps"] for line in lines] == [0, 0, 0, 0, 1, 1, 1, 1]
     assert [line["loss"] is None for line in lines] == [False, False, False, False, True, False, False, False]
-    state = read_checkpoint(find_checkpoint(str(tmp_path / "run"), print)).state
+    state = read_checkpoint(find_checkpoint(str(tmp_path / "run"))).state
     assert (state["num_skipped_steps"], state["num_bad_steps"]) == (1, 0)
     # The optimizer has counted the steps that it took.
     counts = [value for name, value in weights(sample_shards, tmp_path / "run").items() if name.endswith(".step")]

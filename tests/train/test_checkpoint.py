@@ -20,7 +20,6 @@ from sgloc.train.checkpoint import (
     Retention,
     SaveError,
     checkpoint_steps,
-    find_checkpoint,
     load_tensors,
     newest_checkpoint,
     read_checkpoint,
@@ -28,10 +27,11 @@ from sgloc.train.checkpoint import (
     read_tensors,
     share_out,
 )
-from sgloc.train.checkpoint.shards import header
+from sgloc.train.checkpoint.safetensors_io import header
 from tests.checkpoints import (
     SHARD,
     change_manifest,
+    find_checkpoint,
     flip_bit,
     make_manifest,
     replace_file,
@@ -42,6 +42,7 @@ from tests.checkpoints import (
     write,
 )
 from tests.fuzzing import examples
+from tests.logged import collected
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -130,20 +131,19 @@ def test_the_files_are_those_of_the_safetensors_library(tmp_path: Path) -> None:
     assert path.read_bytes() == safetensors.torch.save(tensors)
 
 
-def test_what_is_not_committed_is_not_seen(run_dir: Path) -> None:
+def test_what_is_not_committed_is_not_seen(run_dir: Path, logged: list[str]) -> None:
     newest = step_path(run_dir, 3)
     newest.rename(newest.with_name("step-00000003.tmp"))
     (step_path(run_dir, 2) / "manifest.json").unlink()
     shutil.copytree(step_path(run_dir, 1), newest.with_name("step-7"))
     shutil.copytree(step_path(run_dir, 1), newest.with_name("last"))
-    told: list[str] = []
     assert checkpoint_steps(str(run_dir)) == [1]
-    assert newest_checkpoint(str(run_dir), told.append) == str(step_path(run_dir, 1))
-    assert told == []
+    assert newest_checkpoint(str(run_dir)) == str(step_path(run_dir, 1))
+    assert logged == []
     shutil.rmtree(step_path(run_dir, 1))
-    assert newest_checkpoint(str(run_dir), told.append) is None
+    assert newest_checkpoint(str(run_dir)) is None
     with pytest.raises(CheckpointError, match="holds no complete checkpoint"):
-        find_checkpoint(str(run_dir), told.append)
+        find_checkpoint(str(run_dir))
     with pytest.raises(CheckpointError, match=r"step-00000002 is not a complete checkpoint: it has no manifest\.json"):
         read_checkpoint(str(step_path(run_dir, 2)))
 
@@ -169,13 +169,12 @@ def test_a_save_that_fails_leaves_nothing_and_can_be_done_again(
 
 @pytest.mark.parametrize("phase", ["renamed", "retained"])
 def test_a_removal_that_fails_is_told_and_does_not_matter(
-    run_dir: Path, phase: str, monkeypatch: pytest.MonkeyPatch
+    run_dir: Path, phase: str, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     monkeypatch.setenv("SGLOC_FAILPOINT", f"checkpoint.{phase}:full:4")
-    told: list[str] = []
-    write(run_dir, make_manifest(step=4), {"model.weight": torch.ones(2)}, Retention(keep=1), told.append)
-    assert len(told) == 1
-    assert "could not be removed ([Errno 28] No space left on device)" in told[0]
+    write(run_dir, make_manifest(step=4), {"model.weight": torch.ones(2)}, Retention(keep=1))
+    assert len(logged) == 1
+    assert "could not be removed ([Errno 28] No space left on device)" in logged[0]
     assert checkpoint_steps(str(run_dir)) == ([4, 3, 2, 1] if phase == "renamed" else [4, 2, 1])
 
 
@@ -257,20 +256,21 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
 
 
 @pytest.mark.parametrize("message", DAMAGES)
-def test_the_newest_that_verifies_is_taken_and_those_skipped_are_named(run_dir: Path, message: str) -> None:
+def test_the_newest_that_verifies_is_taken_and_those_skipped_are_named(
+    run_dir: Path, message: str, logged: list[str]
+) -> None:
     newest = step_path(run_dir, 3)
     DAMAGES[message](newest)
     with pytest.raises(DamagedCheckpointError, match=message):
         read_checkpoint(str(newest))
-    told: list[str] = []
-    assert newest_checkpoint(str(run_dir), told.append) == str(step_path(run_dir, 2))
-    assert len(told) == 1
-    assert told[0].startswith(f"skipping checkpoint {newest}: ")
+    assert newest_checkpoint(str(run_dir)) == str(step_path(run_dir, 2))
+    assert len(logged) == 1
+    assert logged[0].startswith(f"skipping checkpoint {newest}: ")
     truncate(step_path(run_dir, 2) / SHARD)
     truncate(step_path(run_dir, 1) / SHARD)
-    assert newest_checkpoint(str(run_dir), told.append) is None
+    assert newest_checkpoint(str(run_dir)) is None
     with pytest.raises(CheckpointError, match="is whole; all 3 are damaged"):
-        find_checkpoint(str(run_dir), told.append)
+        find_checkpoint(str(run_dir))
 
 
 def manifest_text(folder: Path) -> str:
@@ -284,14 +284,15 @@ def test_a_flipped_bit_of_a_manifest_is_seen_or_changes_nothing(run_dir: Path, s
     content = manifest_text(step_path(saved, 3))
     (folder / "manifest.json").write_text(content)
     flip_bit(folder / "manifest.json", int(where * len(content) * 8))
-    told: list[str] = []
-    if newest_checkpoint(str(run_dir), told.append) == str(folder):
-        assert told == []
+    with collected() as logged:
+        newest = newest_checkpoint(str(run_dir))
+    if newest == str(folder):
+        assert logged == []
         assert read_manifest(str(folder)) == read_manifest(str(step_path(saved, 3)))
     else:
-        assert len(told) == 1
-        assert str(folder) in told[0]
-    find_checkpoint(str(run_dir), told.append)
+        assert len(logged) == 1
+        assert str(folder) in logged[0]
+    find_checkpoint(str(run_dir))
 
 
 @examples(200)
@@ -319,7 +320,7 @@ def test_another_version_is_refused_and_not_skipped(run_dir: Path, fields: dict[
         (folder / "manifest.json").write_text(json.dumps(fields))
     else:
         change_manifest(folder, lambda manifest: manifest.update(fields))
-    for refused in (lambda: read_checkpoint(str(folder)), lambda: newest_checkpoint(str(run_dir), print)):
+    for refused in (lambda: read_checkpoint(str(folder)), lambda: newest_checkpoint(str(run_dir))):
         with pytest.raises(CheckpointError, match=message):
             refused()
 
@@ -371,24 +372,23 @@ def test_retention_counts_only_complete_checkpoints(run_dir: Path) -> None:
     assert sorted(path.name for path in checkpoints.iterdir()) == ["notes", "step-00000003", "step-00000004"]
 
 
-def test_the_best_is_found_else_the_newest(tmp_path: Path) -> None:
+def test_the_best_is_found_else_the_newest(tmp_path: Path, logged: list[str]) -> None:
     save_steps(tmp_path, [1, 2, 3], best_step=2)
-    told: list[str] = []
     best, newest = step_path(tmp_path, 2), step_path(tmp_path, 3)
-    assert find_checkpoint(str(tmp_path), told.append) == str(best)
-    assert find_checkpoint(f"{tmp_path}/", told.append) == str(best)
-    assert find_checkpoint(str(newest), told.append) == str(newest)
-    assert told == []
+    assert find_checkpoint(str(tmp_path)) == str(best)
+    assert find_checkpoint(f"{tmp_path}/") == str(best)
+    assert find_checkpoint(str(newest)) == str(newest)
+    assert logged == []
     truncate(best / SHARD)
-    assert find_checkpoint(str(tmp_path), told.append) == str(newest)
-    assert len(told) == 1
-    assert str(best) in told[0]
+    assert find_checkpoint(str(tmp_path)) == str(newest)
+    assert len(logged) == 1
+    assert str(best) in logged[0]
     with pytest.raises(CheckpointError, match="is damaged"):
-        find_checkpoint(str(best), told.append)
+        find_checkpoint(str(best))
     shutil.rmtree(best)
-    assert find_checkpoint(str(tmp_path), told.append) == str(newest)
+    assert find_checkpoint(str(tmp_path)) == str(newest)
     with pytest.raises(CheckpointError, match="does not exist"):
-        find_checkpoint(str(tmp_path / "none"), told.append)
+        find_checkpoint(str(tmp_path / "none"))
 
 
 def test_tensors_of_another_model_are_named(saved: Path) -> None:

@@ -11,10 +11,10 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from sgloc.dist import Group
 from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.train.checkpoint import (
     CheckpointManifest,
-    Peers,
     Retention,
     SaveError,
     Writer,
@@ -26,10 +26,11 @@ from sgloc.train.checkpoint import (
     read_manifest,
     share_out,
     spread_tensors,
-    writing,
+    writer,
 )
 from tests.checkpoints import flip_bit, make_manifest, step_path
 from tests.forking import FORKING
+from tests.logged import collected
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
 
@@ -46,8 +47,8 @@ class Rank:
     """One of several processes that save and load."""
 
     def __init__(self, rank: int, world_size: int, folder: Path) -> None:
-        self.run_dir, self.peers, self.told = folder / "run", Peers(60), list[str]()
-        self.writer = Writer(str(self.run_dir), self.peers, self.told.append)
+        self.run_dir, self.group = folder / "run", Group(torch.device("cpu"), 60.0).separate()
+        self.writer = Writer(str(self.run_dir), self.group)
         self.rank, self.world_size = rank, world_size
 
     def write(self, step: int, whole: dict[str, Tensor]) -> CheckpointManifest:
@@ -59,8 +60,8 @@ class Rank:
         return manifest
 
     def load(self, folder: str) -> dict[str, Tensor]:
-        manifest = self.peers.from_rank_0(lambda: read_manifest(folder))
-        return dict(spread_tensors(folder, manifest, tensors(0), self.peers))
+        manifest = self.group.on_rank_0(lambda: read_manifest(folder))
+        return dict(spread_tensors(folder, manifest, tensors(0), self.group))
 
     def all_ranks_write_and_read(self) -> None:
         manifest = self.write(1, tensors(1))
@@ -90,30 +91,31 @@ class Rank:
         assert len(read_checkpoint(str(step_path(self.run_dir, 5))).files) == 1
         with pytest.raises(CheckpointError, match=r"its weight 0 is F32 \[4\], not"):
             self.load(str(step_path(self.run_dir, 5)))
-        self.peers.gather(None)
+        self.group.gather(None)
         if self.rank == 0:
             shutil.rmtree(step_path(self.run_dir, 5))
-        self.peers.gather(None)
+        self.group.gather(None)
 
     def all_ranks_skip_what_is_damaged(self) -> None:
         if self.rank == 0:
             last = max(step_path(self.run_dir, 3).glob("*.safetensors"))
             # In the last file's last byte: what was read before is thrown away by all.
             flip_bit(last, 8 * last.stat().st_size - 1)
-        self.peers.gather(None)
+        self.group.gather(None)
         with pytest.raises(DamagedCheckpointError, match="is damaged: its SHA-256") as caught:
             self.load(str(step_path(self.run_dir, 3)))
         assert caught.value.told == (self.rank != 0)
-        found = first_whole(checkpoint_folders(str(self.run_dir)), self.load, self.told.append)
+        with collected() as told:
+            found = first_whole(checkpoint_folders(str(self.run_dir)), self.load)
         assert found is not None
         assert found[0] == str(step_path(self.run_dir, 1))
         self.equal(found[1], 1)
-        assert [sentence.startswith("skipping checkpoint ") for sentence in self.told] == [True]
+        assert [sentence.startswith("skipping checkpoint ") for sentence in told] == [True]
 
     def a_folder_that_not_all_ranks_share_is_told(self) -> None:
-        writing._LATE_SECONDS = 0.3
+        writer._LATE_SECONDS = 0.3
         mine = self.run_dir.with_name(f"of-rank-{self.rank}")
-        self.writer = Writer(str(mine), self.peers, self.told.append)
+        self.writer = Writer(str(mine), self.group)
         with pytest.raises(SaveError, match=r"does not find shard-00001-of-.* give a --train.run that all machines"):
             self.write(1, tensors(1))
 
@@ -127,7 +129,7 @@ def be_a_rank(rank: int, world_size: int, folder: Path) -> None:
     with contextlib.ExitStack() as stack:
         stack.callback(dist.destroy_process_group)
         one = Rank(rank, world_size, folder)
-        stack.callback(one.peers.close)
+        stack.callback(one.group.close)
         one.all_ranks_write_and_read()
         one.a_rank_that_fails_fails_them_all()
         one.a_rank_that_owns_nothing_writes_no_file()

@@ -20,7 +20,8 @@ from sgloc import load_pretrained
 from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.models.sketchgloc.config import Config
 from sgloc.storage import Retries
-from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint, newest_checkpoint, read_checkpoint
+from sgloc.train.checkpoint import checkpoint_steps, newest_checkpoint, read_checkpoint
+from tests.checkpoints import find_checkpoint
 from tests.servers import Bucket
 from tests.train.launch import TIMEOUT, kill, losses, start
 from tests.train.runs import make_config, records, train
@@ -45,7 +46,7 @@ def objects(url: str) -> list[str]:
     return sorted(path.removeprefix(f"{root}/") for path in file_system.find(root))
 
 
-def test_a_run_lives_in_a_bucket(picture_shards: str, tmp_path: Path, s3: Bucket) -> None:
+def test_a_run_lives_in_a_bucket(picture_shards: str, tmp_path: Path, s3: Bucket, logged: list[str]) -> None:
     url, options = f"{s3.url}/runs/one", {"checkpoint_every": 2, "validate_every": 3, "keep_checkpoints": 2}
     train(make_config(picture_shards, tmp_path / "local", num_steps=8, **options), "auto")
     train(at(url, make_config(picture_shards, tmp_path, num_steps=5, **options)), "auto")
@@ -57,15 +58,14 @@ def test_a_run_lives_in_a_bucket(picture_shards: str, tmp_path: Path, s3: Bucket
     names = [name for name in objects(f"{url}/checkpoints") if not name.endswith("/")]
     assert len(names) == 2 * len(steps)
     assert not any(".tmp" in name for name in names)
-    told: list[str] = []
-    best = find_checkpoint(url, told.append)
+    best = find_checkpoint(url)
     theirs = load_pretrained(url).model.state_dict()
     ours = load_pretrained(str(tmp_path / "local")).model.state_dict()
     assert all(torch.equal(tensor, ours[name]) for name, tensor in theirs.items())
     file_system, root = fsspec.core.url_to_fs(best)
     (shard,) = (name for name in file_system.ls(root, detail=False) if name.endswith(".safetensors"))
     file_system.pipe_file(shard, file_system.cat_file(shard)[:-1])
-    assert newest_checkpoint(url, told.append) != best
+    assert newest_checkpoint(url) != best
     with pytest.raises(DamagedCheckpointError, match=r"safetensors is damaged: \d+ bytes, not \d+"):
         read_checkpoint(best)
 

@@ -18,13 +18,14 @@ from sgloc.data.manifest import load_manifest
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.storage import Storage
-from sgloc.train import saving as saving_module
-from sgloc.train.checkpoint import Peers, checkpoint_steps, find_checkpoint, read_checkpoint, read_tensors
+from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, read_tensors
+from sgloc.train.checkpoint import manager as manager_module
+from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import Engine
 from sgloc.train.engine.protocol import meta
-from sgloc.train.saving import Saving
 from sgloc.train.state import TrainState
-from tests.checkpoints import SHARD, flip_bit, model_config, single_process, step_path
+from tests.checkpoints import SHARD, find_checkpoint, flip_bit, model_config, single_process, step_path
+from tests.logged import collected
 from tests.train.launch import losses
 from tests.train.runs import make_config, records, train
 
@@ -51,13 +52,15 @@ class Run:
 
     def __init__(self, run_dir: str, shards: str, check: Callable[[], None] = lambda: None, **options: Any) -> None:
         self.group = contextlib.ExitStack()
-        self.group.enter_context(single_process())
+        group = self.group.enter_context(single_process())
+        self.told = self.group.enter_context(collected())
         manifest = load_manifest(shards)
         self.config = Config(model=model_config(), train=TrainConfig(run=run_dir, **options))
-        self.state, self.weights, self.told = TrainState(), OneWeight(), list[str]()
-        self.peers = Peers(60)
+        self.state, self.weights = TrainState(), OneWeight()
+        writers = self.group.enter_context(contextlib.closing(group.separate()))
         self.engine = cast("Engine", self.weights)
-        self.saving = Saving(self.config, manifest, self.engine, self.peers, None, say=self.told.append, check=check)
+        state = self.state
+        self.saving = CheckpointManager(self.config, manifest, self.engine, state, group, writers, None, check=check)
 
     def save(self, step: int, loss: float | None = None) -> None:
         """Save at a step whose weights are that number, as the best if it has a validation loss."""
@@ -65,10 +68,10 @@ class Run:
         if loss is not None:
             self.state.best_step, self.state.best_loss = step, loss
         self.weights.weight.fill_(step)
-        self.saving.save(self.engine, self.state, loss)
+        self.saving.save(loss)
 
     def save_at_last(self) -> None:
-        self.saving.save_at_last(self.engine, self.state)
+        self.saving.save_at_last()
 
     def saved(self, step: int) -> Tensor:
         folder = str(step_path(Path(self.config.train.run), step))
@@ -81,7 +84,6 @@ class Run:
 
     def close(self) -> None:
         self.saving.close()
-        self.peers.close()
         self.group.close()
 
 
@@ -125,7 +127,7 @@ def test_the_next_save_waits_for_the_one_before_and_says_so(
     tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     gate = Gate(monkeypatch)
-    monkeypatch.setattr(saving_module, "_NOTICEABLE_SECONDS", 0.2)
+    monkeypatch.setattr(manager_module, "_NOTICEABLE_SECONDS", 0.2)
     with contextlib.closing(Run(str(tmp_path), tiny_shards)) as run:
         run.save(1)
         threading.Timer(0.5, gate.open.set).start()
@@ -149,7 +151,7 @@ def fill_disk(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
             raise OSError(28, os.strerror(28))
         return False
 
-    monkeypatch.setattr("sgloc.train.checkpoint.writing.failpoint", failpoint)
+    monkeypatch.setattr("sgloc.train.checkpoint.writer.failpoint", failpoint)
 
 
 def test_saves_that_fail_are_told_and_only_too_many_in_a_row_stop_the_run(
@@ -173,7 +175,7 @@ def test_saves_that_fail_are_told_and_only_too_many_in_a_row_stop_the_run(
 
 
 def test_the_last_save_is_tried_again(tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving_module, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(manager_module, "_PAUSE_SECONDS", 0.01)
     fill_disk(monkeypatch, 1, 2, 3, 3, 4, 4, 4, 4)
     with contextlib.closing(Run(str(tmp_path), tiny_shards, save_attempts=4)) as run:
         for step in (1, 2, 3):
@@ -256,7 +258,7 @@ def test_the_best_weights_stay_in_memory_until_they_are_committed(
         assert (run.state.saved_best_step, run.state.saved_best_loss) == (2, 3.0)
         assert run.saved(2).tolist() == [[2.0] * 3] * 2
         assert read_checkpoint(str(step_path(tmp_path, 2))).state["step"] == 2
-        assert find_checkpoint(str(tmp_path), run.told.append) == str(step_path(tmp_path, 2))
+        assert find_checkpoint(str(tmp_path)) == str(step_path(tmp_path, 2))
         assert "its weights, the best so far, are kept in memory until then" in run.failures[0]
         run.save(5)
         run.saving.wait()
@@ -276,7 +278,7 @@ def test_a_later_best_takes_the_place_of_one_that_is_not_committed(
 
 
 def test_the_best_is_saved_at_last_or_named(tiny_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(saving_module, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(manager_module, "_PAUSE_SECONDS", 0.01)
     fill_disk(monkeypatch, 1, 1, 1, *[3] * 5)
     with contextlib.closing(Run(str(tmp_path), tiny_shards, save_attempts=3)) as run:
         run.save(1, loss=3.0)
@@ -288,8 +290,8 @@ def test_the_best_is_saved_at_last_or_named(tiny_shards: str, tmp_path: Path, mo
         with pytest.raises(CheckpointError, match=r"step 4; the best weights, of step 3 \(validation loss 2.0000\)"):
             run.save_at_last()
         assert checkpoint_steps(str(tmp_path)) == [4, 2, 1]
-        told: list[str] = []
-        assert find_checkpoint(str(tmp_path), told.append) == str(step_path(tmp_path, 1))
+        with collected() as told:
+            assert find_checkpoint(str(tmp_path)) == str(step_path(tmp_path, 1))
         (sentence,) = told
         assert f"the best checkpoint of {tmp_path}, of step 3 (validation loss 2.0000), is not there" in sentence
         assert sentence.endswith("step-00000001 is taken in its place")
@@ -306,13 +308,13 @@ def stand_in_the_way(monkeypatch: pytest.MonkeyPatch, run_dir: Path, step: int, 
         if (place, at) == ("step", until):
             obstacle.unlink()
 
-    monkeypatch.setattr("sgloc.train.loop.failpoint", failpoint)
+    monkeypatch.setattr("sgloc.train.trainer.failpoint", failpoint)
 
 
 def validate_to(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
     """Let validations give these losses."""
     left = iter(losses)
-    monkeypatch.setattr("sgloc.train.validate.Validation.__call__", lambda *_: {"loss": next(left)})
+    monkeypatch.setattr("sgloc.train.validation.Validation.__call__", lambda *_: {"loss": next(left)})
 
 
 def test_a_run_whose_best_could_not_be_saved_at_once_has_it_in_the_end(
@@ -326,16 +328,19 @@ def test_a_run_whose_best_could_not_be_saved_at_once_has_it_in_the_end(
                 stand_in_the_way(patch, tmp_path / name, 4, 6)
             train(make_config(sample_shards, tmp_path / name, **options), "auto")
     assert "checkpoint of step 4 could not be written" in capsys.readouterr().err
-    whole, failed = (read_checkpoint(find_checkpoint(str(tmp_path / name), print)) for name in ("whole", "failed"))
+    whole, failed = (read_checkpoint(find_checkpoint(str(tmp_path / name))) for name in ("whole", "failed"))
     assert failed.step == whole.step == 4
     assert failed.files == whole.files
     assert checkpoint_steps(str(tmp_path / "failed")) == [6, 4]
 
 
 def test_a_best_that_died_with_its_process_is_named_and_the_best_of_the_rest_is_kept(
-    sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    sample_shards: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(saving_module, "_PAUSE_SECONDS", 0.01)
+    monkeypatch.setattr(manager_module, "_PAUSE_SECONDS", 0.01)
     options = {"validate_every": 2, "keep_checkpoints": 1, "save_attempts": 1, "patience": 9}
     validate_to(monkeypatch, 5.0, 3.0, 4.0)
     with monkeypatch.context() as patch:
@@ -367,8 +372,8 @@ def test_a_best_that_died_with_its_process_is_named_and_the_best_of_the_rest_is_
         in said
     )
     assert checkpoint_steps(str(tmp_path)) == [9, 6]
-    told: list[str] = []
-    assert find_checkpoint(str(tmp_path), told.append) == str(step_path(tmp_path, 6))
+    with collected() as told:
+        assert find_checkpoint(str(tmp_path)) == str(step_path(tmp_path, 6))
     assert told[0].startswith(sentence)
 
 
@@ -381,4 +386,4 @@ def test_a_branch_from_the_best_checkpoint_of_another_run_has_a_best_of_its_own(
     best = str(step_path(tmp_path / "first", 2))
     train(make_config(sample_shards, tmp_path / "branch", num_steps=4, **options), best)
     assert checkpoint_steps(str(tmp_path / "branch")) == [4, 2]
-    assert find_checkpoint(str(tmp_path / "branch"), pytest.fail) == str(step_path(tmp_path / "branch", 2))
+    assert find_checkpoint(str(tmp_path / "branch")) == str(step_path(tmp_path / "branch", 2))

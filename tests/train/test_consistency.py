@@ -12,24 +12,25 @@ from pathlib import Path
 import pytest
 
 from sgloc.data.manifest import load_manifest
+from sgloc.dist import Group
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
-from sgloc.train.consistency import refuse_other_ranks
+from sgloc.train.faults import refuse_other_ranks
 from tests.checkpoints import single_process
 
 
 @pytest.fixture
-def _group() -> Iterator[None]:
-    with single_process():
-        yield
+def group() -> Iterator[Group]:
+    """One rank."""
+    with single_process() as one:
+        yield one
 
 
 def gather(monkeypatch: pytest.MonkeyPatch, change: dict[str, object]) -> None:
     """Pretend that rank 1 has the same as rank 0, but for what is changed."""
-    monkeypatch.setattr("sgloc.dist.gather_to_rank_0", lambda mine: [mine, {**mine, **change}])
+    monkeypatch.setattr(Group, "gather", lambda _, mine: [mine, {**mine, **change}])
 
 
-@pytest.mark.usefixtures("_group")
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -44,26 +45,25 @@ def gather(monkeypatch: pytest.MonkeyPatch, change: dict[str, object]) -> None:
     ],
 )
 def test_what_differs_is_named(
-    tiny_shards: str, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], told: str
+    tiny_shards: str, group: Group, monkeypatch: pytest.MonkeyPatch, change: dict[str, object], told: str
 ) -> None:
     manifest = load_manifest(tiny_shards)
     gather(monkeypatch, {})
-    refuse_other_ranks(Config(), manifest, {"torch": "2"})
+    refuse_other_ranks(Config(), manifest, {"torch": "2"}, group)
     gather(monkeypatch, change)
     with pytest.raises(ConfigError, match=told):
-        refuse_other_ranks(Config(), manifest, {"torch": "2"})
+        refuse_other_ranks(Config(), manifest, {"torch": "2"}, group)
 
 
-@pytest.mark.usefixtures("_group")
-def test_every_option_but_places_is_compared(tiny_shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_option_but_places_is_compared(tiny_shards: str, group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: dict[str, object] = {}
 
-    def gather_all(mine: dict[str, object]) -> list[dict[str, object]]:
+    def gather_all(_: Group, mine: dict[str, object]) -> list[dict[str, object]]:
         compared.update(mine)
         return [mine]
 
-    monkeypatch.setattr("sgloc.dist.gather_to_rank_0", gather_all)
-    refuse_other_ranks(Config(), load_manifest(tiny_shards), {})
+    monkeypatch.setattr(Group, "gather", gather_all)
+    refuse_other_ranks(Config(), load_manifest(tiny_shards), {}, group)
     places = {"data.path", "data.cache", "train.init_from"}
     names = {f"train.{field.name}" for field in dataclasses.fields(TrainConfig)}
     assert names - places <= compared.keys()

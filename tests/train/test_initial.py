@@ -19,7 +19,7 @@ from sgloc.train.checkpoint import read_manifest, read_tensors
 from tests.checkpoints import step_path
 from tests.commands import Said
 from tests.train.launch import losses, records, run, tiny_options
-from tests.train.runs import make_config, open_session, train
+from tests.train.runs import make_config, open_run, train
 
 _FASTER = 3e-3
 
@@ -48,7 +48,7 @@ def weights_of(checkpoint: Path) -> dict[str, Tensor]:
 def test_a_new_run_has_the_weights_and_nothing_else(
     trained: Path, sample_shards: str, tmp_path: Path, source: str
 ) -> None:
-    with open_session(fine_tuning(sample_shards, tmp_path / "new", trained / source), "auto") as session:
+    with open_run(fine_tuning(sample_shards, tmp_path / "new", trained / source), "auto") as session:
         tensors = session.engine.snapshot(lambda name: True)
         assert (session.state.step, session.state.best_step) == (0, None)
     for name, tensor in weights_of(step_path(trained, 4)).items():

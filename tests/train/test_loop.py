@@ -21,10 +21,11 @@ from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.models.sketchgloc.config import TrainConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
-from sgloc.train.checkpoint import checkpoint_steps, find_checkpoint
+from sgloc.train.checkpoint import checkpoint_steps
 from sgloc.train.schedule import learning_rate
-from sgloc.train.validate import Validation
-from tests.train.runs import make_config, open_session, records, train
+from sgloc.train.validation import Validation
+from tests.checkpoints import find_checkpoint
+from tests.train.runs import make_config, open_run, records, train
 
 
 def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> None:
@@ -154,7 +155,7 @@ def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(
     # The third validation in a row without a new best is at step 5; an equal loss is no new best.
     assert [line["step"] for line in records(tmp_path, "validation")] == [1, 2, 3, 4, 5]
     assert checkpoint_steps(str(tmp_path)) == [5, 2]
-    assert find_checkpoint(str(tmp_path), print).endswith("step-00000002")
+    assert find_checkpoint(str(tmp_path)).endswith("step-00000002")
     before = (tmp_path / "metrics.jsonl").read_text()
     train(config, "auto")
     assert (tmp_path / "metrics.jsonl").read_text() == before
@@ -162,10 +163,10 @@ def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(
 
 def test_validation_is_the_same_every_time_and_changes_nothing(sample_shards: str, tmp_path: Path) -> None:
     config = make_config(sample_shards, tmp_path)
-    with open_session(config, "auto") as run:
+    with open_run(config, "auto") as run:
         weights = run.engine.snapshot(lambda name: True)
-        first = run.validation(run.engine.model, run.device, False, lambda: False)
-        assert first == run.validation(run.engine.model, run.device, False, lambda: False)
+        first = run.validation(run.engine.model)
+        assert first == run.validation(run.engine.model)
         assert run.engine.model.training
         assert first is not None
         after = run.engine.snapshot(lambda name: True)
@@ -215,7 +216,7 @@ def test_a_signal_cuts_a_validation_short_and_the_resumed_run_does_it_again(
     train(make_config(sample_shards, tmp_path / "whole"), "auto")
     config = make_config(sample_shards, tmp_path / "parts")
     with monkeypatch.context() as patch:
-        patch.setattr("sgloc.train.validate.fixed_batches", interrupted)
+        patch.setattr("sgloc.train.validation.fixed_batches", interrupted)
         train(config, "auto")
     assert "stopped by a signal at step 4" in capsys.readouterr().err
     assert records(tmp_path / "parts", "validation") == []

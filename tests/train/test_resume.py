@@ -15,7 +15,7 @@ from sgloc.errors import CheckpointError
 from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.models.sketchgloc.config import Config, DataConfig
 from sgloc.train.checkpoint import read_manifest
-from sgloc.train.resume import checkpoints_to_resume, refuse_other_run
+from sgloc.train.start import checkpoints_to_resume, refuse_other_run
 from tests.checkpoints import (
     SHARD,
     change_manifest,
@@ -30,7 +30,8 @@ from tests.checkpoints import (
     truncate,
     without,
 )
-from tests.train.runs import make_config, open_session, train
+from tests.logged import collected
+from tests.train.runs import make_config, open_run, train
 
 
 @pytest.fixture
@@ -43,15 +44,15 @@ def run_dir(tmp_path: Path) -> Path:
 
 def resumed(run_dir: Path | str, resume: object) -> list[int]:
     """The steps of the checkpoints to go on from, in the order in which they are tried; nothing may be skipped."""
-    told: list[str] = []
-    found = checkpoints_to_resume(str(run_dir), str(resume), told.append)
-    assert told == []
+    with collected() as messages:
+        found = checkpoints_to_resume(str(run_dir), str(resume))
+    assert messages == []
     return [int(folder.rpartition("-")[2]) for folder in found]
 
 
 def refuse(run_dir: Path, resume: object, message: str) -> None:
     with pytest.raises(CheckpointError, match=message):
-        checkpoints_to_resume(str(run_dir), str(resume), print)
+        checkpoints_to_resume(str(run_dir), str(resume))
 
 
 def test_auto_takes_the_newest_if_there_is_any(run_dir: Path, tmp_path: Path) -> None:
@@ -68,14 +69,13 @@ def test_never_does_not_run_over_checkpoints(run_dir: Path, tmp_path: Path) -> N
     refuse(run_dir, "never", "already holds checkpoints")
 
 
-def test_a_new_run_starts_from_the_checkpoint_given(run_dir: Path, tmp_path: Path) -> None:
+def test_a_new_run_starts_from_the_checkpoint_given(run_dir: Path, tmp_path: Path, logged: list[str]) -> None:
     new, first, second = tmp_path / "new", step_path(run_dir, 1), step_path(run_dir, 2)
-    assert checkpoints_to_resume(str(new), str(first), print) == [str(first)]
-    assert checkpoints_to_resume(str(new), str(run_dir), print) == [str(second)]
+    assert checkpoints_to_resume(str(new), str(first)) == [str(first)]
+    assert checkpoints_to_resume(str(new), str(run_dir)) == [str(second)]
     truncate(second / SHARD)
-    told: list[str] = []
-    assert checkpoints_to_resume(str(new), str(run_dir), told.append) == [str(first)]
-    assert [str(second) in sentence for sentence in told] == [True]
+    assert checkpoints_to_resume(str(new), str(run_dir)) == [str(first)]
+    assert [str(second) in sentence for sentence in logged] == [True]
     truncate(first / SHARD)
     refuse(new, first, "is damaged")
     refuse(new, tmp_path / "none", "none holds no whole checkpoint")
@@ -89,20 +89,19 @@ def test_own_checkpoints_win_over_the_one_given_so_that_a_requeued_job_may_keep_
     other = tmp_path / "other"
     shutil.copytree(run_dir, other)
     for resume in (step_path(other, 1), tmp_path / "gone", step_path(run_dir, 2), f"{step_path(run_dir, 2)}/", run_dir):
-        assert checkpoints_to_resume(str(run_dir), str(resume), print)[0] == str(step_path(run_dir, 2))
+        assert checkpoints_to_resume(str(run_dir), str(resume))[0] == str(step_path(run_dir, 2))
 
 
-def test_going_back_to_an_older_checkpoint_of_the_same_run_is_refused(run_dir: Path) -> None:
+def test_going_back_to_an_older_checkpoint_of_the_same_run_is_refused(run_dir: Path, logged: list[str]) -> None:
     refuse(run_dir, step_path(run_dir, 1), "has a newer checkpoint than .*step-00000001; to branch off")
     truncate(step_path(run_dir, 2) / SHARD)
-    told: list[str] = []
-    assert len(checkpoints_to_resume(str(run_dir), str(step_path(run_dir, 1)), told.append)) == 2
-    assert [str(step_path(run_dir, 2)) in sentence for sentence in told] == [True]
+    assert len(checkpoints_to_resume(str(run_dir), str(step_path(run_dir, 1)))) == 2
+    assert [str(step_path(run_dir, 2)) in sentence for sentence in logged] == [True]
 
 
 def state_after(config: Config) -> tuple[int, dict[str, list[Any]]]:
     """Where a run of these options begins: its step and all its tensors."""
-    with open_session(config, "auto") as session:
+    with open_run(config, "auto") as session:
         tensors = session.engine.snapshot(lambda name: True)
         return session.state.step, {name: tensor.tolist() for name, tensor in tensors.items()}
 

@@ -28,7 +28,7 @@ def test_each_saves_and_ends(
         if (place, step) == ("step", 2):
             os.kill(os.getpid(), number)
 
-    monkeypatch.setattr("sgloc.train.loop.failpoint", failpoint)
+    monkeypatch.setattr("sgloc.train.trainer.failpoint", failpoint)
     before = signal.getsignal(number)
     train(make_config(sample_shards, tmp_path), "auto")
     assert "stopped by a signal at step 2; the same command goes on from there" in capsys.readouterr().err

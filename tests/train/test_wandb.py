@@ -27,6 +27,7 @@ from sgloc.train.loggers import wandb as sgloc_wandb
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.open import with_environment
 from sgloc.train.loggers.wandb import WeightsAndBiases
+from tests.train.launch import children
 from tests.train.runs import make_config, records, train
 
 FAKE_KEY = "0123456789abcdef0123456789abcdef01234567"
@@ -278,12 +279,6 @@ def test_one_that_hangs_is_left_behind(
     assert "it is 100 records behind and drops what follows" in told[0]
     assert "it was not done after 3 s" in told[1]
     assert len(told) == 3
-
-
-def children(pid: int) -> list[int]:
-    return [
-        int(child) for task in Path(f"/proc/{pid}/task").iterdir() for child in (task / "children").read_text().split()
-    ]
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

@@ -27,7 +27,7 @@ from tests.checkpoints import make_model
 from tests.drawings import make_drawings
 from tests.evaluate.ranks import literal_ranks
 from tests.train.launch import tiny_options
-from tests.train.runs import open_session
+from tests.train.runs import open_run
 from tests.virtual_cuda.runs import assert_as_on_a_cpu, training
 from tests.virtual_cuda.tensors import VirtualTensor
 
@@ -186,7 +186,7 @@ def test_nvidias_own_variable_must_not_say_the_opposite(
 def test_a_run_computes_in_tf32_only_if_it_is_asked_to(tf32: bool, tiny_shards: str, tmp_path: Path) -> None:
     options = TrainConfig(run=str(tmp_path), device="cuda", tf32=tf32, global_batch=4)
     config = Config(model=make_model().config, data=DataConfig(path=tiny_shards), train=options)
-    with open_session(config, "never"):
+    with open_run(config, "never"):
         assert switches() == ["tf32" if tf32 else "ieee"] * 3
     assert switches() == ["tf32"] * 3
 

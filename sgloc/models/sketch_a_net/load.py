@@ -94,4 +94,4 @@ def load_classifier(path: str, device: torch.device) -> Classifier:
             own[name].copy_(tensor)
         return Classifier(model.to(device).eval(), line_width, folder, manifest.data_identity)
 
-    return use_checkpoint(path, load, logger.warning)[1]
+    return use_checkpoint(path, load)[1]

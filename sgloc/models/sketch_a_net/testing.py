@@ -19,7 +19,7 @@ from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
-from sgloc.train.recorded import recorded_place
+from sgloc.train.record import recorded_place
 
 RESULTS, PICTURE = "test.json", "confusion.png"
 _BATCH_SIZE = 256

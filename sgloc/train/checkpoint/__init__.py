@@ -1,39 +1,34 @@
-"""Checkpoints: sharded, committed or absent (DESIGN contract 4).
+"""Checkpoints: in files by rank, committed or absent (DESIGN contract 4).
 
-manifest.py says what a checkpoint is; writing.py and reading.py move its tensors, shards.py in and out of files,
-peers.py between the ranks; finding.py chooses among a run's.
+format.py says what a checkpoint is, safetensors_io.py moves its tensors in and out of files; manager.py decides what is
+saved when, writer.py commits it; load.py finds, verifies and reads.
 """
 
-from sgloc.train.checkpoint.finding import (
+from sgloc.train.checkpoint.format import CheckpointManifest, TensorEntry, read_manifest, step_folder
+from sgloc.train.checkpoint.load import (
     checkpoint_folders,
     checkpoint_steps,
-    find_checkpoint,
     first_whole,
     is_checkpoint,
-    newest_checkpoint,
-    use_checkpoint,
-)
-from sgloc.train.checkpoint.manifest import CheckpointManifest, TensorEntry, read_manifest, step_folder
-from sgloc.train.checkpoint.peers import Peers
-from sgloc.train.checkpoint.reading import (
     load_tensors,
+    newest_checkpoint,
     read_checkpoint,
     read_tensors,
+    read_weights,
     refuse_other_tensors,
     spread_tensors,
+    use_checkpoint,
 )
-from sgloc.train.checkpoint.writing import Retention, SaveError, Writer, share_out
+from sgloc.train.checkpoint.writer import Retention, SaveError, Writer, share_out
 
 __all__ = [
     "CheckpointManifest",
-    "Peers",
     "Retention",
     "SaveError",
     "TensorEntry",
     "Writer",
     "checkpoint_folders",
     "checkpoint_steps",
-    "find_checkpoint",
     "first_whole",
     "is_checkpoint",
     "load_tensors",
@@ -41,6 +36,7 @@ __all__ = [
     "read_checkpoint",
     "read_manifest",
     "read_tensors",
+    "read_weights",
     "refuse_other_tensors",
     "share_out",
     "spread_tensors",

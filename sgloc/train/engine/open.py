@@ -4,8 +4,8 @@ import contextlib
 
 import torch
 
-from sgloc import dist
 from sgloc.config import RunConfig
+from sgloc.dist import Group
 from sgloc.errors import ConfigError
 from sgloc.train.engine.ddp import DDPEngine
 from sgloc.train.engine.deepspeed import DeepSpeedEngine, import_deepspeed
@@ -23,22 +23,21 @@ def prepare_engine(config: RunConfig, device: torch.device) -> None:
             import_deepspeed(device)
 
 
-def open_engine(model: Trainable, config: RunConfig, device: torch.device, world_size: int) -> Engine:
+def open_engine(model: Trainable, config: RunConfig, group: Group) -> Engine:
     """The engine to train a model with. All ranks must call it together.
 
     Args:
         model: with the same weights on every rank, on the device.
         config: of the run.
-        device: of this process.
-        world_size: the number of processes.
+        group: of the ranks.
 
     Raises:
         ConfigError: if there is none for this configuration here.
     """
     path = config.train.deepspeed
     if not path:
-        return DDPEngine(model, config, device, world_size)
-    dist.on_each_rank(lambda: import_deepspeed(device))
+        return DDPEngine(model, config, group.device, group.world_size)
+    group.on_each_rank(lambda: import_deepspeed(group.device))
     # Read once: the ranks' files could differ.
-    chosen = dist.on_rank_0(lambda: read_options(path, config, world_size))
-    return DeepSpeedEngine(model, config, device, world_size, chosen)
+    chosen = group.on_rank_0(lambda: read_options(path, config, group.world_size))
+    return DeepSpeedEngine(model, config, group.device, group.world_size, chosen)

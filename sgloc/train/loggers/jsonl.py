@@ -9,9 +9,9 @@ from pathlib import Path
 import fsspec.core
 from fsspec.implementations.local import LocalFileSystem
 
-from sgloc.data.threads import Patience
 from sgloc.errors import SilentStoreError
 from sgloc.strict_json import to_json
+from sgloc.threads import Patience
 from sgloc.train.loggers.protocol import Record
 
 METRICS_NAME = "metrics.jsonl"

@@ -2,7 +2,7 @@
 
 import fsspec.core
 
-from sgloc.data.threads import Patience
+from sgloc.threads import Patience
 from sgloc.train.loggers.protocol import Record
 
 

@@ -13,8 +13,7 @@ from typing import Any
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.train.loggers.protocol import Record, scalars
-from sgloc.train.recorded import recorded_options
-from sgloc.train.versions import versions
+from sgloc.train.record import recorded_options, versions
 
 # Records and pictures that wait for W&B; a run that logs a hundred times a second fills it in one and a half minutes.
 _MOST_WAITING = 10_000

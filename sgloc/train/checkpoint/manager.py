@@ -1,25 +1,26 @@
-"""What a run saves, when, and what becomes of a save that fails."""
+"""What a run saves, when, and what happens when a save fails (DESIGN contract 4)."""
 
 import dataclasses
 import datetime
+import logging
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor
 
-from sgloc import dist
 from sgloc.config import RunConfig
 from sgloc.data.manifest import Manifest
+from sgloc.dist import Group
 from sgloc.errors import SilentStoreError, UnreachableError
-from sgloc.train.checkpoint import CheckpointManifest, Peers, Retention, SaveError, Writer, share_out
-from sgloc.train.checkpoint.writing import shard_name
+from sgloc.train.checkpoint.format import CheckpointManifest
+from sgloc.train.checkpoint.writer import Retention, SaveError, Writer, shard_name, share_out
 from sgloc.train.engine import Engine
-from sgloc.train.recorded import recorded_options
+from sgloc.train.record import recorded_options, versions
 from sgloc.train.state import TrainState
-from sgloc.train.versions import versions
+
+logger = logging.getLogger(__name__)
 
 # Waiting longer for the save before is worth a word.
 _NOTICEABLE_SECONDS = 1.0
@@ -27,27 +28,27 @@ _NOTICEABLE_SECONDS = 1.0
 _PAUSE_SECONDS = 2.0
 # How often ranks that wait for a save agree on whether to go on waiting.
 _SLICE_SECONDS = 0.1
-# Once a run was asked to stop, a store that accepts nothing for so long is not waited for.
+# Once a run was asked to stop, a store that accepts nothing for this long is given up.
 _SILENT_SECONDS = 15.0
 
 
-class Saving:
+class CheckpointManager:
     """Saves a run's checkpoints, while it goes on. All ranks must make it, and call it, together.
 
     The run waits for the copy to host memory only; a thread writes it, through collectives of its own. At most one
     thread is writing: the next save waits for it, and takes note of how it went. The copy of the best weights stays in
-    memory until they are committed: a save of them that fails is done again at the next one.
+    memory until they are committed: a save of them that fails is repeated at the next one.
 
     Args:
         config: of the run.
         data: manifest of its shards.
         engine: that trains; it is asked for its layout now, and for its tensors at every save.
-        peers: the ranks.
+        state: of the run; the best checkpoint is noted in it once it is committed.
+        group: of the ranks, in which they agree while they wait.
+        writers: the ranks in a group of their own, which the thread uses.
         saved_step: of the run's newest checkpoint; None when it has none.
-        say: rank 0 tells through it of saves that failed or took long.
         check: raises ConfigError once the run must not write into its folder any more.
         is_stopped: whether this process was asked to stop.
-        device: of the collectives in which ranks agree while they wait; None: the CPU.
     """
 
     def __init__(
@@ -55,29 +56,26 @@ class Saving:
         config: RunConfig,
         data: Manifest,
         engine: Engine,
-        peers: Peers,
+        state: TrainState,
+        group: Group,
+        writers: Group,
         saved_step: int | None,
         *,
-        say: Callable[[str], None],
         check: Callable[[], None] = lambda: None,
         is_stopped: Callable[[], bool] = lambda: False,
-        device: torch.device | None = None,
     ) -> None:
-        self.config, self.peers = config.train, peers
+        self.config, self.engine, self.state, self.group = config.train, engine, state, group
         self.saved_step = saved_step
-        self._say = say if peers.rank == 0 else lambda sentence: None
-        self._writer = Writer(config.train.run, peers, self._say, check)
+        self._writer = Writer(config.train.run, writers, check)
         self._manifest = self._constants(config, data, engine)
-        shard = shard_name(peers.rank, peers.world_size)
+        shard = shard_name(group.rank, group.world_size)
         self._own = {name for name, entry in self._manifest.tensors.items() if entry.file == shard}
         self._num_failures = 0
         self._thread: _Thread | None = None
-        self._is_stopped, self._device = is_stopped, device or torch.device("cpu")
+        self._is_stopped = is_stopped
         # The best weights, until they are committed.
         self._best: _Copy | None = None
         self._given_up = False
-        # Of the run, which hears of what is committed.
-        self._state = TrainState()
 
     @property
     def is_overdue(self) -> bool:
@@ -89,17 +87,16 @@ class Saving:
         """Whether a step's weights, as the best, are in memory and not committed yet."""
         return self._best is not None and self._best.step == step
 
-    def best_kept(self, state: TrainState) -> float:
+    def best_kept(self) -> float:
         """The lowest validation loss whose weights are committed or in memory."""
         waiting = self._best.loss if self._best is not None else None
-        return state.saved_best_loss if waiting is None else min(waiting, state.saved_best_loss)
+        saved = self.state.saved_best_loss
+        return saved if waiting is None else min(waiting, saved)
 
-    def save(self, engine: Engine, state: TrainState, loss: float | None = None, *, since: float | None = None) -> None:
+    def save(self, loss: float | None = None, *, since: float | None = None) -> None:
         """Begin to save a checkpoint of this step, once the one before is written.
 
         Args:
-            engine: gives the tensors.
-            state: of the run.
             loss: the step's validation loss where its weights are the best; they are kept until they are committed.
             since: when this began, by the monotonic clock; None: now.
 
@@ -109,22 +106,20 @@ class Saving:
         """
         since = time.monotonic() if since is None else since
         self.wait()
-        self._begin(state, self._copy(engine, state, loss), "the next is tried at the next save", since)
+        self._begin(self._copy(loss), "the next is tried at the next save", since)
 
-    def save_at_last(
-        self, engine: Engine, state: TrainState, loss: float | None = None, *, since: float | None = None
-    ) -> None:
+    def save_at_last(self, loss: float | None = None, *, since: float | None = None) -> None:
         """Save a checkpoint of this step, and the best, unless they are saved, and wait until they are committed.
 
         Args and Raises: as `save`; UnreachableError also if they cannot be written as often as it is tried.
         """
         self.wait()
         self._num_failures = 0
-        while self.saved_step != state.step or loss is not None or self._best is not None:
+        while self.saved_step != self.state.step or loss is not None or self._best is not None:
             time.sleep(_PAUSE_SECONDS * self._num_failures)
-            copy = self._copy(engine, state, loss) if self.saved_step != state.step or loss is not None else None
+            copy = self._copy(loss) if self.saved_step != self.state.step or loss is not None else None
             loss = None
-            self._begin(state, copy, "it is tried again", time.monotonic() if since is None else since)
+            self._begin(copy, "it is tried again", time.monotonic() if since is None else since)
             since = None
             self.wait()
 
@@ -142,7 +137,7 @@ class Saving:
         self._thread = None
         waited = time.monotonic() - start
         if waited > _NOTICEABLE_SECONDS:
-            self._say(f"training waited {waited:.1f} s for the checkpoint of step {thread.step} to be written")
+            logger.info("training waited %.1f s for the checkpoint of step %d to be written", waited, thread.step)
         if thread.error is not None:
             raise thread.error
         for copy in thread.committed:
@@ -177,21 +172,22 @@ class Saving:
         thread.join(_SLICE_SECONDS)
         is_silent = time.monotonic() - max(self._writer.storage.moved, thread.since) > _SILENT_SECONDS
         flags = [thread.is_alive(), self.is_overdue, self._is_stopped(), is_silent]
-        writing, overdue, stops, silent = dist.sum_over_ranks([float(flag) for flag in flags], self._device)
+        writing, overdue, stops, silent = self.group.sum([float(flag) for flag in flags])
         if not writing:
             return False
         if overdue:
             self.refuse_overdue()
-        if stops and silent == self.peers.world_size:
+        if stops and silent == self.group.world_size:
             raise self._silent(
                 f"a signal asked to stop while the checkpoint of step {thread.step} was being written to "
                 f"{self.config.run}, which has accepted nothing for {_SILENT_SECONDS:g} s"
             )
         return True
 
-    def _copy(self, engine: Engine, state: TrainState, loss: float | None) -> "_Copy":
+    def _copy(self, loss: float | None) -> "_Copy":
         """The weights in host memory, and all else that a checkpoint of this step consists of."""
-        tensors = engine.snapshot(self._own.__contains__)
+        state = self.state
+        tensors = self.engine.snapshot(self._own.__contains__)
         # Here, for this may take torch's threads.
         tensors = {name: tensor.contiguous() for name, tensor in tensors.items()}
         # Whoever reads it finds it committed.
@@ -204,9 +200,9 @@ class Saving:
         )
         return _Copy(manifest, tensors, loss)
 
-    def _begin(self, state: TrainState, copy: "_Copy | None", what_next: str, since: float) -> None:
+    def _begin(self, copy: "_Copy | None", what_next: str, since: float) -> None:
         """Start writing the best, if it is not committed, and a new copy, if there is one."""
-        self._state = state
+        state = self.state
         if copy is not None and copy.loss is not None:
             self._best = copy
         copies = [one for one in (self._best, None if copy is self._best else copy) if one is not None]
@@ -222,11 +218,12 @@ class Saving:
                 self._writer.write(one.manifest, one.tensors, retention)
                 kept_step = one.best_step or kept_step
             except SaveError as error:
-                kept = "" if one is not self._best else "its weights, the best so far, are kept in memory until then; "
-                self._say(
-                    f"checkpoint of step {one.step} could not be written ({error}); "
-                    f"{what_next}; {kept}{attempt} of {self.config.save_attempts}"
-                )
+                if self.group.rank == 0:
+                    kept = "its weights, the best so far, are kept in memory until then; " if one is self._best else ""
+                    count = f"{kept}{attempt} of {self.config.save_attempts}"
+                    logger.warning(
+                        "checkpoint of step %d could not be written (%s); %s; %s", one.step, error, what_next, count
+                    )
                 raise
 
         self._thread = _Thread(copies, write, since)
@@ -236,7 +233,7 @@ class Saving:
         """Take note that a copy is committed."""
         self.saved_step = copy.step if self.saved_step is None else max(self.saved_step, copy.step)
         if copy.loss is not None:
-            self._state.saved_best_step, self._state.saved_best_loss = copy.step, copy.loss
+            self.state.saved_best_step, self.state.saved_best_loss = copy.step, copy.loss
         if copy is self._best:
             self._best = None
 
@@ -245,17 +242,17 @@ class Saving:
             return
         error = UnreachableError(
             f"{self._num_failures} saves in a row could not be written to {self.config.run}, the last since "
-            f"{last}; {self._what_is_there()}; make room or give another --train.run, then start again"
+            f"{last}; {self._what_is_there()}; make room or give another train.run, then start again"
         )
         # All ranks count alike.
-        error.told = self.peers.rank != 0
+        error.told = self.group.rank != 0
         raise error
 
     def _silent(self, what: str) -> SilentStoreError:
         """What to raise, on every rank, when the thread may never end."""
         self._given_up = True
         error = SilentStoreError(f"{what}; {self._what_is_there()}; check the store, then start again")
-        error.told = self.peers.rank != 0
+        error.told = self.group.rank != 0
         return error
 
     def _what_is_there(self) -> str:
@@ -273,7 +270,7 @@ class Saving:
             step=0,
             saved_at="",
             engine=engine.name,
-            world_size=self.peers.world_size,
+            world_size=self.group.world_size,
             global_batch=config.train.global_batch,
             config=options,
             data_identity=data.identity,
@@ -284,7 +281,7 @@ class Saving:
             longest_points=data.longest_points,
             state={},
             versions=versions(),
-            tensors=share_out(engine.layout(), self.peers.world_size),
+            tensors=share_out(engine.layout(), self.group.world_size),
             files={},
         )
 

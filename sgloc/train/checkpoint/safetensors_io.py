@@ -16,7 +16,7 @@ from torch import Tensor
 from sgloc.errors import DamagedCheckpointError
 from sgloc.failpoint import failpoint
 from sgloc.storage import Storage
-from sgloc.train.checkpoint.manifest import DTYPES, CheckpointManifest, TensorEntry, in_order
+from sgloc.train.checkpoint.format import DTYPES, CheckpointManifest, TensorEntry, in_order
 
 # Small enough that a thread which writes never holds Python's lock for long.
 _WRITE_BYTES = 2**22
@@ -43,7 +43,7 @@ def _values(tensor: Tensor) -> memoryview:
     return array.data
 
 
-def write_shard(
+def write_tensors(
     storage: Storage, name: str, entries: Mapping[str, TensorEntry], tensors: Mapping[str, Tensor], step: int
 ) -> tuple[int, str]:
     """Write a file.
@@ -83,7 +83,7 @@ def write_shard(
     return len(beginning) + num_bytes, digest.hexdigest()
 
 
-def read_shard(storage: Storage, name: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
+def read_file(storage: Storage, name: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
     """The tensors of a file, one after the other, in the order of `CheckpointManifest.names_of`. It is read once, and
     whole only if this comes to its end without an error.
 

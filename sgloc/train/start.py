@@ -1,37 +1,152 @@
-"""Which checkpoint a run goes on from, whether it may, and how it is brought back there."""
+"""Where a run starts: at its own checkpoint, at another run's, or anew, also from the weights of a trained model."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
 
 import fsspec.core
+import safetensors.torch
+from safetensors import SafetensorError
+from torch import Tensor, nn
 
 from sgloc.config import RunConfig, flat, identity, recorded_identity
 from sgloc.data.manifest import Manifest
-from sgloc.errors import CheckpointError
+from sgloc.dist import Group
+from sgloc.errors import CheckpointError, ConfigError
+from sgloc.storage import Storage
 from sgloc.train.checkpoint import (
     CheckpointManifest,
-    Peers,
     checkpoint_folders,
     first_whole,
     is_checkpoint,
     newest_checkpoint,
     read_checkpoint,
     read_manifest,
+    read_weights,
     spread_tensors,
     step_folder,
+    use_checkpoint,
 )
-from sgloc.train.checkpoint.finding import missing_best
+from sgloc.train.checkpoint.load import missing_best
 from sgloc.train.engine import Engine
+from sgloc.train.record import recorded_place
 from sgloc.train.state import LossWindow, TrainState
 
+logger = logging.getLogger(__name__)
 
-def has_finished(run_dir: str, say: Callable[[str], None]) -> bool:
+_EXPORTED = "model.safetensors"
+# Tensors that a message names.
+_MOST_NAMED = 3
+
+
+@dataclass(frozen=True)
+class Start:
+    """Where a run starts.
+
+    Attributes:
+        init_from: whose weights it started from at its very first start; empty: nobody's.
+        weights: those, by name in the model, where this is that start.
+    """
+
+    init_from: str
+    weights: dict[str, Tensor] | None = None
+
+
+def find_start(config: RunConfig, resume: str, data: Manifest, model: nn.Module) -> Start:
+    """See whether a run may start, before anything of it is written. On rank 0 only.
+
+    Args:
+        config: of the run.
+        resume: see `checkpoints_to_resume`.
+        data: manifest of its shards.
+        model: of the run.
+
+    Raises:
+        ConfigError: if both `resume` and `train.init_from` name a checkpoint.
+        CheckpointError: if either cannot be used for this run.
+    """
+    init_from = config.train.init_from
+    if init_from and resume not in ("auto", "never"):
+        raise ConfigError("--init_from starts a new run from weights, --resume goes on with a run; give one of them")
+    folders = checkpoints_to_resume(config.train.run, resume)
+    # That of any of a run's checkpoints says what run it is.
+    found = first_whole(folders, read_manifest, logging.DEBUG)
+    if found is not None:
+        refuse_other_run(*found, config, data)
+        return Start(_first_start(found[1], config, is_own=resume in ("auto", "never")))
+    if folders or not init_from:
+        return Start(init_from)
+    return Start(init_from, trained_weights(init_from, model))
+
+
+def _first_start(manifest: CheckpointManifest, config: RunConfig, *, is_own: bool) -> str:
+    """What a run that goes on was started from.
+
+    Raises:
+        CheckpointError: if that is not what this start asks for.
+    """
+    theirs, ours = str(manifest.config.get("train", {}).get("init_from", "")), config.train.init_from
+    if is_own and ours and recorded_place(ours) != theirs:
+        raise CheckpointError(
+            f"{config.train.run} was started {f'from {theirs}' if theirs else 'anew'}, not from {ours}; leave "
+            "--init_from out to go on with it, or give another --train.run"
+        )
+    return theirs
+
+
+def trained_weights(path: str, model: nn.Module) -> dict[str, Tensor]:
+    """The weights and buffers of a trained model, which fit another one.
+
+    Args:
+        path: folder or URL of a checkpoint; of a run, of which the best checkpoint is taken; or of an exported model.
+        model: that they have to fit.
+
+    Raises:
+        CheckpointError: if there is no whole model there, or it does not fit; it names the tensors.
+    """
+    if Storage(path).exists(_EXPORTED):
+        weights = _read_export(path)
+    else:
+        _, weights = use_checkpoint(path, lambda folder: read_weights(folder, read_manifest(folder)))
+    _refuse_other_shapes(path, weights, model.state_dict())
+    return weights
+
+
+def _read_export(folder: str) -> dict[str, Tensor]:
+    storage = Storage(folder)
+    with storage.reading(_EXPORTED):
+        content = storage.content(_EXPORTED)
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}/{_EXPORTED} is damaged ({error}); export the model again") from error
+
+
+def _refuse_other_shapes(path: str, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    wrong = []
+    for name in sorted(weights.keys() | wanted.keys()):
+        theirs, ours = (_form(found[name]) if name in found else "" for found in (weights, wanted))
+        if theirs != ours:
+            wrong.append(f"{name} is {theirs or 'missing'} there and {ours or 'missing'} here")
+    if wrong:
+        more = f"; and {len(wrong) - _MOST_NAMED} tensors more" if len(wrong) > _MOST_NAMED else ""
+        raise CheckpointError(
+            f"the weights of {path} do not fit this model: {'; '.join(wrong[:_MOST_NAMED])}{more}; give the options "
+            "of the model that they were trained with"
+        )
+
+
+def _form(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
+
+
+def has_finished(run_dir: str) -> bool:
     """Whether a run, by its newest whole checkpoint, has nothing left to do.
 
     Args:
         run_dir: the run's folder or URL.
-        say: is told of checkpoints that are skipped.
     """
-    newest = newest_checkpoint(run_dir, say)
+    newest = newest_checkpoint(run_dir)
     if newest is None:
         return False
     manifest = read_manifest(newest)
@@ -39,7 +154,7 @@ def has_finished(run_dir: str, say: Callable[[str], None]) -> bool:
     return _state(newest, manifest).is_finished(options["num_steps"], options["patience"])
 
 
-def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None]) -> list[str]:
+def checkpoints_to_resume(run_dir: str, resume: str, level: int = logging.WARNING) -> list[str]:
     """The folders of the checkpoints to go on from, of which the first that is whole is to be taken; none to start
     anew.
 
@@ -48,7 +163,7 @@ def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None])
         resume: "auto": the run's newest whole checkpoint, if it has any. "never": none. Else a checkpoint's or a run's
             folder to start from; once the run has checkpoints of its own, they win, so that a requeued job may keep its
             command.
-        say: is told of checkpoints that are skipped.
+        level: at which skipped checkpoints are logged.
 
     Raises:
         CheckpointError: if what was asked for is not there or damaged, or would leave work of this run behind.
@@ -61,12 +176,12 @@ def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None])
     if resume in ("auto", "never"):
         return own
     if own:
-        _refuse_going_back(run_dir, resume, own, say)
+        _refuse_going_back(run_dir, resume, own, level)
         return own
     if is_checkpoint(resume):
         read_checkpoint(resume)
         return [resume]
-    newest = newest_checkpoint(resume, say)
+    newest = newest_checkpoint(resume, level)
     if newest is None:
         raise CheckpointError(
             f"{resume} holds no whole checkpoint; give a run's folder or one of its checkpoints/step-*"
@@ -74,13 +189,13 @@ def checkpoints_to_resume(run_dir: str, resume: str, say: Callable[[str], None])
     return [newest]
 
 
-def _refuse_going_back(run_dir: str, resume: str, own: list[str], say: Callable[[str], None]) -> None:
+def _refuse_going_back(run_dir: str, resume: str, own: list[str], level: int) -> None:
     """Refuse to go on from a checkpoint of this run that is not its newest."""
     if not _is_other_of(resume, own[0]):
         return
     read_checkpoint(resume)
     # Unless what is newer is damaged.
-    newest = newest_checkpoint(run_dir, say)
+    newest = newest_checkpoint(run_dir, level)
     if newest is not None and _is_other_of(resume, newest):
         raise CheckpointError(
             f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another --train.run"
@@ -122,7 +237,7 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunCon
 
 
 def resume_from(
-    folders: list[str], engine: Engine, config: RunConfig, data: Manifest, peers: Peers, say: Callable[[str], None]
+    folders: list[str], engine: Engine, config: RunConfig, data: Manifest, group: Group
 ) -> tuple[TrainState, str | None]:
     """Bring a run to where the first whole one of some checkpoints left it. All ranks must call it together.
 
@@ -133,8 +248,7 @@ def resume_from(
         engine: of the run, fresh.
         config: of the run.
         data: manifest of its shards.
-        peers: the ranks.
-        say: is told on rank 0 of checkpoints that are skipped.
+        group: of the ranks, on host memory.
 
     Returns:
         The rest of the run's state, and the checkpoint's folder.
@@ -144,43 +258,43 @@ def resume_from(
     """
     if not folders:
         return TrainState(), None
-    tell = say if peers.rank == 0 else lambda sentence: None
-    found = first_whole(folders, lambda folder: _restore(folder, engine, config, data, peers), tell)
+    level = logging.WARNING if group.rank == 0 else logging.DEBUG
+    found = first_whole(folders, lambda folder: _restore(folder, engine, config, data, group), level)
     if found is None:
         run_dir = config.train.run
         error = CheckpointError(
             f"none of the {len(folders)} checkpoints in {run_dir} is whole; restore one, or give another --train.run"
         )
-        error.told = peers.rank != 0
+        error.told = group.rank != 0
         raise error
     folder, state = found
     return state, folder
 
 
-def _restore(folder: str, engine: Engine, config: RunConfig, data: Manifest, peers: Peers) -> TrainState:
+def _restore(folder: str, engine: Engine, config: RunConfig, data: Manifest, group: Group) -> TrainState:
     def check() -> tuple[CheckpointManifest, TrainState]:
         manifest = read_manifest(folder)
         refuse_other_run(folder, manifest, config, data)
         return manifest, _state(folder, manifest)
 
-    manifest, state = peers.from_rank_0(check)
-    engine.restore(spread_tensors(folder, manifest, engine.layout(), peers))
+    manifest, state = group.on_rank_0(check)
+    engine.restore(spread_tensors(folder, manifest, engine.layout(), group))
     return state
 
 
-def saved_best(run_dir: str, state: TrainState, say: Callable[[str], None]) -> tuple[int | None, float]:
+def saved_best(run_dir: str, state: TrainState) -> tuple[int | None, float]:
     """The step and validation loss of the best checkpoint in a run's folder; None and infinity if there is none.
 
     Args:
         run_dir: the run's folder or URL.
         state: of the run, as it is resumed.
-        say: is told if the best of all validations is not there.
     """
     known = ((state.best_step, state.best_loss), (state.saved_best_step, state.saved_best_loss))
     there = [(step, loss) for step, loss in known if step is not None and is_checkpoint(step_folder(run_dir, step))]
     step, loss = there[0] if there else (None, float("inf"))
     if step != state.best_step != state.step:
-        say(f"{missing_best(run_dir, state.best_step, state.best_loss)}; from now on, the best of what follows is kept")
+        missing = missing_best(run_dir, state.best_step, state.best_loss)
+        logger.warning("%s; from now on, the best of what follows is kept", missing)
     return step, loss
 
 

@@ -8,6 +8,7 @@ import dataclasses
 import hashlib
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -42,6 +43,8 @@ DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
         "BOOL": torch.bool,
     }
 )
+# Of a checkpoint's folder; while it is being written, with the ending.
+NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
 _MOST_VALUES = 2**60
 _DTYPE_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 

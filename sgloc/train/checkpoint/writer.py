@@ -3,7 +3,7 @@
 import contextlib
 import dataclasses
 import heapq
-import re
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -11,21 +11,23 @@ from typing import TypeVar
 
 from torch import Tensor
 
-from sgloc.errors import CheckpointError, ConfigError
+from sgloc.dist import Group
+from sgloc.errors import CheckpointError, ConfigError, SglocError
 from sgloc.failpoint import failpoint
 from sgloc.storage import Storage, describe, patiently
-from sgloc.train.checkpoint.manifest import FILE_NAME, FOLDER, CheckpointManifest, TensorEntry, step_name
-from sgloc.train.checkpoint.peers import Peers
-from sgloc.train.checkpoint.shards import write_shard
+from sgloc.train.checkpoint.format import FILE_NAME, FOLDER, NAME, CheckpointManifest, TensorEntry, step_name
+from sgloc.train.checkpoint.load import complete_steps
+from sgloc.train.checkpoint.safetensors_io import write_tensors
 
-_NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
+logger = logging.getLogger(__name__)
+
 # Network file systems may show late what another machine has written.
 _LATE_SECONDS = 10.0
 
 Value = TypeVar("Value")
 
 
-class SaveError(Exception):
+class SaveError(SglocError):
     """A checkpoint could not be written: the next one may be."""
 
 
@@ -82,16 +84,13 @@ class Writer:
 
     Args:
         run_dir: the run's folder or URL.
-        peers: the ranks.
-        say: rank 0 tells through it what failed but does not matter to the checkpoint.
+        group: of the ranks, on host memory.
         check: raises ConfigError once the run must not write there any more.
     """
 
-    def __init__(
-        self, run_dir: str, peers: Peers, say: Callable[[str], None], check: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, run_dir: str, group: Group, check: Callable[[], None] = lambda: None) -> None:
         self.storage = Storage(f"{run_dir.rstrip('/')}/{FOLDER}")
-        self.peers, self.say, self.check = peers, say, check
+        self.group, self.check = group, check
 
     def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor], retention: Retention) -> None:
         """Commit a checkpoint: afterwards it is there whole, or not at all.
@@ -106,64 +105,60 @@ class Writer:
             ConfigError: on every rank, if `check` raised it.
         """
         step = manifest.step
-        own = {name: manifest.tensors[name] for name in tensors}
-        shard = shard_name(self.peers.rank, self.peers.world_size)
-
-        def write_own() -> dict[str, tuple[int, str]]:
-            if not own:
-                return {}
-            # Where not all ranks see the same folder, writing goes well, and committing tells it.
-            self.storage.make_folder(f"{step_name(step)}.tmp")
-            path = f"{step_name(step)}.tmp/{shard}"
-            written = patiently(lambda: write_shard(self.storage, path, own, tensors, step))
-            failpoint("checkpoint.written", step)
-            return {shard: written}
-
         try:
-            self._agree(lambda: self._begin(step))
-            parts = self._agree(write_own)
-            files = {name: digest for part in parts for name, digest in part.items()}
-            self._agree(lambda: self._commit(dataclasses.replace(manifest, files=files), retention))
+            self._together(lambda: self._begin(step))
+            written = self._together(lambda: self._write_own(manifest, tensors))
+            files = {name: digest for part in self.group.gather(written) for name, digest in part.items()}
+            self._together(lambda: self._commit(dataclasses.replace(manifest, files=files), retention))
         except SaveError:
-            if self.peers.rank == 0:
+            if self.group.rank == 0:
                 # A disk that is full is not to stay so. What cannot be removed now, the next save removes.
                 with contextlib.suppress(Exception):
                     self.storage.remove(f"{step_name(step)}.tmp", FILE_NAME)
             raise
 
-    def _agree(self, action: Callable[[], Value]) -> list[Value]:
-        """What an action gives on every rank; where it raises on some rank, all ranks raise."""
-        value, failure, refusal = None, None, None
-        try:
-            value = action()
-        except ConfigError as error:
-            refusal = error
-        except Exception as error:  # A store's library may raise anything.
-            failure = describe(error)
-        outcomes = self.peers.gather((value, failure, refusal))
-        for rank, (_, failed, refused) in enumerate(outcomes):
-            if refused is not None:
-                refused.told = rank != self.peers.rank
-                raise refused
-            if failed is not None:
-                raise SaveError(f"rank {rank}: {failed}" if self.peers.world_size > 1 else failed)
-        return [outcome[0] for outcome in outcomes]  # type: ignore[misc]
+    def _together(self, action: Callable[[], Value]) -> Value:
+        """Call an action on every rank; where it raises on some rank, all ranks raise SaveError or ConfigError."""
+
+        def attempt() -> Value:
+            try:
+                return action()
+            except ConfigError:
+                raise
+            except Exception as error:  # A store's library may raise anything.
+                where = f"rank {self.group.rank}: " if self.group.world_size > 1 else ""
+                raise SaveError(f"{where}{describe(error)}") from error
+
+        return self.group.on_each_rank(attempt)
+
+    def _write_own(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, str]]:
+        """Write this rank's file, if it owns anything; returns its size in bytes and its SHA-256, by its name."""
+        if not tensors:
+            return {}
+        step, own = manifest.step, {name: manifest.tensors[name] for name in tensors}
+        # Where not all ranks see the same folder, writing goes well, and committing finds out.
+        self.storage.make_folder(f"{step_name(step)}.tmp")
+        file = shard_name(self.group.rank, self.group.world_size)
+        path = f"{step_name(step)}.tmp/{file}"
+        written = patiently(lambda: write_tensors(self.storage, path, own, tensors, step))
+        failpoint("checkpoint.written", step)
+        return {file: written}
 
     def _begin(self, step: int) -> None:
         """Remove what saves that were cut short have left, and make a new folder."""
         failpoint("checkpoint.begin", step)
-        if self.peers.rank != 0:
+        if self.group.rank != 0:
             return
         self.check()
         for name in self.storage.sizes(""):
-            match = _NAME.fullmatch(name)
+            match = NAME.fullmatch(name)
             if match and (match[2] or not self.storage.exists(f"{name}/{FILE_NAME}")):
                 self.storage.remove(name, FILE_NAME)
         self.storage.make_folder(f"{step_name(step)}.tmp")
 
     def _commit(self, manifest: CheckpointManifest, retention: Retention) -> None:
         failpoint("checkpoint.gathered", manifest.step)
-        if self.peers.rank != 0:
+        if self.group.rank != 0:
             return
         final = step_name(manifest.step)
         self._refuse_lone_folders(f"{final}.tmp", manifest)
@@ -203,11 +198,4 @@ class Writer:
                 self.storage.remove(step_name(superfluous), FILE_NAME)
                 failpoint("checkpoint.retained", step)
         except Exception as error:  # As above.
-            self.say(f"old checkpoints in {self.storage.location} could not be removed ({describe(error)})")
-
-
-def complete_steps(storage: Storage) -> list[int]:
-    """Steps of the checkpoints in a folder of them that have a manifest, newest first; nothing else counts."""
-    matches = map(_NAME.fullmatch, storage.sizes(""))
-    steps = sorted((int(match[1]) for match in matches if match and not match[2]), reverse=True)
-    return [step for step in steps if storage.exists(f"{step_name(step)}/{FILE_NAME}")]
+            logger.warning("old checkpoints in %s could not be removed (%s)", self.storage.location, describe(error))

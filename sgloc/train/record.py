@@ -1,20 +1,63 @@
-"""What computes a run."""
+"""What a run writes down of itself: its options, without secrets and with places that mean the same from every folder,
+and what computes it."""
 
+import dataclasses
 import functools
 import importlib.metadata
 import json
+import operator
 import os
+import os.path
 import platform
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 import sgloc
+from sgloc.config import RunConfig, walk
+from sgloc.errors import ConfigError
+from sgloc.masking import mask, mask_all
+from sgloc.storage import Storage
+from sgloc.strict_json import to_json
 
 _UNKNOWN = "unknown"
 _PACKAGE = Path(sgloc.__file__).resolve().parent
+
+
+def write_record(config: RunConfig) -> None:
+    """Write config.yaml, the resolved configuration, and versions.json into a run's folder.
+
+    Raises:
+        ConfigError: if the folder cannot be written.
+    """
+    storage = Storage(config.train.run)
+    options = yaml.safe_dump(recorded_options(config), sort_keys=False)
+    try:
+        storage.make_folder("")
+        storage.write("config.yaml", [options.encode()])
+        storage.write("versions.json", [f"{to_json(versions(), indent=1)}\n".encode()])
+    except OSError as error:
+        raise ConfigError(f"cannot write to {config.train.run} ({error}); give another train.run") from error
+
+
+def recorded_options(config: RunConfig) -> dict[str, Any]:
+    """A configuration as a nest of dictionaries that may be kept, shown and sent to services."""
+    options: dict[str, Any] = dataclasses.asdict(config)
+    for name, option, place in walk(config):
+        if option.metadata.get("place"):
+            *sections, last = name.split(".")
+            functools.reduce(operator.getitem, sections, options)[last] = recorded_place(place)
+    return mask_all(options)  # type: ignore[no-any-return]
+
+
+def recorded_place(place: str) -> str:
+    """A path, made absolute, or a URL, without its secrets."""
+    is_path = bool(place) and "://" not in place and "::" not in place
+    return os.path.abspath(place) if is_path else mask(place)  # noqa: PTH100, links stay as they are
 
 
 def versions() -> dict[str, str]:

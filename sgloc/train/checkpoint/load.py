@@ -1,0 +1,345 @@
+"""Reading checkpoints: which of a run's to take, what is wrong with them, and their tensors (DESIGN contracts 4 and 7).
+
+The newest checkpoint that verifies is taken; those that are skipped are named. Every file is read once, and never as
+anything but numbers.
+"""
+
+import dataclasses
+import logging
+import math
+import os.path
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor
+
+from sgloc.dist import Group
+from sgloc.errors import CheckpointError, DamagedCheckpointError
+from sgloc.storage import Storage
+from sgloc.strict_json import finite
+from sgloc.train.checkpoint.format import (
+    DTYPES,
+    FILE_NAME,
+    FOLDER,
+    NAME,
+    CheckpointManifest,
+    TensorEntry,
+    read_manifest,
+    step_folder,
+    step_name,
+)
+from sgloc.train.checkpoint.safetensors_io import read_file
+
+logger = logging.getLogger(__name__)
+
+Value = TypeVar("Value")
+
+
+def complete_steps(storage: Storage) -> list[int]:
+    """Steps of the checkpoints in a folder of them that have a manifest, newest first; nothing else counts."""
+    matches = map(NAME.fullmatch, storage.sizes(""))
+    steps = sorted((int(match[1]) for match in matches if match and not match[2]), reverse=True)
+    return [step for step in steps if storage.exists(f"{step_name(step)}/{FILE_NAME}")]
+
+
+def checkpoint_steps(run_dir: str) -> list[int]:
+    """Steps of a run's checkpoints, newest first."""
+    return complete_steps(Storage(f"{run_dir.rstrip('/')}/{FOLDER}"))
+
+
+def checkpoint_folders(run_dir: str) -> list[str]:
+    """Folders of a run's checkpoints, newest first."""
+    return [step_folder(run_dir, step) for step in checkpoint_steps(run_dir)]
+
+
+def is_checkpoint(path: str) -> bool:
+    """Whether a path is a checkpoint's, and not a run's."""
+    return Storage(path).exists(FILE_NAME)
+
+
+def run_around(path: str) -> str | None:
+    """The folder of the run whose folder of checkpoints a path is, or one of them; None if it is neither.
+
+    The name alone tells nothing: a run's own folder may be called so.
+    """
+    if is_checkpoint(path):
+        up = "../.."
+    elif complete_steps(Storage(path)):
+        up = ".."
+    else:
+        return None
+    protocol, separator, folder = path.rpartition("://")
+    run_dir = protocol + separator + os.path.normpath(f"{folder}/{up}")
+    return run_dir if checkpoint_steps(run_dir) else None
+
+
+def no_checkpoint(path: str) -> CheckpointError:
+    """What to say of a path that is neither a checkpoint's nor that of a run that has any."""
+    run_dir = run_around(path)
+    if run_dir is not None:
+        return CheckpointError(f"{path} is not a run's folder; give {run_dir}, or one of its {FOLDER}/step-*")
+    what = "holds no complete checkpoint" if Storage(path).exists() else "does not exist"
+    return CheckpointError(f"{path} {what}; give a run's folder or one of its {FOLDER}/step-*")
+
+
+def first_whole(
+    folders: Iterable[str], use: Callable[[str], Value], level: int = logging.WARNING
+) -> tuple[str, Value] | None:
+    """Use the first checkpoint that is whole.
+
+    Args:
+        folders: the checkpoints', in the order in which they are tried.
+        use: is given a folder; raises DamagedCheckpointError where the checkpoint turns out not to be whole.
+        level: at which skipped checkpoints are logged.
+
+    Returns:
+        Its folder and the result of using it; None if there is none.
+    """
+    for folder in folders:
+        try:
+            return folder, use(folder)
+        except DamagedCheckpointError as error:
+            logger.log(level, "skipping checkpoint %s: %s", folder, error)
+    return None
+
+
+def newest_checkpoint(run_dir: str, level: int = logging.WARNING) -> str | None:
+    """The folder of the newest checkpoint that verifies; None if there is none. Skipped ones are logged at a level."""
+    found = first_whole(checkpoint_folders(run_dir), read_checkpoint, level)
+    return found[0] if found else None
+
+
+def use_checkpoint(path: str, use: Callable[[str], Value]) -> tuple[str, Value]:
+    """Use the checkpoint that a path means: itself; or, of a run's folder, the one with the best validation loss, else
+    the newest.
+
+    Args:
+        path: of a checkpoint or a run.
+        use: see `first_whole`.
+
+    Returns:
+        The checkpoint's folder and the result of using it.
+
+    Raises:
+        CheckpointError: if there is none that is whole.
+    """
+    if is_checkpoint(path):
+        return path, use(path)
+    folders = checkpoint_folders(path)
+    if not folders:
+        raise no_checkpoint(path)
+    found = first_whole(_best_first(path, folders), use)
+    if found is None:
+        raise CheckpointError(f"no checkpoint in {path} is whole; all {len(folders)} are damaged")
+    return found
+
+
+def missing_best(run_dir: str, step: int | None, loss: float | None) -> str:
+    """The sentence about a best checkpoint that is named and not there."""
+    said = f" (validation loss {loss:.4f})" if isinstance(loss, float) else ""
+    return (
+        f"the best checkpoint of {run_dir}, of step {step}{said}, is not there: it could not be written, or was removed"
+    )
+
+
+def lost_best(run_dir: str) -> str | None:
+    """The sentence about a run's best checkpoint if it is not there; None if it is, or nothing was validated."""
+    folders = checkpoint_folders(run_dir)
+    state = _state_of_newest(folders)
+    step = state.get("best_step")
+    if not isinstance(step, int) or step_folder(run_dir, step) in folders:
+        return None
+    return missing_best(run_dir, step, state.get("best_loss"))
+
+
+def _best_first(run_dir: str, folders: list[str]) -> list[str]:
+    """The checkpoints of a run, newest first, with the best one at the front."""
+    state = _state_of_newest(folders)
+    steps = [step for name in ("best_step", "saved_best_step") if isinstance(step := state.get(name), int)]
+    best = [folder for step in steps if (folder := step_folder(run_dir, step)) in folders][:1]
+    ordered = best + [folder for folder in folders if folder not in best]
+    if isinstance(state.get("best_step"), int) and step_folder(run_dir, state["best_step"]) not in folders:
+        missing = missing_best(run_dir, state["best_step"], state.get("best_loss"))
+        logger.warning("%s; %s is taken in its place", missing, ordered[0])
+    return ordered
+
+
+def _state_of_newest(folders: list[str]) -> dict[str, Any]:
+    """The training state in the newest manifest that can be read, which says what holds for all; else nothing."""
+    newest = first_whole(folders, read_manifest, logging.DEBUG)
+    return newest[1].state if newest else {}
+
+
+def read_tensors(folder: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
+    """All tensors of a checkpoint, one after the other; it is whole only if this comes to its end without an error.
+
+    Raises:
+        CheckpointError: if a file cannot be reached.
+        DamagedCheckpointError: if a file is not what the manifest says; it names the file.
+    """
+    storage = Storage(folder)
+    for file in sorted(manifest.files):
+        yield from read_file(storage, file, manifest)
+
+
+def read_checkpoint(folder: str, *, verify: bool = True) -> CheckpointManifest:
+    """Read a checkpoint's manifest and, unless told otherwise, check every file against it.
+
+    Raises:
+        CheckpointError: if it is not there, not a checkpoint, of another format version, or cannot be reached.
+        DamagedCheckpointError: if it is not whole; it names the file.
+    """
+    manifest = read_manifest(folder)
+    if verify:
+        for _ in read_tensors(folder, manifest):
+            pass
+    return manifest
+
+
+def refuse_other_tensors(folder: str, manifest: CheckpointManifest, layout: Mapping[str, Tensor]) -> None:
+    """Refuse a checkpoint that does not hold these tensors; it may hold more.
+
+    Raises:
+        CheckpointError: naming the first that is missing, or of another type or shape.
+    """
+    for name, tensor in layout.items():
+        entry, wanted = manifest.tensors.get(name), TensorEntry.of(tensor, "")
+        if entry is None:
+            raise CheckpointError(f"{folder} is of another model: it has no tensor {name}")
+        if (entry.dtype, entry.shape) != (wanted.dtype, wanted.shape):
+            raise CheckpointError(
+                f"{folder} is of another model: "
+                f"its {name} is {entry.dtype} {entry.shape}, not {wanted.dtype} {wanted.shape}"
+            )
+
+
+def load_tensors(folder: str, manifest: CheckpointManifest, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those tensors of a checkpoint that are wanted; all of it is read and checked.
+
+    Raises:
+        CheckpointError: as `refuse_other_tensors` and `read_tensors` do.
+    """
+    refuse_other_tensors(folder, manifest, layout)
+    return {name: tensor for name, tensor in read_tensors(folder, manifest) if name in layout}
+
+
+def read_weights(folder: str, manifest: CheckpointManifest) -> dict[str, Tensor]:
+    """A model's weights and buffers, by their names in the model; the whole checkpoint is read and checked.
+
+    Raises:
+        CheckpointError: as `read_tensors` does.
+    """
+    prefix = "model."
+    tensors = read_tensors(folder, manifest)
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors if name.startswith(prefix)}
+
+
+def spread_tensors(
+    folder: str, manifest: CheckpointManifest, layout: Mapping[str, Tensor], group: Group
+) -> Iterator[tuple[str, Tensor]]:
+    """The same tensors, one after the other, on every rank; rank 0 reads. All ranks must iterate together, to the end.
+
+    Args:
+        folder: of the checkpoint.
+        manifest: its manifest.
+        layout: the tensors that are wanted.
+        group: of the ranks, on host memory.
+
+    Raises:
+        CheckpointError: on every rank, as `load_tensors` does.
+    """
+    group.on_rank_0(lambda: refuse_other_tensors(folder, manifest, layout))
+    source = read_tensors(folder, manifest) if group.rank == 0 else iter(())
+    for file in sorted(manifest.files):
+        for name in manifest.names_of(file):
+            values: list[Tensor] = []
+            # What is not wanted is read as well.
+            group.on_rank_0(lambda values=values: values.append(next(source)[1]))  # type: ignore[misc]
+            if name in layout:
+                entry = manifest.tensors[name]
+                tensor = values[0] if values else torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
+                group.broadcast(tensor.reshape(-1).view(torch.uint8))
+                yield name, tensor
+    # Only now the last file's checksum is known.
+    group.on_rank_0(lambda: next(source, None))
+
+
+@dataclass(frozen=True)
+class Listed:
+    """A checkpoint, whole or not.
+
+    Attributes:
+        folder: where it stands.
+        manifest: None if it cannot be read.
+        problems: what is wrong with it, a sentence each; none if it is whole.
+    """
+
+    folder: str
+    manifest: CheckpointManifest | None
+    problems: list[str]
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """What a table of checkpoints says: step, time, size, world size, engine, validation, whether it is whole."""
+        name, whole = self.folder.rsplit("/", 1)[-1], "no" if self.problems else "yes"
+        if self.manifest is None:
+            return (name, "", "", "", "", "", whole)
+        manifest = self.manifest
+        return (
+            name,
+            manifest.saved_at,
+            f"{manifest.num_bytes / 2**20:,.1f} MiB",
+            str(manifest.world_size),
+            manifest.engine,
+            _validation(manifest),
+            whole,
+        )
+
+
+HEADINGS = ("checkpoint", "saved at", "size", "world size", "engine", "validation loss", "whole")
+
+
+def _validation(manifest: CheckpointManifest) -> str:
+    """The loss of a checkpoint that was the best up to then; of another, the best until then."""
+    loss, step = manifest.state.get("best_loss"), manifest.state.get("best_step")
+    if not isinstance(loss, float) or not math.isfinite(loss):
+        return "none yet"
+    return f"{loss:.4f}" if step == manifest.step else f"best so far {loss:.4f}, of step {step}"
+
+
+def examine(folder: str) -> Listed:
+    """A checkpoint and all that is wrong with it: every file is read."""
+    try:
+        manifest = read_manifest(folder)
+    except CheckpointError as error:
+        return Listed(folder, None, [str(error)])
+    storage, problems = Storage(folder), []
+    for file in sorted(manifest.files):
+        try:
+            for _ in read_file(storage, file, manifest):
+                pass
+        except CheckpointError as error:
+            problems.append(str(error))
+    return Listed(folder, manifest, problems)
+
+
+def list_checkpoints(path: str) -> list[Listed]:
+    """The checkpoints of a run, newest first, or the one that a path is of, with all that is wrong with them.
+
+    Raises:
+        CheckpointError: if there is none.
+    """
+    if is_checkpoint(path):
+        return [examine(path)]
+    steps = checkpoint_steps(path)
+    if not steps:
+        raise no_checkpoint(path)
+    return [examine(step_folder(path, step)) for step in steps]
+
+
+def facts(manifest: CheckpointManifest) -> dict[str, Any]:
+    """A manifest as JSON has it, which knows no infinity: null stands for it."""
+    plain: dict[str, Any] = finite(dataclasses.asdict(manifest))
+    return plain

@@ -1,0 +1,400 @@
+"""The trainer: build, step, validate, save."""
+
+import contextlib
+import dataclasses
+import functools
+import logging
+import os
+import time
+from types import TracebackType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from sgloc import dist
+from sgloc.config import RunConfig
+from sgloc.data.batch import PackedBatch
+from sgloc.data.loader import Loader
+from sgloc.data.manifest import Manifest, load_manifest
+from sgloc.errors import ConfigError, DataError, TrainingError
+from sgloc.failpoint import failpoint
+from sgloc.storage import only_writer
+from sgloc.tf32 import float32_products
+from sgloc.train.checkpoint import step_folder
+from sgloc.train.checkpoint.manager import CheckpointManager
+from sgloc.train.engine import open_engine, prepare_engine
+from sgloc.train.faults import BAD_STEPS, StopFlag, refuse_other_ranks, write_bad_step
+from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
+from sgloc.train.loggers.protocol import Logger, Record
+from sgloc.train.meter import Meter
+from sgloc.train.recipe import Recipe
+from sgloc.train.record import versions, write_record
+from sgloc.train.schedule import learning_rate
+from sgloc.train.start import checkpoints_to_resume, find_start, resume_from, saved_best
+from sgloc.train.state import LossWindow
+from sgloc.train.validation import Validation
+
+logger = logging.getLogger(__name__)
+
+
+def train(config: RunConfig, resume: str, recipe: Recipe) -> None:
+    """Train until the steps are done, validation no longer improves, or a signal says stop.
+
+    Args:
+        config: of the run, of the type that the recipe takes.
+        resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a
+            checkpoint's folder.
+        recipe: of the model.
+
+    Raises:
+        SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
+    """
+    with dist.explaining_lost_ranks(config.train.timeout), Trainer(config, resume, recipe) as trainer:
+        trainer.train()
+
+
+class Trainer:
+    """A run in progress, built fresh or as its checkpoint left it; a context manager.
+
+    Inside, signals only set a flag, which the ranks agree on at a step's border. All ranks must make a trainer, and
+    call its methods, together.
+
+    Args and Raises: as `train`.
+
+    Attributes:
+        config: the whole configuration, completed.
+        group: of the ranks.
+        manifest: of the shards.
+        engine: takes the steps.
+        prepare: makes training batches ready on the device.
+        validation: computes the validation loss.
+        state: advances with the run, and is saved.
+        checkpoints: saves it.
+        gallery: draws validation sketches; None when nobody wants them.
+        loggers: take the records and the pictures; empty except on rank 0.
+        is_stopped: some rank was asked to stop, as all ranks know.
+        kept_loss: validation loss of this step while its weights are to be saved as the best; else None.
+    """
+
+    # Build.
+
+    def __init__(self, config: RunConfig, resume: str, recipe: Recipe) -> None:
+        self.is_stopped = False
+        self.kept_loss: float | None = None
+        self._stop, self._resources = StopFlag(), contextlib.ExitStack()
+        with contextlib.ExitStack() as stack:
+            self._build(config, resume, recipe, stack)
+            self._resources = stack.pop_all()
+
+    def __enter__(self) -> "Trainer":
+        """Enter."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        """Finish what is being written, and let go of everything."""
+        self._resources.__exit__(kind, error, traceback)
+
+    def _build(self, config: RunConfig, resume: str, recipe: Recipe, stack: contextlib.ExitStack) -> None:
+        self._join(config, stack)
+        group, run_dir = self.group, config.train.run
+        manifest = group.asking(f"the store of {config.data.path}").on_each_rank(lambda: self._load_data(config))
+        refuse_other_ranks(config, manifest, versions(), group)
+        config = dataclasses.replace(config, log=group.on_rank_0(lambda: with_environment(config.log, os.environ)))
+        self.prepare, fixed = group.on_each_rank(lambda: recipe.preparations(config, manifest))
+        model = recipe.build_model(config, manifest).to(group.device)
+
+        # The checkpoints are listed twice: before the folder is touched, and for good once no other run writes to it.
+        asking = group.asking(f"the store of {run_dir}")
+        start = asking.on_rank_0(lambda: find_start(config, resume, manifest, model))
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=start.init_from))
+        if start.weights is not None:
+            model.load_state_dict(start.weights)
+        claim = asking.on_rank_0(lambda: stack.enter_context(only_writer(run_dir)))
+        folders = asking.on_rank_0(lambda: checkpoints_to_resume(run_dir, resume, logging.DEBUG))
+
+        writers = group.separate()
+        stack.callback(writers.close)
+        self.loggers: list[Logger] = []
+        # After the last checkpoint is written: W&B may take its time.
+        stack.callback(close_loggers, self.loggers)
+        self.engine = open_engine(model, config, group)
+        stack.callback(self.engine.close)
+        readers = writers.asking(f"the store of {run_dir}")
+        self.state, folder = resume_from(folders, self.engine, config, manifest, readers)
+        state = self.state
+        saved_step = state.step if folder == step_folder(run_dir, state.step) else None
+        if saved_step is None:
+            # A branch of another run must not go on with that one's curves.
+            state.wandb_id = None
+        state.saved_best_step, state.saved_best_loss = asking.on_rank_0(lambda: saved_best(run_dir, state))
+        own = (config, manifest, self.engine, state, group, writers, saved_step)
+        self.checkpoints = CheckpointManager(*own, check=claim.check, is_stopped=lambda: self._stop.requested)
+        stack.callback(self.checkpoints.close)
+
+        self.config, self.manifest = config, manifest
+        self.validation = Validation(config, manifest, fixed, group)
+        self.gallery = recipe.gallery(config, self.validation.reader, manifest)
+        if self._is_best_lost and state.best_step == state.step:
+            # Of a run that branches off from the best checkpoint of another.
+            self.kept_loss = state.best_loss
+        asking.on_rank_0(lambda: write_record(config))
+        state.wandb_id = asking.on_rank_0(lambda: open_loggers(self.loggers, config, state.step, state.wandb_id))
+        anew = f"starting anew from the weights of {start.init_from}" if start.weights is not None else "starting anew"
+        self._greet(f"resuming from {folder}" if folder else anew)
+
+    def _join(self, config: RunConfig, stack: contextlib.ExitStack) -> None:
+        """Take the device, meet the other ranks, and listen to signals."""
+        self.placement = dist.resolve_placement(os.environ)
+        device = dist.select_device(config.train.device, self.placement)
+        stack.enter_context(float32_products(device, config.train.tf32))
+        # Before anything else might take the first GPU.
+        dist.use_device(device)
+        prepare_engine(config, device)
+        # To the end of the group: the launcher ends ranks whose partner is gone, and they have something to say first.
+        stack.enter_context(self._stop.listening())
+        self.group = stack.enter_context(dist.process_group(self.placement, device, config.train.timeout))
+
+    def _load_data(self, config: RunConfig) -> Manifest:
+        if not config.data.path:
+            raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
+        if config.train.global_batch < self.group.world_size:
+            raise ConfigError(
+                f"train.global_batch is {config.train.global_batch}, "
+                f"but there are {self.group.world_size} processes; each needs a drawing"
+            )
+        manifest = load_manifest(config.data.path)
+        if manifest.splits["valid"].num_sketches == 0:
+            raise DataError(f"{config.data.path} holds no validation drawing; build the shards from more drawings")
+        return manifest
+
+    def _greet(self, how: str) -> None:
+        placement, device = self.placement, self.group.device
+        moments = [tensor.numel() for name, tensor in self.engine.layout().items() if name.endswith(".exp_avg")]
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        logger.info(
+            f"{how} in {self.config.train.run}: {self.engine.name} over {dist.backend(device)}, "
+            f"{placement.world_size} process(es) by {placement.launcher} on {placement.num_nodes} node(s), {name}, "
+            f"{sum(moments):,} parameters, {self.manifest.splits['train'].num_sketches:,} training drawings of "
+            f"{len(self.manifest.categories)} categories"
+        )
+
+    # Step.
+
+    def train(self) -> None:
+        """Take steps until the run is finished or stopped, and save."""
+        state, every = self.state, self.config.train
+        # What a stop cut short is done first; and the best may be here, but not in this run's folder.
+        if self.validate_if_due() or self.kept_loss is not None:
+            self.save()
+        loader = self._loader()
+        meter = Meter(state, every.global_batch, self.group)
+        with contextlib.closing(iter(loader)) as batches:
+            while not (self.is_stopped or self.is_finished):
+                with meter.waiting():
+                    packed, loaded = next(batches)
+                state.num_skipped_sketches = loader.num_skipped_sketches
+                gradient_norm = self.train_step(packed, loaded)
+                meter.count(packed.num_points)
+                if state.step % every.log_every == 0:
+                    self._log_training(gradient_norm, {**meter.read(), **loader.counts()})
+                if self.validate_if_due() or state.step % every.checkpoint_every == 0:
+                    self.save()
+            self.save_at_last()
+        logger.info(self._farewell())
+
+    def train_step(self, packed: PackedBatch, loaded: Any) -> Tensor:
+        """Take one step with this rank's share of a global batch, or skip it if it is not finite.
+
+        Args:
+            packed: the share.
+            loaded: the host's work on it.
+
+        Returns:
+            The norm of the whole gradient before clipping, 0-dimensional.
+
+        Raises:
+            TrainingError: if too many steps in a row are not finite.
+            UnreachableError: if the store takes longer than train.timeout for a checkpoint.
+        """
+        state = self.state
+        rate = learning_rate(self.config.optimizer, state.step)
+        failpoint("step", state.step + 1)
+        self.engine.model.begin_step(state.step)
+        losses, gradient_norm = self.engine.backward(self.prepare(loaded, self.group.device))
+        state.step += 1
+        if self._account(losses, gradient_norm, packed):
+            self.engine.update(rate)
+        else:
+            self.engine.discard()
+        return gradient_norm
+
+    def _account(self, losses: Any, gradient_norm: Tensor, packed: PackedBatch) -> bool:
+        """Add a step's losses of all ranks to the window, unless they or the gradient are not finite.
+
+        Returns:
+            Whether the step is to be taken. All ranks agree on it, and on whether to stop since some rank was asked to.
+        """
+        own = [float(term) for term in losses]
+        if failpoint("loss", self.state.step):
+            own[-1] = float("nan")
+        numbers = [*own, float(self._stop.requested), float(self.checkpoints.is_overdue)]
+        *sums, stops, overdue = self.group.sum(numbers)
+        self.is_stopped = stops > 0
+        if overdue:
+            self.checkpoints.refuse_overdue()
+        if not np.isfinite(sums[-1] + float(gradient_norm)):
+            self._skip_step(own[-1], float(gradient_norm), packed)
+            return False
+        self.state.num_bad_steps = 0
+        window = self.state.window
+        window.num_sketches += self.config.train.global_batch
+        for name, value in zip(losses._fields, sums, strict=True):
+            window.sums[name] = window.sums.get(name, 0.0) + value
+        return True
+
+    def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
+        """Write the step's sketches down, and give up if there were too many such steps in a row."""
+        run_dir, state, most = self.config.train.run, self.state, self.config.train.bad_steps
+        write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id, self.group)
+        state.num_bad_steps += 1
+        state.num_skipped_steps += 1
+        if state.num_bad_steps > most:
+            error = TrainingError(
+                f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that were "
+                f"skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and start again "
+                "in another train.run"
+            )
+            # All ranks see the same numbers and come here together.
+            error.told = self.group.rank != 0
+            raise error
+        if self.group.rank == 0:
+            logger.warning(
+                "step %d is skipped: its loss or gradient is not finite (%s/%s)", state.step, run_dir, BAD_STEPS
+            )
+
+    def _loader(self) -> Loader:
+        config, state = self.config, self.state
+        loader = Loader(
+            config.data,
+            self.manifest,
+            self.group,
+            seed=config.train.seed,
+            global_batch=config.train.global_batch,
+            step=state.step,
+            load=self.prepare.load,
+            skipped_shards=state.skipped_shards,
+            patience=config.train.timeout,
+        )
+        loader.num_skipped_sketches = state.num_skipped_sketches
+        return loader
+
+    def _log(self, event: str, record: Record) -> None:
+        for own in self.loggers:
+            own.log({"step": self.state.step, "event": event, **record})
+
+    def _log_training(self, gradient_norm: Tensor, performance: Record) -> None:
+        """Log the losses since the last such line, averaged, and start a new window."""
+        window = self.state.window
+        *others, total = self.engine.model.loss_names
+        means: Record = {}
+        for name, term in (("loss", total), *((name, name) for name in others)):
+            # All steps of the window may have been skipped.
+            means[name] = window.sums[term] / window.num_sketches if window.num_sketches else None
+        means["skipped_steps"] = self.state.num_skipped_steps
+        rate = learning_rate(self.config.optimizer, self.state.step - 1)
+        self._log("train", {**means, "gradient_norm": float(gradient_norm), "learning_rate": rate, **performance})
+        self.state.window = LossWindow()
+
+    # Validate.
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether all steps are done, or validation has not improved for too long."""
+        return self.state.is_finished(self.config.train.num_steps, self.config.train.patience)
+
+    @functools.cached_property
+    def _validation_interval(self) -> int:
+        return self.config.train.validation_interval(self.manifest.splits["train"].num_sketches)
+
+    def validate_if_due(self) -> bool:
+        """Validate at the steps where the configuration says so, log it, and show what the model draws.
+
+        A validation that a stop cuts short counts for nothing; the resumed run repeats it.
+
+        Returns:
+            Whether the weights are to be saved as the best.
+        """
+        state, step, num_steps = self.state, self.state.step, self.config.train.num_steps
+        is_due = step > 0 and (step % self._validation_interval == 0 or step == num_steps)
+        if not is_due or state.validated_step == step:
+            return False
+        with self.engine.whole_model() as model:
+            losses = self.validation(model, lambda: self._stop.requested)
+        if losses is None:
+            self.is_stopped = True
+            return False
+        state.validated_step = step
+        loss, is_best_lost = losses["loss"], self._is_best_lost
+        improved = loss < state.best_loss
+        if improved:
+            state.best_loss, state.best_step, state.num_bad_validations = loss, step, 0
+        else:
+            state.num_bad_validations += 1
+        self._log("validation", {**losses, "best_loss": state.best_loss, "best_step": state.best_step})
+        self._show_gallery()
+        # Where the best is lost, the best of what follows is kept.
+        is_kept = improved or (is_best_lost and loss < self.checkpoints.best_kept())
+        self.kept_loss = loss if is_kept else None
+        return is_kept
+
+    def _show_gallery(self) -> None:
+        """Have rank 0 draw, while the others wait."""
+        if self.gallery is None:
+            return
+        with self.engine.whole_model() as model:
+            pictures = self.gallery.draw(model, self.group.device) if self.group.rank == 0 else {}
+        for name, png in pictures.items():
+            for own in self.loggers:
+                own.show(name, self.state.step, png)
+
+    # Save.
+
+    @property
+    def _is_best_lost(self) -> bool:
+        """Whether the weights of the best validation are neither saved nor in memory."""
+        best = self.state.best_step
+        return best not in (None, self.state.saved_best_step) and not self.checkpoints.holds(best)
+
+    def save(self) -> None:
+        """Save a checkpoint of this step: training may go on while it is written."""
+        failpoint("save", self.state.step)
+        since, loss = self._before_saving()
+        self.checkpoints.save(loss, since=since)
+
+    def save_at_last(self) -> None:
+        """Save a checkpoint of this step, and the best, unless that has been done, and wait until all is committed."""
+        since, loss = self._before_saving()
+        self.checkpoints.save_at_last(loss, since=since)
+
+    def _before_saving(self) -> tuple[float, float | None]:
+        """Flush the loggers: a run that resumes at a checkpoint has the lines up to it."""
+        since = time.monotonic()
+        for own in self.loggers:
+            own.flush()
+        loss, self.kept_loss = self.kept_loss, None
+        return since, loss
+
+    def _farewell(self) -> str:
+        state, every = self.state, self.config.train
+        if self.is_stopped:
+            return f"stopped by a signal at step {state.step}; the same command goes on from there"
+        reason = "all steps are done" if state.step >= every.num_steps else "validation no longer improves"
+        best = f"best validation loss {state.best_loss:.4f} at step {state.best_step}"
+        if self._is_best_lost:
+            saved = f"{state.saved_best_loss:.4f} at step {state.saved_best_step}" if state.saved_best_step else "none"
+            best += f", whose weights are not there; the best that are: {saved}"
+        return f"finished at step {state.step}, {reason}; {best}, in {every.run}"
