@@ -182,6 +182,19 @@ class Manifest:
     format: str = FORMAT
     version: int = VERSION
 
+    @classmethod
+    def of(cls, splits: dict[str, Split], moments: Moments, **others: Any) -> "Manifest":
+        """A manifest whose categories, scale and longest lengths are those of its splits and moments."""
+        return cls(
+            categories=sorted(set().union(*(split.categories for split in splits.values()))),
+            scale=moments.standard_deviation,
+            moments=moments,
+            longest_points=max(max(split.points, default=0) for split in splits.values()),
+            longest_strokes=max(max(split.strokes, default=0) for split in splits.values()),
+            splits=splits,
+            **others,
+        )
+
     @property
     def num_accepted(self) -> int:
         """Drawings in the splits."""
@@ -235,14 +248,10 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
     for path, count in paths.items():
         if count > 1:
             raise DataError(f"{count} of the builds hold a shard {path}; give each a folder or a name of its own")
-    return Manifest(
-        categories=sorted(set().union(*(manifest.categories for manifest in manifests))),
-        scale=total.standard_deviation,
-        moments=total,
-        longest_points=max(manifest.longest_points for manifest in manifests),
-        longest_strokes=max(manifest.longest_strokes for manifest in manifests),
+    return Manifest.of(
+        splits,
+        total,
         sketches_per_block=manifests[0].sketches_per_block,
-        splits=splits,
         num_read=sum(manifest.num_read for manifest in manifests),
         skipped=_add(manifest.skipped for manifest in manifests),
         rejected=_add(manifest.rejected for manifest in manifests),

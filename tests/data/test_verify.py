@@ -336,7 +336,7 @@ def test_without_a_manifest(shards: Path) -> None:
 
 def test_a_worker_that_dies_is_told(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "check_shard", die)
-    with pytest.raises(DataError, match="a worker process died"):
+    with pytest.raises(DataError, match=r"a worker process ended by signal SIGKILL while it read \S+\.tar"):
         problems_of(built, num_workers=2)
 
 

@@ -91,19 +91,14 @@ class _Part:
     def read(self, source: SourceFile, location: str, report: Report) -> None:
         """Take a file's drawings."""
         name = source_name(source)
-        read, rejected, skipped = self.num_read, self.rejected.total(), self.skipped.total()
+        before, rejected, skipped = self.num_read, self.rejected.total(), self.skipped.total()
         drawings = read_drawings(location, category=source.category, word=source.word)
         while outcomes := list(itertools.islice(drawings, _CHUNK)):
-            self._take(outcomes, name, self.num_read - read + 1)
+            self._take(outcomes, name, self.num_read - before + 1)
             self.num_read += len(outcomes)
             report(self.num_read, self.rejected.total())
-        read, rejected, skipped = (
-            now - then
-            for now, then in zip(
-                (self.num_read, self.rejected.total(), self.skipped.total()), (read, rejected, skipped), strict=True
-            )
-        )
-        self.sources.append(Source(name, read - rejected - skipped, rejected, skipped))
+        rejected, skipped = self.rejected.total() - rejected, self.skipped.total() - skipped
+        self.sources.append(Source(name, self.num_read - before - rejected - skipped, rejected, skipped))
 
     def _take(self, outcomes: list[Drawing | Reject], name: str, first_place: int) -> None:
         """Take some consecutive outcomes of reading a file, the first of which stands at a place, from 1."""
@@ -163,15 +158,10 @@ class _Part:
     def manifest(self) -> Manifest:
         """What the shards of the part hold, once they are written."""
         splits = {name: writer.split() for name, writer in self.writers.items()}
-        moments = self.writers["train"].contents.moments
-        return Manifest(
-            categories=sorted(set().union(*(split.categories for split in splits.values()))),
-            scale=moments.standard_deviation,
-            moments=moments,
-            longest_points=max(max(split.points, default=0) for split in splits.values()),
-            longest_strokes=max(max(split.strokes, default=0) for split in splits.values()),
+        return Manifest.of(
+            splits,
+            self.writers["train"].contents.moments,
             sketches_per_block=self.options.block_size,
-            splits=splits,
             num_read=self.num_read,
             skipped=dict(sorted(self.skipped.items())),
             rejected=dict(sorted(self.rejected.items())),

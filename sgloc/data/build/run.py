@@ -1,18 +1,110 @@
 """Building shards: the whole, or a task's share of it."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypedDict, Unpack
 
 from sgloc.data.build.fetch import Downloads
+from sgloc.data.build.part import Report, build_part
 from sgloc.data.build.plan import BuildOptions, Plan, make_plan
 from sgloc.data.build.state import begin, finish, finished_parts, is_finished
-from sgloc.data.build.workers import Progress, Tally, Work, build_here, build_with_workers
 from sgloc.data.formats.sources import QUICKDRAW_URL
 from sgloc.data.manifest import Manifest
+from sgloc.data.processes import resolve_workers, shared_out
 from sgloc.errors import ConfigError, DataError
+from sgloc.failpoint import failpoint
 from sgloc.storage import Storage, is_local, local_path, writing
 
 _DOWNLOADS = "downloads"
+
+Progress = Callable[[int, int, int, int], None]
+"""Takes parts built, parts in all, drawings read and drawings rejected."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a worker needs to build any part.
+
+    Attributes:
+        plan: of the build.
+        location: the folder or URL to write to.
+        downloads: where source files that are not local go.
+    """
+
+    plan: Plan
+    location: str
+    downloads: Downloads
+
+    def build(self, number: int, report: Report) -> None:
+        """Build a part.
+
+        Args:
+            number: of the part.
+            report: as `build_part` takes it.
+
+        Raises:
+            DataError: if a source cannot be read as what it claims to be, or the folder not be written to.
+        """
+        failpoint("part", number)
+        sources, options = self.plan.parts[number], self.plan.options
+        with writing(self.location, "shards"):
+            folder = Storage(self.location)
+            build_part(folder, number, sources, options, open_source=self.downloads.open, report=report)
+
+
+class Tally:
+    """Adds up what the parts report.
+
+    Args:
+        num_parts: in all.
+        progress: is given the counts whenever they change.
+    """
+
+    def __init__(self, num_parts: int, progress: Progress) -> None:
+        self._num_parts, self._progress = num_parts, progress
+        self._counts: dict[int, tuple[int, int]] = {}
+        self._num_built = 0
+
+    def begin(self, finished: Mapping[int, Manifest]) -> None:
+        """Take the parts that were built before."""
+        for number, part in finished.items():
+            self._counts[number] = part.num_read, sum(part.rejected.values())
+        self._num_built = len(finished)
+        self._show()
+
+    def report(self, number: int, num_read: int, num_rejected: int) -> None:
+        """Take how far a part is."""
+        self._counts[number] = num_read, num_rejected
+        self._show()
+
+    def built(self) -> None:
+        """Take that one more part is built."""
+        self._num_built += 1
+        self._show()
+
+    def _show(self) -> None:
+        counts = self._counts.values()
+        read, rejected = sum(read for read, _ in counts), sum(rejected for _, rejected in counts)
+        self._progress(self._num_built, self._num_parts, read, rejected)
+
+
+class Means(TypedDict, total=False):
+    """How a build is done, on which its bytes do not depend.
+
+    Attributes:
+        num_workers: processes; 1, the default, builds in this one, 0 stands for one a core.
+        mirror: where the public data set is.
+        downloads: local folder for files that are not local, while they are read; None: one in the folder that is
+            written to where that is local, else a temporary one.
+        keep_downloads: leave them there.
+        progress: called with parts built, parts in all, drawings read and drawings rejected.
+    """
+
+    num_workers: int
+    mirror: str
+    downloads: str | None
+    keep_downloads: bool
+    progress: Progress
 
 
 def build_shards(
@@ -21,11 +113,7 @@ def build_shards(
     options: BuildOptions | None = None,
     *,
     overwrite: bool = False,
-    num_workers: int = 1,
-    mirror: str = QUICKDRAW_URL,
-    downloads: str | None = None,
-    keep_downloads: bool = False,
-    progress: Progress = lambda *_: None,
+    **means: Unpack[Means],
 ) -> Manifest:
     """Pack drawings into shards; the same drawings in the same files give the same bytes.
 
@@ -36,12 +124,7 @@ def build_shards(
         folder: folder or URL to write to. Its manifest.json is written last.
         options: what is taken of the drawings, and how it is packed; None is `BuildOptions()`.
         overwrite: replace shards, or an unfinished build, that are there already.
-        num_workers: processes; 1 builds in this one, 0 stands for one a core.
-        mirror: where the public data set is.
-        downloads: local folder for files that are not local, while they are read; None: one in `folder` where that is
-            local, else a temporary one.
-        keep_downloads: leave them there.
-        progress: called with parts built, parts in all, drawings read and drawings rejected.
+        means: see `Means`.
 
     Returns:
         The manifest that was written.
@@ -51,9 +134,7 @@ def build_shards(
         DataError: if a source cannot be read as what it claims to be, a category does not occur, nothing is left to
             train on, a worker dies, or shards or another build are there already.
     """
-    plan = make_plan(source, options or BuildOptions(), mirror=mirror)
-    work = _work(plan, folder, downloads, keep_downloads)
-    outcome = _build(work, None, overwrite, _num_workers(num_workers, work), progress)
+    outcome = _build(source, folder, options, None, overwrite, means)
     assert isinstance(outcome, Manifest), f"{outcome} parts are missing although none failed"
     return outcome
 
@@ -63,21 +144,15 @@ def build_task(
     folder: str,
     task: tuple[int, int],
     options: BuildOptions | None = None,
-    *,
-    num_workers: int = 1,
-    mirror: str = QUICKDRAW_URL,
-    downloads: str | None = None,
-    keep_downloads: bool = False,
-    progress: Progress = lambda *_: None,
+    **means: Unpack[Means],
 ) -> Manifest | int:
     """Build the parts whose number leaves a remainder when divided by the number of tasks; see `build_shards`.
 
     All tasks may run at once, on any machines that share the folder, in any order, and again.
 
     Args:
-        source, folder, options: as `build_shards` takes them.
+        source, folder, options, means: as `build_shards` takes them.
         task: the remainder, and the number of tasks.
-        num_workers, mirror, downloads, keep_downloads, progress: as `build_shards` takes them.
 
     Returns:
         The manifest, if now all parts are built; then this wrote it, or another task that ended at the same time. Else
@@ -89,39 +164,38 @@ def build_task(
     index, count = task
     if not 0 <= index < count:
         raise ConfigError(f"task must be from 0/{count} to {count - 1}/{count}, not {index}/{count}")
-    plan = make_plan(source, options or BuildOptions(), mirror=mirror)
-    work = _work(plan, folder, downloads, keep_downloads)
-    return _build(work, task, False, _num_workers(num_workers, work), progress)
+    return _build(source, folder, options, task, False, means)
 
 
 def _build(
-    work: Work,
+    source: str | Sequence[str],
+    folder: str,
+    options: BuildOptions | None,
     task: tuple[int, int] | None,
     overwrite: bool,
-    num_workers: int,
-    progress: Progress,
+    means: Means,
 ) -> Manifest | int:
     """Build what is not built yet of all parts, or of a task's; the manifest, or how many parts are missing."""
-    target = Storage(work.location)
-    with writing(work.location, "shards"):
-        manifest = begin(target, work.plan, overwrite=overwrite, is_task=task is not None)
+    plan = make_plan(source, options or BuildOptions(), mirror=means.get("mirror", QUICKDRAW_URL))
+    work = _work(plan, folder, means.get("downloads"), means.get("keep_downloads", False))
+    sources = (file.location for part in plan.parts for file in part)
+    num_workers = resolve_workers(means.get("num_workers", 1), [folder, *sources])
+    target = Storage(folder)
+    with writing(folder, "shards"):
+        manifest = begin(target, plan, overwrite=overwrite, is_task=task is not None)
         if manifest is not None:
             return manifest
         try:
-            return _build_missing(work, target, task or (0, 1), num_workers, progress)
+            return _build_missing(work, target, task or (0, 1), num_workers, means.get("progress", lambda *_: None))
         except (FileNotFoundError, DataError):
             # Another process that builds the same may have finished, and removed what only a build needs.
-            if not is_finished(target, work.plan):
+            if not is_finished(target, plan):
                 raise
-            return finish(target, work.plan)
+            return finish(target, plan)
 
 
 def _build_missing(
-    work: Work,
-    target: Storage,
-    task: tuple[int, int],
-    num_workers: int,
-    progress: Progress,
+    work: Work, target: Storage, task: tuple[int, int], num_workers: int, progress: Progress
 ) -> Manifest | int:
     """Build the parts of a task that are not built yet, and finish if none of any other is missing."""
     index, count = task
@@ -131,10 +205,8 @@ def _build_missing(
     finished = {number: parts[number] for number in numbers if number in parts}
     tally.begin(finished)
     missing = [number for number in numbers if number not in finished]
-    if min(num_workers, len(missing)) <= 1:
-        build_here(work, missing, tally)
-    else:
-        build_with_workers(work, missing, num_workers, tally)
+    for _ in shared_out(work.build, missing, num_workers, lambda number: f"built part {number}", tally.report):
+        tally.built()
     target.remove_if_empty(_DOWNLOADS)
     return finish(target, work.plan)
 
@@ -150,16 +222,3 @@ def _work(plan: Plan, location: str, downloads: str | None, keep_downloads: bool
     elif keep_downloads:
         raise ConfigError("downloads would be kept in a temporary folder; give a folder for downloads")
     return Work(plan, location, Downloads(downloads, keep_downloads))
-
-
-def _num_workers(num_workers: int, work: Work) -> int:
-    """The number of processes, checked."""
-    if num_workers < 0:
-        raise ConfigError(f"workers must be 0, for one a core, or more, not {num_workers}")
-    locations = [work.location, *(source.location for part in work.plan.parts for source in part)]
-    in_memory = [location for location in locations if location.startswith("memory:")]
-    if num_workers > 1 and in_memory:
-        raise ConfigError(f"other processes cannot see {in_memory[0]}; give 1 for workers, or another folder")
-    if num_workers == 0:
-        return 1 if in_memory else len(os.sched_getaffinity(0))
-    return num_workers

@@ -2,13 +2,9 @@
 
 import contextlib
 import functools
-import multiprocessing
-import os
 import tempfile
-from collections import Counter, deque
-from collections.abc import Callable, Generator, Iterator, Mapping
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -17,10 +13,9 @@ import numpy.typing as npt
 
 from sgloc.data.build.state import REJECTS_NAME
 from sgloc.data.manifest import Contents, Manifest, Shard, Split, load_manifest
+from sgloc.data.processes import resolve_workers, shared_out
 from sgloc.data.shards.check_shard import CheckedShard, check_shard
-from sgloc.errors import ConfigError, DataError
-from sgloc.orphan import begin_worker
-from sgloc.signals import starting_workers
+from sgloc.errors import DataError
 from sgloc.storage import Retries, Storage, reading
 
 # Enough to see what is wrong, where everything may be.
@@ -74,7 +69,7 @@ def verify_shards(
         ConfigError: if num_workers is negative, or other processes cannot see the folder.
         DataError: if there is no manifest that can be read, or a worker process dies.
     """
-    num_workers = _checked_num_workers(num_workers, folder)
+    num_workers = resolve_workers(num_workers, [folder])
     retries = retries or Retries()
     manifest = load_manifest(folder, retries)
     verification = Verification()
@@ -83,13 +78,20 @@ def verify_shards(
         verification.num_problems += 1
         told(problem)
 
-    shards = _check_shards(folder, manifest, num_workers, retries)
-    num_shards = sum(len(split.shards) for split in manifest.splits.values())
+    split_of = {shard.path: name for name, split in manifest.splits.items() for shard in split.shards}
+    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    check = functools.partial(
+        check_shard, folder=folder, sketches_per_block=manifest.sketches_per_block, retries=retries
+    )
+    checks = shared_out(
+        functools.partial(_without_report, check), shards, num_workers, lambda shard: f"read {shard.path}"
+    )
     contents = {name: Contents() for name in manifest.splits}
     lost: Counter[str] = Counter()
     num_retries = 0
-    with _KeyFiles() as keys, contextlib.closing(shards):
-        for split, shard, checked in shards:
+    with _KeyFiles() as keys, contextlib.closing(checks):
+        for shard, checked in checks:
+            split = split_of[shard.path]
             for problem in checked.problems:
                 tell(f"{shard.path}: {problem}")
             contents[split].add(checked.contents)
@@ -98,7 +100,7 @@ def verify_shards(
             num_retries += checked.num_retries
             verification.num_bytes += checked.num_bytes
             verification.num_shards += 1
-            progress(verification.num_shards, num_shards)
+            progress(verification.num_shards, len(shards))
         for problem in keys.duplicates():
             tell(problem)
     verification.num_sketches = sum(found.points.total() for found in contents.values())
@@ -112,55 +114,8 @@ def verify_shards(
     return verification
 
 
-def _checked_num_workers(num_workers: int, folder: str) -> int:
-    if num_workers < 0:
-        raise ConfigError(f"workers must be 0, for one a core, or more, not {num_workers}")
-    if folder.startswith("memory:"):
-        if num_workers > 1:
-            raise ConfigError(f"other processes cannot see {folder}; give 1 for workers, or another folder")
-        return 1
-    return num_workers or len(os.sched_getaffinity(0))
-
-
-def _check_shards(
-    folder: str, manifest: Manifest, num_workers: int, retries: Retries
-) -> Generator[tuple[str, Shard, CheckedShard], None, None]:
-    """Check the shards; gives each with its split, in the manifest's order."""
-    placed = [(split, shard) for split, of_split in manifest.splits.items() for shard in of_split.shards]
-    check = functools.partial(
-        check_shard, folder=folder, sketches_per_block=manifest.sketches_per_block, retries=retries
-    )
-    with contextlib.closing(_mapped(check, [shard for _, shard in placed], num_workers)) as results:
-        for (split, shard), checked in zip(placed, results, strict=True):
-            yield split, shard, checked
-
-
-def _mapped(
-    check: Callable[[Shard], CheckedShard], shards: list[Shard], num_workers: int
-) -> Generator[CheckedShard, None, None]:
-    """Results in order; no more of them than a few a process are kept waiting."""
-    if num_workers == 1:
-        yield from map(check, shards)
-        return
-    # New processes: this one may have threads, of which a copy would hold the locks for ever.
-    context = multiprocessing.get_context("spawn")
-    pool = ProcessPoolExecutor(num_workers, mp_context=context, initializer=begin_worker)
-    pending: deque[Future[CheckedShard]] = deque()
-    try:
-        for shard in shards:
-            # It starts the processes one by one.
-            with starting_workers():
-                pending.append(pool.submit(check, shard))
-            if len(pending) > 4 * num_workers:
-                yield pending.popleft().result()
-        while pending:
-            yield pending.popleft().result()
-    except BrokenProcessPool as error:
-        raise DataError(
-            "a worker process died; give the same command again, with fewer --workers if memory was short"
-        ) from error
-    finally:
-        pool.shutdown(cancel_futures=True)
+def _without_report(check: Callable[[Shard], CheckedShard], shard: Shard, _: object) -> CheckedShard:
+    return check(shard)
 
 
 class _KeyFiles:
@@ -206,7 +161,7 @@ class _KeyFiles:
             again = np.flatnonzero(records["key_id"][1:] == records["key_id"][:-1])
             num_duplicates += len(again)
             for place in again[: _NUM_EXAMPLES - len(examples)].tolist():
-                first, second = (self._paths[number] for number in records["shard"][place : place + 2].tolist())
+                first, second = sorted(self._paths[number] for number in records["shard"][place : place + 2].tolist())
                 examples.append(f"{records['key_id'][place]} in {first} and {second}")
         if num_duplicates:
             yield f"{num_duplicates:,} drawings have a key_id that has come before: {_some(examples, num_duplicates)}"

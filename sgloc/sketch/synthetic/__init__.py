@@ -9,7 +9,6 @@ import io
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
 
-import fsspec
 import numpy as np
 import numpy.typing as npt
 
@@ -20,6 +19,7 @@ from sgloc.sketch.synthetic.animals import cat, giraffe, horse, pig
 from sgloc.sketch.synthetic.garden import bee, flower
 from sgloc.sketch.synthetic.jitter import Hand, Part
 from sgloc.sketch.synthetic.vehicles import bus, car
+from sgloc.storage import write_file
 
 __all__ = ["CATEGORIES", "draw", "write_sample"]
 
@@ -71,8 +71,6 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
     for name, value in (("num_train", num_train), ("num_valid", num_valid), ("num_test", num_test), ("seed", seed)):
         if value < 0:
             raise ConfigError(f"{name} of the synthetic sample is {value}: give at least 0")
-    filesystem, root = fsspec.core.url_to_fs(folder)
-    filesystem.makedirs(root, exist_ok=True)
     paths = []
     for category in CATEGORIES:
         # Written in memory first: a zip's bytes depend on whether its file can seek.
@@ -84,8 +82,7 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
             test=_split(category, 2, num_test, seed),
         )
         path = f"{folder.rstrip('/')}/{category}.npz"
-        with fsspec.open(path, "wb") as file:
-            file.write(buffer.getvalue())
+        write_file(path, buffer.getvalue())
         paths.append(path)
     return paths
 
