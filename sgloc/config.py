@@ -12,7 +12,6 @@ from typing import Any, ClassVar, Literal, TypeVar
 from sgloc.errors import ConfigError
 
 Value = TypeVar("Value")
-Section = TypeVar("Section", bound="Options")
 
 OriginName = Literal["first_point", "top_left"]
 
@@ -295,17 +294,17 @@ def recorded_identity(options: Mapping[str, Any], config_type: type[RunConfig]) 
     return {name: value for name, value in {**before, **flat(options)}.items() if name not in free}
 
 
-def rebuilt(section_type: type[Section], options: Mapping[str, Any]) -> Section:
-    """A section of options that was written down; for options that it lacks see `recorded_identity`.
+def rebuilt(options_type: type[Value], options: Mapping[str, Any]) -> Value:
+    """A section or configuration that was written down; for options that it lacks see `recorded_identity`.
 
     Raises:
         TypeError: if it holds an option that there is not, or holds no options.
         ConfigError: if an option is not within its range.
     """
     values = dict(options)
-    for one in dataclasses.fields(section_type):
+    for one in dataclasses.fields(options_type):  # type: ignore[arg-type]
         if one.default_factory is not dataclasses.MISSING and one.name in values:
             values[one.name] = rebuilt(type(one.default_factory()), values[one.name])
         elif one.name not in values and "before" in one.metadata:
             values[one.name] = one.metadata["before"]
-    return section_type(**values)
+    return options_type(**values)

@@ -196,6 +196,11 @@ class Manifest:
         )
 
     @property
+    def num_categories(self) -> int:
+        """How many there are."""
+        return len(self.categories)
+
+    @property
     def num_accepted(self) -> int:
         """Drawings in the splits."""
         return sum(split.num_sketches for split in self.splits.values())

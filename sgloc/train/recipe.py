@@ -65,21 +65,29 @@ class Gallery(Protocol):
         ...
 
 
+class DataFacts(Protocol):
+    """What a network may depend on of the data that it is trained on; `Manifest` and `CheckpointManifest` have it."""
+
+    @property
+    def longest_points(self) -> int:
+        """Points of the longest drawing."""
+        ...
+
+    @property
+    def num_categories(self) -> int:
+        """Categories of drawings."""
+        ...
+
+
 class Recipe(Protocol):
-    """What a run trains.
-
-    Attributes:
-        loads_ahead: whether loading is work, for a thread of its own.
-    """
-
-    loads_ahead: bool
+    """What a run trains."""
 
     @property
     def config_type(self) -> type[RunConfig]:
         """Of its configuration, whose section `model` has the option `kind`."""
         ...
 
-    def build_model(self, config: Any, manifest: Manifest) -> Trainable:
+    def build_model(self, config: Any, data: DataFacts) -> Trainable:
         """A model with the initial weights of the configured seed; the same on every rank and every start."""
         ...
 

@@ -8,16 +8,19 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from sgloc.config import rebuilt
 from sgloc.errors import CheckpointError
+from sgloc.models import recorded_kind
+from sgloc.models.sketch_a_net.config import RasterConfig, SketchANetConfig
 from sgloc.models.sketch_a_net.network import SketchANet
+from sgloc.models.sketch_a_net.recipe import RECIPE
+from sgloc.models.trained import build_network, load_weights
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.raster import rasterise
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint import load_tensors, read_manifest, use_checkpoint
+from sgloc.train.checkpoint import read_manifest, use_checkpoint
 
 logger = logging.getLogger(__name__)
-
-_PREFIX = "model."
 
 
 @dataclass(frozen=True)
@@ -84,14 +87,12 @@ def load_classifier(path: str, device: torch.device) -> Classifier:
 
     def load(folder: str) -> Classifier:
         manifest = read_manifest(folder)
-        try:
-            options, line_width = manifest.config["model"], manifest.config["raster"]["line_width"]
-            model = SketchANet(manifest.num_categories, options["width"], options["keep"])
-        except (KeyError, TypeError) as error:
-            raise CheckpointError(f"{folder} is not of a classifier; give a run of `sgloc train-classifier`") from error
-        own = {f"{_PREFIX}{name}": tensor for name, tensor in model.state_dict().items()}
-        for name, tensor in load_tensors(folder, manifest, own).items():
-            own[name].copy_(tensor)
+        if recorded_kind(manifest.config) != SketchANetConfig().kind:
+            raise CheckpointError(f"{folder} is not of a classifier; give a run of `sgloc train-classifier`")
+        model = build_network(RECIPE, manifest.config, manifest, folder)
+        assert isinstance(model, SketchANet)
+        load_weights(model, folder, manifest)
+        line_width = rebuilt(RasterConfig, manifest.config.get("raster", {})).line_width
         return Classifier(model.to(device).eval(), line_width, folder, manifest.data_identity)
 
     return use_checkpoint(path, load)[1]

@@ -8,19 +8,19 @@ from sgloc.models.sketch_a_net.batch import RasterPreparation
 from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.models.sketch_a_net.network import SketchANet
 from sgloc.sketch.raster import Augmentation
+from sgloc.train.recipe import DataFacts
 
 
 class SketchANetRecipe:
     """See `sgloc.train.recipe.Recipe`."""
 
     config_type = ClassifierConfig
-    loads_ahead = True
 
-    def build_model(self, config: ClassifierConfig, manifest: Manifest) -> SketchANet:
+    def build_model(self, config: ClassifierConfig, data: DataFacts) -> SketchANet:
         """See `Recipe.build_model`."""
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.train.seed)
-            return SketchANet(len(manifest.categories), config.model.width, config.model.keep)
+            return SketchANet(data.num_categories, config.model.width, config.model.keep)
 
     def preparations(self, config: ClassifierConfig, manifest: Manifest) -> tuple[RasterPreparation, RasterPreparation]:
         """See `Recipe.preparations`."""

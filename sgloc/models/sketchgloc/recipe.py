@@ -12,6 +12,7 @@ from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.gallery import Gallery
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.loggers.open import shows_galleries
+from sgloc.train.recipe import DataFacts
 
 
 def build_model(config: Config, longest_points: int) -> SketchGloc:
@@ -28,11 +29,10 @@ class SketchGlocRecipe:
     """SketchGloc, and what it is compared with."""
 
     config_type = Config
-    loads_ahead = False
 
-    def build_model(self, config: Config, manifest: Manifest) -> SketchGloc:
+    def build_model(self, config: Config, data: DataFacts) -> SketchGloc:
         """See `Recipe.build_model`."""
-        return build_model(config, manifest.longest_points)
+        return build_model(config, data.longest_points)
 
     def preparations(self, config: Config, manifest: Manifest) -> tuple[Preparation, Preparation]:
         """See `Recipe.preparations`."""
