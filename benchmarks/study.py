@@ -98,7 +98,7 @@ def run_study(
     parser.add_argument("--json", action="store_true", help="print JSON lines in place of tables")
     given = vars(parser.parse_args(arguments))
     path, as_json = given.pop("config"), given.pop("json")
-    config = read_config([f"--config={path}"])[0] if path else default()
+    config = read_config("python -m benchmarks", path) if path else default()
     report = study(options(**given), config)
     if as_json:
         sys.stdout.write(report.to_json())

@@ -1,1 +1,1 @@
-"""Front ends that start `sgloc train`; no training logic."""
+"""Front ends that start a command of `sgloc` in several processes, here or on a cluster; no logic of their own."""

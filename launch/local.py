@@ -1,54 +1,99 @@
-"""Trains on this machine, or makes it one of several, through torchrun's launcher.
+"""Starts a command of `sgloc` on this machine, or makes it one of several, through torchrun's launcher.
 
-`python -m launch.local --processes 2 --config configs/quickstart.yaml` starts two ranks, and starts them again when one
-is lost. TERM, INT, HUP, USR1 or USR2 has them save and end; the same command goes on from there. On several machines,
-the same command on each:
+`python -m launch.local --processes 2 train --config configs/quickstart.yaml` starts two ranks, and starts them again
+when one is lost; `evaluate` and `train-classifier` likewise. TERM, INT, HUP, USR1 or USR2 has ranks that train save and
+end; the same command goes on from there. On several machines, the same command on each:
 
-    python -m launch.local --nodes 2 --node-rank 0 --rendezvous node0:29500 --config ...   (and --node-rank 1)
-    python -m launch.local --nodes 1:2 --rendezvous node0:29500 --config ...
+    python -m launch.local --nodes 2 --node_rank 0 --rendezvous node0:29500 train ...   (and --node_rank 1)
+    python -m launch.local --nodes 1:2 --rendezvous node0:29500 train ...
 
 The second is elastic: a machine that is lost is done without, and one that comes later is taken in, as long as node0,
 where they meet, is there.
 
-The exit code is 0 when training is finished or was stopped, 1 when it failed for a reason that may pass, 2 for a
-mistake, 3 for a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again.
+The exit code is 0 when all is done or was stopped, 1 when it failed for a reason that may pass, 2 for a mistake, 3 for
+a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again, on any machine.
 """
 
-import argparse
 import contextlib
+import datetime
 import os
 import signal
-import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
-from launch.options import check, split
+from launch.command import Launched, read_command
+from sgloc.cli.options import Reader
+from sgloc.errors import ConfigError
 from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING, VERDICT_VARIABLE, read_verdict
 from sgloc.program import run_program, tell
 from sgloc.signals import STOP_SIGNALS
 
 if TYPE_CHECKING:
+    from torch.distributed import TCPStore
     from torch.distributed.launcher.api import LaunchConfig
 
 _NAME = "launch.local"
 _REPEAT_SECONDS = 1.0
 # How long machines that come to an elastic run wait for more.
 _LAST_CALL_SECONDS = 10
-# A rank that does not listen yet is not to be killed by what asks it to stop.
-_RANK = ("/bin/sh", "-c", "trap '' USR1 USR2; exec \"$@\"", "rank")
+# How long the machine where the others meet stays there for them to read why it ends.
+_PARTING_SECONDS = 3.0
 
 
-def rank_command(words: Sequence[str]) -> list[str]:
-    """The command of a rank, which ignores USR1 and USR2 until it listens to them.
+@dataclass(frozen=True)
+class LocalOptions:
+    """The processes, and the machines that they are on."""
 
-    Args:
-        words: options of `sgloc train`.
-    """
-    return [*_RANK, sys.executable, "-m", "sgloc", "train", *words]
+    processes: str = "auto"
+    """On this machine; auto: one a GPU, or 1."""
+    nodes: str = "1"
+    """Machines; MIN:MAX: elastic."""
+    node_rank: int | None = None
+    """Number of this machine, unless elastic."""
+    rendezvous: str = ""
+    """HOST:PORT where the machines meet, on machine 0."""
+    max_restarts: int = 3
+    """How often ranks are started again after a failure."""
+
+    def __post_init__(self) -> None:
+        numbers = self.nodes.split(":")
+        if not all(number.isdecimal() for number in numbers) or not 1 <= self.least_nodes <= self.most_nodes:
+            raise ConfigError(f"nodes must be a number or MIN:MAX, not {self.nodes}")
+        if self.processes != "auto" and not (self.processes.isdecimal() and int(self.processes) >= 1):
+            raise ConfigError(f"processes must be auto or at least 1, not {self.processes}")
+        if self.max_restarts < 0:
+            raise ConfigError(f"max_restarts must be at least 0, not {self.max_restarts}")
+        if self.is_alone:
+            return
+        host, _, port = self.rendezvous.rpartition(":")
+        if not (host and port.isdecimal() and 0 < int(port) < 2**16):
+            raise ConfigError("several machines need a place to meet, the same for all; give --rendezvous HOST:PORT")
+        if self.least_nodes != self.most_nodes:
+            if self.node_rank is not None:
+                raise ConfigError("an elastic run numbers its machines itself; leave --node_rank out")
+        elif self.node_rank not in range(self.most_nodes):
+            raise ConfigError(f"node_rank must be from 0 to {self.most_nodes - 1}, not {self.node_rank}")
+
+    @property
+    def least_nodes(self) -> int:
+        """Machines without which nothing begins."""
+        return int(self.nodes.split(":")[0])
+
+    @property
+    def most_nodes(self) -> int:
+        """Machines that are taken in."""
+        return int(self.nodes.split(":", 1)[-1])
+
+    @property
+    def is_alone(self) -> bool:
+        """Whether there is no other machine to meet."""
+        return self.most_nodes == 1 and not self.rendezvous and self.node_rank is None
 
 
 def _children() -> Iterator[int]:
@@ -58,6 +103,12 @@ def _children() -> Iterator[int]:
             yield from (int(child) for child in (task / "children").read_text().split())
 
 
+def _signal_ranks(number: int) -> None:
+    for rank in _children():
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(rank, number)
+
+
 class _Stop:
     """Asks the ranks to save and end when this process is asked to.
 
@@ -65,8 +116,10 @@ class _Stop:
     with control groups signals this process alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, launched: Launched) -> None:
         self.requested = threading.Event()
+        # Only training has something to save.
+        self._signal = signal.SIGUSR1 if launched.run else signal.SIGTERM
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         if self.requested.is_set() and number == signal.SIGINT:
@@ -77,9 +130,7 @@ class _Stop:
         self.requested.wait()
         # Again and again: a rank may not have listened yet.
         while not ended.wait(_REPEAT_SECONDS):
-            for rank in _children():
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(rank, signal.SIGUSR1)
+            _signal_ranks(self._signal)
 
     @contextlib.contextmanager
     def forwarding(self) -> Iterator[None]:
@@ -96,50 +147,57 @@ class _Stop:
             ended.set()
 
 
-def _parse(words: Sequence[str]) -> tuple[argparse.Namespace, list[str]]:
-    parser = argparse.ArgumentParser(
-        prog="python -m launch.local",
-        usage="%(prog)s [options] --config FILE [options of `sgloc train`]",
-        description="Train on this machine, or make it one of several.",
-        epilog="All other options are those of `sgloc train`; see `sgloc train --help`.",
-        allow_abbrev=False,
-    )
-    parser.add_argument("--processes", default="auto", help="on this machine; auto: one a GPU, or 1")
-    parser.add_argument("--nodes", default="1", help="machines; MIN:MAX: elastic")
-    parser.add_argument("--node-rank", type=int, default=None, help="number of this machine, unless elastic")
-    parser.add_argument("--rendezvous", default="", metavar="HOST:PORT", help="where the machines meet, on machine 0")
-    parser.add_argument("--max-restarts", type=int, default=3, help="how often ranks are started again after a failure")
-    options, others = split(parser, words)
-    try:
-        options.min_nodes, options.max_nodes = _node_range(options.nodes)
-    except ValueError:
-        parser.error(f"--nodes must be a number or MIN:MAX, not {options.nodes}")
-    if options.processes != "auto" and not (options.processes.isdecimal() and int(options.processes) >= 1):
-        parser.error(f"--processes must be auto or at least 1, not {options.processes}")
-    if options.max_restarts < 0:
-        parser.error(f"--max-restarts must be at least 0, not {options.max_restarts}")
-    if options.max_nodes == 1 and not options.rendezvous and options.node_rank is None:
-        return options, others
-    host, _, port = options.rendezvous.rpartition(":")
-    if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-        parser.error("several machines need a place to meet, the same for all; give --rendezvous HOST:PORT")
-    if options.min_nodes != options.max_nodes:
+class _Partners:
+    """Tells the other machines that nothing is to be started again, and hears it of them.
+
+    torchrun does not: it would have the ranks that it starts here wait half an hour for those of a machine that has
+    ended for good. An elastic run goes on without that machine.
+    """
+
+    _KEY = "sgloc/verdict"
+
+    def __init__(self, options: LocalOptions) -> None:
+        self._is_host = options.node_rank == 0
+        self._place = options.rendezvous
+        self._store: TCPStore | None = None
+        self._has_parted = threading.Event()
         if options.node_rank is not None:
-            parser.error("an elastic run numbers its machines itself; leave --node-rank out")
-    elif options.node_rank not in range(options.max_nodes):
-        parser.error(f"--node-rank must be from 0 to {options.max_nodes - 1}, not {options.node_rank}")
-    return options, others
+            if self._is_host:
+                self._meet()
+            threading.Thread(target=self._listen, daemon=True).start()
+
+    def _meet(self) -> "TCPStore":
+        from torch.distributed import TCPStore
+
+        if self._store is None:
+            host, _, port = self._place.rpartition(":")
+            day = datetime.timedelta(days=1)
+            # torchrun's store is at the same place, and is the same one.
+            self._store = TCPStore(host, int(port), None, self._is_host, day, wait_for_workers=False, multi_tenant=True)
+        return self._store
+
+    def _listen(self) -> None:
+        with contextlib.suppress(RuntimeError):
+            store = self._meet()
+            while not (heard := store.check([self._KEY])) and not self._has_parted.wait(_REPEAT_SECONDS):
+                pass
+            if heard and not self._has_parted.is_set():
+                code = int(store.get(self._KEY))
+                tell(_NAME, f"another machine ended with exit code {code}, and says why; nothing is started again")
+                _signal_ranks(signal.SIGKILL)
+                # The main thread may be waiting in C++ for a machine that does not come.
+                os._exit(code)
+
+    def part(self, code: int) -> None:
+        """Leave an exit code for the others."""
+        self._has_parted.set()
+        if self._store is not None and code in (MISTAKE, FAULT):
+            with contextlib.suppress(RuntimeError):
+                self._store.set(self._KEY, str(code))
+                time.sleep(_PARTING_SECONDS if self._is_host else 0)
 
 
-def _node_range(text: str) -> tuple[int, int]:
-    fewest, colon, most = text.partition(":")
-    smallest, largest = int(fewest), int(most if colon else fewest)
-    if not 1 <= smallest <= largest:
-        raise ValueError(text)
-    return smallest, largest
-
-
-def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
+def _launch(options: LocalOptions, launched: Launched) -> int:
     """Run the ranks to their end; gives the exit code."""
     # What is above answers a mistake at once.
     import torch
@@ -151,41 +209,40 @@ def _launch(options: argparse.Namespace, words: Sequence[str]) -> int:
     # Else ranks that are started again find what the ones before left in the store (gloo, torch 2.13).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     here = options.rendezvous.startswith(("localhost:", "127."))
-    # Then ranks are started again from here: torchrun does not tell a mistake from a failure.
-    is_alone = options.max_nodes == 1
+    is_elastic = options.node_rank is None
     config = LaunchConfig(
-        min_nodes=options.min_nodes,
-        max_nodes=options.max_nodes,
+        min_nodes=options.least_nodes,
+        max_nodes=options.most_nodes,
         nproc_per_node=num_processes,
         run_id="sgloc",
-        rdzv_backend="c10d" if options.node_rank is None else "static",
+        rdzv_backend="c10d" if is_elastic else "static",
         rdzv_endpoint=options.rendezvous or "localhost:0",
-        rdzv_configs={"last_call_timeout": _LAST_CALL_SECONDS}
-        if options.node_rank is None
-        else {"rank": options.node_rank},
+        rdzv_configs={"last_call_timeout": _LAST_CALL_SECONDS} if is_elastic else {"rank": options.node_rank},
         # The name of a machine need not be known to itself.
         local_addr="localhost" if here or not options.rendezvous else None,
-        max_restarts=0 if is_alone else options.max_restarts,
+        # Alone, ranks are started again from here: torchrun does not tell a mistake from a failure.
+        max_restarts=0 if options.most_nodes == 1 else options.max_restarts,
         # The others are forwarded here.
         signals_to_handle="SIGQUIT",
     )
-    stop = _Stop()
+    stop, partners = _Stop(launched), _Partners(options)
     with stop.forwarding():
-        code = _run_ranks(config, words)
-        for _ in range(options.max_restarts if is_alone else 0):
+        code = _run_ranks(config, launched)
+        for _ in range(options.max_restarts if options.most_nodes == 1 else 0):
             if code != PASSING or stop.requested.is_set():
                 break
-            code = _run_ranks(config, words)
+            code = _run_ranks(config, launched)
+    partners.part(code)
     return code
 
 
-def _run_ranks(config: "LaunchConfig", words: Sequence[str]) -> int:
+def _run_ranks(config: "LaunchConfig", launched: Launched) -> int:
     from torch.distributed import DistError
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.elastic.rendezvous import RendezvousError
     from torch.distributed.launcher.api import elastic_launch
 
-    program, *arguments = rank_command(words)
+    program, *arguments = launched.process()
     try:
         elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
@@ -208,13 +265,14 @@ def _run_ranks(config: "LaunchConfig", words: Sequence[str]) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check the options and train; gives the exit code."""
-    options, words = _parse(arguments)
-    check(words, data=True)
+    """Check the options and start the command; gives the exit code."""
+    reader = Reader(f"python -m {_NAME}", LocalOptions, description=__doc__.split("\n\n")[0], starts_command=True)
+    (options,), words = reader.read_until_word(arguments)
+    launched = read_command(words, check_data=True)
     with tempfile.TemporaryDirectory(prefix="sgloc-launch-") as folder:
         # torchrun starts ranks again after any failure; those that read there that it would come again end at once.
         os.environ.setdefault(VERDICT_VARIABLE, f"{folder}/verdict")
-        return _launch(options, words)
+        return _launch(options, launched)
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ RUN = Path("runs/quickstart")
 GALLERY = RUN / "drawn"
 CLASSIFIER = Path("runs/quickstart-classifier")
 EVALUATED = RUN / "evaluated"
-TRAIN = ("-m", "launch.local", "--processes", "2", "--config", CONFIG)
+TRAIN = ("-m", "launch.local", "--processes", "2", "train", "--config", CONFIG)
 DRAWINGS_PER_CATEGORY = {"train": 600, "valid": 40, "test": 40}
 LICENCE = "MIT; synthetic drawings made by this program, not QuickDraw's"
 KILLED_MARK = RUN / "killed-once"
@@ -80,7 +80,7 @@ def main(_: Sequence[str]) -> None:
     if not KILLED_MARK.exists():
         train(kill_when_saved=True)
     train(kill_when_saved=False)
-    words = ("--checkpoint", str(RUN), "--data", str(SHARDS), "--task", "reorganization", "--out", str(GALLERY))
+    words = ("--checkpoint", str(RUN), "--data", str(SHARDS), "--disturb", "0.1", "--out", str(GALLERY))
     sgloc("generate", *words)
     sgloc("train-classifier", "--config", CLASSIFIER_CONFIG, processes=2)
     words = ("--checkpoint", str(RUN), "--data", str(SHARDS), "--classifier", str(CLASSIFIER), "--out", str(EVALUATED))

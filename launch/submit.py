@@ -26,21 +26,19 @@ class LaunchError(SglocError):
 
 
 def submit(
-    folder: str,
-    cluster: str,
-    parameters: Mapping[str, Any],
-    submission: Callable[[submitit.AutoExecutor], Any],
-) -> Any:
-    """Submit to Slurm, or to processes of this machine.
+    folder: str, cluster: str, parameters: Mapping[str, Any], task: Callable[..., None], shares: Sequence[str]
+) -> list[Any]:
+    """Submit a task to Slurm, or to processes of this machine; or an array of it.
 
     Args:
         folder: for logs, seen by all nodes.
         cluster: "auto", "slurm" or "local".
         parameters: submitit's.
-        submission: what to submit, with a ready executor.
+        task: what to run.
+        shares: what each task of an array is given; empty: no array.
 
     Returns:
-        What `submission` gives.
+        The jobs, or, of a job of several tasks, the first of these.
 
     Raises:
         LaunchError: if that fails.
@@ -50,7 +48,7 @@ def submit(
             folder, cluster=None if cluster == "auto" else cluster, slurm_max_num_timeout=_MOST_TIMEOUTS
         )
         executor.update_parameters(**parameters)
-        return submission(executor)
+        return executor.map_array(task, shares) if shares else [executor.submit(task).task(0)]
     except (FailedJobError, FailedSubmissionError, RuntimeError, OSError) as error:
         raise LaunchError(f"the tasks cannot be submitted: {error}") from error
 
@@ -93,19 +91,20 @@ def wait(jobs: Sequence[Any], told: Callable[[int, bool], None]) -> None:
             time.sleep(_POLL_SECONDS)
 
 
-def failure(job: Any, has_result: bool, start: str) -> str | None:
+def failure(job: Any, has_result: bool, command: str) -> str | None:
     """What went wrong in a job, or a task of one, that has ended; None: nothing.
 
     Args:
         job: submitit's.
         has_result: whether it has a result.
-        start: what the line begins with in which its program says so.
+        command: of `sgloc`, which it ran.
     """
     if not has_result:
         return "it was killed"
     if job.exception() is None:
         return None
-    told = [line for line in (job.stderr() or "").splitlines() if line.startswith(start)]
+    # Whether its lines are text or JSON.
+    told = re.findall(rf'sgloc {command}: [^"\n]*', job.stderr() or "")
     return told[-1] if told else "it ended with an error"
 
 

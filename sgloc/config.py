@@ -34,6 +34,7 @@ def option(
     at_most: float | None = None,
     free: bool = False,
     place: bool = False,
+    required: bool = False,
     before: Any = _MISSING,
 ) -> Value:
     """A field of `Options`; its help text is the docstring below it.
@@ -43,11 +44,12 @@ def option(
         above, at_least, below, at_most: the range of its value.
         free: a resumed run may change it: it says where, how long or how often, not what is computed.
         place: it holds a path or URL, which is recorded as an absolute one without secrets.
+        required: a run cannot do without a value for it.
         before: what was done before the option existed, where that is not the default.
     """
     limits = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
     metadata: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-    metadata |= {"free": free, "place": place}
+    metadata |= {"free": free, "place": place, "required": required}
     if before is not _MISSING:
         metadata["before"] = before
     return field(default=default, metadata=metadata)
@@ -93,7 +95,7 @@ class Options:
 class DataConfig(Options, section="data"):
     """Which drawings, and how they are read."""
 
-    path: str = option("", free=True, place=True)
+    path: str = option("", free=True, place=True, required=True)
     """Folder or URL of the shards that `sgloc shard` wrote. Required."""
     prefetch: int = option(2, at_least=1, free=True)
     """Batches that are read ahead of the training step."""

@@ -53,6 +53,10 @@ class ConfigError(SglocError):
     """An option, or a combination of options, that cannot be."""
 
 
+class UsageError(ConfigError):
+    """Words on a command line, or an option in a file, that a command does not take."""
+
+
 class OccupiedError(ConfigError):
     """A run's folder that another run holds."""
 

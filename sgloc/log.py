@@ -12,11 +12,14 @@ import sys
 import time
 import types
 from collections.abc import Mapping
-from typing import Literal
+from typing import Literal, get_args
 
 from sgloc.masking import mask
 
-Format = Literal["text", "json"]
+Form = Literal["text", "json"]
+FORMS: tuple[str, ...] = get_args(Form)
+# What processes that a program starts are to do as it does: the name of a level, and a form.
+LEVEL_VARIABLE, FORM_VARIABLE = "SGLOC_LOG_LEVEL", "SGLOC_LOG_FORMAT"
 # Of launchers, in order of precedence: torchrun's, srun's.
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID")
 
@@ -27,23 +30,28 @@ def rank_of(environment: Mapping[str, str]) -> int:
     return int(given)
 
 
-def configure(level: int = logging.INFO, form: Format = "text") -> None:
+def configure(level: int | None = None, form: Form | None = None) -> None:
     """Send the records of this package to standard error.
 
     Rank 0 speaks from `level` on. The other ranks repeat nothing: they speak of warnings and errors, or, at DEBUG, of
     everything.
 
     Args:
-        level: the lowest level of rank 0. At DEBUG, every line names its time, rank, module and level.
-        form: "text": lines for people; "json": an object a line, for the log collectors of clusters.
+        level: the lowest level of rank 0. At DEBUG, every line names its time, rank, module and level. None: as the
+            environment's SGLOC_LOG_LEVEL says, else INFO.
+        form: "text": lines for people; "json": an object a line, for the log collectors of clusters. None: as the
+            environment's SGLOC_LOG_FORMAT says, else text.
     """
+    if level is None:
+        level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, ""), logging.INFO)
+    is_json = (form or os.environ.get(FORM_VARIABLE)) == "json"
     rank = rank_of(os.environ)
     logger = logging.getLogger("sgloc")
     for old in [handler for handler in logger.handlers if isinstance(handler, _StandardError)]:
         logger.removeHandler(old)
     handler = _StandardError()
     is_detailed = level <= logging.DEBUG
-    handler.setFormatter(_Json(rank) if form == "json" else _Text(rank, is_detailed=is_detailed))
+    handler.setFormatter(_Json(rank) if is_json else _Text(rank, is_detailed=is_detailed))
     handler.setLevel(level if rank == 0 or is_detailed else max(level, logging.WARNING))
     logger.addHandler(handler)
     logger.setLevel(min(level, logging.INFO))
@@ -74,7 +82,7 @@ class _Text(logging.Formatter):
             message = f"{clock} rank {self._rank} {record.name} {record.levelname}: {message}"
         elif self._rank != 0:
             message = f"rank {self._rank}: {message}"
-        return "\n".join([message, *_traceback(self, record)])
+        return "\n".join([*_traceback(self, record), message])
 
 
 class _Json(logging.Formatter):
@@ -95,7 +103,17 @@ class _Json(logging.Formatter):
         return json.dumps({**fields, **({"traceback": traceback[0]} if traceback else {})}, ensure_ascii=False)
 
 
+def is_for_people(level: int = logging.INFO) -> bool:
+    """Whether this process writes lines of this level for people."""
+    handlers = [handler for handler in logging.getLogger("sgloc").handlers if isinstance(handler, _StandardError)]
+    return any(handler.level <= level and isinstance(handler.formatter, _Text) for handler in handlers)
+
+
 def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
+    """That of the error that a record is about; `trace` of a record has those of other processes, too."""
+    trace = str(getattr(record, "trace", "")).rstrip()
+    if trace:
+        return [trace]
     if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[2], types.TracebackType):
         return [formatter.formatException(record.exc_info)]
     return []

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import NoReturn
 
 from sgloc import log
-from sgloc.errors import SilentStoreError
+from sgloc.errors import SglocError, SilentStoreError, UsageError
 from sgloc.faults import (
     INTERRUPTED,
     PASSING,
@@ -26,7 +26,20 @@ from sgloc.faults import (
 )
 from sgloc.masking import mask
 
-_DEBUG_VARIABLE, _DEBUG_OPTION = "SGLOC_DEBUG", "--debug"
+SPEECH = """Every command takes --quiet (warnings and errors alone), --verbose (all that is logged, with time, rank and
+module), --log-format text or json, and --debug (the traceback of what goes wrong). Processes that a command starts
+heed the same variables: SGLOC_LOG_LEVEL, SGLOC_LOG_FORMAT and SGLOC_DEBUG=1."""
+
+logger = logging.getLogger(__name__)
+
+_DEBUG_VARIABLE = "SGLOC_DEBUG"
+# Options without a value: the variable that each sets, and to what.
+_FLAGS = {
+    "--quiet": (log.LEVEL_VARIABLE, "WARNING"),
+    "--verbose": (log.LEVEL_VARIABLE, "DEBUG"),
+    "--debug": (_DEBUG_VARIABLE, "1"),
+}
+_FORMAT_OPTIONS = ("--log-format", "--log_format")
 _INPUT, _OUTPUT = 0, 1
 _STREAMS = ("stdin", "stdout", "stderr")
 
@@ -39,32 +52,48 @@ def run_program(
     Args:
         name: what its sentences begin with.
         function: is given its words, and gives its exit code; None stands for 0.
-        arguments: the words, --debug among them; None: those of the command line.
+        arguments: the words, those about its speech among them; None: those of the command line.
 
     Raises:
         SystemExit: always.
     """
-    words = begin(arguments)
+    words = begin(name, arguments)
     with ending(name):
         sys.exit(function(words) or 0)
 
 
-def begin(arguments: Sequence[str] | None = None) -> list[str]:
-    """Make the standard streams safe, and take --debug out of the words; gives the others.
+def begin(name: str, arguments: Sequence[str] | None = None) -> list[str]:
+    """Make the standard streams safe, and configure logging as words and variables say; gives the other words.
 
     Raises:
-        SystemExit: if torchrun has started this rank again after a failure that would come again.
+        SystemExit: if torchrun has started this rank again after a failure that would come again, or the words ask for
+            a form of speech that there is not.
     """
     _open_streams()
     log.configure()
     _heed_verdict()
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    if _DEBUG_OPTION in words:
-        # Where the processes that this one starts see it too.
-        os.environ[_DEBUG_VARIABLE] = "1"
-        words = [word for word in words if word != _DEBUG_OPTION]
-    log.configure(logging.DEBUG if debugging() else logging.INFO)
+    with ending(name):
+        words = _without_speech(list(sys.argv[1:] if arguments is None else arguments))
+    log.configure()
     return words
+
+
+def _without_speech(words: list[str]) -> list[str]:
+    """The words without those about speech, which go into variables: processes that this one starts see them too."""
+    others = []
+    while words:
+        option, equals, value = (word := words.pop(0)).partition("=")
+        if word in _FLAGS:
+            variable, value = _FLAGS[word]
+            os.environ[variable] = value
+        elif option in _FORMAT_OPTIONS:
+            value = value if equals or not words else words.pop(0)
+            if value not in log.FORMS:
+                raise UsageError(f"--log-format must be {' or '.join(log.FORMS)}, not {value!r}")
+            os.environ[log.FORM_VARIABLE] = value
+        else:
+            others.append(word)
+    return others
 
 
 def debugging() -> bool:
@@ -72,15 +101,15 @@ def debugging() -> bool:
     return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
 
 
-def tell(program: str, message: str) -> None:
-    """Say one sentence on standard error, without secrets; where nobody listens any more, to nobody."""
-    _write(f"{program}: {' '.join(message.split())}\n")
+def show(text: str, end: str = "\n") -> None:
+    """Print to standard output what a command was asked for, without the secrets of its URLs."""
+    print(mask(text), end=end, flush=True)
 
 
-def _write(text: str) -> None:
-    with contextlib.suppress(OSError, ValueError):
-        sys.stderr.write(mask(text))
-        sys.stderr.flush()
+def tell(program: str, message: str, error: SglocError | None = None) -> None:
+    """Log one sentence of a program as an error, after the traceback of what it is about, if that was asked for."""
+    trace = trace_of(error) if error is not None and debugging() else ""
+    logger.error("%s: %s", program, " ".join(message.split()), extra={"trace": trace})
 
 
 @contextlib.contextmanager
@@ -104,10 +133,8 @@ def ending(name: str) -> Iterator[None]:
             _let_go_of_output()
             sys.exit(PASSING)
         told = as_told(error)
-        if debugging():
-            _write(trace_of(error))
-        if not told.told:
-            tell(name, str(told))
+        if debugging() or not told.told:
+            tell(name, str(told), told)
         if isinstance(told, SilentStoreError):
             # Python would take its time to end, or crash, beside a thread that hangs.
             _flush()

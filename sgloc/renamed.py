@@ -7,17 +7,27 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# By dotted names, as a configuration and the command line have them.
-RENAMED: Mapping[str, str] = MappingProxyType({"train.run_dir": "train.run", "data.disturb_scale": "data.disturb"})
+# By dotted names, as a configuration and the command line have them. A name that is an option of another command now
+# stands here too: each command refuses what is no option of its own.
+RENAMED: Mapping[str, str] = MappingProxyType(
+    {
+        "train.run_dir": "train.run",
+        "data.disturb_scale": "data.disturb",
+        "run_dir": "run",
+        "task": "disturb",
+        "tasks": "disturb",
+        "folder": "out",
+    }
+)
 
 
 def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration of sections of options, with the names that these options have now."""
     renamed = {**config}
     for old, new in RENAMED.items():
-        section, _, old_name = old.partition(".")
+        section, _, old_name = old.rpartition(".")
         options = renamed.get(section)
         if isinstance(options, Mapping) and old_name in options:
-            new_name = new.partition(".")[2]
+            new_name = new.rpartition(".")[2]
             renamed[section] = {new_name if name == old_name else name: value for name, value in options.items()}
     return renamed

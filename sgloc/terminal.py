@@ -1,41 +1,90 @@
-"""What the terminal shows while something long runs."""
+"""What the terminal shows while something long runs, and how results are laid out."""
 
 import contextlib
+import logging
+import os
+import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
+from sgloc.log import is_for_people, rank_of
 from sgloc.masking import mask
+
+logger = logging.getLogger(__name__)
+
+# Where there is no terminal there is no width to keep to.
+_WIDTH = 160
+_SECONDS_BETWEEN_LINES = 60.0
+
+
+class Advance(Protocol):
+    """Says how far something is."""
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """Take what is done, of how much if that is known, and what else is worth saying."""
+        ...
 
 
 @contextlib.contextmanager
-def shard_progress() -> Iterator[tuple[Callable[[int, int, int, int], None], Callable[[str], None]]]:
-    """A bar of parts built, with the drawings read and rejected, and sentences above it; give what it yields to
-    `build_shards` as progress and told."""
-    columns = (
-        SpinnerColumn(),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("parts"),
-        TextColumn("{task.description}"),
-        TimeElapsedColumn(),
-    )
+def progress(unit: str, total: int | None = None) -> Iterator[Advance]:
+    """Show how far something is: a bar with the speed and the time left on a terminal, now and then a line elsewhere.
+
+    What is logged meanwhile stands above the bar. Ranks but the first, and a quiet program, show nothing.
+
+    Args:
+        unit: what is counted, in the plural.
+        total: how many there are, if that is known.
+    """
     console = Console(stderr=True)
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        first: tuple[float, int] | None = None
+    if rank_of(os.environ) != 0 or not is_for_people() or not console.is_terminal:
+        yield _lines(unit, total)
+        return
+    columns = (SpinnerColumn(), BarColumn(), _Count(unit), TimeRemainingColumn(), TextColumn("{task.description}"))
+    # Results go above the bar, too, but not away from a file or pipe.
+    redirect = sys.stdout.isatty()
+    with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as bar:
+        task = bar.add_task("", total=total)
 
-        def show(num_built: int, num_parts: int, num_read: int, num_rejected: int) -> None:
-            nonlocal first
-            # What an earlier start has read says nothing of the speed of this one.
-            started, already_read = first = first or (time.monotonic(), num_read)
-            rate = (num_read - already_read) / max(time.monotonic() - started, 1e-3)
-            said = f"{num_read:,} drawings, {num_rejected:,} rejected, {rate:,.0f} drawings/s"
-            bar.update(task, completed=num_built, total=num_parts, description=said)
+        def advance(done: int, total: int | None = None, note: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=mask(note).replace("[", r"\["))
 
-        def say(sentence: str) -> None:
-            console.print(mask(sentence), markup=False, highlight=False, soft_wrap=True)
+        yield advance
 
-        yield show, say
+
+class _Count(ProgressColumn):
+    """How many are done of how many, and how fast."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
+
+    def render(self, task: Task) -> Text:
+        """One line."""
+        of = "" if task.total is None else f"/{task.total:,.0f}"
+        speed = "" if task.speed is None else f", {task.speed:,.{0 if task.speed >= 10 else 1}f}/s"
+        return Text(f"{task.completed:,.0f}{of} {self._unit}{speed}")
+
+
+def _lines(unit: str, whole: int | None) -> Advance:
+    """Logs how far something is, so seldom that what is short says nothing."""
+    last = time.monotonic()
+
+    def advance(done: int, total: int | None = None, note: str = "") -> None:
+        nonlocal last
+        if time.monotonic() - last < _SECONDS_BETWEEN_LINES:
+            return
+        last, most = time.monotonic(), total or whole
+        of = "" if most is None else f" of {most:,}"
+        logger.info("%s", f"{done:,}{of} {unit}{f'; {note}' if note else ''}")
+
+    return advance
+
+
+def results() -> Console:
+    """Where tables go that a command was asked for."""
+    return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH)

@@ -99,7 +99,7 @@ requeue() {
     exit 0
 }
 
-run_dir=$(python -m launch.options "$@") || exit
+run_dir=$(python -m launch.command train "$@") || exit
 # A URL may hold a password, which is not to be in a log.
 # shellcheck disable=SC2001
 shown_dir=$(sed 's#://[^/]*@#://***@#' <<<"${run_dir%%\?*}")
@@ -134,7 +134,7 @@ while [[ -z $asked ]]; do
         "${gpus[@]}" --kill-on-bad-exit=1 bash -c '
             processes=${SLURM_GPUS_ON_NODE:-$1} nodes=$2 meeting=$3
             exec python -m launch.local --processes "$processes" --nodes "$nodes" --node-rank "$SLURM_NODEID" \
-                --rendezvous "$meeting" --max-restarts 0 -- "${@:4}"' \
+                --rendezvous "$meeting" --max-restarts 0 train "${@:4}"' \
         train "${SLURM_NTASKS_PER_NODE:-1}" "$SLURM_JOB_NUM_NODES" "${address#NodeAddr=}:$port" "$@" &
     step=$!
     # It may have been asked just before.
@@ -151,10 +151,11 @@ while [[ -z $asked ]]; do
     if [[ -n $asked ]]; then
         break
     elif ((status == 0)); then
-        # Before Slurm takes nodes away, it may tell the ranks alone to end, and so may people.
+        # Before Slurm takes nodes away, it may tell the ranks alone to end, and so may people: before there is a
+        # checkpoint, too, of which 2 tells.
         finished=0
         sgloc checkpoint list "$run_dir" --finished || finished=$?
-        ((finished != 1)) || requeue "training was stopped"
+        ((finished == 0 || finished > 2)) || requeue "training was stopped"
         exit "$finished"
     elif ((status == 2 || status == 3)); then
         # A mistake, or a fault of the program.

@@ -33,6 +33,6 @@ def only_sentence(error: str, command: str) -> str:
     told = re.compile(r"starting anew in |.* follows in [\d.]+ s$")
     lines = [line for line in error.splitlines() if line.strip() and not told.match(line)]
     assert len(lines) == 1, error
-    assert re.match(rf"sgloc( {command}( \w+)?)?: \S+ ", lines[0])
+    assert re.match(rf"(rank \d+: )?sgloc( {command}( \w+)?)?: \S+ ", lines[0])
     assert "Traceback" not in lines[0]
     return lines[0]

@@ -31,7 +31,18 @@ register_profiles()
 
 
 # What a user's shell, a launcher or a Slurm job that the tests run in would say to the processes that they start.
-_OTHERS = ("WANDB_", "SLURM_", "TORCHELASTIC_", "RANK", "LOCAL_", "WORLD_SIZE", "MASTER_", "SGLOC_DEBUG", "SGLOC_FAIL")
+_OTHERS = (
+    "WANDB_",
+    "SLURM_",
+    "TORCHELASTIC_",
+    "RANK",
+    "LOCAL_",
+    "WORLD_SIZE",
+    "MASTER_",
+    "SGLOC_DEBUG",
+    "SGLOC_FAIL",
+    "SGLOC_LOG",
+)
 
 
 def pytest_configure() -> None:

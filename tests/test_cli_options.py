@@ -19,8 +19,8 @@ from sgloc.models.sketchgloc.config import Config, LossConfig, ModelConfig
 from sgloc.train.schedule import learning_rate
 
 COMMANDS = (
-    *("sample", "shard", "shards", "train", "train-classifier", "generate", "evaluate", "reorganize", "report"),
-    *("checkpoint", "import-tf", "doctor", "bench"),
+    *("sample", "shard", "shards verify", "train", "train-classifier", "generate", "evaluate", "reorganize", "report"),
+    *("checkpoint list", "checkpoint verify", "checkpoint show", "checkpoint export", "import-tf", "doctor"),
 )
 _BATCH = "data config batch repeats"
 # Of each measurement its options, and how large a batch is and how often it is measured by default.
@@ -168,7 +168,7 @@ def test_help_of_a_bench_lists_what_concerns_it(
     overview = capsys.readouterr().out
     assert tuple(OPTIONS) == tuple(BENCHES)
     for what, (names, batch, repeats) in BENCHES.items():
-        assert re.search(rf"^  {what} +[A-Z].*\.$", overview, re.MULTILINE), what
+        assert re.search(rf"^  bench {what} +[A-Z].*\.$", overview, re.MULTILINE), what
         with pytest.raises(SystemExit) as caught:
             main(["bench", what, "--help"])
         assert caught.value.code == 0
@@ -191,7 +191,7 @@ def test_a_bench_is_given_its_options(
         "repeats": 3,
         "long_sketch": 50,
         "ceiling_size": 64,
-        "folder": "there",
+        "out": "there",
     }
     for what, (names, _, _) in BENCHES.items():
         own = {name: values[name] for name in names.split() if name != "config"}
@@ -236,14 +236,18 @@ def test_paths_are_expanded_as_a_shell_does(
             "train.run is '~nobody-at-all/x', but there is no",
         ),
         ("train --data.path s --log.wandb_group=null", "log.wandb_group is 'null', which stands for nothing; leave"),
-        ("train --data.path null", "data.path is 'null', which stands for nothing"),
+        ("train --data.path null", "data.path is 'null', which stands for nothing; give a value"),
         ("train-classifier --data s --train.run ${NOWHERE}", "the environment has no variable NOWHERE"),
         ("shard --source a $NOWHERE/b --out c", "source is '$NOWHERE/b', but the environment has no variable NOWHERE"),
-        ("shard --source a --out c --licence null", "licence is 'null', which stands for nothing"),
-        ("shards verify $NOWHERE", "folder is '$NOWHERE', but"),
-        ("shards merge a $NOWHERE --out b", "folders is '$NOWHERE', but"),
+        (
+            "shard --source a --out c --licence null",
+            "licence is 'null', which stands for nothing; leave the option out",
+        ),
+        ("shards verify null", "data is 'null', which stands for nothing; give a value"),
+        ("shards verify $NOWHERE", "data is '$NOWHERE', but"),
+        ("shards merge a $NOWHERE --out b", "data is '$NOWHERE', but"),
         ("report $NOWHERE", "run is '$NOWHERE', but"),
-        ("checkpoint export $NOWHERE --out b", "path is '$NOWHERE', but"),
+        ("checkpoint export $NOWHERE --out b", "checkpoint is '$NOWHERE', but"),
         ("evaluate --checkpoint a --data b --out c --classifier $NOWHERE", "classifier is '$NOWHERE', but"),
         ("reorganize $NOWHERE --checkpoint a --out b", "drawing is '$NOWHERE', but"),
         ("doctor --run $NOWHERE", "run is '$NOWHERE', but"),

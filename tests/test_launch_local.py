@@ -22,12 +22,13 @@ FOREVER = ("--train.num_steps", "100000", "--train.patience", "0")
 class Launched:
     """A launcher that is running, in a process group of its own, and its log; a context at whose end it is killed."""
 
-    def __init__(self, log: Path, *words: str) -> None:
+    def __init__(self, log: Path, *words: str, failpoint: str = "") -> None:
         self._log = log
+        environment = {**os.environ, "OMP_NUM_THREADS": "1", **({"SGLOC_FAILPOINT": failpoint} if failpoint else {})}
         with log.open("ab") as output:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "launch.local", *words],
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                env=environment,
                 stdout=output,
                 stderr=output,
                 start_new_session=True,
@@ -44,8 +45,8 @@ class Launched:
 
 
 @contextlib.contextmanager
-def launched(log: Path, *words: str) -> Iterator[Launched]:
-    started = Launched(log, *words)
+def launched(log: Path, *words: str, failpoint: str = "") -> Iterator[Launched]:
+    started = Launched(log, *words, failpoint=failpoint)
     try:
         yield started
     finally:
@@ -56,7 +57,7 @@ def launched(log: Path, *words: str) -> Iterator[Launched]:
 @pytest.mark.timeout(600)
 def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = tmp_path / "run"
-    words = ("--processes", "2", *tiny_options(run_dir, sample_shards), *STEPS)
+    words = ("--processes", "2", "train", *tiny_options(run_dir, sample_shards), *STEPS)
     with launched(tmp_path / "early", *words) as early:
         # Ranks that do not listen yet.
         assert wait_until(lambda: len(list(workers(early.process))) == 2, early.process), early.log
@@ -88,7 +89,7 @@ def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path
     with socket.create_server(("localhost", 0)) as free:
         meeting = f"localhost:{free.getsockname()[1]}"
     words = ["--nodes", "1:2", "--processes", "1", "--rendezvous", meeting]
-    words += [*tiny_options(run_dir, picture_shards), *FOREVER]
+    words += ["train", *tiny_options(run_dir, picture_shards), *FOREVER]
     # All write into one log, of which rank 0 tells how many there are, and may be on either.
     log = tmp_path / "log"
     with launched(log, *words) as first:
@@ -126,21 +127,37 @@ def _listens(meeting: str) -> bool:
         return probe.connect_ex((host, int(port))) == 0
 
 
+@pytest.mark.slow
+def test_a_machine_does_not_wait_for_one_that_has_ended_for_good(tmp_path: Path, tiny_shards: str) -> None:
+    with socket.create_server(("localhost", 0)) as free:
+        meeting = f"localhost:{free.getsockname()[1]}"
+    words = ["--nodes=2", "--processes=1", "--rendezvous", meeting, "--max_restarts=1"]
+    training = ["train", *tiny_options(tmp_path / "run", tiny_shards), *STEPS]
+    with launched(tmp_path / "first", *words, "--node_rank=0", *training) as first:
+        # At its second step, the rank of the other machine meets a fault of the program.
+        with launched(tmp_path / "second", *words, "--node_rank=1", *training, failpoint="step:fault:2") as second:
+            assert second.process.wait(120) == 3, second.log
+        assert first.process.wait(60) == 3, first.log
+        assert "another machine ended with exit code 3" in first.log
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "sgloc train: the options are missing; give at least --config FILE"),
-        (["--train.sed", "3"], "unrecognized arguments: --train.sed 3; did you mean --train.seed?"),
-        (["--data.path", "nosuch"], "nosuch/manifest.json does not exist"),
-        (["--resume", "never", "--data.path", "x"], "what is started again after a fault goes on from its own check"),
-        (["--processes", "0"], "--processes must be auto or at least 1, not 0"),
-        (["--nodes", "2:1"], "--nodes must be a number or MIN:MAX, not 2:1"),
+        ([], "the command to start is missing; give one, such as train"),
+        (["train", "--train.sed", "3"], "no option --train.sed; did you mean --train.seed?; see `sgloc train --help`"),
+        (["train", "--data", "nosuch"], "nosuch/manifest.json does not exist"),
+        (["train", "--resume=never", "--data=x"], "what is started again after a fault goes on from its own check"),
+        (["evaluate", "--checkpoint", "a"], "launch.local: the following options are required: --out, --data; see"),
+        (["--config", "a.yaml", "train"], "there is no option --config; those of the command stand after its name"),
+        (["--processes", "0", "train"], "processes must be auto or at least 1, not 0"),
+        (["--nodes", "2:1", "train"], "nodes must be a number or MIN:MAX, not 2:1"),
         (["--nodes=1:2"], "several machines need a place to meet, the same for all; give --rendezvous HOST:PORT"),
         (["--nodes=2", "--rendezvous=node0"], "give --rendezvous HOST:PORT"),
-        (["--nodes=2", "--rendezvous=n:1"], "--node-rank must be from 0 to 1, not None"),
-        (["--nodes=1:2", "--rendezvous=n:1", "--node_rank=0"], "an elastic run numbers its machines itself"),
-        (["--process", "2"], "there is no option --process; did you mean '--processes'?"),
-        (["--max_restarts", "-1"], "--max-restarts must be at least 0, not -1"),
+        (["--nodes=2", "--rendezvous=n:1"], "node_rank must be from 0 to 1, not None"),
+        (["--nodes=1:2", "--rendezvous=n:1", "--node-rank=0"], "an elastic run numbers its machines itself"),
+        (["--process", "2"], "there is no option --process; did you mean --processes?"),
+        (["--max_restarts", "-1"], "max_restarts must be at least 0, not -1"),
     ],
 )
 def test_mistakes_are_told_before_anything_is_started(

@@ -34,7 +34,7 @@ def measure(options: CheckpointOptions, config: Config, device: torch.device) ->
     packed, manifest = first_batch(options, config)
     batch = preparation(config, manifest)(packed, device)
     with contextlib.ExitStack() as stack:
-        folder = options.folder or stack.enter_context(tempfile.TemporaryDirectory())
+        folder = options.out or stack.enter_context(tempfile.TemporaryDirectory())
         train = dataclasses.replace(config.train, global_batch=len(packed), run=folder)
         config = dataclasses.replace(config, train=train)
         engine = stack.enter_context(opened_engine(config, manifest, device))

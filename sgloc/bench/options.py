@@ -80,7 +80,7 @@ class GenerateOptions(BatchOptions):
 class CheckpointOptions(BatchOptions):
     """Saving and loading a checkpoint, and what a save costs the steps beside it."""
 
-    folder: str | None = None
+    out: str | None = None
     """Folder or URL to save to; without, a temporary folder."""
 
 

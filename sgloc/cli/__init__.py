@@ -1,14 +1,95 @@
-"""The command line: `sgloc <command>`. One function a command; all logic is elsewhere.
+"""The command line: `sgloc <command>`. One table says which function a command runs, with which options.
 
 What a command needs is imported when it runs, so that `sgloc --help` and a mistyped option answer at once.
 """
 
-from collections.abc import Callable, Sequence
+import importlib
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from types import MappingProxyType
+from typing import Any
 
 from sgloc import __version__
-from sgloc.cli import bench, checkpoint, data, doctor, evaluate, generate, import_tf, reorganize, report, shards, train
-from sgloc.cli.parsing import fail, nearest, show
-from sgloc.program import begin, ending
+from sgloc.bench.options import OPTIONS
+from sgloc.cli import bench, checkpoint, data, doctor, model, train
+from sgloc.errors import UsageError
+from sgloc.orphan import die_with_parent
+from sgloc.program import SPEECH, begin, ending, show
+
+_HELP = ("-h", "--help")
+
+
+@dataclass(frozen=True)
+class Command:
+    """What a command does.
+
+    Attributes:
+        function: does it; is given an instance of each of the dataclasses.
+        options: the dataclasses of its options, as "module:name" where their module takes its time.
+        bare: the option that words without a name give; empty: there is none.
+        text: what it does, in words; empty: the function's docstring.
+    """
+
+    function: Callable[..., None]
+    options: tuple[type | str, ...]
+    bare: str = ""
+    text: str = ""
+
+    def read(self, program: str, words: Sequence[str]) -> tuple[Any, ...]:
+        """The options, as an instance of each dataclass.
+
+        Raises:
+            UsageError, ConfigError: if an option is wrong.
+        """
+        from sgloc.cli.options import Reader
+
+        types = (_imported(each) if isinstance(each, str) else each for each in self.options)
+        return Reader(program, *types, description=self.text or self.function.__doc__ or "", bare=self.bare).read(words)
+
+
+def _imported(name: str) -> type:
+    module, _, attribute = name.partition(":")
+    found: type = getattr(importlib.import_module(module), attribute)
+    return found
+
+
+_USE = (model.ModelOptions, model.ShardsOptions)
+COMMANDS: Mapping[str, Command] = MappingProxyType(
+    {
+        "sample": Command(data.sample, (data.SampleOptions,)),
+        "shard": Command(data.shard, (data.ShardOptions, "sgloc.data.build.plan:BuildOptions")),
+        "shards verify": Command(data.verify, (data.VerifyOptions,), bare="data"),
+        "shards stats": Command(data.stats, (data.StatsOptions,), bare="data"),
+        "shards merge": Command(data.merge, (data.MergeOptions,), bare="data"),
+        "train": Command(train.train, ("sgloc.models.sketchgloc.config:Config", train.StartOptions)),
+        "train-classifier": Command(
+            train.train_classifier, ("sgloc.models.sketch_a_net.config:ClassifierConfig", train.StartOptions)
+        ),
+        "generate": Command(model.generate, (*_USE, "sgloc.evaluate.options:GenerateOptions", model.DeviceOptions)),
+        "evaluate": Command(
+            model.evaluate,
+            (*_USE, model.JudgeOptions, "sgloc.evaluate.options:EvaluateOptions", model.DeviceOptions),
+        ),
+        "reorganize": Command(
+            model.reorganize,
+            (model.DrawingOptions, model.ModelOptions, "sgloc.evaluate.options:SamplingOptions", model.DeviceOptions),
+            bare="drawing",
+        ),
+        "report": Command(model.report, ("sgloc.report.options:ReportOptions", model.DeviceOptions), bare="run"),
+        "checkpoint list": Command(checkpoint.list_all, (checkpoint.ListOptions,), bare="run"),
+        "checkpoint verify": Command(checkpoint.verify, (checkpoint.VerifyOptions,), bare="checkpoint"),
+        "checkpoint show": Command(checkpoint.show_one, (checkpoint.ShowOptions,), bare="checkpoint"),
+        "checkpoint export": Command(checkpoint.export, (checkpoint.ExportOptions,), bare="checkpoint"),
+        "import-tf": Command(checkpoint.import_tf, (checkpoint.ImportOptions,), bare="checkpoint"),
+        "doctor": Command(doctor.doctor, ("sgloc.doctor.run:DoctorOptions", doctor.OutputOptions)),
+        **{
+            f"bench {what}": Command(partial(bench.measure, what), (kind, bench.TableOptions), text=kind.__doc__ or "")
+            for what, kind in OPTIONS.items()
+        },
+    }
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -17,44 +98,38 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Raises:
         SystemExit: with code 1 where it may pass, 2 for a mistake of the user, 3 for a fault of the program.
     """
-    words = begin(arguments)
-    command = words[0] if words else ""
-    with ending(f"sgloc {command}" if command in _COMMANDS else "sgloc"):
-        _run(words)
+    words = begin("sgloc", arguments)
+    name = next((name for name in (" ".join(words[:2]), " ".join(words[:1])) if name in COMMANDS), "")
+    program = f"sgloc {name}".rstrip()
+    with ending(program):
+        if "TORCHELASTIC_RUN_ID" in os.environ:
+            die_with_parent()
+        if name:
+            command = COMMANDS[name]
+            command.function(*command.read(program, words[len(name.split()) :]))
+        elif words == ["--version"]:
+            show(__version__)
+        else:
+            _show_commands(words)
 
 
-def _run(words: list[str]) -> None:
-    if not words or words[0] in ("-h", "--help"):
-        show(_overview())
-        return
-    if words[0] == "--version":
-        show(__version__)
-        return
-    command = words[0]
-    if command not in _COMMANDS:
-        fail("sgloc", f"there is no command {command!r}{nearest(command, list(_COMMANDS))}; see `sgloc --help`")
-    _COMMANDS[command](words[1:])
+def _show_commands(words: Sequence[str]) -> None:
+    """Show the commands, or those of a group of them, such as `sgloc shards`.
 
+    Raises:
+        UsageError: if the words are neither.
+    """
+    groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
+    group = [word for word in words[:1] if word in groups]
+    if words[len(group) :] not in ([], *([word] for word in _HELP)):
+        from sgloc.cli.options import nearest
 
-def _overview() -> str:
-    lines = [f"  {name:<16} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
+        wrong = " ".join(words[: len(group) + 1])
+        raise UsageError(f"there is no command {wrong!r}{nearest(wrong, list(COMMANDS))}; see `sgloc --help`")
+    lines = [
+        f"  {name:<17} {(command.text or command.function.__doc__ or '').splitlines()[0]}"
+        for name, command in COMMANDS.items()
+        if name.split()[: len(group)] == group
+    ]
     usage = "usage: sgloc <command> [options]; `sgloc <command> --help` lists the options"
-    after = "Every command takes --debug: it shows the traceback of what goes wrong, as SGLOC_DEBUG=1 does."
-    return "\n".join([usage, "", *lines, "", after])
-
-
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "sample": data.sample,
-    "shard": data.shard,
-    "shards": shards.shards,
-    "train": train.train,
-    "train-classifier": train.train_classifier,
-    "generate": generate.generate,
-    "evaluate": evaluate.evaluate,
-    "reorganize": reorganize.reorganize,
-    "report": report.report,
-    "checkpoint": checkpoint.checkpoint,
-    "import-tf": import_tf.import_tf,
-    "doctor": doctor.doctor,
-    "bench": bench.bench,
-}
+    show("\n".join([usage, "", *lines, "", SPEECH]))

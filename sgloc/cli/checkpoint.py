@@ -1,117 +1,105 @@
-"""`sgloc checkpoint`: what is done with checkpoints that are there."""
+"""`sgloc checkpoint` and `sgloc import-tf`: what is done with checkpoints that are there."""
 
 import json
+import logging
 import sys
-from collections.abc import Callable
+from dataclasses import dataclass
 
-from sgloc.cli.parsing import fail, nearest, new_parser, parse, say, show
-from sgloc.faults import MISTAKE
-from sgloc.program import tell
+from sgloc.errors import ConfigError
+from sgloc.faults import MISTAKE, PASSING
+from sgloc.program import show
 
-
-def checkpoint(words: list[str]) -> None:
-    """List, verify, show or export checkpoints: `sgloc checkpoint list`, `verify`, `show` or `export`."""
-    if not words or words[0] in ("-h", "--help"):
-        lines = [f"  {name:<8} {(function.__doc__ or '').splitlines()[0]}" for name, function in _COMMANDS.items()]
-        show("\n".join(["usage: sgloc checkpoint <command> [options]", "", *lines]))
-        return
-    command = words[0]
-    if command not in _COMMANDS:
-        hint = nearest(command, list(_COMMANDS))
-        fail("sgloc checkpoint", f"there is no command {command!r}{hint}; see `sgloc checkpoint --help`")
-    _COMMANDS[command](words[1:])
+logger = logging.getLogger(__name__)
 
 
-def _list(words: list[str]) -> None:
-    """A table of a run's checkpoints, newest first; every file is read to tell whether they are whole."""
-    parser = new_parser("checkpoint list", _list)
-    parser.add_argument("run", help="folder or URL of a run")
-    parser.add_argument(
-        "--newest",
-        action="store_true",
-        help="print the folder of the newest checkpoint that is whole, and nothing else; exit code 1 if there is none",
-    )
-    parser.add_argument(
-        "--finished",
-        action="store_true",
-        help="print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on",
-    )
-    options = parse(parser, words, "run")
-    from sgloc.train.checkpoint.load import lost_best, run_around
+@dataclass(frozen=True)
+class ListOptions:
+    """A run's checkpoints."""
 
-    run_dir = run_around(options.run)
-    if run_dir is not None:
-        fail(parser.prog, f"{options.run} is not a run's folder; give {run_dir}")
-    if options.finished:
-        from sgloc.train.start import has_finished
+    run: str
+    """Folder or URL of a run."""
+    newest: bool = False
+    """Print the folder of the newest checkpoint that is whole, and nothing else; exit code 2 if there is none."""
+    finished: bool = False
+    """Print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on, 2 if it has
+    no checkpoint."""
 
-        _say_where_there_is_none(options.run)
-        sys.exit(0 if has_finished(options.run) else 1)
-    if options.newest:
+
+def list_all(options: ListOptions) -> None:
+    """Show a table of a run's checkpoints, newest first; every file is read to tell whether they are whole."""
+    from sgloc.train.checkpoint.load import lost_best, no_checkpoint, run_around
+
+    run = run_around(options.run)
+    if run is not None:
+        raise ConfigError(f"{options.run} is not a run's folder; give {run}")
+    if options.newest or options.finished:
         from sgloc.train.checkpoint import newest_checkpoint
+        from sgloc.train.start import has_finished
 
         newest = newest_checkpoint(options.run)
         if newest is None:
-            _say_where_there_is_none(options.run)
-            sys.exit(1)
-        show(newest)
+            raise no_checkpoint(options.run)
+        if options.newest:
+            show(newest)
+        elif not has_finished(options.run):
+            sys.exit(PASSING)
         return
-    from rich.console import Console
     from rich.table import Table
 
+    from sgloc.terminal import results
     from sgloc.train.checkpoint.load import HEADINGS, list_checkpoints
 
     listed = list_checkpoints(options.run)
     table = Table(*HEADINGS)
     for one in listed:
         table.add_row(*one.cells)
-    # Where there is no terminal there is no width to keep to.
-    Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else 160).print(table)
+    results().print(table)
     for one in listed:
         for problem in one.problems:
-            say(problem)
+            logger.warning("%s", problem)
     lost = lost_best(options.run)
     if lost is not None:
-        say(lost)
+        logger.warning("%s", lost)
 
 
-def _say_where_there_is_none(run: str) -> None:
-    """Tell that a folder has no checkpoint; of damaged ones their readers tell."""
-    from sgloc.train.checkpoint import checkpoint_folders
-    from sgloc.train.checkpoint.load import no_checkpoint
+@dataclass(frozen=True)
+class VerifyOptions:
+    """What to check."""
 
-    if not checkpoint_folders(run):
-        tell("sgloc checkpoint list", str(no_checkpoint(run)))
+    checkpoint: str
+    """Folder or URL of a checkpoint, or of a run."""
 
 
-def _verify(words: list[str]) -> None:
+def verify(options: VerifyOptions) -> None:
     """Read every file of a checkpoint, or of all of a run's, and name what is damaged; exit code 2 tells of it."""
-    parser = new_parser("checkpoint verify", _verify)
-    parser.add_argument("path", help="folder or URL of a checkpoint, or of a run")
-    options = parse(parser, words, "path")
     from sgloc.train.checkpoint.load import list_checkpoints
 
-    damaged = False
-    for one in list_checkpoints(options.path):
+    listed = list_checkpoints(options.checkpoint)
+    for one in listed:
         num_files = len(one.manifest.files) if one.manifest else 0
         show(f"{one.folder}: {'damaged' if one.problems else 'whole'}, {num_files} files of tensors")
         for problem in one.problems:
             show(f"  {problem}")
-        damaged = damaged or bool(one.problems)
-    if damaged:
+    if any(one.problems for one in listed):
         sys.exit(MISTAKE)
 
 
-def _show(words: list[str]) -> None:
-    """What a checkpoint holds, or a run's best: configuration, state, versions, tensors with their shapes."""
-    parser = new_parser("checkpoint show", _show)
-    parser.add_argument("path", help="folder or URL of a checkpoint, or of a run, of which the best is taken")
-    parser.add_argument("--json", action="store_true", help="print JSON in place of text")
-    options = parse(parser, words, "path")
+@dataclass(frozen=True)
+class ShowOptions:
+    """What to show."""
+
+    checkpoint: str
+    """Folder or URL of a checkpoint, or of a run, of which the best is taken."""
+    json: bool = False
+    """Print JSON in place of text."""
+
+
+def show_one(options: ShowOptions) -> None:
+    """Show what a checkpoint holds, or a run's best: configuration, state, versions, tensors with their shapes."""
     from sgloc.train.checkpoint import read_manifest, use_checkpoint
     from sgloc.train.checkpoint.load import facts
 
-    folder, manifest = use_checkpoint(options.path, read_manifest)
+    folder, manifest = use_checkpoint(options.checkpoint, read_manifest)
     everything = {"folder": folder, **facts(manifest)}
     if options.json:
         show(json.dumps(everything, indent=1))
@@ -128,21 +116,60 @@ def _show(words: list[str]) -> None:
         show(f"  {name}  {entry['dtype']} {entry['shape']}  in {entry['file']}")
 
 
-def _export(words: list[str]) -> None:
+@dataclass(frozen=True)
+class ExportOptions:
+    """What to export, and where to."""
+
+    checkpoint: str
+    """Folder or URL of a checkpoint, or of a run, of which the best is taken."""
+    out: str
+    """Folder or URL to write to."""
+
+
+def export(options: ExportOptions) -> None:
     """Write a checkpoint's model as one safetensors file with its configuration and a model card."""
-    parser = new_parser("checkpoint export", _export)
-    parser.add_argument("path", help="folder or URL of a checkpoint, or of a run, of which the best is taken")
-    parser.add_argument("--out", required=True, help="folder or URL to write to")
-    options = parse(parser, words, "path", "out")
     from sgloc.hub.export import export_model
 
-    folder, num_values = export_model(options.path, options.out)
+    folder, num_values = export_model(options.checkpoint, options.out)
     show(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")
 
 
-_COMMANDS: dict[str, Callable[[list[str]], None]] = {
-    "list": _list,
-    "verify": _verify,
-    "show": _show,
-    "export": _export,
-}
+@dataclass(frozen=True)
+class ImportOptions:
+    """A checkpoint of the original program, and what that does not store."""
+
+    checkpoint: str
+    """Local folder with vector-N.index, vector-N.data-* and, if it is there, model_config.json."""
+    out: str
+    """Folder or URL to write to."""
+    scale: float = 0.0
+    """Standard deviation of its data set's offsets, which it does not store."""
+    data: str = ""
+    """Shards of that data set, whose scale is taken."""
+    max_points: int = 0
+    """Of a drawing; 0: as --data or the original's max_seq_len tell."""
+    max_node_points: int = 0
+    """Of a graph node; 0: as the original's max_stroke_len tells, or a node is a whole stroke."""
+
+    def __post_init__(self) -> None:
+        if (self.scale != 0) == bool(self.data):
+            raise ConfigError("the original does not store its scale; give either --scale or --data")
+
+
+def import_tf(options: ImportOptions) -> None:
+    """Make a model of a checkpoint of the original TensorFlow 1 program: pip install 'sgloc[tf]' first."""
+    from sgloc.data.manifest import load_manifest
+    from sgloc.hub.import_tf import import_tf as run
+
+    scale, longest, licence = options.scale, options.max_points, ""
+    if options.data:
+        manifest = load_manifest(options.data)
+        scale, longest, licence = manifest.scale, longest or manifest.longest_points, manifest.licence
+    done = run(options.checkpoint, options.out, scale, longest, licence, max_node_points=options.max_node_points)
+    for note in done.notes:
+        logger.warning("%s", note)
+    nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "nodes of whole strokes"
+    show(
+        f"{options.out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "
+        f"variables of its training are left out; sgloc.load_pretrained({options.out!r}) gives the model"
+    )

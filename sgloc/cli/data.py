@@ -1,74 +1,107 @@
-"""`sgloc sample` and `sgloc shard`."""
+"""`sgloc sample`, `sgloc shard` and `sgloc shards`: drawings on their way to shards, and shards that are there."""
 
 import re
-from typing import TYPE_CHECKING
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
-from sgloc.cli.parsing import check_location, fail, new_parser, parse, show
+from sgloc.errors import ConfigError
+from sgloc.faults import MISTAKE
+from sgloc.program import show
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser, Namespace
-
     from sgloc.data.build.plan import BuildOptions
     from sgloc.data.manifest import Manifest
 
 
-def sample(words: list[str]) -> None:
+@dataclass(frozen=True)
+class SampleOptions:
+    """The synthetic sample."""
+
+    out: str
+    """Folder or URL to write the npz files to."""
+    train: int = 1000
+    """Training drawings a category."""
+    valid: int = 100
+    """Validation drawings a category."""
+    test: int = 100
+    """Test drawings a category."""
+    seed: int = 0
+    """Seed of the generator."""
+
+
+def sample(options: SampleOptions) -> None:
     """Draw the built-in synthetic sample: sketch-rnn npz files of eight categories."""
-    parser = new_parser("sample", sample)
-    parser.add_argument("--out", required=True, help="folder or URL to write the npz files to")
-    parser.add_argument("--train", type=int, default=1000, help="training drawings a category")
-    parser.add_argument("--valid", type=int, default=100, help="validation drawings a category")
-    parser.add_argument("--test", type=int, default=100, help="test drawings a category")
-    parser.add_argument("--seed", type=int, default=0, help="seed of the generator")
-    options = parse(parser, words, "out")
     from sgloc.sketch.synthetic import write_sample
 
     paths = write_sample(
         options.out, num_train=options.train, num_valid=options.valid, num_test=options.test, seed=options.seed
     )
-    show(
-        f"{len(paths)} categories of {options.train} + {options.valid} + {options.test} synthetic drawings "
-        f"in {options.out}"
-    )
+    counts = f"{options.train} + {options.valid} + {options.test}"
+    show(f"{len(paths)} categories of {counts} synthetic drawings in {options.out}")
 
 
-def shard(words: list[str]) -> None:
+@dataclass(frozen=True)
+class ShardOptions:
+    """Where drawings come from and shards go."""
+
+    source: list[str]
+    """Files, folders, globs or URLs of simplified or raw ndjson, binary or sketch-rnn npz files; folders of SVG or JSON
+    drawings, or with such a folder for each category; or quickdraw:npz, quickdraw:simplified, quickdraw:raw or
+    quickdraw:binary, the public data set."""
+    out: str
+    """Folder or URL to write the shards to."""
+    workers: int = 0
+    """Processes; 0: one a core."""
+    task: str | None = None
+    """Build only this share, as 0/16 to 15/16; the one that ends last writes the manifest. Default: all."""
+    mirror: str | None = None
+    """Folder or URL of a copy of the public data set."""
+    downloads: str | None = None
+    """Local folder for files that are not local, while they are read; default: in --out, where that is local."""
+    keep_downloads: bool = False
+    """Leave downloaded files where they are."""
+    overwrite: bool = False
+    """Replace shards that are there already."""
+
+    def __post_init__(self) -> None:
+        if self.task is not None and not re.fullmatch(r"\d{1,9}/\d{1,9}", self.task):
+            raise ConfigError(f"task is {self.task!r}; give a number and how many there are, as 3/16")
+        if self.task is not None and self.overwrite:
+            raise ConfigError("each task would overwrite what the others have built; remove the folder first")
+
+
+def shard(options: ShardOptions, wanted: "BuildOptions") -> None:
     """Pack drawings into WebDataset shards with a manifest; a build that was killed goes on where it was."""
-    parser = new_parser("shard", shard)
-    _add_shard_options(parser)
-    options = parse(parser, words, "out")
-    for name in ("mirror", "downloads"):
-        if options[name] is not None:
-            check_location(parser, name, options[name])
-    task = _parse_task(parser, options)
     from sgloc.data.build.run import build_shards, build_task
     from sgloc.data.formats.sources import QUICKDRAW_URL
-    from sgloc.terminal import shard_progress
+    from sgloc.terminal import progress
 
-    wanted = _build_options(options)
-    with shard_progress() as (progress, _):
-        means = {
+    with progress("parts") as advance:
+        means: dict[str, Any] = {
             "num_workers": options.workers,
             "mirror": options.mirror or QUICKDRAW_URL,
             "downloads": options.downloads,
             "keep_downloads": options.keep_downloads,
-            "progress": progress,
+            "progress": lambda built, parts, read, rejected: advance(
+                built, parts, f"{read:,} drawings, {rejected:,} rejected"
+            ),
         }
         outcome: Manifest | int
-        if task is None:
+        if options.task is None:
             outcome = build_shards(options.source, options.out, wanted, overwrite=options.overwrite, **means)
         else:
-            outcome = build_task(options.source, options.out, task, wanted, **means)
+            number, count = map(int, options.task.split("/"))
+            outcome = build_task(options.source, options.out, (number, count), wanted, **means)
     if isinstance(outcome, int):
         show(f"{options.out}: task {options.task} is built; parts that other tasks have still to build: {outcome}")
         return
-    manifest = outcome
     counts = ", ".join(
-        f"{split.num_sketches:,} {name} in {len(split.shards)} shards" for name, split in manifest.splits.items()
+        f"{split.num_sketches:,} {name} in {len(split.shards)} shards" for name, split in outcome.splits.items()
     )
     show(
-        f"{options.out}: {manifest.num_read:,} drawings read of {len(manifest.categories)} categories: {counts}; "
-        f"skipped: {_counted(manifest.skipped)}; rejected: {_counted(manifest.rejected)}"
+        f"{options.out}: {outcome.num_read:,} drawings read of {len(outcome.categories)} categories: {counts}; "
+        f"skipped: {_counted(outcome.skipped)}; rejected: {_counted(outcome.rejected)}"
     )
 
 
@@ -76,72 +109,86 @@ def _counted(counts: dict[str, int]) -> str:
     return ", ".join(f"{count:,} {reason}" for reason, count in counts.items()) or "none"
 
 
-def _add_shard_options(parser: "ArgumentParser") -> None:
-    parser.add_argument(
-        "--source",
-        nargs="+",
-        required=True,
-        help="files, folders, globs or URLs of simplified or raw ndjson, binary or sketch-rnn npz files; folders of "
-        "SVG or JSON drawings, or with such a folder for each category; or quickdraw:npz, quickdraw:simplified, "
-        "quickdraw:raw or quickdraw:binary, the public data set",
-    )
-    parser.add_argument("--out", required=True, help="folder or URL to write the shards to")
-    parser.add_argument("--categories", default=None, type=str, help="take only these, comma-separated; default: all")
-    parser.add_argument(
-        "--per_category",
-        type=int,
-        default=75_000,
-        help="most drawings of a category, 1/30 of them for each of valid and test; 0: all; npz keep their own splits",
-    )
-    parser.add_argument("--recognized_only", action="store_true", help="take only drawings that the game recognised")
-    parser.add_argument("--compression", choices=["none", "zstd"], default="none", help="of the blocks of a shard")
-    parser.add_argument("--sketches_per_shard", type=int, default=16_384, help="most drawings in a shard")
-    parser.add_argument("--sketches_per_block", type=int, default=1024, help="drawings that are packed together")
-    parser.add_argument(
-        "--licence",
-        default=None,
-        type=str,
-        help="licence and attribution to write into the manifest; default: QuickDraw's",
-    )
-    parser.add_argument("--workers", type=int, default=0, help="processes; 0: one a core")
-    parser.add_argument(
-        "--task",
-        default=None,
-        type=str,
-        help="build only this share, as 0/16 to 15/16; the one that ends last writes the manifest; default: all",
-    )
-    parser.add_argument("--mirror", default=None, type=str, help="folder or URL of a copy of the public data set")
-    parser.add_argument(
-        "--downloads",
-        default=None,
-        type=str,
-        help="local folder for files that are not local, while they are read; default: in --out, where that is local",
-    )
-    parser.add_argument("--keep_downloads", action="store_true", help="leave downloaded files where they are")
-    parser.add_argument("--overwrite", action="store_true", help="replace shards that are there already")
+@dataclass(frozen=True)
+class VerifyOptions:
+    """Shards to check."""
+
+    data: str
+    """Folder or URL of shards."""
+    workers: int = 0
+    """Processes; 0: one a core."""
 
 
-def _parse_task(parser: "ArgumentParser", options: "Namespace") -> tuple[int, int] | None:
-    if options.task is None:
-        return None
-    numbers = re.fullmatch(r"(\d{1,9})/(\d{1,9})", options.task)
-    if numbers is None:
-        fail(parser.prog, f"task is {options.task!r}; give a number and how many there are, as 3/16")
-    if options.overwrite:
-        fail(parser.prog, "each task would overwrite what the others have built; remove the folder first")
-    return int(numbers[1]), int(numbers[2])
+def verify(options: VerifyOptions) -> None:
+    """Read every shard and compare it with the manifest; exit code 2 tells of a problem."""
+    from sgloc.data.shards.verify import verify_shards
+    from sgloc.terminal import progress
+
+    with progress("shards") as advance:
+        found = verify_shards(options.data, show, num_workers=options.workers, progress=advance)
+    notes = "".join(f"; {note}" for note in found.notes)
+    show(
+        f"{options.data}: {found.num_problems or 'no'} problem{'s' * (found.num_problems != 1)}; "
+        f"{found.num_shards:,} shards, {found.num_bytes:,} bytes and {found.num_sketches:,} drawings read{notes}"
+    )
+    if found.num_problems:
+        sys.exit(MISTAKE)
 
 
-def _build_options(options: "Namespace") -> "BuildOptions":
-    from sgloc.data.build.plan import QUICKDRAW_LICENCE, BuildOptions
+@dataclass(frozen=True)
+class StatsOptions:
+    """Shards to count."""
 
-    categories = options.categories
-    return BuildOptions(
-        categories=None if categories is None else [name.strip() for name in categories.split(",") if name.strip()],
-        per_category=options.per_category,
-        recognized_only=options.recognized_only,
-        compression=options.compression,
-        sketches_per_shard=options.sketches_per_shard,
-        sketches_per_block=options.sketches_per_block,
-        licence=options.licence or QUICKDRAW_LICENCE,
+    data: str
+    """Folder or URL of shards."""
+    plot: str | None = None
+    """PNG to draw the distributions into, a path or URL."""
+    json: bool = False
+    """Print JSON in place of tables."""
+
+
+def stats(options: StatsOptions) -> None:
+    """Count drawings by category and split, their lengths and their bytes, from the manifest alone."""
+    from sgloc.data.manifest import load_manifest
+    from sgloc.data.shards.stats import shard_stats
+
+    manifest = load_manifest(options.data)
+    if options.plot is not None:
+        import fsspec
+
+        from sgloc.data.shards.stats_plot import plot_stats
+
+        with fsspec.open(options.plot, "wb") as stream:
+            stream.write(plot_stats(manifest))
+    if options.json:
+        show(shard_stats(manifest).to_json(), end="")
+    else:
+        from sgloc.terminal import results
+
+        shard_stats(manifest).print(results())
+
+
+@dataclass(frozen=True)
+class MergeOptions:
+    """Builds to join."""
+
+    data: list[str]
+    """Folders or URLs of shards, each with a manifest."""
+    out: str
+    """Folder or URL to write to."""
+    overwrite: bool = False
+    """Replace shards that are there already."""
+
+
+def merge(options: MergeOptions) -> None:
+    """Join finished builds into one folder; shards are linked where possible, else copied."""
+    from sgloc.data.shards.merge import merge_shards
+    from sgloc.terminal import progress
+
+    with progress("shards") as advance:
+        manifest = merge_shards(options.data, options.out, overwrite=options.overwrite, progress=advance)
+    num_shards = sum(len(split.shards) for split in manifest.splits.values())
+    show(
+        f"{options.out}: {manifest.num_accepted:,} drawings of {len(manifest.categories)} categories in "
+        f"{num_shards:,} shards of {len(options.data)} builds"
     )

@@ -13,9 +13,9 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.errors import ConfigError
+from sgloc.evaluate.options import GenerateOptions
 from sgloc.hub.load import load_model
-from sgloc.inference.redraw import ROWS, ROWS_OF_REORGANIZATION, Drawn, gallery_rows, redraw
+from sgloc.inference.redraw import Drawn, gallery_rows, redraw
 from sgloc.sketch.render import draw_gallery
 from sgloc.sketch.svg.write import to_svg
 from sgloc.storage import Storage
@@ -23,56 +23,9 @@ from sgloc.strict_json import to_json
 from sgloc.tf32 import float32_products
 
 _CANVAS, _PICTURE_SIZE = 255, 256
-# From where to where an option can be; the upper ends only keep numbers finite and memory in bounds.
-_RANGES = {
-    "count": (1, 10**9),
-    "batch_size": (1, 10**6),
-    "max_points": (0, 10**5),
-    "temperature": (0, 10**6),
-    "disturb": (0, 10**6),
-}
 # A category is whatever the data says, and must not decide where a file goes.
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w]+")
 _OWN_SVG = re.compile(r"\d{5}-[\w-]*\.svg")
-
-
-@dataclass(frozen=True)
-class GenerateOptions:
-    """What to redraw, and how.
-
-    Attributes:
-        split: of the shards.
-        count: drawings, spread evenly over the split.
-        disturb: r of METHOD 3; 0 is synthesis.
-        temperature: of METHOD 9; 0 is greedy.
-        max_points: most points of a drawing; 0: those of the longest drawing of the data set that the model was trained
-            on.
-        seed: of the disturbance and of the sampling.
-        batch_size: drawings decoded together.
-        rows: rows of the gallery; put_back: the sketch's own strokes, each moved to where the redrawing has it.
-    """
-
-    split: str = "test"
-    count: int = 64
-    disturb: float = 0.0
-    temperature: float = 0.0
-    max_points: int = 0
-    seed: int = 0
-    batch_size: int = 256
-    rows: tuple[str, ...] = ROWS
-
-    def __post_init__(self) -> None:
-        for name, (least, most) in _RANGES.items():
-            if not least <= getattr(self, name) <= most:
-                raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
-        unknown = set(self.rows) - set(ROWS)
-        if unknown or not self.rows:
-            raise ConfigError(f"rows must be some of {', '.join(ROWS)}, not {', '.join(sorted(unknown)) or 'none'}")
-        if self.disturb == 0 and set(self.rows) <= set(ROWS_OF_REORGANIZATION):
-            raise ConfigError(
-                f"rows must be more than {', '.join(self.rows)}, for in synthesis no stroke is moved; "
-                "add original or redrawn"
-            )
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import contextlib
 import hashlib
 import logging
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,6 +29,7 @@ from sgloc.evaluate.bootstrap import Bootstrap
 from sgloc.evaluate.measure import DRAWN, GIVEN, Measuring, named, section
 from sgloc.evaluate.metric import Arrays, Models
 from sgloc.evaluate.metrics import all_metrics
+from sgloc.evaluate.options import EvaluateOptions
 from sgloc.evaluate.parts import Parts, join
 from sgloc.evaluate.tables import OF_GIVEN, markdown
 from sgloc.evaluate.tasks import EvaluationTask
@@ -42,43 +43,6 @@ from sgloc.train.record import recorded_place, versions
 RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class EvaluateOptions:
-    """What to evaluate, and how.
-
-    Attributes:
-        tasks: which.
-        split: of the shards.
-        count: sketches, spread evenly over the split; 0: all.
-        temperature: of METHOD 9; 0 is greedy.
-        max_points: most points of a drawing; 0: those of the longest drawing that the model was trained on.
-        seed: of the disturbance, of the sampling and of the bootstrap.
-        batch_size: sketches computed together.
-        num_resamples: of the bootstrap.
-    """
-
-    tasks: tuple[EvaluationTask, ...]
-    split: Literal["train", "valid", "test"] = "test"
-    count: int = 0
-    temperature: float = 0.0
-    max_points: int = 0
-    seed: int = 0
-    batch_size: int = 256
-    num_resamples: int = 1000
-
-    def __post_init__(self) -> None:
-        for name, least, most in (
-            ("count", 0, 10**9),
-            ("temperature", 0, 10**6),
-            ("max_points", 0, 10**5),
-            ("seed", 0, 2**63 - 1),
-            ("batch_size", 1, 10**6),
-            ("num_resamples", 1, 10**6),
-        ):
-            if not least <= getattr(self, name) <= most:
-                raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
 
 def evaluate(
@@ -251,7 +215,7 @@ def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Itera
 
 def _summarise(arrays: Arrays, manifest: Manifest, options: EvaluateOptions) -> list[dict[str, Any]]:
     """The results of each task: over all sketches, and by category."""
-    order, bootstrap = np.argsort(arrays["row"]), Bootstrap(options.num_resamples, options.seed)
+    order, bootstrap = np.argsort(arrays["row"]), Bootstrap(options.resamples, options.seed)
     arrays = {name: array[order] for name, array in arrays.items()}
     labels = arrays["label"]
 

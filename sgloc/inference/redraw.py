@@ -7,14 +7,11 @@ import torch
 from torch import Tensor
 
 from sgloc.inference.network import Network
+from sgloc.inference.rows import ROWS, ROWS_OF_REORGANIZATION
 from sgloc.inference.sampling import draw
 from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of
 from sgloc.inference.stroke_matching import placed
 from sgloc.sketch.ragged import SketchBatch
-
-# What a gallery can show of a sketch. In synthesis no stroke is moved, and the two in the middle equal the original.
-ROWS = ("original", "disturbed", "put_back", "redrawn")
-ROWS_OF_REORGANIZATION = ROWS[1:3]
 
 
 @dataclass(frozen=True)

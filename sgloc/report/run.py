@@ -14,8 +14,9 @@ from sgloc.hub.load import load_model
 from sgloc.inference.pretrained import Pretrained
 from sgloc.masking import is_masked, mask
 from sgloc.report.curves import plot_losses, plot_speed, read_records
+from sgloc.report.options import ReportOptions
 from sgloc.report.page import render_page
-from sgloc.report.sections import ReportOptions, look
+from sgloc.report.sections import look
 from sgloc.storage import Storage, write_file, writing
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, use_checkpoint

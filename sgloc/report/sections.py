@@ -13,42 +13,16 @@ from sgloc.data.manifest import Manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
-from sgloc.errors import ConfigError
 from sgloc.inference.pretrained import Pretrained
 from sgloc.inference.redraw import Drawn, redraw
 from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of
 from sgloc.report.latent import Map, principal_map
+from sgloc.report.options import ReportOptions
 
 NUM_NEIGHBOURS = 5
 _BATCH_SIZE = 256
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class ReportOptions:
-    """What a report shows.
-
-    Attributes:
-        data: folder or URL of shards; empty: those that the run was trained on.
-        evaluated: folder of `sgloc evaluate`; empty: `evaluated` in the run's folder, if it is there.
-        count: most test drawings on the map.
-        num_examples: redrawings, and retrievals.
-        num_between: drawings between two.
-        seed: of the disturbance.
-    """
-
-    data: str = ""
-    evaluated: str = ""
-    count: int = 2000
-    num_examples: int = 10
-    num_between: int = 8
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name, least, most in (("count", 2, 20_000), ("num_examples", 1, 100), ("num_between", 1, 100)):
-            if not least <= getattr(self, name) <= most:
-                raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -126,7 +100,7 @@ def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, 
         originals += strokes_of(batch, batch.points, scale)
         labels += packed.category.tolist()
     gallery = np.concatenate(codes)
-    num_examples = min(options.num_examples, len(chosen))
+    num_examples = min(options.examples, len(chosen))
     some = np.arange(num_examples, dtype=np.int64) * len(chosen) // num_examples
     logger.info("%d of them are redrawn", num_examples)
     (packed,) = fixed_batches(reader, chosen[some], batch_size=num_examples)
@@ -140,7 +114,7 @@ def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, 
         sketches=originals,
         labels=labels,
         map=principal_map(gallery),
-        path=_path(pretrained, gallery, originals, labels, options.num_between),
+        path=_path(pretrained, gallery, originals, labels, options.between),
         names=manifest.categories,
     )
 

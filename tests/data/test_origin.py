@@ -15,9 +15,9 @@ from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.errors import DataError
-from sgloc.evaluate.generate import GenerateOptions, generate
-from sgloc.evaluate.run import EvaluateOptions, evaluate
-from sgloc.evaluate.tasks import EvaluationTask
+from sgloc.evaluate.generate import generate
+from sgloc.evaluate.options import EvaluateOptions, GenerateOptions
+from sgloc.evaluate.run import evaluate
 from sgloc.models.sketchgloc.config import Config, DataConfig, TrainConfig
 from tests.checkpoints import make_model, model_config, save_model, single_process
 from tests.drawings import make_drawings, write_binary, write_ndjson, write_npz
@@ -97,7 +97,7 @@ def test_what_comes_after_training_has_the_origin_that_the_model_was_trained_wit
     drawn = generate(checkpoint, shards["ndjson"], str(tmp_path / "drawn"), GenerateOptions(), device=CPU)
     firsts = np.array([one.original[0][0] for one in drawn])
     assert (np.abs(firsts).max() < 1e-3) == (origin == "first_point")
-    options = EvaluateOptions((EvaluationTask(0.0),), num_resamples=10)
+    options = EvaluateOptions(disturb=(0.0,), resamples=10)
     places = (checkpoint, shards["ndjson"], "", str(tmp_path / "evaluated"))
     with single_process():
         evaluate(*places, options, device=CPU, rank=0, world_size=1)

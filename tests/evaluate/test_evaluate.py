@@ -18,8 +18,8 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.errors import ConfigError
-from sgloc.evaluate.run import EvaluateOptions, evaluate
-from sgloc.evaluate.tasks import EvaluationTask, parse_tasks
+from sgloc.evaluate.options import EvaluateOptions
+from sgloc.evaluate.run import evaluate
 from sgloc.hub.load import load_model
 from sgloc.inference.redraw import redraw
 from sgloc.inference.sketches import stroke3_of_polylines
@@ -197,7 +197,7 @@ def test_other_weights_shards_or_options_are_another_evaluation(
 def test_without_a_classifier_rec_is_not_measured(
     checkpoint: str, picture_shards: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    options = EvaluateOptions(tasks=(EvaluationTask(0.0),), count=9, num_resamples=10)
+    options = EvaluateOptions(disturb=(0.0,), count=9, resamples=10)
     with single_process():
         found = evaluate(checkpoint, picture_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1)
     assert found is not None
@@ -215,19 +215,18 @@ def test_an_interval_holds_what_another_half_of_the_sketches_gives(alone: Path) 
 
 
 @pytest.mark.parametrize(
-    ("text", "message"),
+    ("distances", "message"),
     [
-        ("drawing", "not 'drawing'"),
-        ("reorganization", "not 'reorganization'"),
-        ("reorganization:-1", "not 'reorganization:-1'"),
-        ("reorganization:nan", "not 'reorganization:nan'"),
-        ("synthesis,synthesis", "names a task twice"),
-        ("", "not ''"),
+        ((0.1, -1.0), "disturb must be distances from 0 to 10"),
+        ((float("nan"),), "disturb must be distances from 0 to 10"),
+        ((0.1, 0.1), "disturb names a distance twice"),
+        ((), "disturb must be distances from 0 to 10"),
     ],
+    ids=["negative", "no number", "twice", "none"],
 )
-def test_tasks_that_cannot_be(text: str, message: str) -> None:
+def test_distances_that_cannot_be(distances: tuple[float, ...], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
-        parse_tasks(text)
+        EvaluateOptions(disturb=distances)
 
 
 def test_mistakes(
@@ -249,6 +248,6 @@ def test_mistakes(
 
 
 def test_options_have_ranges() -> None:
-    for options in ({"count": -1}, {"num_resamples": 0}, {"temperature": -0.1}, {"max_points": -1}, {"seed": -1}):
+    for options in ({"count": -1}, {"resamples": 0}, {"temperature": -0.1}, {"max_points": -1}, {"seed": -1}):
         with pytest.raises(ConfigError, match=f"{next(iter(options))} must be from"):
-            dataclasses.replace(EvaluateOptions(tasks=()), **options)
+            dataclasses.replace(EvaluateOptions(), **options)

@@ -17,7 +17,8 @@ from sgloc.data.formats.form import read_drawings
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.errors import CheckpointError, ConfigError
-from sgloc.evaluate.generate import GenerateOptions, Redrawn, generate, to_simplified
+from sgloc.evaluate.generate import Redrawn, generate, to_simplified
+from sgloc.evaluate.options import GenerateOptions
 from sgloc.inference.sampling import draw
 from sgloc.models.sketchgloc.config import CellName
 from sgloc.models.sketchgloc.decoder import Decoder

@@ -10,7 +10,8 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from sgloc.config import LogConfig
-from sgloc.evaluate.generate import GenerateOptions, generate
+from sgloc.evaluate.generate import generate
+from sgloc.evaluate.options import GenerateOptions
 from sgloc.models.sketchgloc.config import Config
 from sgloc.train.loggers.tensorboard import TensorBoard
 from tests.train.launch import losses

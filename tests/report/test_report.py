@@ -34,7 +34,7 @@ def run_dir(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
     assert isinstance(config.train, TrainConfig)
     train(config, "auto")
     words = ["--checkpoint", str(folder), "--data", picture_shards, "--out", str(folder / "evaluated")]
-    main(["evaluate", *words, "--resamples", "20", "--tasks", "synthesis,reorganization:0.1"])
+    main(["evaluate", *words, "--resamples", "20", "--disturb", "0,0.1"])
     main(["report", str(folder)])
     return folder
 

@@ -1,19 +1,20 @@
-"""launch/slurm_shard.py: tasks through submitit, under a real Slurm and as processes of this machine."""
+"""launch/slurm.py: shares of a build through submitit, under a real Slurm and as processes of this machine."""
 
 import re
 from pathlib import Path
 
 import pytest
 
+import launch.slurm
 import launch.submit
-from launch import slurm_shard
-from launch.slurm_shard import main
+from launch.slurm import main
 from launch.submit import LaunchError
 from tests.builds import folder_bytes
 from tests.slurm.cluster import Cluster
 from tests.slurm.sources import Mirror
 
-SMALL = ("--workers=1", "--memory=1")
+SMALL = ("--cpus_per_process=1", "--memory_per_cpu=1")
+WAITING = (*SMALL, "--wait", "--logs=logs")
 
 
 @pytest.fixture
@@ -22,7 +23,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     # The tasks run in this folder, and need the launcher.
-    monkeypatch.setenv("PYTHONPATH", str(Path(slurm_shard.__file__).parents[1]))
+    monkeypatch.setenv("PYTHONPATH", str(Path(launch.slurm.__file__).parents[1]))
     return tmp_path
 
 
@@ -39,7 +40,7 @@ def inside(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
 
 def submitted(capsys: pytest.CaptureFixture[str], *words: str) -> str:
     """Submit without waiting; gives the number of the job."""
-    assert main([*words[:3], *SMALL, "--no_wait", "--cluster=slurm", *words[3:]]) == 0
+    assert main([*SMALL, "--logs=logs", "--cluster=slurm", *words]) == 0
     found = re.match(r"submitted (\d+)", capsys.readouterr().out)
     assert found is not None
     return found[1]
@@ -49,7 +50,7 @@ def submitted(capsys: pytest.CaptureFixture[str], *words: str) -> str:
 def test_an_array_gives_the_same_bytes(
     inside: Cluster, folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["--tasks=2", "--folder=logs", *SMALL, "--", *mirror.words, "--out=out"]) == 0
+    assert main(["--tasks=2", *WAITING, "shard", *mirror.words, "--out=out"]) == 0
     said = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"submitted (\d+)_0, \1_1; logs in logs", said[0])
     assert sorted(said[1:]) == ["task 0/2: done", "task 1/2: done"]
@@ -60,7 +61,7 @@ def test_an_array_gives_the_same_bytes(
 def test_a_task_that_is_out_of_time_goes_on(
     inside: Cluster, folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    job = submitted(capsys, "--tasks=1", "--folder=logs", "--minutes=30", "--", *mirror.words, "--out=out")
+    job = submitted(capsys, "--tasks=1", "--minutes=30", "shard", *mirror.words, "--out=out")
     parts = folder / "out/parts"
     inside.wait_until(lambda: any(parts.glob("*.json")), "the first part")
     inside.run("scancel", "--signal=USR2", job)
@@ -78,8 +79,8 @@ def test_failed_and_killed_tasks_are_told(
         wait(jobs, told)  # type: ignore[arg-type]
 
     wait = launch.submit.wait
-    monkeypatch.setattr(slurm_shard, "wait", cancel_second)
-    assert main(["--tasks=2", "--folder=logs", *SMALL, "--", "--source=nowhere", "--out=out"]) == 2
+    monkeypatch.setattr(launch.slurm, "wait", cancel_second)
+    assert main(["--tasks=2", *WAITING, "shard", "--source=nowhere", "--out=out"]) == 2
     said = capsys.readouterr().out
     assert re.search(r"^task 0/2: sgloc shard: .*nowhere.* \(log: .*_log\.err\)$", said, re.MULTILINE)
     assert re.search(r"^task 1/2: it was killed \(log: ", said, re.MULTILINE)
@@ -88,7 +89,7 @@ def test_failed_and_killed_tasks_are_told(
 
 @pytest.mark.slow
 def test_what_slurm_refuses_is_told(inside: Cluster, folder: Path) -> None:
-    words = ["--tasks=2", "--folder=logs", *SMALL, "--partition=nosuch", "--", "--source=x", "--out=out"]
+    words = ["--tasks=2", *WAITING, "--partition=nosuch", "shard", "--source=x", "--out=out"]
     with pytest.raises(LaunchError, match=r"^the tasks cannot be submitted: [\s\S]*invalid partition"):
         main(words)
 
@@ -97,24 +98,9 @@ def test_what_slurm_refuses_is_told(inside: Cluster, folder: Path) -> None:
 def test_tasks_of_this_machine_give_the_same_bytes(
     folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    words = ["--tasks=2", "--folder=logs", *SMALL, "--cluster=local"]
-    assert main([*words, "--", *mirror.words, "--out=out"]) == 0
+    words = ["--tasks=2", *WAITING, "--cluster=local", "shard"]
+    assert main([*words, *mirror.words, "--out=out"]) == 0
     assert sorted(capsys.readouterr().out.splitlines()[1:]) == ["task 0/2: done", "task 1/2: done"]
     assert folder_bytes(folder / "out") == mirror.expected
-    assert main([*words, "--", "--source=nowhere", "--out=other"]) == 2
+    assert main([*words, "--source=nowhere", "--out=other"]) == 2
     assert capsys.readouterr().out.count("sgloc shard: ") == 2
-
-
-@pytest.mark.parametrize(
-    ("words", "told"),
-    [
-        (["--tasks=2", "--folder=logs"], "the options of `sgloc shard` are missing; give them after --"),
-        (["--tasks=0", "--folder=logs", "--", "--out=out"], "--tasks must be at least 1, not 0"),
-        (["--folder=logs", "--", "--out=out"], "the following arguments are required: --tasks"),
-    ],
-)
-def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit) as stop:
-        main(words)
-    assert stop.value.code == 2
-    assert told in capsys.readouterr().err

@@ -9,11 +9,12 @@ import pytest
 
 from launch.slurm import main
 from launch.submit import LaunchError
+from sgloc.program import run_program
 from tests.slurm.cluster import Cluster
 from tests.train.launch import losses, records, tiny_options
 
 STEPS = ("--train.num_steps", "32")
-SMALL = ("--cpus-per-process=1", "--folder=logs")
+SMALL = ("--cpus-per-process=1", "--logs=logs")
 
 
 @pytest.mark.slow
@@ -21,7 +22,7 @@ def test_a_job_that_is_out_of_time_or_preempted_goes_on(
     cluster: Cluster, tmp_path: Path, picture_shards: str, unbroken: list[tuple[float, ...]]
 ) -> None:
     run_dir = tmp_path / "run"
-    words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait")
+    words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait", "train")
     command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, picture_shards), *STEPS]
     environment = {**cluster.environment, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as launcher:
@@ -49,26 +50,35 @@ def test_what_goes_wrong_is_told(
         monkeypatch.setenv(name, value)
     monkeypatch.setenv("PYTHONPATH", str(Path.cwd()))
     monkeypatch.chdir(tmp_path)
-    assert main([*SMALL, "--wait", "--data.path", "nosuch"]) == 2
+    assert main([*SMALL, "--wait", "train", "--data", "nosuch"]) == 2
     told = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"sgloc train: nosuch/manifest.json does not exist; .* \(log: .*/logs/\d+_0_log.err\)", told[1])
     with pytest.raises(LaunchError, match="the tasks cannot be submitted: "):
-        main([*SMALL, "--partition", "nosuch", "--data.path", "x"])
+        main([*SMALL, "--partition", "nosuch", "train", "--data", "x"])
 
 
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--nodes", "2"], "sgloc train: the options are missing; give at least --config FILE"),
-        (["--train.sed", "3"], "sgloc train: unrecognized arguments: --train.sed 3; did you mean --train.seed?"),
-        (["--nodes", "0", "--data.path", "x"], "--nodes must be at least 1, not 0"),
-        (["--gpus-per-node", "-1", "--data.path", "x"], "--gpus-per-node must be at least 0, not -1"),
-        (["--minutes", "5", "--data.path", "x"], "--minutes must be at least 10, not 5; a run is told to save 120 sec"),
-        (["--slurm", "account", "--data.path", "x"], "--slurm takes NAME=VALUE, not 'account'"),
+        (["--nodes", "2"], "the command to start is missing; give one, such as train"),
+        (["trian"], "there is no command 'trian'; did you mean 'train'?"),
+        (["train", "--train.sed", "3"], "no option --train.sed; did you mean --train.seed?; see `sgloc train --help`"),
+        (["--nodes", "0", "train", "--data", "x"], "nodes must be at least 1, not 0"),
+        (["--gpus-per-node", "-1", "train", "--data", "x"], "gpus_per_node must be at least 0, not -1"),
+        (
+            ["--minutes", "5", "train", "--data", "x"],
+            "minutes must be at least 10, not 5; a run is asked to save 120 s",
+        ),
+        (["--slurm", "account", "train", "--data", "x"], "slurm takes NAME=VALUE, not 'account'"),
+        (
+            ["--tasks", "2", "train", "--data", "x"],
+            "--tasks are those of `sgloc shard`; leave it out to start `sgloc tr",
+        ),
+        (["--folder", "logs", "train"], "there is no option --folder"),
     ],
 )
 def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
-        main(words)
+        run_program("launch.slurm", main, words)
     assert stop.value.code == 2
     assert told in capsys.readouterr().err

@@ -122,8 +122,8 @@ def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Pa
     ("words", "told"),
     [
         ((TRAIN,), "train.sh: the options of `sgloc train` are missing; submit it with: sbatch"),
-        ((TRAIN, "--train.sed", "1"), "sgloc train: unrecognized arguments: --train.sed 1; did you mean --train.seed?"),
-        ((TRAIN, "--data.path", "nosuch"), "launch.options: nosuch/manifest.json does not exist; give a folder"),
+        ((TRAIN, "--train.sed", "1"), "launch.command: there is no option --train.sed; did you mean --train.seed?"),
+        ((TRAIN, "--data.path", "nosuch"), "launch.command: nosuch/manifest.json does not exist; give a folder"),
         ((EVALUATE,), "evaluate.sh: the options of `sgloc evaluate` are missing; submit it with: sbatch"),
         ((EVALUATE, "--split", "tst"), "sgloc evaluate: "),
     ],

@@ -1,0 +1,152 @@
+"""What is done with a trained model: `sgloc generate`, `evaluate`, `reorganize` and `report`."""
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from sgloc.program import show
+
+if TYPE_CHECKING:
+    import torch
+
+    from sgloc.dist import Placement
+    from sgloc.evaluate.options import EvaluateOptions, GenerateOptions, SamplingOptions
+    from sgloc.report.options import ReportOptions
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class DeviceOptions:
+    """Where to compute."""
+
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute; auto takes CUDA when there is one."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """A trained model, and where to write what it makes."""
+
+    checkpoint: str
+    """A checkpoint; a run's folder, of which the best is taken; or an exported model's folder."""
+    out: str
+    """Folder or URL to write to."""
+
+
+@dataclass(frozen=True)
+class ShardsOptions:
+    """The sketches."""
+
+    data: str
+    """Folder or URL of shards."""
+
+
+def chosen_device(name: str, placement: "Placement | None" = None) -> "torch.device":
+    """The device to compute on: of this process alone, unless it is placed among others."""
+    from sgloc.dist import resolve_placement, select_device
+    from sgloc.memory import keep_freed_memory
+
+    device = select_device(name, placement or resolve_placement({}))
+    if device.type == "cpu":
+        keep_freed_memory()
+    return device
+
+
+def generate(model: ModelOptions, shards: ShardsOptions, options: "GenerateOptions", on: DeviceOptions) -> None:
+    """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery."""
+    from sgloc.evaluate.generate import generate as redraw
+
+    device = chosen_device(on.device)
+    drawn = redraw(model.checkpoint, shards.data, model.out, options, device=device)
+    out = model.out.rstrip("/")
+    show(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
+
+
+@dataclass(frozen=True)
+class JudgeOptions:
+    """What judges drawings."""
+
+    classifier: str = ""
+    """Run of `sgloc train-classifier` on the same shards; without it Rec is not measured."""
+
+
+def evaluate(
+    model: ModelOptions, shards: ShardsOptions, judge: JudgeOptions, options: "EvaluateOptions", on: DeviceOptions
+) -> None:
+    """Measure a trained model on all test drawings: Rec, Ret, and how far strokes are from their right places.
+
+    In one process, or in any number under torchrun, with the same result; on a CPU each uses one core. An evaluation
+    that was stopped goes on when it is started again.
+    """
+    from sgloc import dist
+    from sgloc.evaluate.run import TABLES
+    from sgloc.evaluate.run import evaluate as measure
+    from sgloc.evaluate.tables import overall
+
+    placement = dist.resolve_placement(os.environ)
+    device = chosen_device(on.device, placement)
+    with dist.process_group(placement, device):
+        results = measure(
+            model.checkpoint,
+            shards.data,
+            judge.classifier,
+            model.out,
+            options,
+            device=device,
+            rank=placement.rank,
+            world_size=placement.world_size,
+        )
+    if results is not None:
+        show(overall(results))
+        show(f"\nby category: {model.out.rstrip('/')}/{TABLES}")
+
+
+@dataclass(frozen=True)
+class DrawingOptions:
+    """Your own drawings."""
+
+    drawing: str
+    """Path or URL of the drawing: an .svg or .svgz file; an .ndjson file with a drawing a line, as QuickDraw has them;
+    or a .json file, a list of strokes, each a list of points [x, y]."""
+
+
+def reorganize(drawing: DrawingOptions, model: ModelOptions, options: "SamplingOptions", on: DeviceOptions) -> None:
+    """Put the strokes of your own drawing where they belong: SVG in, SVG out, and a picture of before and after.
+
+    The drawing's own strokes are moved, and the model redraws it. The first stroke stays where it is.
+    """
+    from sgloc.sketch.reading import read_own
+
+    # A drawing that cannot be read is refused before the model, and torch with it, is loaded.
+    named = read_own(drawing.drawing)
+    from sgloc.evaluate.reorganize import PICTURE, reorganize_drawings
+    from sgloc.hub.load import load_model
+
+    pretrained = load_model(model.checkpoint, chosen_device(on.device))
+    done = reorganize_drawings(pretrained, named, model.out, temperature=options.temperature, seed=options.seed)
+    out = model.out.rstrip("/")
+    for one in done[:10]:
+        show(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))
+    if len(done) > 10:
+        show(f"and {len(done) - 10} drawings more")
+    show(f"{out}/{PICTURE}")
+    empty = [one.name for one in done if not one.redrawn]
+    if empty:
+        more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
+        logger.warning(
+            "%s", f"the model drew nothing for {', '.join(empty[:10])}{more}; so there is no -redrawn.svg of that"
+        )
+
+
+def report(options: "ReportOptions", on: DeviceOptions) -> None:
+    """Write one HTML page of what a run learned: curves, galleries, Rec and Ret, retrieval, a map of codes.
+
+    The page needs nothing else: it can be sent to a friend. Mind the licence of the drawings on it.
+    """
+    from sgloc.report.run import write_report
+
+    out = options.out or f"{options.run.rstrip('/')}/report.html"
+    write_report(options.run, out, options, device=chosen_device(on.device))
+    show(out)

@@ -1,0 +1,342 @@
+"""One reader of options for every command and launcher: a dataclass in, an instance of it out.
+
+Its fields are the options, their docstrings the help. A field of type `bool` is a flag; of type `list`, an option that
+takes several words; of type `tuple`, one that takes one word with commas. Fields that are dataclasses are sections of
+options, which a YAML file may give too.
+"""
+
+import dataclasses
+import difflib
+import inspect
+import json
+import os
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
+
+import jsonargparse
+
+from sgloc.errors import ConfigError, UsageError
+from sgloc.masking import is_masked
+from sgloc.program import SPEECH, show
+from sgloc.renamed import RENAMED
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+# Of options in sections, by the names that they have in commands without sections.
+SHORT: Mapping[str, str] = MappingProxyType(
+    {"run": "train.run", "data": "data.path", "disturb": "data.disturb", "init_from": "train.init_from"}
+)
+# The last part of the name of every option that holds a path or URL, or several.
+_PLACES = frozenset(
+    "cache checkpoint classifier config data deepspeed downloads drawing evaluated init_from mirror out path plot "  # noqa: SIM905
+    "remote resume run source".split()
+)
+_TRUTHS = ("true", "false", "yes", "no")
+_NOTHING = ("null", "None")
+# How the parser names an option that is wrong, and says what is wrong with a path.
+_PARSER_KEY = re.compile(r'^Parser key "([^"]+)":\s+')
+_WRONG_PATH = re.compile(r"^--([\w.]+): \w+ (does not exist|is not a file|is not readable): ('.*'|\".*\")$")
+# How it names a file of options of which it has but the text, and one that holds none.
+_NO_NAME = '"<unicode string>"'
+_NO_OPTIONS = re.compile(r"^Unexpected config:\s*(.*)$", re.DOTALL)
+# How it names an option of a file that it does not know: in a section, at the top.
+_UNKNOWN = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted")
+# The file systems of buckets take a user and password for a part of the bucket's name, and repeat it in messages.
+_BUCKET_OF_USER = re.compile(r"(?:^|::)(?:s3a?|gc?s)://[^/?#]*@")
+
+
+def nearest(name: str, known: Sequence[str], dashes: str = "") -> str:
+    """The words that ask whether the nearest known name was meant, if any is near.
+
+    Args:
+        name: what was given.
+        known: all names.
+        dashes: what stands before a name on the command line; such a name needs no quotes.
+    """
+    near = difflib.get_close_matches(name, known, n=1)
+    if not near:
+        return ""
+    return f"; did you mean {dashes}{near[0]}?" if dashes else f"; did you mean {near[0]!r}?"
+
+
+class Reader:
+    """Reads the options of one command.
+
+    Args:
+        program: how people start the command.
+        types: the dataclasses of its options; no two of them share a name.
+        description: what the command does.
+        bare: the option that words without a name give; empty: there is none.
+        starts_command: whether the first such word is another command, whose options follow.
+        needs_all: whether options must be given that have no value but a given one.
+    """
+
+    def __init__(
+        self,
+        program: str,
+        *types: type,
+        description: str = "",
+        bare: str = "",
+        starts_command: bool = False,
+        needs_all: bool = True,
+    ) -> None:
+        self.program, self._types, self._bare = program, types, bare
+        self._starts_command, self._needs_all = starts_command, needs_all
+        self._options = {name: option for each in types for name, option in _leaves(each)}
+        self._has_sections = any("." in name for name in self._options)
+        self._description = inspect.cleandoc(description)
+
+    def read(self, words: Sequence[str]) -> tuple[Any, ...]:
+        """The options, as an instance of each dataclass.
+
+        Raises:
+            UsageError: if an option is unknown, missing, misspelled or has no such value.
+            ConfigError: if the dataclass refuses the values.
+            SystemExit: with code 0, after the help was shown.
+        """
+        return self.read_until_word(words)[0]
+
+    def read_until_word(self, words: Sequence[str]) -> tuple[tuple[Any, ...], list[str]]:
+        """The same for the options in front of the first word without a name; gives that word and what follows, too."""
+        spelled, rest = self._spell(words)
+        if rest and not self._starts_command:
+            raise self._wrong(f"unrecognized argument: {rest[0]}")
+        parser = self._parser()
+        if "--help" in spelled:
+            show(parser.format_help(), end="")
+            sys.exit(0)
+        given = {word.removeprefix("--").partition("=")[0].rstrip("+") for word in spelled}
+        missing = [f"--{name}" for name, option in self._options.items() if option.is_missing and name not in given]
+        if missing:
+            raise self._wrong(f"the following options are required: {', '.join(missing)}")
+        values = self._parse(parser, spelled)
+        self._refuse_nulls(parser, values)
+        for name, option in self._options.items():
+            values[name] = self._checked(name, option, values[name])
+        try:
+            found = parser.instantiate(values)
+            fields = [(each, [field.name for field in dataclasses.fields(each)]) for each in self._types]
+            return tuple(each(**{name: found[name] for name in names}) for each, names in fields), rest
+        except ConfigError as error:
+            error.told = _is_told_by_another_rank()
+            raise
+
+    def _spell(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
+        """The same words, each option as --name=value with its whole name, files first, for options override them; and
+        the words from the first that belongs to no option."""
+        files, spelled, rest = list[str](), list[str](), list(words)
+        while rest:
+            if rest[0] in ("-h", "--help"):
+                return ["--help"], []
+            if rest[0] == "--":
+                return [*files, *spelled], rest[1:]
+            if not rest[0].startswith("--"):
+                if not self._bare:
+                    break
+                name, values = self._bare, [rest.pop(0)]
+            else:
+                word, equals, value = rest.pop(0).removeprefix("--").partition("=")
+                name = self._known(word.replace("-", "_"))
+                values = [value] if equals else self._values(name, rest)
+            option = self._options.get(name)
+            if option is not None and option.is_tuple:
+                values = [json.dumps([part.strip() for value in values for part in value.split(",") if part.strip()])]
+            plus = "+" if option is not None and option.is_list else ""
+            into = files if name == "config" and self._has_sections else spelled
+            into += [f"--{name}{plus}={value}" for value in values] if values else [f"--{name}"]
+        return [*files, *spelled], rest
+
+    def _values(self, name: str, rest: list[str]) -> list[str]:
+        """Take the words that belong to an option from those after it."""
+        option = self._options.get(name)
+        if name == "print_config":
+            return []
+        if option is not None and option.is_flag:
+            return [rest.pop(0) if rest and rest[0].lower() in _TRUTHS else "true"]
+        values = list[str]()
+        takes_several = option is not None and option.is_list and not self._starts_command
+        while rest and not rest[0].startswith("--") and (takes_several or not values):
+            values.append(rest.pop(0))
+        if not values:
+            raise self._wrong(f"--{name} has no value; give one")
+        return values
+
+    def _known(self, name: str) -> str:
+        """The whole name of an option."""
+        if name in self._options or (self._has_sections and name in ("config", "print_config")):
+            return name
+        if SHORT.get(name) in self._options:
+            return SHORT[name]
+        inside = [known for known in self._options if known.startswith(f"{name}.")]
+        if inside:
+            raise self._wrong(f"--{name} is a section of options; give one of them, such as --{inside[0]}")
+        behind = "; those of the command stand after its name" if self._starts_command else ""
+        raise self._wrong(f"there is no option --{name}{self._instead(name, '--')}{behind}")
+
+    def _instead(self, name: str, dashes: str) -> str:
+        """What to give in place of an option that there is not."""
+        new = RENAMED.get(name, "")
+        known = [*self._options, *(short for short, whole in SHORT.items() if whole in self._options)]
+        if new in known:
+            return f"; it is {dashes}{new} now"
+        return nearest(name, [*known, *(["config", "print_config"] if self._has_sections else [])], dashes)
+
+    def _parser(self) -> "ArgumentParser":
+        jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
+        word = f" {self._bare.upper()}" if self._bare else ""
+        command = " COMMAND [its options]" if self._starts_command else ""
+        parser = jsonargparse.ArgumentParser(
+            prog=self.program,
+            usage=f"{self.program}{word} [options]{command}",
+            description=self._description,
+            epilog=self._epilog(),
+            exit_on_error=False,
+            allow_abbrev=False,
+        )
+        if self._has_sections:
+            parser.add_argument(
+                "--config", action="config", help="YAML file of options, which those given here override"
+            )
+        for each in self._types:
+            parser.add_class_arguments(each)
+        return parser
+
+    def _epilog(self) -> str:
+        short = [f"--{short} is short for --{whole}" for short, whole in SHORT.items() if whole in self._options]
+        bare = [f"{self._bare.upper()} is the value of --{self._bare}"] if self._bare else []
+        return ". ".join([*bare, *short, "An option of type bool needs no value", " ".join(SPEECH.split())])
+
+    def _parse(self, parser: "ArgumentParser", spelled: list[str]) -> "Namespace":
+        try:
+            return parser.parse_args(spelled)
+        except UnicodeDecodeError as error:
+            raise self._wrong(f"the file of options is not text ({error}); give a YAML file") from error
+        except jsonargparse.ArgumentError as error:
+            said = str(error).strip()
+        # The parser stops at the first file that it cannot read, but does not say which one it is.
+        files = " or ".join(word.partition("=")[2] for word in spelled if word.startswith("--config="))
+        said = _WRONG_PATH.sub(r"--\1 is \3, which \2", _PARSER_KEY.sub(r"--\1: ", said))
+        said = _NO_OPTIONS.sub(lambda _: f"{files} holds no options; give a YAML file of them", said)
+        unknown = _UNKNOWN.search(said)
+        hint = self._instead(".".join(filter(None, unknown.groups())), "") if unknown else ""
+        raise self._wrong(f"{said.replace(_NO_NAME, files)}{hint}")
+
+    def _refuse_nulls(self, parser: "ArgumentParser", values: "Namespace") -> None:
+        """In a file, the parser lets null stand for any value, and anything for a section."""
+        for name, default in parser.get_defaults().items():
+            if default is not None and values.get(name) is None:
+                raise self._wrong(
+                    f"{name} has no value, or its section is not one; give it, or leave it out altogether"
+                )
+
+    def _checked(self, name: str, option: "_Option", value: Any) -> Any:
+        """A value as it is used: ~ and the environment's variables are expanded in places, as a shell does."""
+        if isinstance(value, list):
+            return [self._checked(name, option, each) for each in value]
+        if not isinstance(value, str):
+            return value
+        if value in _NOTHING:
+            advice = "give a value" if option.is_required else "leave the option out"
+            raise self._wrong(f"{name} is {value!r}, which stands for nothing; {advice}")
+        if name.rpartition(".")[2] not in _PLACES:
+            return value
+        if not value and (option.may_be_empty or not self._needs_all):
+            return value
+        if not value:
+            raise self._wrong(f"{name} is not set; give a folder or URL")
+        place = self._expanded(name, value)
+        self._check_place(name, place)
+        return place
+
+    def _expanded(self, name: str, place: str) -> str:
+        if not ("$" in place or place.startswith("~")) or Path(place).exists():
+            return place
+        try:
+            # Only a local path may begin so; a URL must stay as it is.
+            home = str(Path(place).expanduser()) if place.startswith("~") else place
+        except RuntimeError as error:
+            raise self._wrong(f"{name} is {place!r}, but there is no such user; give the path itself") from error
+        expanded = os.path.expandvars(home)
+        unknown = re.search(r"\$(\w+|\{[^}]*\})", expanded)
+        if unknown is not None:
+            variable = unknown[1].strip("{}")
+            raise self._wrong(
+                f"{name} is {place!r}, but the environment has no variable {variable}; give the path itself"
+            )
+        return expanded
+
+    def _check_place(self, name: str, place: str) -> None:
+        """Refuse a path or URL that no file system here can use."""
+        import fsspec.core
+
+        if _BUCKET_OF_USER.search(place):
+            raise self._wrong(
+                f"{name} is {place!r}, but the URL of a bucket holds no user and password; set the variables of the "
+                "store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give the URL without them"
+            )
+        if "\0" in place:
+            raise self._wrong(f"{name} is {place!r}, but no path has such a character; give another")
+        if is_masked(place):
+            raise self._wrong(f"{name} is {place!r}, of which the secret was not kept; give the whole URL again")
+        try:
+            fsspec.core.url_to_fs(place)
+        except (ValueError, ImportError) as error:
+            raise self._wrong(f"{name} is {place!r}, which cannot be used ({error}); give another") from error
+
+    def _wrong(self, message: str) -> UsageError:
+        error = UsageError(f"{message}; see `{self.program} --help`")
+        error.told = _is_told_by_another_rank()
+        return error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Option:
+    """A field that is no section.
+
+    Attributes:
+        hint: its type.
+        is_missing: whether it has no value unless one is given.
+        is_required: whether no other value than a given one makes sense.
+        may_be_empty: whether an empty word is one of its values.
+    """
+
+    hint: Any
+    is_missing: bool
+    is_required: bool
+    may_be_empty: bool
+
+    @property
+    def is_flag(self) -> bool:
+        return self.hint is bool
+
+    @property
+    def is_list(self) -> bool:
+        return get_origin(self.hint) is list
+
+    @property
+    def is_tuple(self) -> bool:
+        return bool({tuple, Sequence} & {get_origin(self.hint), *map(get_origin, get_args(self.hint))})
+
+
+def _leaves(options_type: type, prefix: str = "") -> Iterator[tuple[str, _Option]]:
+    """The options of a dataclass and of those within it, by dotted name."""
+    hints = get_type_hints(options_type)
+    for field in dataclasses.fields(options_type):
+        hint, name = hints[field.name], f"{prefix}{field.name}"
+        if dataclasses.is_dataclass(hint):
+            assert isinstance(hint, type)
+            yield from _leaves(hint, f"{name}.")
+        else:
+            is_missing = field.default is field.default_factory is dataclasses.MISSING
+            is_required = is_missing or bool(field.metadata.get("required"))
+            yield name, _Option(hint, is_missing, is_required, field.default == "" and not is_required)
+
+
+def _is_told_by_another_rank() -> bool:
+    """Whether another process of this machine, to which torchrun gave the same words, says what is wrong with them."""
+    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
