@@ -29,7 +29,7 @@ BENCHES: dict[str, tuple[str, int, int]] = {
     "stream": (f"{_BATCH} remote", 100, 3),
     "step": (f"{_BATCH} long_sketch ceiling_size", 100, 5),
     "generate": (f"{_BATCH} ceiling_size", 256, 3),
-    "checkpoint": (f"{_BATCH} folder", 100, 5),
+    "checkpoint": (f"{_BATCH} out", 100, 5),
     "retrieval": ("config batch repeats ceiling_size", 20_000, 3),
 }
 FILE = "{data: {path: there}, model: {latent_size: 5, encoder: {hidden_size: 4}}, train: {num_steps: 2}}"
