@@ -12,11 +12,11 @@ from sgloc.storage.file_system import (
 from sgloc.storage.folder import NewFile, Storage
 from sgloc.storage.lock import Claim, only_writer
 from sgloc.storage.retry import (
-    STORES, DamagedReadError, Retries, describe, is_transient, patiently, reading, retry, retry_reading, writing,
+    STORES, DamagedReadError, Retries, describe, is_transient, reading, retry, retry_reading, writing,
 )
 
 __all__ = [
     "STORES", "Claim", "DamagedReadError", "NewFile", "Retries", "Storage", "describe", "is_local", "is_transient",
-    "local_path", "of_this_process", "only_writer", "open_file", "open_file_system", "patiently", "read_range",
+    "local_path", "of_this_process", "only_writer", "open_file", "open_file_system", "read_range",
     "reading", "retry", "retry_reading", "write_file", "writing",
 ]

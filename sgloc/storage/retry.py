@@ -175,11 +175,6 @@ def retry(
     return action()
 
 
-def patiently(action: Callable[[], Value]) -> Value:
-    """`retry` where nothing is known of what is done."""
-    return retry(action, "a store", verb="used")
-
-
 @contextlib.contextmanager
 def reading(what: str, retries: Retries | None = None) -> Iterator[None]:
     """Turn what goes wrong with reading a file into one sentence; only reading belongs inside.

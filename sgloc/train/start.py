@@ -4,7 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import fsspec.core
 import safetensors.torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -204,8 +203,7 @@ def _refuse_going_back(run_dir: str, resume: str, own: list[str], level: int) ->
 
 def _is_other_of(path: str, newest: str) -> bool:
     """Whether a path is another checkpoint of the same run."""
-    root: str = fsspec.core.url_to_fs(path)[1]
-    newest_root: str = fsspec.core.url_to_fs(newest)[1]
+    root, newest_root = Storage(path).root, Storage(newest).root
     return root != newest_root and root.rsplit("/", 1)[0] == newest_root.rsplit("/", 1)[0]
 
 

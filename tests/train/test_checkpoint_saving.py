@@ -79,8 +79,12 @@ class Run:
 
     @property
     def failures(self) -> list[str]:
-        """What was told of failures: a busy machine may make saves wait, which is told, too."""
-        return [sentence for sentence in self.told if not sentence.startswith("training waited")]
+        """What was told of failures: a busy machine may make saves wait, and retries are told, too."""
+        return [
+            sentence
+            for sentence in self.told
+            if not sentence.startswith("training waited") and "; attempt " not in sentence
+        ]
 
     def close(self) -> None:
         self.saving.close()

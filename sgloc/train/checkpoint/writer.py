@@ -14,7 +14,7 @@ from torch import Tensor
 from sgloc.dist import Group
 from sgloc.errors import CheckpointError, ConfigError, SglocError
 from sgloc.failpoint import failpoint
-from sgloc.storage import Storage, describe, patiently
+from sgloc.storage import Storage, describe
 from sgloc.train.checkpoint.format import FILE_NAME, FOLDER, NAME, CheckpointManifest, TensorEntry, step_name
 from sgloc.train.checkpoint.load import complete_steps
 from sgloc.train.checkpoint.safetensors_io import write_tensors
@@ -140,7 +140,9 @@ class Writer:
         self.storage.make_folder(f"{step_name(step)}.tmp")
         file = shard_name(self.group.rank, self.group.world_size)
         path = f"{step_name(step)}.tmp/{file}"
-        written = patiently(lambda: write_tensors(self.storage, path, own, tensors, step))
+        written = self.storage.retry(
+            lambda: write_tensors(self.storage, path, own, tensors, step), path, verb="written"
+        )
         failpoint("checkpoint.written", step)
         return {file: written}
 
@@ -164,7 +166,8 @@ class Writer:
         self._refuse_lone_folders(f"{final}.tmp", manifest)
         self.check()
         text = manifest.to_json().encode()
-        patiently(lambda: self.storage.write(f"{final}.tmp/{FILE_NAME}", [text]))
+        name = f"{final}.tmp/{FILE_NAME}"
+        self.storage.retry(lambda: self.storage.write(name, [text]), name, verb="written")
         failpoint("checkpoint.manifest", manifest.step)
         # There may be one that is damaged: the run went on from an older one, and is here again.
         self.storage.remove(final, FILE_NAME)

@@ -6,10 +6,9 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
-import fsspec
-
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
+from sgloc.storage import open_file
 
 Options = dict[str, Any]
 
@@ -157,12 +156,12 @@ def _checked(name: str, value: object, path: str) -> bool | int:
 def _read_object(path: str) -> Options:
     """The object that a JSON file holds."""
     try:
-        with fsspec.open(path, "rt", encoding="utf-8") as file:
-            options = json.load(file)
+        with open_file(path) as file:
+            options = json.loads(file.read().decode())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} (train.deepspeed) is not JSON ({error}); see configs/deepspeed") from error
-    # What fsspec's file systems raise where a file, a host or the right to read is missing.
-    except (OSError, ValueError, ImportError) as error:
+    # What file systems raise where a file, a host or the right to read is missing.
+    except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path} ({error}); train.deepspeed must name a JSON file") from error
     if not isinstance(options, dict):
         raise ConfigError(f"{path} (train.deepspeed) must hold an object, not {_text(options)}; see configs/deepspeed")

@@ -1,15 +1,11 @@
 """metrics.jsonl, which every run writes."""
 
-import contextlib
 import json
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import fsspec.core
-from fsspec.implementations.local import LocalFileSystem
-
-from sgloc.errors import SilentStoreError
+from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.threads import Patience
 from sgloc.train.loggers.protocol import Record
@@ -39,9 +35,8 @@ class JSONLines:
     name = METRICS_NAME
 
     def __init__(self, run_dir: str, resumed_step: int, patience: float = 10.0) -> None:
-        self.file_system, root = fsspec.core.url_to_fs(run_dir)
-        self.path = f"{root}/{METRICS_NAME}"
-        self.is_local = isinstance(self.file_system, LocalFileSystem)
+        self._storage = Storage(run_dir)
+        self.path, self.is_local = self._storage.path(METRICS_NAME), self._storage.is_local
         self._patience: Patience | None = None
         self.lines = [line for line in self._read() if _step_of(line) <= resumed_step]
         self.next_write, self.has_failed = 0.0, False
@@ -51,19 +46,14 @@ class JSONLines:
             self._patience = Patience(patience, f"the store of {run_dir}")
 
     def _read(self) -> list[str]:
-        if not self.file_system.exists(self.path):
+        if not self._storage.exists(METRICS_NAME):
             return []
-        return self.file_system.cat_file(self.path).decode(errors="replace").splitlines()  # type: ignore[no-any-return]
+        return self._storage.content(METRICS_NAME).decode(errors="replace").splitlines()
 
     def _rewrite(self) -> None:
         """Replace the file in one move, so that a kill leaves the old or the new one."""
-        content, temporary = _as_bytes(self.lines), f"{self.path}.tmp"
-
-        def replace() -> None:
-            self.file_system.pipe_file(temporary, content)
-            self.file_system.mv(temporary, self.path)
-
-        self._patiently(replace)
+        content = _as_bytes(self.lines)
+        self._patiently(lambda: self._storage.write(METRICS_NAME, [content]))
         self.num_written, self.size = len(self.lines), len(content)
 
     def _patiently(self, action: Callable[[], object]) -> None:
@@ -88,13 +78,8 @@ class JSONLines:
         try:
             self._rewrite()
             self.has_failed = False
-        except SilentStoreError:
-            self.has_failed = True
-            raise
         except Exception:
             self.has_failed = True
-            with contextlib.suppress(OSError, SilentStoreError):
-                self._patiently(lambda: self.file_system.rm(f"{self.path}.tmp"))
             raise
         finally:
             self.next_write = time.monotonic() + _STORE_PAUSE

@@ -7,11 +7,9 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, Literal
 
-import fsspec.core
-from fsspec.implementations.local import LocalFileSystem
-
 from sgloc.config import LogConfig, RunConfig
 from sgloc.errors import ConfigError
+from sgloc.storage import is_local, local_path
 from sgloc.train.loggers.guarded import Guarded
 from sgloc.train.loggers.jsonl import JSONLines
 from sgloc.train.loggers.picture_files import PictureFiles
@@ -84,8 +82,7 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
     """
     run_dir, log = config.train.run, config.log
     patience = min(_PATIENCE_SECONDS, config.train.timeout / 4)
-    file_system, root = fsspec.core.url_to_fs(run_dir)
-    folder = str(root) if isinstance(file_system, LocalFileSystem) else None
+    folder = local_path(run_dir) if is_local(run_dir) else None
     if log.tensorboard and folder is None:
         raise ConfigError(
             f"TensorBoard's files grow with every line, which files in {run_dir} cannot; "

@@ -1,7 +1,6 @@
 """The run's pictures as files beside it."""
 
-import fsspec.core
-
+from sgloc.storage import Storage
 from sgloc.threads import Patience
 from sgloc.train.loggers.protocol import Record
 
@@ -12,8 +11,7 @@ class PictureFiles:
     name = "the gallery"
 
     def __init__(self, run_dir: str, patience: float = 10.0) -> None:
-        self.file_system, root = fsspec.core.url_to_fs(run_dir)
-        self.folder = f"{root}/gallery"
+        self._storage = Storage(run_dir)
         self._patience = Patience(patience, f"the store of {run_dir}")
 
     def log(self, record: Record) -> None:
@@ -25,11 +23,11 @@ class PictureFiles:
         Raises:
             OSError: if it cannot be written.
         """
-        path = f"{self.folder}/step-{step:08d}-{name.rpartition('/')[2]}.png"
+        path = f"gallery/step-{step:08d}-{name.rpartition('/')[2]}.png"
 
         def write() -> None:
-            self.file_system.makedirs(self.folder, exist_ok=True)
-            self.file_system.pipe_file(path, png)
+            self._storage.make_folder("gallery")
+            self._storage.write(path, [png])
 
         self._patience(write)
 
