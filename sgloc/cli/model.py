@@ -33,6 +33,9 @@ class ModelOptions:
     """A checkpoint; a run's folder, of which the best is taken; or an exported model's folder."""
     out: str
     """Folder or URL to write to."""
+    kind: str = ""
+    """Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code is
+    imported."""
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,7 @@ def generate(model: ModelOptions, shards: ShardsOptions, options: "GenerateOptio
     from sgloc.evaluate.generate import generate as redraw
 
     device = chosen_device(on.device)
-    drawn = redraw(model.checkpoint, shards.data, model.out, options, device=device)
+    drawn = redraw(model.checkpoint, shards.data, model.out, options, device=device, kind=model.kind)
     out = model.out.rstrip("/")
     show(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
 
@@ -87,16 +90,15 @@ def evaluate(
 
     placement = dist.resolve_placement(os.environ)
     device = chosen_device(on.device, placement)
-    with dist.process_group(placement, device):
+    with dist.process_group(placement, device) as ranks:
         results = measure(
             model.checkpoint,
             shards.data,
             judge.classifier,
             model.out,
             options,
-            device=device,
-            rank=placement.rank,
-            world_size=placement.world_size,
+            ranks,
+            kind=model.kind,
         )
     if results is not None:
         show(overall(results))
@@ -124,7 +126,7 @@ def reorganize(drawing: DrawingOptions, model: ModelOptions, options: "SamplingO
     from sgloc.evaluate.reorganize import PICTURE, reorganize_drawings
     from sgloc.hub.load import load_model
 
-    pretrained = load_model(model.checkpoint, chosen_device(on.device))
+    pretrained = load_model(model.checkpoint, chosen_device(on.device), model.kind)
     done = reorganize_drawings(pretrained, named, model.out, temperature=options.temperature, seed=options.seed)
     out = model.out.rstrip("/")
     for one in done[:10]:

@@ -37,7 +37,7 @@ class Redrawn(Drawn):
 
 
 def generate(
-    checkpoint: str, data: str, folder: str, options: GenerateOptions, *, device: torch.device
+    checkpoint: str, data: str, folder: str, options: GenerateOptions, *, device: torch.device, kind: str = ""
 ) -> list[Redrawn]:
     """Redraw sketches of a data set with a trained model, and write the results.
 
@@ -50,6 +50,7 @@ def generate(
         folder: where to write.
         options: what to redraw, and how.
         device: to compute on.
+        kind: of the model, see `load_model`.
 
     Returns:
         The sketches, in the order in which the gallery shows them.
@@ -57,7 +58,7 @@ def generate(
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
     """
-    pretrained = load_model(checkpoint, device)
+    pretrained = load_model(checkpoint, device, kind)
     model, scale = pretrained.model, pretrained.scale
     manifest = load_manifest(data)
     reader = ShardReader(data, manifest, options.split)
@@ -65,7 +66,7 @@ def generate(
         scale=scale,
         seed=options.seed,
         disturb=options.disturb,
-        max_node_points=model.config.max_node_points,
+        max_node_points=pretrained.max_node_points,
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     max_points = options.max_points or pretrained.longest_points

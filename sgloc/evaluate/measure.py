@@ -92,13 +92,12 @@ class Measuring:
     def _codes(self, drawn: list[Polylines]) -> npt.NDArray[np.float32]:
         """Codes of drawings, encoded again, graphs and all; nan for those without a stroke."""
         pretrained = self.models.pretrained
-        config = pretrained.model.config
-        codes = np.full((len(drawn), config.latent_size), np.nan, dtype=np.float32)
+        codes = np.full((len(drawn), pretrained.code_width), np.nan, dtype=np.float32)
         some = [number for number, strokes in enumerate(drawn) if strokes]
         if some:
             keys = torch.zeros(len(some), dtype=torch.int64)
             sketches = [drawn[number] for number in some]
-            batch = batch_of(sketches, pretrained.scale, config.max_node_points, keys, pretrained.device)
+            batch = batch_of(sketches, pretrained.scale, pretrained.max_node_points, keys, pretrained.device)
             codes[some] = pretrained.model.encode(batch).y.float().cpu().numpy()
         return codes
 

@@ -17,13 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sgloc import dist
 from sgloc.data.batch import Preparation
 from sgloc.data.block import IntArray
 from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.data.origin import starts_at_first_point
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
+from sgloc.dist import Group
 from sgloc.errors import ConfigError
 from sgloc.evaluate.bootstrap import Bootstrap
 from sgloc.evaluate.measure import DRAWN, GIVEN, Measuring, named, section
@@ -51,12 +51,11 @@ def evaluate(
     classifier: str,
     folder: str,
     options: EvaluateOptions,
+    ranks: Group,
     *,
-    device: torch.device,
-    rank: int,
-    world_size: int,
+    kind: str = "",
 ) -> dict[str, Any] | None:
-    """Evaluate a model, or go on with it. All ranks must call it, inside a process group.
+    """Evaluate a model, or go on with it. All ranks must call it.
 
     Writes into the folder (or URL): results.json, results.md, and parts/, a file a batch, from which a later call goes
     on.
@@ -67,8 +66,8 @@ def evaluate(
         classifier: run of `sgloc train-classifier` on the same shards; empty: Rec is not measured.
         folder: where to write.
         options: what to evaluate, and how.
-        device: to compute on.
-        rank, world_size: of this process.
+        ranks: the processes; each computes on the group's device.
+        kind: of the model, see `load_model`.
 
     Returns:
         What results.json holds, on rank 0; None elsewhere.
@@ -77,8 +76,8 @@ def evaluate(
         SglocError: if the checkpoint, the classifier or the shards cannot be used, or the folder cannot be written or
             holds another evaluation.
     """
-    ranks = dist.Group(device)
-    manifest, measuring = ranks.on_each_rank(lambda: _load(checkpoint, data, classifier, options, device))
+    device = ranks.device
+    manifest, measuring = ranks.on_each_rank(lambda: _load(checkpoint, kind, data, classifier, options, device))
     reader = ShardReader(data, manifest, options.split)
     chosen = reader.spread(options.count or reader.num_sketches)
     storage = Storage(folder)
@@ -90,12 +89,12 @@ def evaluate(
         for kind in (DRAWN, GIVEN)
         for metric in measuring.metrics
     ]
-    parts = Parts(storage, len(chosen), options.batch_size, needed, rank, world_size)
+    parts = Parts(storage, len(chosen), options.batch_size, needed, ranks.rank, ranks.world_size)
     with _one_thread(device), float32_products(device):
         ranks.on_each_rank(lambda: _measure(parts, reader, chosen, measuring, options.batch_size))
         ranks.on_each_rank(parts.take_others)
         gathered = ranks.gather(ranks.on_each_rank(lambda: list(_finished(parts, measuring, device))))
-    if rank != 0:
+    if ranks.rank != 0:
         return None
     results = {**plan, "tasks": _summarise(join([group for groups in gathered for group in groups]), manifest, options)}
     judged_by = measuring.models.classifier.checkpoint if measuring.models.classifier else ""
@@ -120,9 +119,9 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 
 def _load(
-    checkpoint: str, data: str, classifier: str, options: EvaluateOptions, device: torch.device
+    checkpoint: str, kind: str, data: str, classifier: str, options: EvaluateOptions, device: torch.device
 ) -> tuple[Manifest, Measuring]:
-    pretrained = load_model(checkpoint, device)
+    pretrained = load_model(checkpoint, device, kind)
     manifest = load_manifest(data)
     judge = load_classifier(classifier, device) if classifier else None
     if judge is not None and judge.data_identity != manifest.identity:
@@ -133,7 +132,7 @@ def _load(
     prepare = Preparation(
         pretrained.scale,
         options.seed,
-        max_node_points=pretrained.model.config.max_node_points,
+        max_node_points=pretrained.max_node_points,
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     metrics = [metric for metric in all_metrics() if metric.applies(models)]

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import logging
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -13,12 +12,11 @@ from torch import Tensor
 
 from sgloc.errors import CheckpointError
 from sgloc.masking import mask_all
+from sgloc.models import recorded_kind
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.templates import fill
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_weights, use_checkpoint
-
-logger = logging.getLogger(__name__)
 
 FORMAT = "sgloc-model"
 VERSION = 1
@@ -30,7 +28,7 @@ class About:
     """config.json: what a model is, and what became of it.
 
     Attributes:
-        model: its sizes, as `ModelConfig` has them.
+        model: its options, with its kind.
         scale: of the data set (METHOD 1).
         longest_points: points of the longest drawing there.
         data: the drawings that it was trained on: the SHA-256 of their manifest, their number, their categories' and
@@ -50,11 +48,40 @@ class About:
     format: str = FORMAT
     version: int = VERSION
 
+    @property
+    def num_categories(self) -> int:
+        """Categories of the drawings; 0 where nobody knows."""
+        return self.data.get("categories") or 0
 
-def _about(manifest: CheckpointManifest) -> About:
-    best_loss = manifest.state.get("best_loss")
+
+def read_checkpoint_model(path: str) -> tuple[str, About, dict[str, Tensor]]:
+    """The model of a checkpoint; skipped checkpoints are logged.
+
+    Args:
+        path: folder or URL of a checkpoint; or of a run, of which the best checkpoint is taken.
+
+    Returns:
+        The checkpoint's folder, what the model is, and its weights and buffers by name.
+
+    Raises:
+        CheckpointError: if there is no whole checkpoint there.
+    """
+
+    def read(folder: str) -> tuple[About, dict[str, Tensor]]:
+        manifest = read_manifest(folder)
+        return _about(manifest, folder), read_weights(folder, manifest)
+
+    folder, (about, weights) = use_checkpoint(path, read)
+    return folder, about, weights
+
+
+def _about(manifest: CheckpointManifest, folder: str) -> About:
+    config, best_loss = manifest.config, manifest.state.get("best_loss")
+    model, data = config.get("model"), config.get("data")
+    if not isinstance(model, dict) or not isinstance(data, dict):
+        raise CheckpointError(f"{folder} is of another model: its configuration has no options of model and data")
     return About(
-        model=manifest.config["model"],
+        model={**model, "kind": recorded_kind(config)},
         scale=manifest.scale,
         longest_points=manifest.longest_points,
         data={
@@ -63,7 +90,7 @@ def _about(manifest: CheckpointManifest) -> About:
             "categories": manifest.num_categories,
             "licence": manifest.licence,
             # Where a checkpoint is older than the choice, so is what is exported of it.
-            **({"origin": manifest.config["data"]["origin"]} if "origin" in manifest.config["data"] else {}),
+            **({"origin": data["origin"]} if "origin" in data else {}),
         },
         training={
             "steps": manifest.step,
@@ -71,7 +98,7 @@ def _about(manifest: CheckpointManifest) -> About:
             # Old checkpoints have an infinity before the first validation.
             "best_validation_loss": best_loss if best_loss is not None and math.isfinite(best_loss) else None,
             "best_step": manifest.state.get("best_step"),
-            "options": mask_all({name: section for name, section in manifest.config.items() if name != "model"}),
+            "options": mask_all({name: section for name, section in config.items() if name != "model"}),
         },
         versions=manifest.versions,
     )
@@ -81,7 +108,7 @@ def export_model(path: str, folder: str) -> tuple[str, int]:
     """Write a checkpoint's model as a folder that `sgloc.load_pretrained` reads, and other programs can.
 
     Args:
-        path: folder or URL of a checkpoint; or of a run, of which the best checkpoint is taken.
+        path: see `read_checkpoint_model`.
         folder: folder or URL to write to; what is there under the same names is replaced.
 
     Returns:
@@ -91,19 +118,8 @@ def export_model(path: str, folder: str) -> tuple[str, int]:
         CheckpointError: if there is no whole checkpoint there.
         DataError: if the folder cannot be written.
     """
-
-    def read(checkpoint: str) -> tuple[CheckpointManifest, dict[str, Tensor]]:
-        manifest = read_manifest(checkpoint)
-        return manifest, read_weights(checkpoint, manifest)
-
-    found, (manifest, tensors) = use_checkpoint(path, read)
-    try:
-        about, disturb = _about(manifest), manifest.config["data"]["disturb"]
-    except (KeyError, TypeError, ValueError) as error:
-        raise CheckpointError(f"{found} does not say what model it is of ({error!r})") from error
-    if not {"encoder", "decoder"} <= about.model.keys():
-        raise CheckpointError(f"{found} is of a model that draws nothing; give a run of one that draws")
-    return found, write_export(folder, about, tensors, disturb)
+    found, about, weights = read_checkpoint_model(path)
+    return found, write_export(folder, about, weights, about.training["options"]["data"].get("disturb", 0.0))
 
 
 def write_export(

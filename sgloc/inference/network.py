@@ -21,7 +21,7 @@ class Stepper(Protocol):
 
 
 class Decoder(Protocol):
-    """The part of a network that draws."""
+    """What draws from codes: a network, or a part of it."""
 
     def stepper(self, y: Tensor, /) -> Stepper:
         """Begin to draw from codes y [n, Z]."""
@@ -38,17 +38,22 @@ class Code(Protocol):
 
 
 class Network(nn.Module):
-    """A network that encodes sketches and draws from codes.
+    """A network that encodes sketches and draws from codes; any other module with its methods will do.
 
     Attributes:
-        config: its shape; inference reads `latent_size`, the width of a code, and `max_node_points`, the most points of
-            a graph node, or None where a node is a whole stroke.
-        decoder: the part that draws.
+        config: its options. One that has no `max_node_points`, the most points of a graph node, takes whole strokes.
     """
 
     config: Any
-    decoder: Decoder
+
+    def toy_batch(self) -> SketchBatch:
+        """The smallest batch there is, on the host."""
+        raise NotImplementedError
 
     def encode(self, sketches: SketchBatch) -> Code:
         """Codes of a batch (METHOD 5); their means, in evaluation mode."""
+        raise NotImplementedError
+
+    def stepper(self, y: Tensor) -> Stepper:
+        """Begin to draw from codes y [n, Z]."""
         raise NotImplementedError

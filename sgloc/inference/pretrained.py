@@ -1,5 +1,6 @@
 """A trained model with a Python interface: stroke-3 arrays in, codes and stroke-3 arrays out."""
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -45,6 +46,17 @@ class Pretrained:
     longest_points: int
     data_identity: str
     origin: OriginName = "first_point"
+
+    @functools.cached_property
+    def code_width(self) -> int:
+        """Z, of the codes."""
+        with torch.no_grad():
+            return self.model.encode(self.model.toy_batch().to(device=self.device)).y.shape[1]
+
+    @property
+    def max_node_points(self) -> int | None:
+        """The most points of a graph node; None: a node is a whole stroke."""
+        return getattr(self.model.config, "max_node_points", None)
 
     @property
     def device(self) -> torch.device:
@@ -121,12 +133,12 @@ class Pretrained:
     def encode_polylines(self, sketches: Sequence[Polylines], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
         """`encode` of sketches given as strokes, [n, 2] of absolute (x, y) each."""
         _check(batch_size=batch_size)
-        codes = np.zeros((len(sketches), self.model.config.latent_size), dtype=np.float32)
+        codes = np.zeros((len(sketches), self.code_width), dtype=np.float32)
         with float32_products(self.device):
             for start in range(0, len(sketches), batch_size):
                 some = sketches[start : start + batch_size]
                 keys = keys_of(0, len(some))
-                batch = batch_of(some, self.scale, self.model.config.max_node_points, keys, self.device)
+                batch = batch_of(some, self.scale, self.max_node_points, keys, self.device)
                 codes[start : start + batch_size] = self.model.encode(batch).y.float().cpu().numpy()
         return codes
 
@@ -141,15 +153,14 @@ class Pretrained:
         """`generate`, but stroke-5 rows [n, 5] in absolute normalised coordinates."""
         _check(batch_size=batch_size, temperature=temperature, max_points=max_points)
         rows = torch.from_numpy(np.array(codes, dtype=np.float32))
-        width = self.model.config.latent_size
-        if rows.ndim != 2 or rows.shape[1] != width or not bool(torch.isfinite(rows).all()):
-            raise ConfigError(f"codes must be finite and [sketches, {width}], not {list(rows.shape)}")
+        if rows.ndim != 2 or rows.shape[1] != self.code_width or not bool(torch.isfinite(rows).all()):
+            raise ConfigError(f"codes must be finite and [sketches, {self.code_width}], not {list(rows.shape)}")
         keys = keys_of(seed, len(rows)).to(self.device)
         drawn: list[Tensor] = []
         most = max_points or self.longest_points
         with float32_products(self.device):
             for y, key in zip(rows.to(self.device).split(batch_size), keys.split(batch_size), strict=True):
-                drawn += draw(self.model.decoder, y, key, max_points=most, temperature=temperature) if len(y) else []
+                drawn += draw(self.model, y, key, max_points=most, temperature=temperature) if len(y) else []
         return drawn
 
 

@@ -55,7 +55,7 @@ def redraw(
         temperature: of METHOD 9; 0 is greedy.
     """
     y = network.encode(sketches).y if y is None else y
-    rows = draw(network.decoder, y, sketches.random_key, max_points=max_points, temperature=temperature)
+    rows = draw(network, y, sketches.random_key, max_points=max_points, temperature=temperature)
     originals, disturbed = (strokes_of(sketches, points, scale) for points in (sketches.targets, sketches.points))
     redrawn = [polylines_of_rows(one, scale) for one in rows]
     return [Drawn(*each) for each in zip(originals, disturbed, redrawn, strict=True)]

@@ -53,13 +53,14 @@ def recorded_kind(config: Mapping[str, Any]) -> str:
     return str(kind or ("sketch_a_net" if "raster" in config else DEFAULT_KIND))
 
 
-def recorded_recipe(config: Mapping[str, Any], named: str = "") -> "Recipe":
+def recorded_recipe(config: Mapping[str, Any], named: str = "", where: str = "the checkpoint") -> "Recipe":
     """The recipe of a model that a checkpoint holds.
 
     Args:
         config: its configuration.
         named: the kind, where the user names it; empty: as the configuration says, if that is a model of this package
             or of an installed one. Nothing else is imported because a file names it.
+        where: the checkpoint, to name it by.
 
     Raises:
         CheckpointError: if the user has to name it.
@@ -68,7 +69,7 @@ def recorded_recipe(config: Mapping[str, Any], named: str = "") -> "Recipe":
     kind = recorded_kind(config)
     if not named and kind not in _known():
         raise CheckpointError(
-            f"it is of the model {kind!r}, which neither this program nor an installed package has; code is not run "
-            f"because a file names it: if you trust that code, name the kind {kind!r} yourself"
+            f"{where} is of the model {kind!r}, which neither this program nor an installed package has; code is not "
+            f"run because a file names it: if you trust that code, name the kind {kind!r} yourself"
         )
     return recipe_of(named or kind)

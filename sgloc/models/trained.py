@@ -4,14 +4,10 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from torch import nn
-
 from sgloc.config import RunConfig, rebuilt
 from sgloc.errors import CheckpointError, ConfigError
-from sgloc.train.checkpoint import CheckpointManifest, load_tensors
 from sgloc.train.recipe import DataFacts, Recipe, Trainable
 
-_PREFIX = "model."
 _SHARED = {one.name for one in dataclasses.fields(RunConfig)} - {"model"}
 
 
@@ -36,14 +32,3 @@ def build_network(recipe: Recipe, options: Mapping[str, Any], data: DataFacts, w
         raise CheckpointError(
             f"{where} is of another model: its configuration does not fit this program ({error})"
         ) from error
-
-
-def load_weights(network: nn.Module, folder: str, manifest: CheckpointManifest) -> None:
-    """Read the weights and buffers of a checkpoint into a network.
-
-    Raises:
-        CheckpointError: if the checkpoint is damaged, or of another network.
-    """
-    own = {f"{_PREFIX}{name}": tensor for name, tensor in network.state_dict().items()}
-    for name, tensor in load_tensors(folder, manifest, own).items():
-        own[name].copy_(tensor)

@@ -65,12 +65,13 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
 def _facts(pretrained: Pretrained, manifest: CheckpointManifest) -> list[tuple[str, str]]:
     """What the model is, and how it was trained."""
     model, best = pretrained.model.config, manifest.state.get("best_loss")
-    kind = f"{model.kind}, graph {model.graph}" if model.kind == "sketchgloc" else model.kind
-    cells = ", ".join(f"{part.cell} {part.hidden_size}" for part in (model.encoder, model.decoder))
+    graph = f", graph {model.graph}" if model.kind == "sketchgloc" else ""
+    parts = [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
+    cells = "".join(f"{part.cell} {part.hidden_size}, " for part in parts)
     num_weights = sum(parameter.numel() for parameter in pretrained.model.parameters())
     drawings = f"{manifest.num_drawings:,} drawings of {manifest.num_categories} categories"
     return [
-        ("model", f"{kind}; {cells}, codes of {model.latent_size}; {num_weights:,} weights"),
+        ("model", f"{model.kind}{graph}; {cells}codes of {pretrained.code_width}; {num_weights:,} weights"),
         ("trained on", f"{drawings}, in {manifest.step:,} steps of {manifest.global_batch}"),
         ("validation loss", f"{best:.4f}" if isinstance(best, float) and math.isfinite(best) else "not measured"),
     ]

@@ -89,7 +89,7 @@ def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, 
     clean = Preparation(
         scale,
         options.seed,
-        max_node_points=model.config.max_node_points,
+        max_node_points=pretrained.max_node_points,
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     codes, originals, labels = [], [], []

@@ -14,6 +14,7 @@ from sgloc.data.batch import Preparation
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.data.origin import starts_at_first_point
+from sgloc.dist import Group
 from sgloc.errors import DataError
 from sgloc.evaluate.generate import generate
 from sgloc.evaluate.options import EvaluateOptions, GenerateOptions
@@ -100,7 +101,7 @@ def test_what_comes_after_training_has_the_origin_that_the_model_was_trained_wit
     options = EvaluateOptions(disturb=(0.0,), resamples=10)
     places = (checkpoint, shards["ndjson"], "", str(tmp_path / "evaluated"))
     with single_process():
-        evaluate(*places, options, device=CPU, rank=0, world_size=1)
+        evaluate(*places, options, Group())
     kept = safetensors.numpy.load((tmp_path / "evaluated" / "parts" / "000000.safetensors").read_bytes())
     expected = pretrained.encode_polylines([one.original for one in drawn])
     np.testing.assert_allclose(kept["shared/ret/gallery"], expected, rtol=1e-4, atol=1e-5)

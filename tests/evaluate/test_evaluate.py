@@ -17,6 +17,7 @@ from sgloc.data.batch import Preparation
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
+from sgloc.dist import Group
 from sgloc.errors import ConfigError
 from sgloc.evaluate.options import EvaluateOptions
 from sgloc.evaluate.run import evaluate
@@ -51,7 +52,7 @@ def checkpoint(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) ->
 
 
 def words(checkpoint: str, shards: str, judge: str, out: Path, *others: str) -> list[str]:
-    options = {"checkpoint": checkpoint, "data": shards, "classifier": judge, "out": str(out), "tasks": TASKS}
+    options = {"checkpoint": checkpoint, "data": shards, "classifier": judge, "out": str(out), "disturb": "0,0.2"}
     options |= {"batch_size": "7", "resamples": "50"}
     return ["evaluate", *(word for name, value in options.items() for word in (f"--{name}", value)), *others]
 
@@ -199,7 +200,7 @@ def test_without_a_classifier_rec_is_not_measured(
 ) -> None:
     options = EvaluateOptions(disturb=(0.0,), count=9, resamples=10)
     with single_process():
-        found = evaluate(checkpoint, picture_shards, "", str(tmp_path), options, device=CPU, rank=0, world_size=1)
+        found = evaluate(checkpoint, picture_shards, "", str(tmp_path), options, Group())
     assert found is not None
     (task,) = found["tasks"]
     assert task["rec"] is None
@@ -240,7 +241,7 @@ def test_mistakes(
 
     assert "was trained on other shards than" in fails(data=tiny_shards)
     assert "is not of a classifier" in fails(classifier=checkpoint)
-    assert "is of a classifier, which draws nothing" in fails(checkpoint=judge)
+    assert "is of the model sketch_a_net, which draws nothing" in fails(checkpoint=judge)
     assert "batch_size must be from 1" in fails(batch_size="0")
     assert "holds no complete checkpoint" in fails(checkpoint=str(tmp_path))
     (tmp_path / "file").write_text("")

@@ -62,7 +62,7 @@ def strokes_metric(tmp_path: Path) -> Iterator[None]:
 def evaluate(shards: str, folder: Path) -> Path:
     checkpoint = save_model(folder / "run", shards, make_model())
     words = ["--checkpoint", str(checkpoint), "--data", shards, "--out", str(folder / "out")]
-    main(["evaluate", *words, "--tasks", "synthesis", "--batch_size", "5", "--resamples", "10"])
+    main(["evaluate", *words, "--disturb", "0", "--batch_size", "5", "--resamples", "10"])
     return folder / "out"
 
 

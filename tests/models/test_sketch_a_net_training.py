@@ -131,6 +131,6 @@ def test_mistakes(picture_shards: str, tiny_shards: str, whole: Path, tmp_path: 
     save_model(tmp_path / "sketches", tiny_shards, make_model())
     with pytest.raises(CheckpointError, match="is not of a classifier; give a run of `sgloc train-classifier`"):
         load_classifier(str(tmp_path / "sketches"), CPU)
-    assert "is of a sketch_a_net, which draws nothing" in said(
+    assert "is of the model sketch_a_net, which draws nothing" in said(
         "generate", "--checkpoint", whole, "--data", picture_shards, "--out", tmp_path / "drawn"
     )

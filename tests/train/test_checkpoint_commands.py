@@ -259,8 +259,10 @@ EXPORT_DAMAGES: dict[str, Callable[[Path], object]] = {
     r"config\.json is not of an exported model of version 1": lambda out: change(out, version=2),
     r"config\.json is damaged \(model, scale": lambda out: change(out, scale=0),
     r"config\.json is damaged \(About": lambda out: change(out, surprise=0),
-    "is of another model: its configuration does not fit": lambda out: change(out, model={"latent_size": 5}),
-    "is of another model: it has no tensor": lambda out: safetensors.torch.save_file(
+    "is of another model: its configuration does not fit": lambda out: change(
+        out, model={"kind": "sketchgloc", "latent_siz": 5}
+    ),
+    "is of another model: Missing key": lambda out: safetensors.torch.save_file(
         {"other": torch.ones(2)}, out / "model.safetensors"
     ),
 }

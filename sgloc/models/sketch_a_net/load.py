@@ -1,6 +1,5 @@
 """A trained classifier, from its run."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,13 +13,11 @@ from sgloc.models import recorded_kind
 from sgloc.models.sketch_a_net.config import RasterConfig, SketchANetConfig
 from sgloc.models.sketch_a_net.network import SketchANet
 from sgloc.models.sketch_a_net.recipe import RECIPE
-from sgloc.models.trained import build_network, load_weights
+from sgloc.models.trained import build_network
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.raster import rasterise
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint import read_manifest, use_checkpoint
-
-logger = logging.getLogger(__name__)
+from sgloc.train.checkpoint import put_weights, read_manifest, read_weights, use_checkpoint
 
 
 @dataclass(frozen=True)
@@ -91,7 +88,7 @@ def load_classifier(path: str, device: torch.device) -> Classifier:
             raise CheckpointError(f"{folder} is not of a classifier; give a run of `sgloc train-classifier`")
         model = build_network(RECIPE, manifest.config, manifest, folder)
         assert isinstance(model, SketchANet)
-        load_weights(model, folder, manifest)
+        put_weights(model, read_weights(folder, manifest), folder)
         line_width = rebuilt(RasterConfig, manifest.config.get("raster", {})).line_width
         return Classifier(model.to(device).eval(), line_width, folder, manifest.data_identity)
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from sgloc.inference.network import Network
+from sgloc.inference.network import Network, Stepper
 from sgloc.models.sketchgloc.config import LossConfig, ModelConfig
 from sgloc.models.sketchgloc.decoder import Decoder
 from sgloc.models.sketchgloc.encoder import Code, make_encoder
@@ -93,6 +93,10 @@ class SketchGloc(Trainable, Network):
     def encode(self, sketches: SketchBatch) -> Code:
         """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""
         return self.encoder.code(self.encoder.gather(sketches), sketches.random_key)
+
+    def stepper(self, y: Tensor) -> Stepper:
+        """Begin to draw from codes y [n, Z] (METHOD 9)."""
+        return self.decoder.stepper(y)
 
     def forward(self, sketches: SketchBatch, num_parts: int = 1) -> LossSums:
         """Loss of a batch.

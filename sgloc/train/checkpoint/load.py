@@ -8,12 +8,13 @@ import dataclasses
 import logging
 import math
 import os.path
+import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from sgloc.dist import Group
 from sgloc.errors import CheckpointError, DamagedCheckpointError
@@ -234,6 +235,20 @@ def read_weights(folder: str, manifest: CheckpointManifest) -> dict[str, Tensor]
     prefix = "model."
     tensors = read_tensors(folder, manifest)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors if name.startswith(prefix)}
+
+
+def put_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
+    """Give a network weights and buffers that were read.
+
+    Raises:
+        CheckpointError: if they are another network's.
+    """
+    try:
+        network.load_state_dict(weights)
+    except RuntimeError as error:
+        # The first line names the network; of another shape, it differs in every tensor.
+        said = textwrap.shorten(" ".join(str(error).splitlines()[1:]), 300, placeholder=" ...")
+        raise CheckpointError(f"{where} is of another model: {said}") from error
 
 
 def spread_tensors(
