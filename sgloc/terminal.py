@@ -5,8 +5,8 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Iterable, Iterator, Sized
+from typing import Protocol, TypeVar
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Task, TextColumn, TimeRemainingColumn
@@ -22,6 +22,9 @@ _WIDTH = 160
 _SECONDS_BETWEEN_LINES = 60.0
 
 
+Batch = TypeVar("Batch", bound=Sized)
+
+
 class Advance(Protocol):
     """Says how far something is."""
 
@@ -31,7 +34,7 @@ class Advance(Protocol):
 
 
 @contextlib.contextmanager
-def progress(unit: str, total: int | None = None) -> Iterator[Advance]:
+def progress(unit: str, total: int | None = None, *, says_lines: bool = True) -> Iterator[Advance]:
     """Show how far something is: a bar with the speed and the time left on a terminal, now and then a line elsewhere.
 
     What is logged meanwhile stands above the bar. Ranks but the first, and a quiet program, show nothing.
@@ -39,10 +42,11 @@ def progress(unit: str, total: int | None = None) -> Iterator[Advance]:
     Args:
         unit: what is counted, in the plural.
         total: how many there are, if that is known.
+        says_lines: whether there are lines where there is no bar.
     """
     console = Console(stderr=True)
     if rank_of(os.environ) != 0 or not is_for_people() or not console.is_terminal:
-        yield _lines(unit, total)
+        yield _Lines(unit, total) if says_lines else lambda *_: None
         return
     columns = (SpinnerColumn(), BarColumn(), _Count(unit), TimeRemainingColumn(), TextColumn("{task.description}"))
     # Results go above the bar, too, but not away from a file or pipe.
@@ -54,6 +58,22 @@ def progress(unit: str, total: int | None = None) -> Iterator[Advance]:
             bar.update(task, completed=done, total=total, description=mask(note).replace("[", r"\["))
 
         yield advance
+
+
+def tracked(batches: Iterable[Batch], unit: str, total: int) -> Iterator[Batch]:
+    """Batches, and how many of all that is in them has been worked on.
+
+    Args:
+        batches: each of the length that it counts for.
+        unit: what is counted, in the plural.
+        total: how many there are in all batches.
+    """
+    done = 0
+    with progress(unit, total) as advance:
+        for batch in batches:
+            yield batch
+            done += len(batch)
+            advance(done)
 
 
 class _Count(ProgressColumn):
@@ -70,19 +90,19 @@ class _Count(ProgressColumn):
         return Text(f"{task.completed:,.0f}{of} {self._unit}{speed}")
 
 
-def _lines(unit: str, whole: int | None) -> Advance:
+class _Lines:
     """Logs how far something is, so seldom that what is short says nothing."""
-    last = time.monotonic()
 
-    def advance(done: int, total: int | None = None, note: str = "") -> None:
-        nonlocal last
-        if time.monotonic() - last < _SECONDS_BETWEEN_LINES:
+    def __init__(self, unit: str, total: int | None) -> None:
+        self._unit, self._total, self._last = unit, total, time.monotonic()
+
+    def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
+        """As `Advance`."""
+        if time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
             return
-        last, most = time.monotonic(), total or whole
+        self._last, most = time.monotonic(), total or self._total
         of = "" if most is None else f" of {most:,}"
-        logger.info("%s", f"{done:,}{of} {unit}{f'; {note}' if note else ''}")
-
-    return advance
+        logger.info("%s", f"{done:,}{of} {self._unit}{f'; {note}' if note else ''}")
 
 
 def results() -> Console:

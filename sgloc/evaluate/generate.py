@@ -20,6 +20,7 @@ from sgloc.sketch.render import draw_gallery
 from sgloc.sketch.svg.write import to_svg
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
+from sgloc.terminal import tracked
 from sgloc.tf32 import float32_products
 
 _CANVAS, _PICTURE_SIZE = 255, 256
@@ -72,7 +73,9 @@ def generate(
     max_points = options.max_points or pretrained.longest_points
     found: list[Redrawn] = []
     with float32_products(device):
-        for packed in fixed_batches(reader, reader.spread(options.count), batch_size=options.batch_size):
+        chosen = reader.spread(options.count)
+        batches = fixed_batches(reader, chosen, batch_size=options.batch_size)
+        for packed in tracked(batches, "sketches", len(chosen)):
             sketches = prepare(packed, device)
             drawn = redraw(model, sketches, scale, max_points=max_points, temperature=options.temperature)
             categories = [manifest.categories[number] for number in packed.category]

@@ -7,7 +7,6 @@ rank 0 sums up.
 
 import contextlib
 import hashlib
-import logging
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -37,12 +36,11 @@ from sgloc.hub.load import load_model
 from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
+from sgloc.terminal import tracked
 from sgloc.tf32 import float32_products
 from sgloc.train.record import recorded_place, versions
 
 RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
-
-logger = logging.getLogger(__name__)
 
 
 def evaluate(
@@ -188,11 +186,9 @@ def _measure(parts: Parts, reader: ShardReader, chosen: IntArray, measuring: Mea
     missing = parts.missing()
     if missing:
         some = np.concatenate([chosen[parts.rows(number)] for number in missing])
-        batches = fixed_batches(reader, some, batch_size=batch_size)
+        batches = tracked(fixed_batches(reader, some, batch_size=batch_size), "sketches", len(some))
         for number, packed in zip(missing, batches, strict=True):
             parts.write(number, measuring.measure(packed))
-            num_done = min(number + parts.own.step, parts.num_parts)
-            logger.info("%d of %d batches are evaluated", num_done, parts.num_parts)
 
 
 def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Iterator[Arrays]:

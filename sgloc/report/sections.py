@@ -18,6 +18,7 @@ from sgloc.inference.redraw import Drawn, redraw
 from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of
 from sgloc.report.latent import Map, principal_map
 from sgloc.report.options import ReportOptions
+from sgloc.terminal import tracked
 
 NUM_NEIGHBOURS = 5
 _BATCH_SIZE = 256
@@ -93,7 +94,7 @@ def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, 
         from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
     )
     codes, originals, labels = [], [], []
-    for packed in fixed_batches(reader, chosen, batch_size=_BATCH_SIZE):
+    for packed in tracked(fixed_batches(reader, chosen, batch_size=_BATCH_SIZE), "sketches", len(chosen)):
         batch = clean(packed, device)
         with torch.no_grad():
             codes.append(model.encode(batch).y.float().cpu().numpy())

@@ -13,6 +13,7 @@ import fsspec
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
+from sgloc import log
 from sgloc.config import LogConfig
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
@@ -161,6 +162,7 @@ def test_a_terminal_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.Monkey
     reader, writer = os.pipe()
     with os.fdopen(writer, "w") as stream:
         monkeypatch.setattr(sys, "stderr", stream)
+        log.configure()
         Terminal(10).log(record(1, note="text"))
         stream.flush()
         assert os.read(reader, 100) == b"      1/10 train      loss 0.1  note text\n"
@@ -208,7 +210,7 @@ def test_tensorboard_goes_on_in_another_file_after_a_full_disk(
     assert [event.step for event in read_events(tmp_path).Scalars("train/loss")] == [1, 5]
     assert len(list(tmp_path.iterdir())) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "TensorBoard failed at step 2 (File too large); training goes on, and the same is told no more",
+        "TensorBoard failed at step 2 (File too large); training goes on, and this is not said again",
         "TensorBoard failed 3 times since this start of the run",
     ]
 

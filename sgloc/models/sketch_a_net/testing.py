@@ -18,6 +18,7 @@ from sgloc.models.sketch_a_net.batch import RasterPreparation
 from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
+from sgloc.terminal import tracked
 from sgloc.tf32 import float32_products
 from sgloc.train.record import recorded_place
 
@@ -65,7 +66,8 @@ def test_classifier(run_dir: str, data: str, device: torch.device) -> Tested:
     prepare = RasterPreparation(0, classifier.line_width)
     confusion = np.zeros((len(manifest.categories), len(manifest.categories)), dtype=np.int64)
     with float32_products(device):
-        for packed in fixed_batches(reader, np.arange(reader.num_sketches), batch_size=_BATCH_SIZE):
+        batches = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=_BATCH_SIZE)
+        for packed in tracked(batches, "sketches", reader.num_sketches):
             batch = prepare(prepare.load(packed), device)
             found = classifier.model.logits(batch.images).argmax(1).cpu().numpy()
             np.add.at(confusion, (packed.category, found), 1)

@@ -20,6 +20,7 @@ from sgloc.dist import Group
 from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.storage import Storage
 from sgloc.strict_json import finite
+from sgloc.terminal import progress
 from sgloc.train.checkpoint.format import (
     DTYPES,
     FILE_NAME,
@@ -351,7 +352,12 @@ def list_checkpoints(path: str) -> list[Listed]:
     steps = checkpoint_steps(path)
     if not steps:
         raise no_checkpoint(path)
-    return [examine(step_folder(path, step)) for step in steps]
+    found = list[Listed]()
+    with progress("checkpoints", len(steps)) as advance:
+        for step in steps:
+            found.append(examine(step_folder(path, step)))
+            advance(len(found))
+    return found
 
 
 def facts(manifest: CheckpointManifest) -> dict[str, Any]:

@@ -1,10 +1,12 @@
 """Loggers that cannot stop a run."""
 
 import collections
+import logging
 from collections.abc import Callable
 
 from sgloc.train.loggers.protocol import Logger, Record
-from sgloc.train.loggers.terminal import tell
+
+logger = logging.getLogger(__name__)
 
 
 class Guarded:
@@ -30,7 +32,7 @@ class Guarded:
         """Close the logger, and say how often it failed."""
         self._try(self.logger.close, "at the end")
         if self._num_failures:
-            tell(f"{self.name} failed {self._num_failures.total()} times since this start of the run")
+            logger.warning("%s failed %d times since this start of the run", self.name, self._num_failures.total())
 
     def _try(self, action: Callable[[], None], when: str) -> None:
         try:
@@ -39,7 +41,8 @@ class Guarded:
             kind = (type(error), getattr(error, "errno", None))
             self._num_failures[kind] += 1
             if self._num_failures[kind] == 1:
-                tell(f"{self.name} failed {when} ({describe(error)}); training goes on, and the same is told no more")
+                said = f"{self.name} failed {when} ({describe(error)}); training goes on, and this is not said again"
+                logger.warning("%s", said)
 
 
 def describe(error: Exception) -> str:

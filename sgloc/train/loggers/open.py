@@ -92,7 +92,7 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
         wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     try:
         loggers.append(Guarded(JSONLines(run_dir, resumed_step, patience)))
-        loggers.append(Guarded(Terminal(config.train.num_steps)))
+        loggers.append(Guarded(Terminal(config.train.num_steps, resumed_step)))
         if log.tensorboard:
             loggers.append(Guarded(TensorBoard(f"{folder}/tensorboard", resumed_step)))
         if shows_galleries(config):

@@ -1,31 +1,31 @@
 """What a user sees of a run while it runs."""
 
 import contextlib
-import sys
+import logging
 from typing import Any
 
-from sgloc.masking import mask
+from sgloc.terminal import progress
 from sgloc.train.loggers.protocol import Record
 
-
-def tell(sentence: str) -> None:
-    """Print a sentence on standard error, without the secrets of its URLs; where that is gone, to nobody."""
-    with contextlib.suppress(OSError, ValueError):
-        print(mask(sentence), file=sys.stderr, flush=True)
+logger = logging.getLogger(__name__)
 
 
 class Terminal:
-    """One line a record on standard error."""
+    """A line a record among all that is logged, and on a terminal a bar of the steps below them."""
 
     name = "the terminal"
 
-    def __init__(self, num_steps: int) -> None:
+    def __init__(self, num_steps: int, step: int = 0) -> None:
         self.num_steps = num_steps
+        self._resources = contextlib.ExitStack()
+        self._advance = self._resources.enter_context(progress("steps", num_steps, says_lines=False))
+        self._advance(step)
 
     def log(self, record: Record) -> None:
-        """Print a record."""
+        """Log a record, and move the bar."""
         values = "  ".join(f"{name} {_short(value)}" for name, value in record.items() if name not in ("step", "event"))
-        tell(f"{record['step']:>7}/{self.num_steps} {record['event']:<10} {values}")
+        logger.info("%7d/%d %-10s %s", record["step"], self.num_steps, record["event"], values)
+        self._advance(record["step"])
 
     def show(self, name: str, step: int, png: bytes) -> None:
         """Pictures are no text."""
@@ -34,7 +34,8 @@ class Terminal:
         """Nothing is held back."""
 
     def close(self) -> None:
-        """Nothing is held back."""
+        """Take the bar away."""
+        self._resources.close()
 
 
 def _short(value: Any) -> str:
