@@ -1,5 +1,6 @@
 """`sgloc generate`: sketches of shards in, the model's own drawings of them out (METHOD 9)."""
 
+import dataclasses
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,12 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sgloc.data.batch import Preparation
-from sgloc.data.manifest import load_manifest
-from sgloc.data.origin import starts_at_first_point
-from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.options import GenerateOptions
+from sgloc.evaluate.split import open_split
 from sgloc.hub.load import load_model
 from sgloc.inference.redraw import Drawn, gallery_rows, redraw
 from sgloc.sketch.render import draw_gallery
@@ -60,16 +58,8 @@ def generate(
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
     """
     pretrained = load_model(checkpoint, device, kind)
-    model, scale = pretrained.model, pretrained.scale
-    manifest = load_manifest(data)
-    reader = ShardReader(data, manifest, options.split)
-    prepare = Preparation(
-        scale=scale,
-        seed=options.seed,
-        disturb=options.disturb,
-        max_node_points=pretrained.max_node_points,
-        from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
-    )
+    reader, prepare = open_split(pretrained, data, options.split, options.seed)
+    prepare = dataclasses.replace(prepare, disturb=options.disturb)
     max_points = options.max_points or pretrained.longest_points
     found: list[Redrawn] = []
     with float32_products(device):
@@ -77,8 +67,10 @@ def generate(
         batches = fixed_batches(reader, chosen, batch_size=options.batch_size)
         for packed in tracked(batches, "sketches", len(chosen)):
             sketches = prepare(packed, device)
-            drawn = redraw(model, sketches, scale, max_points=max_points, temperature=options.temperature)
-            categories = [manifest.categories[number] for number in packed.category]
+            drawn = redraw(
+                pretrained.model, sketches, pretrained.scale, max_points=max_points, temperature=options.temperature
+            )
+            categories = [reader.manifest.categories[number] for number in packed.category]
             names = zip(drawn, categories, packed.key_id.tolist(), strict=True)
             found += [Redrawn(**vars(one), category=category, key_id=key_id) for one, category, key_id in names]
     _write(found, Storage(folder), options)

@@ -10,7 +10,6 @@ import torch
 
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.evaluate.metric import Arrays, Metric, Models, Originals, Sketches
-from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.inference.redraw import redraw
 from sgloc.inference.sketches import Polylines, batch_of, strokes_of
 from sgloc.inference.stroke_matching import placing_moves
@@ -30,7 +29,7 @@ class Measuring:
         models: the model, and the classifier.
         prepare: how sketches become the model's input, undisturbed.
         metrics: that apply to the models.
-        tasks: what is measured.
+        tasks: how far strokes are moved in each (r of METHOD 3), by its name.
         temperature: of METHOD 9; 0 is greedy.
         max_points: most points of a drawing.
     """
@@ -38,7 +37,7 @@ class Measuring:
     models: Models
     prepare: Preparation
     metrics: Sequence[Metric]
-    tasks: Sequence[EvaluationTask]
+    tasks: Mapping[str, float]
     temperature: float
     max_points: int
 
@@ -58,12 +57,12 @@ class Measuring:
         kept: Arrays = {"label": originals.labels}
         for metric in self.metrics:
             kept |= named(f"{SHARED}/{metric.name}", metric.share(originals))
-        for task in self.tasks:
-            drawn, given = self._redraw(packed, task.disturb, originals)
-            kept[f"{task.name}/is_empty"] = np.array([not one for one in drawn.strokes])
+        for task, disturb in self.tasks.items():
+            drawn, given = self._redraw(packed, disturb, originals)
+            kept[f"{task}/is_empty"] = np.array([not one for one in drawn.strokes])
             for kind, sketches in ((DRAWN, drawn), (GIVEN, given)):
                 for metric in self.metrics:
-                    kept |= named(f"{task.name}/{kind}/{metric.name}", metric.collect(sketches, self.models))
+                    kept |= named(f"{task}/{kind}/{metric.name}", metric.collect(sketches, self.models))
         return kept
 
     def _redraw(self, packed: PackedBatch, disturb: float, originals: Originals) -> tuple[Sketches, Sketches]:
@@ -72,12 +71,7 @@ class Measuring:
         batch = replace(self.prepare, disturb=disturb)(packed, pretrained.device)
         y = pretrained.model.encode(batch).y
         found = redraw(
-            pretrained.model,
-            batch,
-            pretrained.scale,
-            y,
-            max_points=self.max_points,
-            temperature=self.temperature,
+            pretrained.model, batch, pretrained.scale, y, max_points=self.max_points, temperature=self.temperature
         )
         given = [one.disturbed for one in found]
         # A point that is not finite cannot be drawn; such a drawing counts as none.

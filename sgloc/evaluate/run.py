@@ -16,10 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import nn
 
-from sgloc.data.batch import Preparation
 from sgloc.data.block import IntArray
-from sgloc.data.manifest import Manifest, load_manifest
-from sgloc.data.origin import starts_at_first_point
+from sgloc.data.manifest import Manifest
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
 from sgloc.dist import Group
@@ -30,8 +28,8 @@ from sgloc.evaluate.metric import Arrays, Models
 from sgloc.evaluate.metrics import all_metrics
 from sgloc.evaluate.options import EvaluateOptions
 from sgloc.evaluate.parts import Parts, join
+from sgloc.evaluate.split import open_split
 from sgloc.evaluate.tables import OF_GIVEN, markdown
-from sgloc.evaluate.tasks import EvaluationTask
 from sgloc.hub.load import load_model
 from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
@@ -44,14 +42,7 @@ RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
 
 
 def evaluate(
-    checkpoint: str,
-    data: str,
-    classifier: str,
-    folder: str,
-    options: EvaluateOptions,
-    ranks: Group,
-    *,
-    kind: str = "",
+    checkpoint: str, data: str, classifier: str, folder: str, options: EvaluateOptions, ranks: Group, *, kind: str = ""
 ) -> dict[str, Any] | None:
     """Evaluate a model, or go on with it. All ranks must call it.
 
@@ -75,14 +66,14 @@ def evaluate(
             holds another evaluation.
     """
     device = ranks.device
-    manifest, measuring = ranks.on_each_rank(lambda: _load(checkpoint, kind, data, classifier, options, device))
-    reader = ShardReader(data, manifest, options.split)
+    reader, measuring = ranks.on_each_rank(lambda: _load(checkpoint, kind, data, classifier, options, device))
+    manifest = reader.manifest
     chosen = reader.spread(options.count or reader.num_sketches)
     storage = Storage(folder)
     plan = _plan(manifest, measuring.models, options, len(chosen))
     ranks.on_rank_0(lambda: _agree(storage, plan))
     needed = [
-        f"{task.name}/{kind}/{metric.name}"
+        f"{task}/{kind}/{metric.name}"
         for task in options.tasks
         for kind in (DRAWN, GIVEN)
         for metric in measuring.metrics
@@ -118,24 +109,18 @@ def _one_thread(device: torch.device) -> Iterator[None]:
 
 def _load(
     checkpoint: str, kind: str, data: str, classifier: str, options: EvaluateOptions, device: torch.device
-) -> tuple[Manifest, Measuring]:
+) -> tuple[ShardReader, Measuring]:
     pretrained = load_model(checkpoint, device, kind)
-    manifest = load_manifest(data)
+    reader, prepare = open_split(pretrained, data, options.split, options.seed)
     judge = load_classifier(classifier, device) if classifier else None
-    if judge is not None and judge.data_identity != manifest.identity:
+    if judge is not None and judge.data_identity != reader.manifest.identity:
         raise ConfigError(
             f"the classifier {classifier} was trained on other shards than {data}; give one that was trained on these"
         )
     models = Models(pretrained, judge)
-    prepare = Preparation(
-        pretrained.scale,
-        options.seed,
-        max_node_points=pretrained.max_node_points,
-        from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
-    )
     metrics = [metric for metric in all_metrics() if metric.applies(models)]
     max_points = options.max_points or pretrained.longest_points
-    return manifest, Measuring(models, prepare, metrics, options.tasks, options.temperature, max_points)
+    return reader, Measuring(models, prepare, metrics, options.tasks, options.temperature, max_points)
 
 
 def _fingerprint(module: nn.Module) -> str:
@@ -160,7 +145,7 @@ def _plan(manifest: Manifest, models: Models, options: EvaluateOptions, count: i
         },
         "data": {"identity": manifest.identity, "licence": manifest.licence, "sketches": count},
         "classifier": {"weights": _fingerprint(judge.model)} if judge else None,
-        "options": {**asdict(options), "tasks": [task.name for task in options.tasks]},
+        "options": {**asdict(options), "tasks": list(options.tasks)},
         # Parts that other programs made are not to be mixed.
         "versions": versions(),
     }
@@ -198,11 +183,11 @@ def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Itera
         rows = torch.from_numpy(group["row"]).to(device)
         kept = {name: group[name] for name in ("row", "label")}
         for task in measuring.tasks:
-            empty = f"{task.name}/is_empty"
+            empty = f"{task}/is_empty"
             kept[empty] = group[empty]
             for metric in measuring.metrics:
                 for kind in (DRAWN, GIVEN):
-                    name = f"{task.name}/{kind}/{metric.name}"
+                    name = f"{task}/{kind}/{metric.name}"
                     found = metric.finish(section(name, group), section(metric.name, shared), rows)
                     kept |= named(name, found)
         yield kept
@@ -214,8 +199,8 @@ def _summarise(arrays: Arrays, manifest: Manifest, options: EvaluateOptions) -> 
     arrays = {name: array[order] for name, array in arrays.items()}
     labels = arrays["label"]
 
-    def summary(task: EvaluationTask, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
-        own = {name: array[chosen] for name, array in section(task.name, arrays).items()}
+    def summary(task: str, chosen: npt.NDArray[np.bool_]) -> dict[str, Any]:
+        own = {name: array[chosen] for name, array in section(task, arrays).items()}
         found: dict[str, Any] = {"sketches": int(chosen.sum()), "empty": int(own["is_empty"].sum())}
         for metric in all_metrics():
             for prefix, kind in (("", DRAWN), (OF_GIVEN, GIVEN)):
@@ -226,7 +211,7 @@ def _summarise(arrays: Arrays, manifest: Manifest, options: EvaluateOptions) -> 
     present = [(name, number) for number, name in enumerate(manifest.categories) if (labels == number).any()]
     return [
         {
-            "task": task.name,
+            "task": task,
             **summary(task, np.ones(len(labels), dtype=bool)),
             "categories": {name: summary(task, labels == number) for name, number in present},
         }

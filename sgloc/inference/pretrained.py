@@ -143,12 +143,7 @@ class Pretrained:
         return codes
 
     def draw_codes(
-        self,
-        codes: npt.ArrayLike,
-        temperature: float = 0.0,
-        max_points: int = 0,
-        seed: int = 0,
-        batch_size: int = 256,
+        self, codes: npt.ArrayLike, temperature: float = 0.0, max_points: int = 0, seed: int = 0, batch_size: int = 256
     ) -> list[Tensor]:
         """`generate`, but stroke-5 rows [n, 5] in absolute normalised coordinates."""
         _check(batch_size=batch_size, temperature=temperature, max_points=max_points)

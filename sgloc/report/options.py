@@ -2,11 +2,11 @@
 
 from dataclasses import dataclass
 
-from sgloc.errors import ConfigError
+from sgloc.config import Options, option
 
 
 @dataclass(frozen=True)
-class ReportOptions:
+class ReportOptions(Options):
     """What a report shows, of which run."""
 
     run: str
@@ -17,16 +17,14 @@ class ReportOptions:
     """Shards; default: those that it was trained on."""
     evaluated: str = ""
     """Folder that `sgloc evaluate` wrote; default: `evaluated` in the run's folder, if it is there."""
-    count: int = 2000
+    kind: str = ""
+    """Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code is
+    imported."""
+    count: int = option(2000, at_least=2, at_most=20_000)
     """Most test drawings on the map of codes."""
-    examples: int = 10
+    examples: int = option(10, at_least=1, at_most=100)
     """Drawings that are redrawn and found again."""
-    between: int = 8
+    between: int = option(8, at_least=1, at_most=100)
     """Drawings between two."""
     seed: int = 0
     """Seed of the disturbance."""
-
-    def __post_init__(self) -> None:
-        for name, least, most in (("count", 2, 20_000), ("examples", 1, 100), ("between", 1, 100)):
-            if not least <= getattr(self, name) <= most:
-                raise ConfigError(f"{name} must be from {least} to {most:,}, not {getattr(self, name)}")

@@ -18,11 +18,7 @@ _MOST_NAMES = 40
 
 
 def render_page(
-    title: str,
-    facts: list[tuple[str, str]],
-    plots: list[tuple[str, str]],
-    results: dict[str, Any] | None,
-    shown: Shown,
+    title: str, facts: list[tuple[str, str]], plots: list[tuple[str, str]], results: dict[str, Any] | None, shown: Shown
 ) -> str:
     """The page as HTML.
 

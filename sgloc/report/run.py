@@ -7,9 +7,9 @@ from typing import Any
 
 import torch
 
-from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError, ConfigError, DataError
 from sgloc.evaluate.run import RESULTS
+from sgloc.evaluate.split import Split, open_split
 from sgloc.hub.load import load_model
 from sgloc.inference.pretrained import Pretrained
 from sgloc.masking import is_masked, mask
@@ -43,15 +43,16 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
     """
     folder, manifest = use_checkpoint(run_dir, read_manifest)
     results = _results(run_dir, options.evaluated)
-    pretrained = load_model(folder, device)
-    data, shards = _shards(run_dir, options.data, str(manifest.config["data"]["path"]))
+    pretrained = load_model(folder, device, options.kind)
+    data = options.data or str(manifest.config["data"]["path"])
+    split = _open(run_dir, data, options, pretrained)
     disturb = manifest.config["data"]["disturb"] or _DISTURB_SCALE
     with float32_products(device):
-        shown = look(pretrained, data, shards, disturb, options)
+        shown = look(pretrained, split, disturb, options)
     facts = _facts(pretrained, manifest)
     facts += [
-        ("shown on", f"{shards.splits['test'].num_sketches:,} test drawings of {recorded_place(data)}"),
-        ("licence of the drawings", shards.licence or "not told"),
+        ("shown on", f"{split.reader.num_sketches:,} test drawings of {recorded_place(data)}"),
+        ("licence of the drawings", split.reader.manifest.licence or "not told"),
         ("checkpoint", recorded_place(folder)),
     ]
     records = read_records(run_dir)
@@ -77,20 +78,20 @@ def _facts(pretrained: Pretrained, manifest: CheckpointManifest) -> list[tuple[s
     ]
 
 
-def _shards(run_dir: str, given: str, trained_on: str) -> tuple[str, Manifest]:
-    """The shards to show the run on, and their manifest: those that are given, else those that it was trained on."""
-    if given:
-        return given, load_manifest(given)
-    if is_masked(trained_on):
+def _open(run_dir: str, data: str, options: ReportOptions, pretrained: Pretrained) -> Split:
+    """The test sketches of the given shards, else of those that the run was trained on."""
+    if is_masked(data):
         raise ConfigError(
-            f"{run_dir} was trained on the shards of {trained_on}, a URL whose secret a run does not keep; "
+            f"{run_dir} was trained on the shards of {data}, a URL whose secret a run does not keep; "
             "give their folder or URL"
         )
     try:
-        return trained_on, load_manifest(trained_on)
+        return open_split(pretrained, data, "test", options.seed)
     except DataError as error:
+        if options.data:
+            raise
         raise DataError(
-            f"{run_dir} was trained on the shards of {trained_on}, which cannot be read here ({error}); "
+            f"{run_dir} was trained on the shards of {data}, which cannot be read here ({error}); "
             "give others, or the same elsewhere"
         ) from error
 

@@ -8,11 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from sgloc.data.batch import Preparation
-from sgloc.data.manifest import Manifest
-from sgloc.data.origin import starts_at_first_point
-from sgloc.data.reader import ShardReader
 from sgloc.data.stream import fixed_batches
+from sgloc.evaluate.split import Split
 from sgloc.inference.pretrained import Pretrained
 from sgloc.inference.redraw import Drawn, redraw
 from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of
@@ -70,29 +67,22 @@ class Shown:
     names: list[str]
 
 
-def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, options: ReportOptions) -> Shown:
+def look(pretrained: Pretrained, split: Split, disturb: float, options: ReportOptions) -> Shown:
     """Look at a model through test sketches.
 
     Args:
         pretrained: the model.
-        data: folder or URL of shards.
-        manifest: theirs.
+        split: test sketches.
         disturb: r of METHOD 3, for what is reorganized.
         options: how many sketches to look at.
 
     Raises:
         DataError: if the shards cannot be read.
     """
-    reader = ShardReader(data, manifest, "test")
-    chosen = reader.spread(options.count)
+    reader, clean = split
+    chosen, names = reader.spread(options.count), reader.manifest.categories
     model, scale, device = pretrained.model, pretrained.scale, pretrained.device
     logger.info("%d test drawings are encoded", len(chosen))
-    clean = Preparation(
-        scale,
-        options.seed,
-        max_node_points=pretrained.max_node_points,
-        from_first_point=starts_at_first_point(manifest, pretrained.origin, data),
-    )
     codes, originals, labels = [], [], []
     for packed in tracked(fixed_batches(reader, chosen, batch_size=_BATCH_SIZE), "sketches", len(chosen)):
         batch = clean(packed, device)
@@ -110,13 +100,13 @@ def look(pretrained: Pretrained, data: str, manifest: Manifest, disturb: float, 
     return Shown(
         disturb=disturb,
         redrawings=drawn,
-        captions=[manifest.categories[number] for number in packed.category],
+        captions=[names[number] for number in packed.category],
         retrievals=_retrieve(pretrained, drawn, some, gallery, originals),
         sketches=originals,
         labels=labels,
         map=principal_map(gallery),
         path=_path(pretrained, gallery, originals, labels, options.between),
-        names=manifest.categories,
+        names=names,
     )
 
 

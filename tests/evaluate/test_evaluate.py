@@ -218,7 +218,7 @@ def test_an_interval_holds_what_another_half_of_the_sketches_gives(alone: Path) 
     [
         ((0.1, -1.0), "disturb must be distances from 0 to 10"),
         ((float("nan"),), "disturb must be distances from 0 to 10"),
-        ((0.1, 0.1), "disturb names a distance twice"),
+        ((0.1, 0.1), "disturb must be distances that differ"),
         ((), "disturb must be distances from 0 to 10"),
     ],
     ids=["negative", "no number", "twice", "none"],

@@ -296,8 +296,11 @@ def test_the_limit_is_the_longest_training_drawing_unless_given(tmp_path: Path, 
         ({"disturb": float("inf")}, "disturb must be from 0"),
         ({"rows": ("original", "drawn")}, "rows must be some of original, disturbed, put_back, redrawn, not drawn"),
         ({"rows": ()}, "rows must be some of .*, not none"),
-        ({"rows": ("disturbed",)}, "rows must be more than disturbed, for"),
-        ({"rows": ("disturbed", "put_back")}, "rows must be more than disturbed, put_back, for"),
+        ({"rows": ("disturbed",)}, "rows must be original, redrawn or more, for no stroke is moved, not disturbed"),
+        (
+            {"rows": ("disturbed", "put_back")},
+            "rows must be original, redrawn or more, for no stroke is moved, not disturbed, put_back",
+        ),
     ],
 )
 def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: str) -> None:
