@@ -138,7 +138,8 @@ class Group:
     def __init__(self, device: torch.device | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.device, self.timeout = device or torch.device("cpu"), timeout
-        self._handle: Any = None
+        # Shared with the copies that ask stores: whoever holds torch's group last joins its threads.
+        self._handle: list[Any] = [None]
         self._patience: Patience | None = None
 
     def separate(self) -> "Group":
@@ -146,7 +147,7 @@ class Group:
         on in the default one. It must be closed."""
         group = Group(timeout=self.timeout)
         with silent_gloo():
-            group._handle = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=self.timeout))
+            group._handle[0] = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=self.timeout))
         return group
 
     def asking(self, store: str) -> "Group":
@@ -162,8 +163,8 @@ class Group:
 
     def close(self) -> None:
         """Destroy a group that `separate` made."""
-        dist.destroy_process_group(self._handle)
-        self._handle = None
+        dist.destroy_process_group(self._handle[0])
+        self._handle[0] = None
 
     def on_rank_0(self, function: Callable[[], Value]) -> Value:
         """Call a function on rank 0 alone, and return its result on every rank.
@@ -181,7 +182,7 @@ class Group:
                 # In the collective itself, a value that cannot be pickled would leave the others waiting.
                 _, error = self._attempt(lambda: pickle.dumps(value))
             outcome = [None if error else value, _for_others(error, 0)]
-        dist.broadcast_object_list(outcome, src=0, group=self._handle)
+        dist.broadcast_object_list(outcome, src=0, group=self._handle[0])
         if error is not None:
             raise error
         if outcome[1] is not None:
@@ -215,23 +216,23 @@ class Group:
     def gather(self, value: Value) -> list[Value]:
         """Every rank's value, in order of rank."""
         values: list[Any] = [None] * self.world_size
-        dist.all_gather_object(values, value, group=self._handle)
+        dist.all_gather_object(values, value, group=self._handle[0])
         return values
 
     def broadcast(self, values: Tensor) -> None:
         """Fill a tensor on the group's device with that of rank 0."""
-        dist.broadcast(values, src=0, group=self._handle)
+        dist.broadcast(values, src=0, group=self._handle[0])
 
     def sum(self, values: list[float]) -> list[float]:
         """Sums over the ranks, in float64, of one number after the other."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor, group=self._handle)
+        dist.all_reduce(tensor, group=self._handle[0])
         return tensor.tolist()
 
     def max(self, value: float) -> float:
         """The largest of the ranks' numbers."""
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
-        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._handle)
+        dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._handle[0])
         return float(tensor)
 
     def _attempt(self, function: Callable[[], Value]) -> tuple[Value | None, Exception | None]:

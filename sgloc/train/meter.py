@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from sgloc.dist import Group
 from sgloc.memory import peak_memory
-from sgloc.train.loggers.protocol import Record
+from sgloc.train.loggers.base import Record
 from sgloc.train.state import TrainState
 
 

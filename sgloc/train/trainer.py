@@ -26,8 +26,8 @@ from sgloc.train.checkpoint import step_folder
 from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.faults import BAD_STEPS, StopFlag, refuse_other_ranks, write_bad_step
-from sgloc.train.loggers.open import close_loggers, open_loggers, with_environment
-from sgloc.train.loggers.protocol import Logger, Record
+from sgloc.train.loggers.base import Loggers, Record
+from sgloc.train.loggers.open import open_loggers, with_environment
 from sgloc.train.meter import Meter
 from sgloc.train.recipe import Recipe
 from sgloc.train.record import versions, write_record
@@ -118,9 +118,9 @@ class Trainer:
 
         writers = group.separate()
         stack.callback(writers.close)
-        self.loggers: list[Logger] = []
+        self.loggers = Loggers()
         # After the last checkpoint is written: W&B may take its time.
-        stack.callback(close_loggers, self.loggers)
+        stack.callback(self.loggers.close)
         self.engine = open_engine(model, config, group)
         stack.callback(self.engine.close)
         readers = writers.asking(f"the store of {run_dir}")
@@ -293,8 +293,7 @@ class Trainer:
         return loader
 
     def _log(self, event: str, record: Record) -> None:
-        for own in self.loggers:
-            own.log({"step": self.state.step, "event": event, **record})
+        self.loggers.log({"step": self.state.step, "event": event, **record})
 
     def _log_training(self, gradient_norm: Tensor, performance: Record) -> None:
         """Log the losses since the last such line, averaged, and start a new window."""
@@ -358,8 +357,7 @@ class Trainer:
         with self.engine.whole_model() as model:
             pictures = self.gallery.draw(model, self.group.device) if self.group.rank == 0 else {}
         for name, png in pictures.items():
-            for own in self.loggers:
-                own.show(name, self.state.step, png)
+            self.loggers.show(name, self.state.step, png)
 
     # Save.
 
@@ -383,8 +381,7 @@ class Trainer:
     def _before_saving(self) -> tuple[float, float | None]:
         """Flush the loggers: a run that resumes at a checkpoint has the lines up to it."""
         since = time.monotonic()
-        for own in self.loggers:
-            own.flush()
+        self.loggers.flush()
         loss, self.kept_loss = self.kept_loss, None
         return since, loss
 

@@ -17,15 +17,20 @@ from sgloc import log
 from sgloc.config import LogConfig
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
-from sgloc.train.loggers.guarded import Guarded
+from sgloc.train.loggers.base import Loggers
 from sgloc.train.loggers.jsonl import JSONLines
-from sgloc.train.loggers.open import close_loggers, open_loggers
-from sgloc.train.loggers.protocol import Logger
+from sgloc.train.loggers.open import open_loggers
 from sgloc.train.loggers.tensorboard import TensorBoard
 from sgloc.train.loggers.terminal import Terminal
 
 # The smallest PNG that says how large it is.
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x03\x00\x00\x00\x02"
+
+
+@pytest.fixture(autouse=True)
+def _configured() -> None:
+    """Log as a program does."""
+    log.configure()
 
 
 def record(step: int, **values: Any) -> dict[str, Any]:
@@ -79,7 +84,7 @@ def test_a_resumed_run_drops_what_will_come_again(tmp_path: Path, where: str) ->
 
 def test_lines_are_written_once_the_disk_has_room_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "metrics.jsonl"
-    logger = Guarded(JSONLines(str(tmp_path), 0))
+    logger = Loggers(JSONLines(str(tmp_path), 0))
     logger.log(record(1))
     with full_disk(path, 7):
         logger.log(record(2))
@@ -97,7 +102,7 @@ def test_lines_are_written_once_the_disk_has_room_again(tmp_path: Path, capsys: 
 
 
 def test_lines_that_are_lost_in_the_end_are_counted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    logger = Guarded(JSONLines(str(tmp_path), 0))
+    logger = Loggers(JSONLines(str(tmp_path), 0))
     logger.log(record(1))
     with full_disk(tmp_path / "metrics.jsonl", 0):
         logger.log(record(2))
@@ -198,7 +203,7 @@ def test_tensorboard_has_the_curves_and_forgets_what_comes_again(tmp_path: Path)
 def test_tensorboard_goes_on_in_another_file_after_a_full_disk(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    logger = Guarded(TensorBoard(str(tmp_path), 0))
+    logger = Loggers(TensorBoard(str(tmp_path), 0))
     logger.log(record(1))
     with full_disk(event_file(tmp_path), 7):
         logger.log(record(2))
@@ -210,7 +215,7 @@ def test_tensorboard_goes_on_in_another_file_after_a_full_disk(
     assert [event.step for event in read_events(tmp_path).Scalars("train/loss")] == [1, 5]
     assert len(list(tmp_path.iterdir())) == 2
     assert capsys.readouterr().err.splitlines() == [
-        "TensorBoard failed at step 2 (File too large); training goes on, and this is not said again",
+        "TensorBoard failed at step 2 (File too large); training goes on, and the same is not repeated",
         "TensorBoard failed 3 times since this start of the run",
     ]
 
@@ -225,17 +230,17 @@ def make_config(run_dir: str, **options: Any) -> Config:
 def test_only_what_is_asked_for_is_opened_and_what_cannot_be_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    loggers: list[Logger] = []
+    loggers = Loggers()
     assert open_loggers(loggers, make_config(str(tmp_path)), 0, "kept") == "kept"
-    assert [logger.name for logger in loggers] == ["metrics.jsonl", "the terminal"]
-    close_loggers(loggers)
+    assert loggers.names == ["metrics.jsonl", "the terminal"]
+    loggers.close()
     with pytest.raises(ConfigError, match="local"):
-        open_loggers([], make_config("memory://run", tensorboard=True), 0, None)
+        open_loggers(Loggers(), make_config("memory://run", tensorboard=True), 0, None)
     with pytest.raises(ConfigError, match=r"the metrics of .*metrics\.jsonl cannot be written \(.*give another"):
-        open_loggers([], make_config(str(tmp_path / "metrics.jsonl")), 0, None)
+        open_loggers(Loggers(), make_config(str(tmp_path / "metrics.jsonl")), 0, None)
     for module in ("tensorboard.compat.proto", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)
     with pytest.raises(ConfigError, match=r"pip install 'sgloc\[tensorboard\]'"):
-        open_loggers([], make_config(str(tmp_path), tensorboard=True), 0, None)
+        open_loggers(Loggers(), make_config(str(tmp_path), tensorboard=True), 0, None)
     with pytest.raises(ConfigError, match="pip install wandb"):
-        open_loggers([], make_config(str(tmp_path), wandb="offline"), 0, None)
+        open_loggers(Loggers(), make_config(str(tmp_path), wandb="offline"), 0, None)

@@ -20,11 +20,12 @@ import yaml
 from wandb.proto.wandb_internal_pb2 import Record  # type: ignore[attr-defined]
 
 import sgloc
+from sgloc import log
 from sgloc.config import LogConfig
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, DataConfig
 from sgloc.train.loggers import wandb as sgloc_wandb
-from sgloc.train.loggers.guarded import Guarded
+from sgloc.train.loggers.base import Loggers
 from sgloc.train.loggers.open import with_environment
 from sgloc.train.loggers.wandb import WeightsAndBiases
 from tests.train.launch import children
@@ -191,7 +192,7 @@ def test_a_server_that_does_not_answer_delays_nothing_and_the_run_is_offline(
     with socket.create_server(("127.0.0.1", 0)) as server:
         monkeypatch.setenv("WANDB_BASE_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
         start = time.monotonic()
-        logger = Guarded(WeightsAndBiases(config, "abcd1234", str(tmp_path)))
+        logger = Loggers(WeightsAndBiases(config, "abcd1234", str(tmp_path)))
         for step in range(1, 6):
             logger.log(record(step))
         # W&B itself takes three seconds to give up.
@@ -234,7 +235,7 @@ os.kill(os.getpid(), 9)
 
 def test_when_its_own_process_dies_training_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     inner = WeightsAndBiases(Config(log=LogConfig(wandb="offline")), "abcd1234", str(tmp_path))
-    logger = Guarded(inner)
+    logger = Loggers(inner)
     logger.log(record(1))
     wait_until(lambda: "run started" in "".join(path.read_text() for path in tmp_path.rglob("logs/debug.log")))
     for child in children(inner.process.pid):
@@ -265,7 +266,7 @@ def test_one_that_hangs_is_left_behind(
     monkeypatch.setattr(sgloc_wandb, "_MOST_WAITING", 100)
     monkeypatch.setattr(sgloc_wandb, "_GRACE", 0)
     inner = WeightsAndBiases(Config(log=LogConfig(wandb="offline", wandb_timeout=1)), "abcd1234", str(tmp_path))
-    logger = Guarded(inner)
+    logger = Loggers(inner)
     os.kill(inner.process.pid, signal.SIGSTOP)
     start = time.monotonic()
     # More than the queue and the pipe hold.
@@ -279,6 +280,12 @@ def test_one_that_hangs_is_left_behind(
     assert "it is 100 records behind and drops what follows" in told[0]
     assert "it was not done after 3 s" in told[1]
     assert len(told) == 3
+
+
+@pytest.fixture(autouse=True)
+def _configured() -> None:
+    """Log as a program does."""
+    log.configure()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:

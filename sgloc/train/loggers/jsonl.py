@@ -8,7 +8,7 @@ from pathlib import Path
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.threads import Patience
-from sgloc.train.loggers.protocol import Record
+from sgloc.train.loggers.base import Logger, Record
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -16,7 +16,7 @@ METRICS_NAME = "metrics.jsonl"
 _STORE_PAUSE = 60.0
 
 
-class JSONLines:
+class JSONLines(Logger):
     """metrics.jsonl in the run's folder: one record a line.
 
     When a run resumes at a step, records of later steps, which will come again, and a line that a kill cut short are
@@ -93,9 +93,6 @@ class JSONLines:
             stream.write(content)
         self.num_written, self.size = len(self.lines), self.size + len(content)
         return True
-
-    def show(self, name: str, step: int, png: bytes) -> None:
-        """Pictures are no lines."""
 
     def flush(self) -> None:
         """Write what is not yet written, but for a store that has just failed.

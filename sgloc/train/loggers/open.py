@@ -10,10 +10,9 @@ from typing import Any, Literal
 from sgloc.config import LogConfig, RunConfig
 from sgloc.errors import ConfigError
 from sgloc.storage import is_local, local_path
-from sgloc.train.loggers.guarded import Guarded
+from sgloc.train.loggers.base import Loggers
 from sgloc.train.loggers.jsonl import JSONLines
 from sgloc.train.loggers.picture_files import PictureFiles
-from sgloc.train.loggers.protocol import Logger
 from sgloc.train.loggers.tensorboard import TensorBoard
 from sgloc.train.loggers.terminal import Terminal
 from sgloc.train.loggers.wandb import WeightsAndBiases
@@ -65,7 +64,7 @@ def shows_galleries(config: RunConfig) -> bool:
     return config.log.gallery > 0 and (config.log.tensorboard or _uses_wandb(config.log))
 
 
-def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wandb_id: str | None) -> str | None:
+def open_loggers(loggers: Loggers, config: RunConfig, resumed_step: int, wandb_id: str | None) -> str | None:
     """Open a run's loggers, none of which can stop it from then on. On rank 0 only.
 
     Args:
@@ -91,22 +90,16 @@ def open_loggers(loggers: list[Logger], config: RunConfig, resumed_step: int, wa
     if _uses_wandb(log):
         wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
     try:
-        loggers.append(Guarded(JSONLines(run_dir, resumed_step, patience)))
-        loggers.append(Guarded(Terminal(config.train.num_steps, resumed_step)))
+        loggers.add(JSONLines(run_dir, resumed_step, patience))
+        loggers.add(Terminal(config.train.num_steps, resumed_step))
         if log.tensorboard:
-            loggers.append(Guarded(TensorBoard(f"{folder}/tensorboard", resumed_step)))
+            loggers.add(TensorBoard(f"{folder}/tensorboard", resumed_step))
         if shows_galleries(config):
-            loggers.append(Guarded(PictureFiles(run_dir, patience)))
+            loggers.add(PictureFiles(run_dir, patience))
         if _uses_wandb(log) and wandb_id:
-            loggers.append(Guarded(WeightsAndBiases(config, wandb_id, folder)))
+            loggers.add(WeightsAndBiases(config, wandb_id, folder))
     except OSError as error:
         raise ConfigError(
             f"the metrics of {run_dir} cannot be written ({error}); make room, or give another"
         ) from error
     return wandb_id
-
-
-def close_loggers(loggers: list[Logger]) -> None:
-    """Close loggers, those first that were opened first: W&B may take its time."""
-    for logger in loggers:
-        logger.close()

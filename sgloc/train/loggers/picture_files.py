@@ -2,10 +2,10 @@
 
 from sgloc.storage import Storage
 from sgloc.threads import Patience
-from sgloc.train.loggers.protocol import Record
+from sgloc.train.loggers.base import Logger
 
 
-class PictureFiles:
+class PictureFiles(Logger):
     """gallery/step-<step>-<name>.png in the run's folder or URL."""
 
     name = "the gallery"
@@ -13,9 +13,6 @@ class PictureFiles:
     def __init__(self, run_dir: str, patience: float = 10.0) -> None:
         self._storage = Storage(run_dir)
         self._patience = Patience(patience, f"the store of {run_dir}")
-
-    def log(self, record: Record) -> None:
-        """Records are no pictures."""
 
     def show(self, name: str, step: int, png: bytes) -> None:
         """Write a picture.
@@ -30,9 +27,3 @@ class PictureFiles:
             self._storage.write(path, [png])
 
         self._patience(write)
-
-    def flush(self) -> None:
-        """Nothing is held back."""
-
-    def close(self) -> None:
-        """Nothing is held back."""

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from sgloc.errors import ConfigError
-from sgloc.train.loggers.protocol import Record, scalars
+from sgloc.train.loggers.base import Logger, Record, scalars
 
 
-class TensorBoard:
+class TensorBoard(Logger):
     """TensorBoard's event files in a folder: curves by the names that W&B has, and pictures.
 
     Each event is on disk at once, so that a kill leaves no gap behind; and an error is raised where it happens, where
@@ -56,9 +56,6 @@ class TensorBoard:
         width, height = struct.unpack(">II", png[16:24])
         image = self.summaries.Summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
         self._write(step, summary=self.summaries.Summary(value=[self.summaries.Summary.Value(tag=name, image=image)]))
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def _write(self, step: int, **content: object) -> None:
         try:

@@ -5,12 +5,12 @@ import logging
 from typing import Any
 
 from sgloc.terminal import progress
-from sgloc.train.loggers.protocol import Record
+from sgloc.train.loggers.base import Logger, Record
 
 logger = logging.getLogger(__name__)
 
 
-class Terminal:
+class Terminal(Logger):
     """A line a record among all that is logged, and on a terminal a bar of the steps below them."""
 
     name = "the terminal"
@@ -26,12 +26,6 @@ class Terminal:
         values = "  ".join(f"{name} {_short(value)}" for name, value in record.items() if name not in ("step", "event"))
         logger.info("%7d/%d %-10s %s", record["step"], self.num_steps, record["event"], values)
         self._advance(record["step"])
-
-    def show(self, name: str, step: int, png: bytes) -> None:
-        """Pictures are no text."""
-
-    def flush(self) -> None:
-        """Nothing is held back."""
 
     def close(self) -> None:
         """Take the bar away."""

@@ -12,7 +12,7 @@ from typing import Any
 
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
-from sgloc.train.loggers.protocol import Record, scalars
+from sgloc.train.loggers.base import Logger, Record, scalars
 from sgloc.train.record import recorded_options, versions
 
 # Records and pictures that wait for W&B; a run that logs a hundred times a second fills it in one and a half minutes.
@@ -21,7 +21,7 @@ _MOST_WAITING = 10_000
 _GRACE = 10.0
 
 
-class WeightsAndBiases:
+class WeightsAndBiases(Logger):
     """A Weights & Biases run, taken up again under the same id when the training is resumed.
 
     A process of its own (`wandb_process`) talks to W&B, and a thread of this one to that process, so that neither a
@@ -97,9 +97,6 @@ class WeightsAndBiases:
     def show(self, name: str, step: int, png: bytes) -> None:
         """Send a picture; raises what `log` does."""
         self._put(step=step, picture=name, png=base64.b64encode(png).decode())
-
-    def flush(self) -> None:
-        """What was sent outlives this process: the other one reads it to the end."""
 
     def close(self) -> None:
         """Wait, within bounds, until everything is uploaded or on disk.
