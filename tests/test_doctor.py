@@ -15,13 +15,11 @@ import pytest
 
 from sgloc.cli import main
 from sgloc.doctor import shards as shards_module
-from sgloc.doctor.devices import Device, judge_devices
 from sgloc.doctor.examination import Examination, end_process
 from sgloc.doctor.finding import Finding
 from sgloc.doctor.folder import Folder, judge_folder
-from sgloc.doctor.host import Host, judge_hosts
+from sgloc.doctor.machines import Device, Host, Programs, judge_devices, judge_hosts, judge_programs
 from sgloc.doctor.network import Network, bus_bandwidth, judge_network
-from sgloc.doctor.programs import Programs, judge_programs
 from sgloc.doctor.shards import Checked, judge_manifests, judge_rates, judge_shards
 from tests.checkpoints import flip_bit
 

@@ -13,13 +13,19 @@ import torch.distributed
 
 from sgloc import dist
 from sgloc.config import require
-from sgloc.doctor.devices import Device, judge_devices, look_at_device
 from sgloc.doctor.examination import Examination, end_process, timeout
 from sgloc.doctor.finding import Finding, has_problem
 from sgloc.doctor.folder import check_folder
-from sgloc.doctor.host import judge_hosts, look_at_host
+from sgloc.doctor.machines import (
+    Device,
+    judge_devices,
+    judge_hosts,
+    judge_programs,
+    look_at_device,
+    look_at_host,
+    look_at_programs,
+)
 from sgloc.doctor.network import ADVICE, Network, judge_network, measure_network
-from sgloc.doctor.programs import judge_programs, look_at_programs
 from sgloc.doctor.shards import check_data
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config
