@@ -22,7 +22,6 @@ from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, read_tenso
 from sgloc.train.checkpoint import manager as manager_module
 from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import Engine
-from sgloc.train.engine.protocol import meta
 from sgloc.train.state import TrainState
 from tests.checkpoints import SHARD, find_checkpoint, flip_bit, model_config, single_process, step_path
 from tests.logged import collected
@@ -40,7 +39,7 @@ class OneWeight:
 
     def layout(self) -> dict[str, Tensor]:
         """See `Engine.layout`."""
-        return {"model.weight": meta(self.weight)}
+        return {"model.weight": torch.empty_like(self.weight, device="meta")}
 
     def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
         """See `Engine.snapshot`."""

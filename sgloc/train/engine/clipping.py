@@ -29,6 +29,11 @@ class Piece(NamedTuple):
     gradient: Tensor
 
 
+def whole_pieces(parameters: Sequence[nn.Parameter]) -> list[Piece]:
+    """The gradients of a model whose weights are whole."""
+    return [Piece(number, 0, one.grad) for number, one in enumerate(parameters) if one.grad is not None]
+
+
 class VariableClipping:
     """Scales the gradient of every variable down to a norm, if it is larger, as `tf.clip_by_norm` does.
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import gc
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,29 +11,21 @@ from torch import Tensor, nn
 
 from sgloc.config import RunConfig
 from sgloc.torch_versions import replicate
-from sgloc.train.engine.clipping import Piece, VariableClipping
-from sgloc.train.engine.protocol import meta
+from sgloc.train.engine.base import AdamEngine
+from sgloc.train.engine.clipping import whole_pieces
 from sgloc.train.recipe import Trainable
 
 
-class DDPEngine:
+class DDPEngine(AdamEngine):
     """Replicated weights, gradients averaged by DistributedDataParallel, Adam (METHOD 8)."""
 
     name = "DDP"
 
     def __init__(self, model: Trainable, config: RunConfig, device: torch.device, world_size: int) -> None:
-        self.model = model
-        self.config, self.device = config, device
+        super().__init__(model, config, device, world_size)
         self.replica: nn.Module = model
         self.parameters = list(model.parameters())
-        self.clipping = VariableClipping(model, config.optimizer.clip_norm)
-        self.optimizer = torch.optim.Adam(self.parameters, lr=config.optimizer.learning_rate, fused=True)
-        for parameter in self.parameters:
-            # As Adam's first step would make it: so a fresh and a resumed run hold the same names.
-            moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
-            self.optimizer.state[parameter] = {"step": torch.zeros((), device=device), **moments}
-        # DDP takes the mean over ranks of what is to be a sum, over a batch whose size is known beforehand.
-        self.loss_factor = world_size / config.train.global_batch
+        self._start_adam(self.parameters)
         if world_size > 1:
             self.replica = replicate(model)
             self._settle_buckets()
@@ -51,54 +43,38 @@ class DDPEngine:
         losses = self.replica(self.model.toy_batch().to(device=self.device))
         torch.stack([term for term in losses if term.requires_grad]).sum().backward()
         self.model.train()
-        self.optimizer.zero_grad()
+        self.adam.zero_grad()
 
     def backward(self, batch: Any) -> tuple[Any, Tensor]:
         """See `Engine.backward`."""
         train = self.config.train
-        self.optimizer.zero_grad()
-        # Batch norm's statistics are moved by the forward pass already.
-        self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
+        self.adam.zero_grad()
+        self._keep_buffers()
         with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             losses = self.replica(batch, train.accumulation)
         (losses.total * self.loss_factor).backward()
-        gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        self.norm = torch.nn.utils.get_total_norm(gradients)
+        self.norm = torch.nn.utils.get_total_norm([piece.gradient for piece in whole_pieces(self.parameters)])
         return losses._make(term.detach() for term in losses), self.norm
 
     def update(self, learning_rate: float) -> None:
         """See `Engine.update`."""
-        if self.config.optimizer.clip_by == "variable":
-            pieces = [
-                Piece(number, 0, parameter.grad)
-                for number, parameter in enumerate(self.parameters)
-                if parameter.grad is not None
-            ]
+        if self.clipping is not None:
+            pieces = whole_pieces(self.parameters)
             self.clipping.scale(pieces, self.clipping.squares(pieces))
         else:
             torch.nn.utils.clip_grads_with_norm_(self.parameters, self.config.optimizer.clip_norm, self.norm)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
-        self.optimizer.step()
+        self._set_learning_rate(learning_rate)
+        self.adam.step()
 
     def discard(self) -> None:
         """See `Engine.discard`."""
-        self.optimizer.zero_grad()
-        for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
-            buffer.copy_(before)
-
-    def layout(self) -> dict[str, Tensor]:
-        """See `Engine.layout`."""
-        return {name: meta(tensor) for name, tensor in self._tensors().items()}
-
-    def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
-        """See `Engine.snapshot`."""
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors().items() if mine(name)}
+        self.adam.zero_grad()
+        self._restore_buffers()
 
     @torch.no_grad()
     def restore(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         """See `Engine.restore`."""
-        own = self._tensors()
+        own = dict(self._tensors())
         for name, tensor in tensors:
             own[name].copy_(tensor)
 
@@ -106,12 +82,13 @@ class DDPEngine:
         """See `Engine.whole_model`."""
         return contextlib.nullcontext(self.model)
 
-    def _tensors(self) -> dict[str, Tensor]:
-        """The tensors themselves, by the names of `layout`."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+    def _tensors(self) -> Iterator[tuple[str, Tensor]]:
+        """See `AdamEngine`."""
+        for name, value in self.model.state_dict().items():
+            yield f"model.{name}", value
         for name, parameter in self.model.named_parameters():
-            tensors |= {f"optimizer.{name}.{key}": value for key, value in self.optimizer.state[parameter].items()}
-        return tensors
+            for key, value in self.adam.state[parameter].items():
+                yield f"optimizer.{name}.{key}", value
 
     def close(self) -> None:
         """See `Engine.close`."""

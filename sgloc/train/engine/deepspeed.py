@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
 from types import ModuleType
 from typing import Any
@@ -18,12 +18,11 @@ from torch import Tensor, nn
 from sgloc.config import RunConfig
 from sgloc.errors import ConfigError
 from sgloc.torch_versions import set_timeout, silent_gloo
-from sgloc.train.engine.clipping import Piece, VariableClipping
+from sgloc.train.engine.base import MOMENTS, AdamEngine
+from sgloc.train.engine.clipping import Piece, whole_pieces
 from sgloc.train.engine.deepspeed_options import Options, fill_in
-from sgloc.train.engine.protocol import meta
 from sgloc.train.recipe import Trainable
 
-_MOMENTS = ("exp_avg", "exp_avg_sq")
 # DeepSpeed calls deprecated functions of torch.distributed.
 _OLD_NAMES = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated"
 # The stage that shards the weights too.
@@ -75,7 +74,7 @@ class _Step(nn.Module):
             return self.model(batch, train.accumulation)
 
 
-class DeepSpeedEngine:
+class DeepSpeedEngine(AdamEngine):
     """DeepSpeed's engine around torch's Adam (METHOD 8). What each ZeRO stage shards across the ranks:
 
     - 0: nothing;
@@ -99,15 +98,9 @@ class DeepSpeedEngine:
         self, model: Trainable, config: RunConfig, device: torch.device, world_size: int, chosen: Options
     ) -> None:
         deepspeed = import_deepspeed(device)
-        self.deepspeed, self.model, self.device, self.stage = deepspeed, model, device, int(chosen["stage"])
+        super().__init__(model, config, device, world_size)
+        self.deepspeed, self.stage = deepspeed, int(chosen["stage"])
         self.name = f"DeepSpeed ZeRO-{self.stage}"
-        # Needed later, when the weights are sharded.
-        self.shapes = _layout(model)
-        by_variable = config.optimizer.clip_by == "variable"
-        self.clipping = VariableClipping(model, config.optimizer.clip_norm) if by_variable else None
-        # DeepSpeed averages over ranks; the loss is the sum over a batch whose size is known beforehand.
-        self.loss_factor = world_size / config.train.global_batch
-        self.adam = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate, fused=True)
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
         # The warning would come at every step.
         warnings.filterwarnings("ignore", _OLD_NAMES, FutureWarning)
@@ -127,10 +120,7 @@ class DeepSpeedEngine:
         if self.stage == _SHARDED_WEIGHTS:
             # Its hooks gather module by module; `_gathered` gathers all at once.
             self.optimizer.parameter_offload.destroy()
-        for weights in self._adams_weights():
-            # What Adam's first step would create, so that a fresh and a resumed run hold the same.
-            moments = {key: torch.zeros_like(weights) for key in _MOMENTS}
-            self.adam.state[weights] = {"step": torch.zeros((), device=device), **moments}
+        self._start_adam(self._adams_weights())
         if self.stage in (1, 2):
             # The first step would do this; without it, no weight leads to its moments.
             self.optimizer._lazy_init_hp_params_optimizer_state()
@@ -151,8 +141,7 @@ class DeepSpeedEngine:
 
     def backward(self, batch: Any) -> tuple[Any, Tensor]:
         """See `Engine.backward`."""
-        # The forward pass already updates batch norm's statistics.
-        self.buffers_before = [buffer.clone() for buffer in self.model.buffers()]
+        self._keep_buffers()
         with self._gathered(*self.model.parameters()):
             losses = self.engine(batch)
             self.engine.backward(losses.total * self.loss_factor)
@@ -168,8 +157,7 @@ class DeepSpeedEngine:
 
     def update(self, learning_rate: float) -> None:
         """See `Engine.update`."""
-        for group in self.adam.param_groups:
-            group["lr"] = learning_rate
+        self._set_learning_rate(learning_rate)
         if self.clipping is not None:
             pieces = list(self._pieces())
             squares = self.clipping.squares(pieces).to(self.device)
@@ -182,7 +170,7 @@ class DeepSpeedEngine:
         """This rank's parts of the gradient, which DeepSpeed takes the step with."""
         parameters = list(self.model.parameters())
         if self.stage == 0:
-            yield from (Piece(number, 0, one.grad) for number, one in enumerate(parameters) if one.grad is not None)
+            yield from whole_pieces(parameters)
         elif self.stage == _SHARDED_WEIGHTS:
             numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
             for group, gradients in self.optimizer.averaged_gradients.items():
@@ -201,19 +189,10 @@ class DeepSpeedEngine:
         if self.stage > 0:
             # As DeepSpeed itself does after an overflow.
             self.optimizer.averaged_gradients.clear()
-        for buffer, before in zip(self.model.buffers(), self.buffers_before, strict=True):
-            buffer.copy_(before)
-
-    def layout(self) -> dict[str, Tensor]:
-        """See `Engine.layout`."""
-        return self.shapes
-
-    def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
-        """See `Engine.snapshot`."""
-        return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors() if mine(name)}
+        self._restore_buffers()
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """The tensors of `layout`, each whole until the next one is asked for. All ranks must go through them."""
+        """See `AdamEngine`."""
         for name, buffer in self.model.named_buffers():
             yield f"model.{name}", buffer
         step = self.adam.state[self._adams_weights()[0]]["step"]
@@ -221,7 +200,7 @@ class DeepSpeedEngine:
             with self._gathered(parameter):
                 yield f"model.{name}", parameter
             yield f"optimizer.{name}.step", step
-            for key in _MOMENTS:
+            for key in MOMENTS:
                 yield f"optimizer.{name}.{key}", self._whole_moment(parameter, key)
 
     def _whole_moment(self, parameter: nn.Parameter, key: str) -> Tensor:
@@ -284,13 +263,3 @@ class DeepSpeedEngine:
         del self.engine, self.optimizer
         self.deepspeed.comm.destroy_process_group(group)
         gc.collect()
-
-
-def _layout(model: Trainable) -> dict[str, Tensor]:
-    """See `Engine.layout`."""
-    layout = {f"model.{name}": meta(tensor) for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        moments = {key: meta(parameter.detach()) for key in _MOMENTS}
-        state = {"step": torch.zeros((), device="meta"), **moments}
-        layout |= {f"optimizer.{name}.{key}": tensor for key, tensor in state.items()}
-    return layout

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
-import torch
 from torch import Tensor
 
 from sgloc.train.recipe import Trainable
@@ -65,8 +64,3 @@ class Engine(Protocol):
     def close(self) -> None:
         """Let go of the process group; no step will follow."""
         ...
-
-
-def meta(tensor: Tensor) -> Tensor:
-    """A tensor of the same shape and type without values."""
-    return torch.empty_like(tensor, device="meta")
