@@ -36,7 +36,6 @@ A backward pass has twice the products: for the gradient of the weight, and for 
 not needed where the other factor depends on no weight: points and the rows of the drawing.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from sgloc import ops
@@ -71,17 +70,17 @@ class Shapes:
     @classmethod
     def of(cls, sketches: SketchBatch, config: ModelConfig) -> "Shapes":
         """The shapes of a batch. Where a node has no neighbour in a graph, there is nothing to multiply."""
+        num_sketches, num_nodes, num_points = len(sketches), len(sketches.node_offsets) - 1, len(sketches.points)
         if config.kind == "sketch_rnn":
-            return cls(len(sketches), len(sketches), len(sketches.points), 0)
-        if config.graph != "grid9":
-            # Every node is linked with itself.
-            num_nodes = len(sketches.node_offsets) - 1
-            return cls(len(sketches), num_nodes, len(sketches.points), num_nodes)
-        adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, sketches.sketch_node_offsets)
-        num_nodes = len(sketches.node_offsets) - 1
-        one = sketches.points.new_ones(num_nodes, 1)
-        num_neighbours = ops.grid_aggregate(adjacency, one, sketches.sketch_node_offsets)
-        return cls(len(sketches), num_nodes, len(sketches.points), int(num_neighbours.count_nonzero()))
+            return cls(num_sketches, num_sketches, num_points, 0)
+        # In the other graphs every node is linked with itself.
+        num_rows = num_nodes
+        if config.graph == "grid9":
+            sketch_offsets = sketches.sketch_node_offsets
+            adjacency = ops.node_adjacency(sketches.points, sketches.node_offsets, sketch_offsets)
+            neighbours = ops.grid_aggregate(adjacency, sketches.points.new_ones(num_nodes, 1), sketch_offsets)
+            num_rows = int(neighbours.count_nonzero())
+        return cls(num_sketches, num_nodes, num_points, num_rows)
 
 
 @dataclass(frozen=True)
@@ -135,25 +134,21 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
             twice.
         checkpoint_decoder: whether the decoder's steps are computed once more in the backward pass.
     """
+    num_sketches, rows, width = shapes.num_sketches, shapes.num_points + shapes.num_sketches, config.encoder.hidden_size
     products = {
-        "strokes": list(_stroke_products(config, shapes)),
-        "graphs": config.graph_layers
-        * [Product(shapes.num_graph_rows, 2 * config.encoder.hidden_size, 2 * config.encoder.hidden_size)],
-        "latent": 2 * [Product(shapes.num_sketches, 2 * config.encoder.hidden_size, config.latent_size)],
-        "decoder": list(_decoder_products(config, shapes.num_sketches, shapes.num_points + shapes.num_sketches)),
-        "output": [_output_product(config, shapes.num_points + shapes.num_sketches)],
+        "strokes": _stroke_products(config, shapes),
+        "graphs": config.graph_layers * [Product(shapes.num_graph_rows, 2 * width, 2 * width)],
+        "latent": 2 * [Product(num_sketches, 2 * width, config.latent_size)],
+        "decoder": _decoder_products(config, num_sketches, rows),
+        "output": [_output_product(config, rows)],
     }
     forward = {stage: sum(product.forward for product in products[stage]) for stage in STAGES}
+    backward = {stage: sum(product.backward for product in products[stage]) for stage in STAGES}
     recomputed = {stage: forward[stage] if num_parts > 1 and stage in _RECOMPUTED_STAGES else 0 for stage in STAGES}
     if checkpoint_decoder:
-        rows = shapes.num_points + shapes.num_sketches
         steps = _state_products(config.decoder.cell, config.decoder.hidden_size, config, rows, rows)
         recomputed["decoder"] += sum(product.forward for product in steps)
-    return Flops(
-        forward=forward,
-        backward={stage: sum(product.backward for product in products[stage]) for stage in STAGES},
-        recomputed=recomputed,
-    )
+    return Flops(forward, backward, recomputed)
 
 
 def drawing_flops(config: ModelConfig, num_sketches: int, num_rows: int) -> int:
@@ -168,22 +163,21 @@ def drawing_flops(config: ModelConfig, num_sketches: int, num_rows: int) -> int:
     return sum(product.forward for product in products)
 
 
-def _stroke_products(config: ModelConfig, shapes: Shapes) -> Iterator[Product]:
-    size, name = config.encoder.hidden_size, config.encoder.cell
-    for _direction in range(2):
-        for width in _input_widths(name, size, config):
-            yield Product(shapes.num_points, _POINT_SIZES[config.kind], width, is_constant=True)
-        yield from _state_products(name, size, config, shapes.num_points, shapes.num_points - shapes.num_nodes)
+def _stroke_products(config: ModelConfig, shapes: Shapes) -> list[Product]:
+    name, size, rows = config.encoder.cell, config.encoder.hidden_size, shapes.num_points
+    of_inputs = [Product(rows, _POINT_SIZES[config.kind], width, True) for width in _input_widths(name, size, config)]
+    return 2 * [*of_inputs, *_state_products(name, size, config, rows, rows - shapes.num_nodes)]
 
 
-def _decoder_products(config: ModelConfig, num_sketches: int, num_rows: int) -> Iterator[Product]:
-    size, name = config.decoder.hidden_size, config.decoder.cell
+def _decoder_products(config: ModelConfig, num_sketches: int, num_rows: int) -> list[Product]:
+    name, size = config.decoder.cell, config.decoder.hidden_size
+    widths = _input_widths(name, size, config)
     state_size = 2 * (size + config.hyper_size) if name == "hyper" else 2 * size
-    yield Product(num_sketches, config.latent_size, state_size)
-    for width in _input_widths(name, size, config):
-        yield Product(num_rows, ROW_SIZE, width, is_constant=True)
-        yield Product(num_sketches, config.latent_size, width)
-    yield from _state_products(name, size, config, num_rows, num_rows)
+    return [
+        *(Product(num_sketches, config.latent_size, width) for width in (state_size, *widths)),
+        *(Product(num_rows, ROW_SIZE, width, is_constant=True) for width in widths),
+        *_state_products(name, size, config, num_rows, num_rows),
+    ]
 
 
 def _output_product(config: ModelConfig, num_rows: int) -> Product:
@@ -195,12 +189,15 @@ def _input_widths(name: CellName, size: int, config: ModelConfig) -> tuple[int, 
     return (4 * size, 4 * config.hyper_size) if name == "hyper" else (4 * size,)
 
 
-def _state_products(name: CellName, size: int, config: ModelConfig, rows: int, old_rows: int) -> Iterator[Product]:
+def _state_products(name: CellName, size: int, config: ModelConfig, rows: int, old_rows: int) -> list[Product]:
     """What a cell makes of its state at so many rows, of which `old_rows` have one from before."""
-    yield Product(old_rows, size, 4 * size)
+    products = [Product(old_rows, size, 4 * size)]
     if name == "hyper":
         hyper, embedding = config.hyper_size, config.hyper_embedding_size
-        yield Product(old_rows, size, 4 * hyper)
-        yield Product(old_rows, hyper, 4 * hyper)
-        yield Product(rows, hyper, _NUM_MODULATIONS * embedding)
-        yield Product(_NUM_MODULATIONS * rows, embedding, size)
+        products += [
+            Product(old_rows, size, 4 * hyper),
+            Product(old_rows, hyper, 4 * hyper),
+            Product(rows, hyper, _NUM_MODULATIONS * embedding),
+            Product(_NUM_MODULATIONS * rows, embedding, size),
+        ]
+    return products
