@@ -21,14 +21,14 @@ Value = TypeVar("Value")
 
 @dataclass
 class Examination:
-    """Checks are made by all ranks together and judged on rank 0.
+    """Checks are made by all ranks together, and every rank learns what all of them found.
 
     Attributes:
         rank: this process.
         hosts: the machine of each rank.
         timeout: seconds that one check of one rank may take.
         give_up: ends the process, after reporting which check took too long.
-        findings: so far; empty except on rank 0.
+        findings: so far, the same on all ranks.
     """
 
     rank: int
@@ -47,7 +47,7 @@ class Examination:
             advice: what to do where that fails.
 
         Returns:
-            On rank 0 what each rank measured, on the others nothing; None on all ranks if it failed on any.
+            What each rank measured, by rank; None if it failed on any.
 
         Raises:
             RuntimeError: if another rank is gone, or does not answer.
@@ -63,22 +63,20 @@ class Examination:
             # A fault, too, must not leave the others waiting.
             is_known = isinstance(error, SglocError | OSError | RuntimeError)
             sentence = " ".join(str(error if is_known else as_told(error)).split())
-        gathered = dist.Group().gather((value, sentence))
-        every = dict(enumerate(gathered)) if self.rank == 0 else {}
+        every = dict(enumerate(dist.Group().gather((value, sentence))))
         if self.refuse(check, {rank: error for rank, (_, error) in every.items() if error is not None}, advice):
             return None
         return {rank: value for rank, (value, _) in every.items()}  # type: ignore[misc]
 
     def refuse(self, check: str, errors: Mapping[int, str], advice: str) -> bool:
-        """Add a problem for each thing that is wrong with some ranks; whether there was any, on all ranks. All ranks
-        must call it together."""
+        """Add a problem for each thing that is wrong with some ranks; whether there was any."""
         by_error: dict[str, list[int]] = {}
         for rank, error in errors.items():
             by_error.setdefault(error, []).append(rank)
         self.findings += [
             Finding(check, "problem", f"{self.names(who)}: {error}", advice) for error, who in by_error.items()
         ]
-        return dist.Group().on_rank_0(lambda: bool(errors))
+        return bool(errors)
 
     def names(self, ranks: Iterable[int]) -> str:
         """Ranks with their machines, the first few of them."""

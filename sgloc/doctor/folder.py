@@ -1,11 +1,10 @@
 """Whether a run's folder can be written by every rank, is seen alike by all, and has room."""
 
 import contextlib
-import fcntl
 import os
 import secrets
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -15,6 +14,7 @@ from sgloc.doctor.examination import Examination
 from sgloc.doctor.finding import Finding
 from sgloc.errors import DataError
 from sgloc.storage import Storage
+from sgloc.storage.lock import lock
 
 _CHECK = "run folder"
 _PROBE = "probe"
@@ -60,8 +60,7 @@ class _Probe:
         self.storage.rename(f"{self.name}.tmp", self.name, [_PROBE])
         if self.storage.is_local:
             self._lock = Path(self.storage.path(f"{self.name}/{_PROBE}")).open()  # noqa: SIM115
-            with contextlib.suppress(OSError):
-                fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            lock(self._lock)
 
     def look(self, rank: int) -> Folder:
         """What a rank sees of what rank 0 wrote, and how fast it writes its own part.
@@ -69,22 +68,39 @@ class _Probe:
         Raises:
             DataError: if it does not see it in time.
         """
-        start = time.monotonic()
-        while not self._is_seen():
-            if time.monotonic() - start > _SEEN_SECONDS:
-                root = self.storage.root
-                raise DataError(f"it does not see within {_SEEN_SECONDS:.0f} s what rank 0 wrote to {root}")
-            time.sleep(_POLL_SECONDS)
-        seen = time.monotonic()
+        seen_seconds = self._wait(lambda: [] if self._is_seen() else [0])
         chunks = [os.urandom(_LEAST_BYTES)] * (self.num_bytes // _LEAST_BYTES)
-        before = time.monotonic()
+        start = time.monotonic()
         self.storage.write(f"{self.name}/{rank}", chunks)
-        written = time.monotonic()
+        write_seconds = time.monotonic() - start
         if not self.storage.is_local:
-            return Folder(seen - start, written - before, None, None)
+            return Folder(seen_seconds, write_seconds, None, None)
         # What this process may still write.
         status = os.statvfs(self.storage.root)
-        return Folder(seen - start, written - before, self._is_locked(), status.f_frsize * status.f_bavail)
+        return Folder(seen_seconds, write_seconds, self._is_locked(), status.f_frsize * status.f_bavail)
+
+    def see_all(self, world_size: int) -> None:
+        """Wait until the parts of all ranks are there, whole.
+
+        Raises:
+            DataError: naming a rank whose part is not.
+        """
+
+        def missing() -> list[int]:
+            sizes = self.storage.sizes(self.name)
+            return [rank for rank in range(world_size) if sizes.get(str(rank)) != self.num_bytes]
+
+        self._wait(missing)
+
+    def _wait(self, missing: Callable[[], list[int]]) -> float:
+        """Seconds until no rank is missing whose writing is not seen."""
+        start = time.monotonic()
+        while ranks := missing():
+            if time.monotonic() - start > _SEEN_SECONDS:
+                where = f"rank {ranks[0]} wrote to {self.storage.root}"
+                raise DataError(f"it does not see within {_SEEN_SECONDS:.0f} s what {where}")
+            time.sleep(_POLL_SECONDS)
+        return time.monotonic() - start
 
     def _is_seen(self) -> bool:
         with contextlib.suppress(OSError):
@@ -95,28 +111,9 @@ class _Probe:
     def _is_locked(self) -> bool | None:
         with Path(self.storage.path(f"{self.name}/{_PROBE}")).open() as stream:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return False if lock(stream) else None
             except BlockingIOError:
                 return True
-            except OSError:
-                return None
-        return False
-
-    def see_all(self, world_size: int) -> None:
-        """On rank 0: wait until the parts of all ranks are there, whole.
-
-        Raises:
-            DataError: naming a rank whose part is not.
-        """
-        end = time.monotonic() + _SEEN_SECONDS
-        while True:
-            sizes = self.storage.sizes(self.name)
-            missing = [rank for rank in range(world_size) if sizes.get(str(rank)) != self.num_bytes]
-            if not missing:
-                return
-            if time.monotonic() > end:
-                raise DataError(f"it does not see within {_SEEN_SECONDS:.0f} s what rank {missing[0]} wrote")
-            time.sleep(_POLL_SECONDS)
 
     def remove(self) -> None:
         """On rank 0: leave the run's folder as it was."""
@@ -148,7 +145,7 @@ def check_folder(examination: Examination, run: str, num_parameters: int) -> Non
         facts = examination.gather(_CHECK, lambda: probes[0].look(rank), advice)
         if facts is None:
             return
-        if examination.gather(_CHECK, lambda: probes[0].see_all(world_size) if rank == 0 else None, advice):
+        if examination.gather(_CHECK, lambda: probes[0].see_all(world_size), advice):
             examination.findings += judge_folder(facts, examination, run, world_size * num_bytes, num_parameters)
     finally:
         if rank == 0 and probes:

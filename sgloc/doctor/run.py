@@ -79,18 +79,16 @@ def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) 
     try:
         with _meeting(placement, options.timeout, findings, show) as examination:
             _make_checks(examination, placement, options)
-            is_well = dist.Group().on_rank_0(lambda: not has_problem(findings))
     except (RuntimeError, ConfigError) as error:
         if isinstance(error, RuntimeError) and not (dist.is_lost_peer(error) or dist.is_timeout(error)):
             raise
         findings.append(_of_lost_ranks(error, placement, options))
-        is_well = False
+        if placement.rank != 0:
+            # Rank 0 may be the one that is gone.
+            logger.error(findings[-1].found)
     if placement.rank == 0:
         show(findings)
-    elif findings:
-        # Rank 0 may be the one that is gone.
-        logger.error(findings[-1].found)
-    return is_well
+    return not has_problem(findings)
 
 
 @contextlib.contextmanager
@@ -173,8 +171,7 @@ def _common_device(examination: Examination, placement: dist.Placement, options:
     facts = examination.gather("devices", look, advice)
     if facts is None:
         return None
-    if facts:
-        examination.findings += judge_devices({rank: device for rank, (_, device) in facts.items()}, examination)
+    examination.findings += judge_devices({rank: device for rank, (_, device) in facts.items()}, examination)
     types = {rank: name for rank, (name, _) in facts.items()}
     mixed = {rank: f"it computes on {types[rank]}, rank 0 on {types[0]}" for rank in types if types[rank] != types[0]}
     advice = "start all ranks where there are GPUs, or all with --device cpu"

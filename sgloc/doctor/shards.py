@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from statistics import median
 
-from sgloc import dist
 from sgloc.data.manifest import Manifest, Shard, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ReadOptions, ShardReader
@@ -56,9 +55,8 @@ def check_data(examination: Examination, folder: str) -> None:
     facts = examination.gather(_CHECK, load, advice)
     if facts is None:
         return
-    refused = judge_manifests(facts, examination, folder) if facts else []
-    examination.findings += refused
-    if dist.Group().on_rank_0(lambda: bool(refused)):
+    if refused := judge_manifests(facts, examination, folder):
+        examination.findings += refused
         return
     (manifest,) = manifests
     if checked := examination.gather(_CHECK, lambda: _check_part(folder, manifest, examination), advice):
