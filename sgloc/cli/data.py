@@ -154,12 +154,10 @@ def stats(options: StatsOptions) -> None:
 
     manifest = load_manifest(options.data)
     if options.plot is not None:
-        import fsspec
-
         from sgloc.data.shards.stats_plot import plot_stats
+        from sgloc.storage import write_file
 
-        with fsspec.open(options.plot, "wb") as stream:
-            stream.write(plot_stats(manifest))
+        write_file(options.plot, plot_stats(manifest))
     if options.json:
         show(shard_stats(manifest).to_json(), end="")
     else:

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import jsonargparse
 
-from sgloc.errors import ConfigError, UsageError
+from sgloc.errors import ConfigError, DataError, UsageError
 from sgloc.masking import is_masked
 from sgloc.program import SPEECH, show
 from sgloc.renamed import RENAMED
@@ -272,7 +272,7 @@ class Reader:
 
     def _check_place(self, name: str, place: str) -> None:
         """Refuse a path or URL that no file system here can use."""
-        import fsspec.core
+        from sgloc.storage import open_file_system
 
         if _BUCKET_OF_USER.search(place):
             raise self._wrong(
@@ -284,9 +284,9 @@ class Reader:
         if is_masked(place):
             raise self._wrong(f"{name} is {place!r}, of which the secret was not kept; give the whole URL again")
         try:
-            fsspec.core.url_to_fs(place)
-        except (ValueError, ImportError) as error:
-            raise self._wrong(f"{name} is {place!r}, which cannot be used ({error}); give another") from error
+            open_file_system(place)
+        except DataError as error:
+            raise self._wrong(f"{name} is {place!r}, which cannot be used ({error.__cause__}); give another") from error
 
     def _wrong(self, message: str) -> UsageError:
         error = UsageError(f"{message}; see `{self.program} --help`")

@@ -29,7 +29,7 @@ class Verification:
     """What was looked at.
 
     Attributes:
-        num_problems: told.
+        num_problems: that were found.
         num_shards: in the manifest.
         num_sketches: that could be read.
         num_bytes: of shards that were read.
@@ -45,7 +45,7 @@ class Verification:
 
 def verify_shards(
     folder: str,
-    told: Callable[[str], None],
+    on_problem: Callable[[str], None],
     *,
     num_workers: int = 1,
     retries: Retries | None = None,
@@ -60,7 +60,7 @@ def verify_shards(
 
     Args:
         folder: folder or URL of shards.
-        told: takes a sentence for each problem.
+        on_problem: called with each problem, a sentence, when it is found.
         num_workers: processes; 1 checks in this one, 0 stands for one a core.
         retries: of reads that fail; None is `Retries()`.
         progress: called with shards done and shards in all.
@@ -74,9 +74,9 @@ def verify_shards(
     manifest = load_manifest(folder, retries)
     verification = Verification()
 
-    def tell(problem: str) -> None:
+    def problem_found(problem: str) -> None:
         verification.num_problems += 1
-        told(problem)
+        on_problem(problem)
 
     split_of = {shard.path: name for name, split in manifest.splits.items() for shard in split.shards}
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
@@ -93,7 +93,7 @@ def verify_shards(
         for shard, checked in checks:
             split = split_of[shard.path]
             for problem in checked.problems:
-                tell(f"{shard.path}: {problem}")
+                problem_found(f"{shard.path}: {problem}")
             contents[split].add(checked.contents)
             lost[split] += not checked.is_whole
             keys.add(checked.key_ids, shard.path)
@@ -102,15 +102,15 @@ def verify_shards(
             verification.num_shards += 1
             progress(verification.num_shards, len(shards))
         for problem in keys.duplicates():
-            tell(problem)
+            problem_found(problem)
     verification.num_sketches = sum(found.points.total() for found in contents.values())
     for problem in _compare(manifest, {split: found for split, found in contents.items() if not lost[split]}):
-        tell(problem)
+        problem_found(problem)
     for split in filter(lost.get, contents):
         verification.notes.append(f"{lost[split]} shards of {split} cannot be read, so its counts were not compared")
     if num_retries:
         verification.notes.append(f"{num_retries} reads were tried again")
-    _check_other_files(folder, manifest, retries, tell, verification.notes)
+    _check_other_files(folder, manifest, retries, problem_found, verification.notes)
     return verification
 
 
@@ -211,7 +211,7 @@ def _some(examples: list[str], number: int) -> str:
 
 
 def _check_other_files(
-    folder: str, manifest: Manifest, retries: Retries, tell: Callable[[str], None], notes: list[str]
+    folder: str, manifest: Manifest, retries: Retries, problem_found: Callable[[str], None], notes: list[str]
 ) -> None:
     """Look at what is in the folder besides the shards."""
     storage = Storage(folder, retries)
@@ -226,14 +226,16 @@ def _check_other_files(
     known = {shard.path for split in manifest.splits.values() for shard in split.shards}
     for name in sorted(names - known):
         if name.endswith(".tar"):
-            tell(f"{name}: the manifest does not know it")
+            problem_found(f"{name}: the manifest does not know it")
 
     try:
         with reading(storage.path(REJECTS_NAME), retries):
             num_lines = sum(content.count(b"\n") for content in storage.pieces(REJECTS_NAME))
     except DataError as error:
-        tell(f"{REJECTS_NAME}: {error}")
+        problem_found(f"{REJECTS_NAME}: {error}")
         return
     num_rejected = sum(manifest.rejected.values())
     if num_lines != num_rejected:
-        tell(f"{REJECTS_NAME}: it has {num_lines} lines, where the manifest counts {num_rejected} drawings rejected")
+        problem_found(
+            f"{REJECTS_NAME}: it has {num_lines} lines, where the manifest counts {num_rejected} drawings rejected"
+        )

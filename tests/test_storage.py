@@ -1,0 +1,139 @@
+"""The one way to files: what is written is there whole or not at all, and nothing else opens files of its own."""
+
+import ast
+import contextlib
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+import sgloc
+from sgloc.errors import DataError
+from sgloc.storage import Retries, Storage, open_file, write_file, writing
+
+FAST = Retries(num_attempts=3, first_delay=0.001)
+PACKAGE = Path(sgloc.__file__).parent
+
+
+@pytest.fixture(params=["disk", "memory"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    """An empty folder."""
+    found = Storage(f"{'memory://' if request.param == 'memory' else ''}{tmp_path}/folder", FAST)
+    found.make_folder()
+    return found
+
+
+def interrupted() -> Iterator[bytes]:
+    """A content that ends in an error."""
+    yield b"half"
+    raise RuntimeError("power is gone")
+
+
+def test_what_is_written_is_there_whole(storage: Storage) -> None:
+    storage.write("file", [b"one ", b"two"])
+    assert storage.content("file") == b"".join(storage.pieces("file")) == b"one two"
+    assert (storage.read("file", 4, 7), storage.size("file"), storage.sizes()) == (b"two", 7, {"file": 7})
+    storage.write("file", [b"three"])
+    assert storage.content("file") == b"three"
+    storage.remove_file("file")
+    storage.remove_file("file")
+    assert not storage.exists("file")
+
+
+def test_what_is_interrupted_leaves_no_file(storage: Storage) -> None:
+    with pytest.raises(RuntimeError, match="power is gone"):
+        storage.write("file", interrupted())
+    assert storage.sizes() == {}
+
+
+def test_a_file_is_not_replaced_by_half_of_another(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.write("file", [b"whole"])
+    with pytest.raises(RuntimeError, match="power is gone"):
+        storage.write("file", interrupted())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"file": b"whole"}
+
+
+def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    storage.create("mine-1").write(b"half")
+    storage.create("other").write(b"half")
+    (tmp_path / "mine-2").touch()
+    storage.remove_partial("", "mine-")
+    assert sorted(name.partition(".")[0] for name in storage.sizes()) == ["mine-2", "other"]
+
+
+def test_a_long_file_comes_in_pieces(storage: Storage, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgloc.storage.folder._PIECE_BYTES", 3)
+    storage.write("file", [b"12345678"])
+    assert list(storage.pieces("file")) == [b"123", b"456", b"78"]
+
+
+def failing(times: int) -> Callable[[], str]:
+    """An action that fails so many times in a way that may pass."""
+    left = [times]
+
+    def act() -> str:
+        left[0] -= 1
+        if left[0] >= 0:
+            raise TimeoutError
+        return "done"
+
+    return act
+
+
+def test_retries_are_counted_and_logged(storage: Storage, logged: list[str]) -> None:
+    assert storage.retry(failing(2), "the file", verb="written") == "done"
+    assert storage.num_retries == len(logged) == 2
+    assert logged[0].startswith("the file cannot be written (TimeoutError); attempt 2 of 3 follows in 0.0 s")
+    with pytest.raises(TimeoutError):
+        storage.retry(failing(3), "the file")
+    assert storage.num_retries == 4
+
+
+def test_a_file_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    write_file(f"{tmp_path}/new/folder/file", b"content")
+    with open_file(f"file://{tmp_path}/new/folder/file") as stream:
+        assert stream.read() == b"content"
+
+
+@contextlib.contextmanager
+def full_disk() -> Iterator[None]:
+    """No file may be longer than three bytes."""
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (3, before[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+
+
+def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
+    storage = Storage(str(tmp_path))
+    with (
+        pytest.raises(DataError, match=rf"^cannot write shards to {tmp_path} \(.*too large.*\); give a folder"),
+        full_disk(),
+        writing(str(tmp_path), "shards"),
+    ):
+        storage.write("file", [b"1234"])
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_fault_of_the_program_is_not_taken_for_one_of_a_store(tmp_path: Path) -> None:
+    with pytest.raises(KeyError), writing(str(tmp_path)):
+        raise KeyError("a mistake")
+
+
+def test_nothing_but_storage_knows_file_systems() -> None:
+    found = set()
+    for path in PACKAGE.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            if any(name.partition(".")[0] == "fsspec" for name in names):
+                found.add(path.relative_to(PACKAGE).parts[0])
+    assert found == {"storage"}
