@@ -5,6 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 
+from sgloc.config import Options, option
 from sgloc.errors import ConfigError
 from sgloc.faults import MISTAKE, PASSING
 from sgloc.program import show
@@ -135,7 +136,7 @@ def export(options: ExportOptions) -> None:
 
 
 @dataclass(frozen=True)
-class ImportOptions:
+class ImportOptions(Options):
     """A checkpoint of the original program, and what that does not store."""
 
     checkpoint: str
@@ -146,12 +147,13 @@ class ImportOptions:
     """Standard deviation of its data set's offsets, which it does not store."""
     data: str = ""
     """Shards of that data set, whose scale is taken."""
-    max_points: int = 0
+    max_points: int = option(0, at_least=0, at_most=10**5)
     """Of a drawing; 0: as --data or the original's max_seq_len tell."""
-    max_node_points: int = 0
+    max_node_points: int = option(0, at_least=0, at_most=10**5)
     """Of a graph node; 0: as the original's max_stroke_len tells, or a node is a whole stroke."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.scale != 0) == bool(self.data):
             raise ConfigError("the original does not store its scale; give either --scale or --data")
 
@@ -166,8 +168,6 @@ def import_tf(options: ImportOptions) -> None:
         manifest = load_manifest(options.data)
         scale, longest, licence = manifest.scale, longest or manifest.longest_points, manifest.licence
     done = run(options.checkpoint, options.out, scale, longest, licence, max_node_points=options.max_node_points)
-    for note in done.notes:
-        logger.warning("%s", note)
     nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "nodes of whole strokes"
     show(
         f"{options.out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "

@@ -28,7 +28,6 @@ class Parts:
         storage: of the evaluation's folder.
         count: sketches, in all batches.
         batch_size: sketches of a batch, but for the last one.
-        needed: beginnings of names, each of at least one array of a whole part.
         rank, world_size: of this process; part i is rank i % world_size's.
 
     Attributes:
@@ -37,10 +36,8 @@ class Parts:
         shared: the arrays that all ranks need of all sketches, filled as parts are read and written.
     """
 
-    def __init__(
-        self, storage: Storage, count: int, batch_size: int, needed: Sequence[str], rank: int, world_size: int
-    ) -> None:
-        self._storage, self._count, self._batch_size, self._needed = storage, count, batch_size, needed
+    def __init__(self, storage: Storage, count: int, batch_size: int, rank: int, world_size: int) -> None:
+        self._storage, self._count, self._batch_size = storage, count, batch_size
         self.num_parts = -(-count // batch_size)
         self.own = range(rank, self.num_parts, world_size)
         self.shared: Arrays = {}
@@ -115,9 +112,8 @@ class Parts:
             arrays: Arrays = safetensors.numpy.load(content)
         except (SafetensorError, ValueError, KeyError):
             return None
-        rows = self.rows(number)
-        is_whole = all(len(array) == rows.stop - rows.start for array in arrays.values())
-        return arrays if is_whole and all(section(name, arrays) for name in self._needed) else None
+        count = len(self._numbers(number))
+        return arrays if arrays and all(len(array) == count for array in arrays.values()) else None
 
 
 def join(parts: Sequence[Arrays]) -> Arrays:

@@ -71,14 +71,8 @@ def evaluate(
     chosen = reader.spread(options.count or reader.num_sketches)
     storage = Storage(folder)
     plan = _plan(manifest, measuring.models, options, len(chosen))
-    ranks.on_rank_0(lambda: _agree(storage, plan))
-    needed = [
-        f"{task}/{kind}/{metric.name}"
-        for task in options.tasks
-        for kind in (DRAWN, GIVEN)
-        for metric in measuring.metrics
-    ]
-    parts = Parts(storage, len(chosen), options.batch_size, needed, ranks.rank, ranks.world_size)
+    ranks.on_rank_0(lambda: _agree(storage, {**plan, "metrics": [metric.name for metric in measuring.metrics]}))
+    parts = Parts(storage, len(chosen), options.batch_size, ranks.rank, ranks.world_size)
     with _one_thread(device), float32_products(device):
         ranks.on_each_rank(lambda: _measure(parts, reader, chosen, measuring, options.batch_size))
         ranks.on_each_rank(parts.take_others)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor
 
 from sgloc.errors import CheckpointError
@@ -17,10 +16,11 @@ from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.templates import fill
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_weights, use_checkpoint
+from sgloc.train.checkpoint.load import EXPORTED_WEIGHTS, read_exported_weights
 
 FORMAT = "sgloc-model"
 VERSION = 1
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+CONFIG, CARD = "config.json", "README.md"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,7 @@ def write_export(
     num_values = sum(tensor.numel() for tensor in tensors.values())
     values = {**vars(about), "num_values": num_values, "disturb": disturb, "imported_from": imported_from}
     files = {
-        WEIGHTS: safetensors.torch.save(tensors, {"format": "pt"}),
+        EXPORTED_WEIGHTS: safetensors.torch.save(tensors, {"format": "pt"}),
         CONFIG: (to_json(dataclasses.asdict(about), indent=1) + "\n").encode(),
         CARD: fill("hub/card.md", **values).encode(),
     }
@@ -150,7 +150,7 @@ def write_export(
 
 def is_export(path: str) -> bool:
     """Whether a path is that of an exported model."""
-    return Storage(path).exists(WEIGHTS)
+    return Storage(path).exists(EXPORTED_WEIGHTS)
 
 
 def read_export(folder: str) -> tuple[About, dict[str, Tensor]]:
@@ -175,9 +175,4 @@ def read_export(folder: str) -> tuple[About, dict[str, Tensor]]:
         raise
     except (ValueError, TypeError, AttributeError, RecursionError) as error:
         raise CheckpointError(f"{folder}/{CONFIG} is damaged ({error}); export the model again") from error
-    with storage.reading(WEIGHTS):
-        weights = storage.content(WEIGHTS)
-    try:
-        return about, safetensors.torch.load(weights)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}/{WEIGHTS} is damaged ({error}); export the model again") from error
+    return about, read_exported_weights(folder)

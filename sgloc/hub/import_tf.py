@@ -9,7 +9,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ import safetensors
 import torch
 from torch import Tensor
 
+from sgloc.config import require
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.hub import original
 from sgloc.hub.export import About, write_export
@@ -37,8 +38,6 @@ _DECODER = "decoder/decoder/rnn"
 # TensorFlow's fused batch norm does not take a smaller one.
 _BATCH_NORM_EPSILON = 1.001e-5
 _CHECKPOINT = re.compile(r"vector-(\d+)\.index")
-# Most points of a drawing, or of a node, that can be asked for.
-_MOST_POINTS = 10**5
 
 
 @dataclass(frozen=True)
@@ -50,14 +49,12 @@ class Imported:
         num_values: of the model.
         num_left: variables of the training that are of no use here.
         max_node_points: most points of a graph node; None: a node is a whole stroke.
-        notes: a sentence for each thing in model_config.json that was not taken.
     """
 
     checkpoint: str
     num_values: int
     num_left: int
     max_node_points: int | None
-    notes: list[str] = field(default_factory=list)
 
 
 def find_checkpoint(folder: str) -> Path:
@@ -98,17 +95,13 @@ def import_tf(
             cannot be read, or belongs to another checkpoint.
         ConfigError: if TensorFlow is not installed, or the scale or the longest drawing is not told.
     """
-    if not 0 < scale < float("inf"):
-        raise ConfigError(f"scale must be above 0, not {scale}")
-    for name, value in (("max_points", longest_points), ("max_node_points", max_node_points)):
-        if not 0 <= value <= _MOST_POINTS:
-            raise ConfigError(f"{name} must be from 0 to {_MOST_POINTS:,}, not {value}")
+    require(0 < scale < float("inf"), "scale", "above 0", scale)
     checkpoint = find_checkpoint(folder)
     options = original.read_options(folder)
     longest_points = longest_points or _longest(options, folder)
     variables, num_left = _read_variables(checkpoint)
     config = _model_config(variables, options, max_node_points, str(checkpoint))
-    notes = original.compare(options, asdict(config), folder)
+    original.compare(options, asdict(config), folder)
     tensors = convert(variables, config, str(checkpoint))
     about = About(
         model=asdict(config),
@@ -120,7 +113,7 @@ def import_tf(
         versions={},
     )
     num_values = write_export(out, about, tensors, original.disturb(options), imported_from=checkpoint.name)
-    return Imported(str(checkpoint), num_values, num_left, config.max_node_points, notes)
+    return Imported(str(checkpoint), num_values, num_left, config.max_node_points)
 
 
 def convert(variables: Variables, config: ModelConfig, where: str) -> dict[str, Tensor]:
@@ -176,15 +169,15 @@ def _above(*arrays: Array) -> Array:
 def _recipes(config: ModelConfig) -> Iterator[Recipe]:
     for ours, theirs in (("forward_cell", "fw"), ("backward_cell", "bw")):
         yield from _cell(config.encoder.cell, f"encoder.strokes.{ours}", f"ENC1_RNN/{theirs}")
-    for number in (1, 2):
-        yield f"encoder.graph.weight{number}", (f"gcn_weight_{number}",), np.asarray
     for ours, theirs in (
-        ("weight", "gamma"),
-        ("bias", "beta"),
-        ("running_mean", "moving_mean"),
-        ("running_var", "moving_variance"),
+        ("graph.weight1", "gcn_weight_1"),
+        ("graph.weight2", "gcn_weight_2"),
+        ("batch_norm.weight", "BatchNorm/gamma"),
+        ("batch_norm.bias", "BatchNorm/beta"),
+        ("batch_norm.running_mean", "BatchNorm/moving_mean"),
+        ("batch_norm.running_var", "BatchNorm/moving_variance"),
     ):
-        yield f"encoder.batch_norm.{ours}", (f"BatchNorm/{theirs}",), np.asarray
+        yield f"encoder.{ours}", (theirs,), np.asarray
     yield from _cell(config.decoder.cell, "decoder.cell", _DECODER)
     for ours, theirs in (
         ("encoder.mean", "fc_mu"),

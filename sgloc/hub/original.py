@@ -5,12 +5,15 @@ num_mixture and num_sub change nothing in its network (METHOD 11).
 """
 
 import json
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from sgloc.errors import CheckpointError
 from sgloc.models.sketchgloc.config import EncoderConfig
+
+logger = logging.getLogger(__name__)
 
 FILE_NAME = "model_config.json"
 # What the file calls the sizes and the cells.
@@ -64,38 +67,36 @@ def disturb(options: Mapping[str, Any]) -> float | None:
     return float(value) if isinstance(value, int | float) and not isinstance(value, bool) and value >= 0 else None
 
 
-def compare(options: Mapping[str, Any], found: Mapping[str, Any], folder: str) -> list[str]:
-    """See that the file belongs to the checkpoint, whose weights tell the sizes.
+def compare(options: Mapping[str, Any], found: Mapping[str, Any], folder: str) -> None:
+    """See that the file belongs to the checkpoint, whose weights tell the sizes; fields that are missing where it
+    matters, or of another type than the original writes, are logged.
 
     Args:
         options: the file's fields.
         found: the model's configuration by its weights, as `asdict` gives it.
         folder: where both are.
 
-    Returns:
-        A sentence for each field that is missing where it matters, or of another type than the original writes.
-
     Raises:
         CheckpointError: if a size is another than that of the weights.
     """
-    notes = []
     if count_of(options, "max_stroke_len") is None and found["max_node_points"] is None:
-        notes.append(
-            f"no max_stroke_len of {FILE_NAME} tells the points of a node: whole strokes are taken; "
-            "if the checkpoint was trained with shorter nodes, give --max_node_points"
+        logger.warning(
+            "no max_stroke_len of %s tells the points of a node: whole strokes are taken; "
+            "if the checkpoint was trained with shorter nodes, give --max_node_points",
+            FILE_NAME,
         )
     for theirs, ours in _SIZES.items():
         section, _, name = ours.rpartition(".")
         own = (found[section] if section else found)[name]
         value = options.get(theirs, own)
         if type(value) is not type(own):
-            notes.append(f"{FILE_NAME} has {theirs} {json.dumps(value)}, which is not what it must be: {own} is taken")
+            said = json.dumps(value)
+            logger.warning("%s has %s %s, which is not what it must be: %s is taken", FILE_NAME, theirs, said, own)
         elif value != own:
             raise CheckpointError(
                 f"{folder}/{FILE_NAME} belongs to another checkpoint: {theirs} is {value} there, {own} by the weights; "
                 "put the checkpoint's own file there, or remove it and give --max_points"
             )
-    return notes
 
 
 def recurrent_keep(options: Mapping[str, Any]) -> float:

@@ -4,8 +4,6 @@ import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import safetensors.torch
-from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sgloc.config import RunConfig, flat, identity, recorded_identity
@@ -26,14 +24,13 @@ from sgloc.train.checkpoint import (
     step_folder,
     use_checkpoint,
 )
-from sgloc.train.checkpoint.load import missing_best
+from sgloc.train.checkpoint.load import EXPORTED_WEIGHTS, missing_best, read_exported_weights
 from sgloc.train.engine import Engine
 from sgloc.train.record import recorded_place
 from sgloc.train.state import LossWindow, TrainState
 
 logger = logging.getLogger(__name__)
 
-_EXPORTED = "model.safetensors"
 # Tensors that a message names.
 _MOST_NAMED = 3
 
@@ -103,22 +100,12 @@ def trained_weights(path: str, model: nn.Module) -> dict[str, Tensor]:
     Raises:
         CheckpointError: if there is no whole model there, or it does not fit; it names the tensors.
     """
-    if Storage(path).exists(_EXPORTED):
-        weights = _read_export(path)
+    if Storage(path).exists(EXPORTED_WEIGHTS):
+        weights = read_exported_weights(path)
     else:
         _, weights = use_checkpoint(path, lambda folder: read_weights(folder, read_manifest(folder)))
     _refuse_other_shapes(path, weights, model.state_dict())
     return weights
-
-
-def _read_export(folder: str) -> dict[str, Tensor]:
-    storage = Storage(folder)
-    with storage.reading(_EXPORTED):
-        content = storage.content(_EXPORTED)
-    try:
-        return safetensors.torch.load(content)
-    except (SafetensorError, ValueError, KeyError) as error:
-        raise CheckpointError(f"{folder}/{_EXPORTED} is damaged ({error}); export the model again") from error
 
 
 def _refuse_other_shapes(path: str, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:

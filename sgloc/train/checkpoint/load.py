@@ -13,7 +13,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
+import safetensors.torch
 import torch
+from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from sgloc.dist import Group
@@ -35,6 +37,9 @@ from sgloc.train.checkpoint.format import (
 from sgloc.train.checkpoint.safetensors_io import read_file
 
 logger = logging.getLogger(__name__)
+
+# The file of an exported model, beside which stands what the model is.
+EXPORTED_WEIGHTS = "model.safetensors"
 
 Value = TypeVar("Value")
 
@@ -236,6 +241,21 @@ def read_weights(folder: str, manifest: CheckpointManifest) -> dict[str, Tensor]
     prefix = "model."
     tensors = read_tensors(folder, manifest)
     return {name.removeprefix(prefix): tensor for name, tensor in tensors if name.startswith(prefix)}
+
+
+def read_exported_weights(folder: str) -> dict[str, Tensor]:
+    """A model's weights and buffers, as an exported model holds them.
+
+    Raises:
+        CheckpointError: if they cannot be read.
+    """
+    storage = Storage(folder)
+    with storage.reading(EXPORTED_WEIGHTS):
+        content = storage.content(EXPORTED_WEIGHTS)
+    try:
+        return safetensors.torch.load(content)
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise CheckpointError(f"{folder}/{EXPORTED_WEIGHTS} is damaged ({error}); export the model again") from error
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
