@@ -9,8 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from sgloc.cli import COMMANDS
-from sgloc.cli.options import nearest
-from sgloc.errors import UsageError
+from sgloc.errors import UsageError, nearest
 from sgloc.program import run_program
 
 # A rank that does not listen yet is not to be killed by what asks it to stop.

@@ -3,6 +3,8 @@
 Every error says what was wrong, where, and what to do, in one sentence, which the command line prints.
 """
 
+import difflib
+from collections.abc import Iterable
 from typing import Any
 
 from sgloc.masking import mask
@@ -100,3 +102,18 @@ class OtherRankError(TrainingError):
     """What other than our own errors another rank met, which tells of it itself; its exit code is this one's too."""
 
     exit_code = 1
+
+
+def nearest(name: str, known: Iterable[str], *, dashes: str = "", cutoff: float = 0.6) -> str:
+    """The end of a sentence that asks whether the nearest known name was meant; empty if none is near.
+
+    Args:
+        name: what was given.
+        known: all names.
+        dashes: what stands before a name on the command line; such a name needs no quotes.
+        cutoff: how alike the names must be, from 0 to 1.
+    """
+    near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    if not near:
+        return ""
+    return f"; did you mean {dashes}{near[0]}?" if dashes else f"; did you mean {near[0]!r}?"

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import strategies as st
 
 from sgloc.data.batch import PackedBatch
-from sgloc.sketch.drawing import Drawing, Int16Array, polylines_to_stroke3, stroke3_to_polylines
+from sgloc.sketch.drawing import Drawing, Int16Array, polylines_to_stroke3
 from sgloc.sketch.synthetic import CATEGORIES as SYNTHETIC
 from sgloc.sketch.synthetic import draw
 from tests.pickles import pickle_of_python2, to_npy
@@ -25,6 +26,20 @@ def sketches_with_offsets(most: int, *, most_points: int = 9) -> st.SearchStrate
     offset = st.tuples(st.integers(-most, most), st.integers(-most, most))
     stroke = st.lists(offset, min_size=1, max_size=most_points)
     return st.lists(st.lists(stroke, min_size=1, max_size=4), min_size=1, max_size=4)
+
+
+def stroke3_to_polylines(stroke3: Int16Array) -> list[npt.NDArray[np.int64]]:
+    """Turn stroke-3 rows into polylines; the inverse of `polylines_to_stroke3`.
+
+    Args:
+        stroke3: int16 [N, 3].
+
+    Returns:
+        One int64 [n, 2] array of absolute (x, y) a stroke.
+    """
+    points = np.cumsum(stroke3[:, :2], axis=0, dtype=np.int64)
+    ends = np.flatnonzero(stroke3[:, 2]) + 1
+    return np.split(points, ends[ends < len(points)])
 
 
 def stroke3_of(strokes: Strokes) -> Int16Array:

@@ -14,7 +14,7 @@ from typing import Any
 from sgloc import __version__
 from sgloc.bench.options import OPTIONS
 from sgloc.cli import bench, checkpoint, data, doctor, model, train
-from sgloc.errors import UsageError
+from sgloc.errors import UsageError, nearest
 from sgloc.orphan import die_with_parent
 from sgloc.program import SPEECH, begin, ending, show
 
@@ -122,8 +122,6 @@ def _show_commands(words: Sequence[str]) -> None:
     groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
     group = [word for word in words[:1] if word in groups]
     if words[len(group) :] not in ([], *([word] for word in _HELP)):
-        from sgloc.cli.options import nearest
-
         wrong = " ".join(words[: len(group) + 1])
         raise UsageError(f"there is no command {wrong!r}{nearest(wrong, list(COMMANDS))}; see `sgloc --help`")
     lines = [

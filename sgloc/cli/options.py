@@ -6,7 +6,6 @@ options, which a YAML file may give too.
 """
 
 import dataclasses
-import difflib
 import inspect
 import json
 import os
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import jsonargparse
 
-from sgloc.errors import ConfigError, DataError, UsageError
+from sgloc.errors import ConfigError, DataError, UsageError, nearest
 from sgloc.masking import is_masked
 from sgloc.program import SPEECH, show
 from sgloc.renamed import RENAMED
@@ -48,20 +47,6 @@ _NO_OPTIONS = re.compile(r"^Unexpected config:\s*(.*)$", re.DOTALL)
 _UNKNOWN = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted")
 # The file systems of buckets take a user and password for a part of the bucket's name, and repeat it in messages.
 _BUCKET_OF_USER = re.compile(r"(?:^|::)(?:s3a?|gc?s)://[^/?#]*@")
-
-
-def nearest(name: str, known: Sequence[str], dashes: str = "") -> str:
-    """The words that ask whether the nearest known name was meant, if any is near.
-
-    Args:
-        name: what was given.
-        known: all names.
-        dashes: what stands before a name on the command line; such a name needs no quotes.
-    """
-    near = difflib.get_close_matches(name, known, n=1)
-    if not near:
-        return ""
-    return f"; did you mean {dashes}{near[0]}?" if dashes else f"; did you mean {near[0]!r}?"
 
 
 class Reader:
@@ -184,7 +169,7 @@ class Reader:
         known = [*self._options, *(short for short, whole in SHORT.items() if whole in self._options)]
         if new in known:
             return f"; it is {dashes}{new} now"
-        return nearest(name, [*known, *(["config", "print_config"] if self._has_sections else [])], dashes)
+        return nearest(name, [*known, *(["config", "print_config"] if self._has_sections else [])], dashes=dashes)
 
     def _parser(self) -> "ArgumentParser":
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)

@@ -70,17 +70,3 @@ def polylines_to_stroke3(polylines: Sequence[npt.NDArray[np.integer]]) -> Int16A
     if np.abs(rows).max() > np.iinfo(np.int16).max:
         raise ValueError(f"an offset of {np.abs(rows).max()} does not fit in 16 bits")
     return rows.astype(np.int16)
-
-
-def stroke3_to_polylines(stroke3: Int16Array) -> list[npt.NDArray[np.int64]]:
-    """Turn stroke-3 rows into polylines; the inverse of `polylines_to_stroke3`.
-
-    Args:
-        stroke3: int16 [N, 3].
-
-    Returns:
-        One int64 [n, 2] array of absolute (x, y) a stroke.
-    """
-    points = np.cumsum(stroke3[:, :2], axis=0, dtype=np.int64)
-    ends = np.flatnonzero(stroke3[:, 2]) + 1
-    return np.split(points, ends[ends < len(points)])

@@ -23,9 +23,9 @@ from sgloc.inference.sampling import draw
 from sgloc.models.sketchgloc.config import CellName
 from sgloc.models.sketchgloc.decoder import Decoder
 from sgloc.nn.rows import PEN_DOWN, PEN_END, PEN_LIFT
-from sgloc.sketch.drawing import Reject, stroke3_to_polylines
+from sgloc.sketch.drawing import Reject
 from tests.checkpoints import change_manifest, make_model, model_config, save_model
-from tests.drawings import make_drawings, stroke3s_of, write_ndjson
+from tests.drawings import make_drawings, stroke3_to_polylines, stroke3s_of, write_ndjson
 from tests.oracle.network import greedy_step
 
 CPU = torch.device("cpu")

@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sgloc.sketch.drawing import polylines_to_stroke3, stroke3_to_polylines
-from tests.drawings import Strokes, sketches_with_offsets, stroke3_of
+from sgloc.sketch.drawing import polylines_to_stroke3
+from tests.drawings import Strokes, sketches_with_offsets, stroke3_of, stroke3_to_polylines
 from tests.oracle import layout
 
 point = st.tuples(st.integers(-16000, 16000), st.integers(-16000, 16000))

@@ -11,8 +11,8 @@ import numpy.typing as npt
 import pytest
 
 from sgloc.errors import ConfigError
-from sgloc.sketch.drawing import stroke3_to_polylines
 from sgloc.sketch.synthetic import CATEGORIES, draw, write_sample
+from tests.drawings import stroke3_to_polylines
 
 Stroke = npt.NDArray[np.int64]
 SPLITS = ("train", "valid", "test")

@@ -37,10 +37,11 @@ def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> N
         assert line["loss"] == pytest.approx(line["mixture"] + line["pen"])
         assert line["gradient_norm"] > 0
         assert line["learning_rate"] == learning_rate(config.optimizer, line["step"] - 1)
-        assert line["sketches_per_second"] > 0
-        assert line["points_per_second"] > line["sketches_per_second"]
+        # The drawings have six points, of which augmentation drops some.
+        assert 3 < line["points_per_second"] / line["sketches_per_second"] <= 6
         assert 0 <= line["data_wait_share"] <= 1
-        assert line["peak_memory_mib"] > 10
+        # Torch alone takes more.
+        assert line["peak_memory_mib"] > 100
     assert [line["step"] for line in records(tmp_path, "validation")] == [4, 8]
     # An untrained model is far from drawing anything; a few steps change that.
     assert lines[-1]["loss"] < lines[0]["loss"]

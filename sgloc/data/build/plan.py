@@ -1,7 +1,6 @@
 """What a build will do: which source files make which part."""
 
 import dataclasses
-import difflib
 import importlib.util
 import itertools
 import json
@@ -12,7 +11,7 @@ from sgloc.data.block import COMPRESSIONS
 from sgloc.data.formats.form import form_of
 from sgloc.data.formats.sources import QUICKDRAW_URL, SourceFile, find_sources
 from sgloc.data.manifest import FORMAT, VERSION
-from sgloc.errors import ConfigError, DataError
+from sgloc.errors import ConfigError, DataError, nearest
 from sgloc.masking import mask_all
 from sgloc.storage import Retries, Storage, open_file_system, reading, retry_reading
 
@@ -156,6 +155,5 @@ def is_named(file: SourceFile) -> bool:
 def refuse_missing_categories(missing: Iterable[str], known: set[str], why: str = "") -> None:
     """Raise a DataError that names the nearest known category, if any is missing, and ends in why it may be."""
     for name in sorted(missing):
-        near = difflib.get_close_matches(name, sorted(known - {name}), n=1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = nearest(name, sorted(known - {name}))
         raise DataError(f"no drawing of category {name!r} is in the source{hint}{why}")

@@ -1,21 +1,22 @@
 """Which files a source of drawings stands for: paths, globs, URLs, or the public data set."""
 
-import difflib
 import posixpath
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from sgloc.data.formats.form import category_of_file, endings, form_of, forms, refuse_ending
 from sgloc.data.manifest import FILE_NAME
-from sgloc.errors import DataError
+from sgloc.errors import DataError, nearest
 from sgloc.storage import is_local, local_path, open_file_system, reading
 
 # Of QuickDraw, named as its files and its `word` field name them.
 CATEGORIES = tuple(Path(__file__).with_name("categories.txt").read_text(encoding="utf-8").splitlines())
 QUICKDRAW_URL = "https://storage.googleapis.com/quickdraw_dataset"
 _PREFIX = "quickdraw:"
+# How alike the name of a form or category and the one that is meant must be.
+_ALIKE = 0.5
 
 
 @dataclass(frozen=True)
@@ -68,25 +69,19 @@ def find_sources(
     return sorted(found.values(), key=lambda file: (file.category, file.location))
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    near = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {near[0]!r}?" if near else ""
-
-
 def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> list[SourceFile]:
     """Name the files of a form of the public data set."""
     public = {name: (folder, form.endings[0]) for form in forms() for name, folder in form.public.items()}
     form = item.removeprefix(_PREFIX)
     if form not in public:
-        raise DataError(
-            f"{item} is no form of the public data set, which are {', '.join(public)}{_nearest(form, public)}"
-        )
+        hint = nearest(form, public, cutoff=_ALIKE)
+        raise DataError(f"{item} is no form of the public data set, which are {', '.join(public)}{hint}")
     names = CATEGORIES if categories is None else categories
     if not names:
         raise DataError("no category was given; name at least one, or leave the option out to take all")
     for name in names:
         if name not in CATEGORIES:
-            raise DataError(f"QuickDraw has no category {name!r}{_nearest(name, CATEGORIES)}")
+            raise DataError(f"QuickDraw has no category {name!r}{nearest(name, CATEGORIES, cutoff=_ALIKE)}")
     folder, ending = public[form]
     scheme = mirror.partition("://")[0] if "://" in mirror else "file"
     if scheme in ("file", "local"):

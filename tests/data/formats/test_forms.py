@@ -8,9 +8,16 @@ import pytest
 
 from sgloc.data.formats.form import read_drawings
 from sgloc.data.formats.sources import find_sources
-from sgloc.sketch.drawing import Drawing, Reject, stroke3_to_polylines
+from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.simplify import align
-from tests.drawings import real_drawings, write_binary, write_npz_of_python2, write_raw_ndjson, write_simplified_sample
+from tests.drawings import (
+    real_drawings,
+    stroke3_to_polylines,
+    write_binary,
+    write_npz_of_python2,
+    write_raw_ndjson,
+    write_simplified_sample,
+)
 
 Float64Array = npt.NDArray[np.float64]
 

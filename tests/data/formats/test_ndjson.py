@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 
 from sgloc.data.formats.form import read_drawings
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3, stroke3_to_polylines
+from sgloc.sketch.drawing import Drawing, Reject, polylines_to_stroke3
 from sgloc.sketch.records import MAX_LINE_BYTES
+from tests.drawings import stroke3_to_polylines
 
 STROKES = [[[0, 10, 10], [0, 0, 255]], [[7], [9]]]
 STROKE3 = [[0, 0, 0], [10, 0, 0], [0, 255, 1], [-3, -246, 1]]

@@ -14,9 +14,10 @@ from sgloc.data.formats.form import endings, forms, read_drawings
 from sgloc.data.formats.sources import SourceFile, find_sources
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Reject, stroke3_to_polylines
+from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import REASONS
 from tests.builds import folder_bytes, read_back
+from tests.drawings import stroke3_to_polylines
 
 NAMESPACE = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 800"'
 
