@@ -37,8 +37,6 @@ EXCEPTIONS = {
     ("storage.py", "data"),
     ("data/loader.py", "train"),
     ("doctor/devices.py", "bench"),
-    ("report/run.py", "evaluate"),
-    ("report/page.py", "evaluate"),
 }
 
 

@@ -11,8 +11,8 @@ import torch
 
 from sgloc.data.stream import fixed_batches
 from sgloc.evaluate.options import GenerateOptions
-from sgloc.evaluate.split import open_split
 from sgloc.hub.load import load_model
+from sgloc.hub.split import open_split
 from sgloc.inference.redraw import Drawn, gallery_rows, redraw
 from sgloc.sketch.render import draw_gallery
 from sgloc.sketch.svg.write import to_svg

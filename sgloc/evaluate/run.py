@@ -28,9 +28,9 @@ from sgloc.evaluate.metric import Arrays, Models
 from sgloc.evaluate.metrics import all_metrics
 from sgloc.evaluate.options import EvaluateOptions
 from sgloc.evaluate.parts import Parts, join
-from sgloc.evaluate.split import open_split
-from sgloc.evaluate.tables import OF_GIVEN, markdown
+from sgloc.evaluate.tables import OF_GIVEN, markdown, tables
 from sgloc.hub.load import load_model
+from sgloc.hub.split import open_split
 from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
@@ -79,7 +79,8 @@ def evaluate(
         gathered = ranks.gather(ranks.on_each_rank(lambda: list(_finished(parts, measuring, device))))
     if ranks.rank != 0:
         return None
-    results = {**plan, "tasks": _summarise(join([group for groups in gathered for group in groups]), manifest, options)}
+    tasks = _summarise(join([group for groups in gathered for group in groups]), manifest, options)
+    results = {**plan, "tasks": tasks, "tables": tables(tasks)}
     judged_by = measuring.models.classifier.checkpoint if measuring.models.classifier else ""
     places = (("model", "checkpoint", checkpoint), ("data", "path", data), ("classifier", "checkpoint", judged_by))
     for name, field, place in places:

@@ -5,7 +5,6 @@ from typing import Any
 
 from markupsafe import Markup
 
-from sgloc.evaluate.tables import category_table, overall_table
 from sgloc.inference.sketches import Polylines
 from sgloc.report.latent import color_of, draw_map
 from sgloc.report.sections import Shown
@@ -18,7 +17,11 @@ _MOST_NAMES = 40
 
 
 def render_page(
-    title: str, facts: list[tuple[str, str]], plots: list[tuple[str, str]], results: dict[str, Any] | None, shown: Shown
+    title: str,
+    facts: list[tuple[str, str]],
+    plots: list[tuple[str, str]],
+    tables: list[dict[str, Any]],
+    shown: Shown,
 ) -> str:
     """The page as HTML.
 
@@ -26,24 +29,12 @@ def render_page(
         title: of the page.
         facts: name and value, for the top.
         plots: name and SVG of each plot of the training; none: the run has no metrics.
-        results: of `sgloc evaluate`; None: it has not been evaluated.
+        tables: of results.json; none: the run has not been evaluated.
         shown: the model's drawings.
     """
-    return fill(
-        "report/page.html",
-        title=title,
-        facts=facts,
-        plots=plots,
-        results=results,
-        shown=shown,
-        most_names=_MOST_NAMES,
-        thumbnail=_thumbnail,
-        data_url=_data_url,
-        draw_map=draw_map,
-        color_of=color_of,
-        overall_table=overall_table,
-        category_table=category_table,
-    )
+    values = {"title": title, "facts": facts, "plots": plots, "tables": tables, "shown": shown}
+    functions = {"thumbnail": _thumbnail, "data_url": _data_url, "draw_map": draw_map, "color_of": color_of}
+    return fill("report/page.html", most_names=_MOST_NAMES, **values, **functions)
 
 
 def _thumbnail(sketch: Polylines) -> Markup:

@@ -1,16 +1,14 @@
 """Gathering what a report says, and writing it."""
 
 import json
-import logging
 import math
 from typing import Any
 
 import torch
 
 from sgloc.errors import CheckpointError, ConfigError, DataError
-from sgloc.evaluate.run import RESULTS
-from sgloc.evaluate.split import Split, open_split
 from sgloc.hub.load import load_model
+from sgloc.hub.split import Split, open_split
 from sgloc.inference.pretrained import Pretrained
 from sgloc.masking import is_masked, mask
 from sgloc.report.curves import plot_losses, plot_speed, read_records
@@ -22,9 +20,8 @@ from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, use_checkpoint
 from sgloc.train.record import recorded_place
 
-logger = logging.getLogger(__name__)
-
-EVALUATED = "evaluated"
+# Of `sgloc evaluate`, in the folder of a run.
+_EVALUATED, _RESULTS = "evaluated", "results.json"
 # Where the training moves no strokes.
 _DISTURB_SCALE = 0.1
 
@@ -42,11 +39,11 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
         SglocError: if the run, its shards or its evaluation cannot be used, or the file cannot be written.
     """
     folder, manifest = use_checkpoint(run_dir, read_manifest)
-    results = _results(run_dir, options.evaluated)
+    tables = _tables(run_dir, options.evaluated)
     pretrained = load_model(folder, device, options.kind)
     data = options.data or str(manifest.config["data"]["path"])
     split = _open(run_dir, data, options, pretrained)
-    disturb = manifest.config["data"]["disturb"] or _DISTURB_SCALE
+    disturb = manifest.config["data"].get("disturb") or _DISTURB_SCALE
     with float32_products(device):
         shown = look(pretrained, split, disturb, options)
     facts = _facts(pretrained, manifest)
@@ -58,7 +55,7 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
     records = read_records(run_dir)
     plots = [("losses", plot_losses(records)), ("speed", plot_speed(records))] if records else []
     title = f"SketchGloc: {mask(run_dir).rstrip('/').rsplit('/', 1)[-1]}"
-    page = render_page(title, facts, plots, results, shown)
+    page = render_page(title, facts, plots, tables, shown)
     with writing(out, "the report"):
         write_file(out, page.encode())
 
@@ -96,19 +93,16 @@ def _open(run_dir: str, data: str, options: ReportOptions, pretrained: Pretraine
         ) from error
 
 
-def _results(run_dir: str, evaluated: str) -> dict[str, Any] | None:
-    """What `sgloc evaluate` wrote, if it did."""
-    storage = Storage(evaluated or f"{run_dir.rstrip('/')}/{EVALUATED}")
-    if not storage.exists(RESULTS):
+def _tables(run_dir: str, evaluated: str) -> list[dict[str, Any]]:
+    """The tables that `sgloc evaluate` wrote; none if it did not."""
+    storage = Storage(evaluated or f"{run_dir.rstrip('/')}/{_EVALUATED}")
+    if not storage.exists(_RESULTS):
         if evaluated:
-            raise DataError(f"{evaluated} holds no {RESULTS}; give a folder of `sgloc evaluate` that has ended")
-        return None
-    with storage.reading(RESULTS):
-        content = storage.content(RESULTS)
+            raise DataError(f"{evaluated} holds no {_RESULTS}; give a folder of `sgloc evaluate` that has ended")
+        return []
+    with storage.reading(_RESULTS):
+        content = storage.content(_RESULTS)
     try:
-        results = json.loads(content)
-        if results["format"] != "sgloc-evaluation":
-            raise ValueError("it is of another format")
+        return json.loads(content)["tables"]  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{storage.location}/{RESULTS} is damaged ({error}); evaluate again") from error
-    return results  # type: ignore[no-any-return]
+        raise CheckpointError(f"{storage.location}/{_RESULTS} is damaged or old ({error}); evaluate again") from error

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 
 from sgloc.data.stream import fixed_batches
-from sgloc.evaluate.split import Split
+from sgloc.hub.split import Split
 from sgloc.inference.pretrained import Pretrained
 from sgloc.inference.redraw import Drawn, redraw
 from sgloc.inference.sketches import Polylines, polylines_of_rows, strokes_of

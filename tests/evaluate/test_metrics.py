@@ -9,7 +9,6 @@ import pytest
 
 from sgloc.cli import main
 from sgloc.evaluate import metrics
-from sgloc.evaluate.tables import overall
 from tests.checkpoints import make_model, save_model
 
 STROKES = '''
@@ -78,13 +77,3 @@ def test_a_file_more_is_a_metric_more(tiny_shards: str, tmp_path: Path) -> None:
     assert set(task["categories"]["cat"]) > {"strokes", "given_strokes"}
     header = (out / "results.md").read_text().splitlines()[4]
     assert header.startswith("| task | sketches | Rec | strokes | Ret top-1 |")
-
-
-def test_results_from_before_a_metric_are_shown_without_it(tiny_shards: str, tmp_path: Path) -> None:
-    results = json.loads((evaluate(tiny_shards, tmp_path) / "results.json").read_text())
-    with_distance = overall(results)
-    for task in results["tasks"]:
-        del task["distance"]
-    row = overall(results).splitlines()[2]
-    assert row.endswith(f"| - | {results['tasks'][0]['empty']} |")
-    assert overall(results) != with_distance

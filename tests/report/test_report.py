@@ -138,7 +138,7 @@ def test_a_run_that_was_not_evaluated_says_so(
     assert "does not exist; give a run's folder" in said("report", tmp_path / "nowhere")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/results.json").write_text("{}")
-    assert "is damaged" in said("report", tmp_path, "--evaluated", tmp_path / "broken")
+    assert "is damaged or old" in said("report", tmp_path, "--evaluated", tmp_path / "broken")
 
 
 def test_the_map_is_that_of_the_principal_components() -> None:
