@@ -58,28 +58,24 @@ class PackedBatch:
 
     def part(self, start: int, stop: int) -> "PackedBatch":
         """Sketches start to stop, without copying."""
-        return PackedBatch(
-            offsets=self.offsets[self.point_starts[start] : self.point_starts[stop]],
-            stroke_lengths=self.stroke_lengths[self.stroke_starts[start] : self.stroke_starts[stop]],
-            num_strokes=self.num_strokes[start:stop],
-            category=self.category[start:stop],
-            key_id=self.key_id[start:stop],
-            epoch=self.epoch[start:stop],
-        )
+        offsets = self.offsets[self.point_starts[start] : self.point_starts[stop]]
+        stroke_lengths = self.stroke_lengths[self.stroke_starts[start] : self.stroke_starts[stop]]
+        return self._select(offsets, stroke_lengths, slice(start, stop))
 
     def take(self, chosen: IntArray) -> "PackedBatch":
         """The sketches of these numbers, int64 [n], in that sequence."""
         points = _ranges(self.point_starts, chosen)
         # A point is moved as one number of 32 bits.
         offsets = np.ascontiguousarray(self.offsets).view(np.int32).ravel()[points]
-        return PackedBatch(
-            offsets=offsets.view(np.int16).reshape(-1, 2),
-            stroke_lengths=self.stroke_lengths[_ranges(self.stroke_starts, chosen)],
-            num_strokes=self.num_strokes[chosen],
-            category=self.category[chosen],
-            key_id=self.key_id[chosen],
-            epoch=self.epoch[chosen],
-        )
+        stroke_lengths = self.stroke_lengths[_ranges(self.stroke_starts, chosen)]
+        return self._select(offsets.view(np.int16).reshape(-1, 2), stroke_lengths, chosen)
+
+    def _select(
+        self, offsets: npt.NDArray[np.int16], stroke_lengths: npt.NDArray[np.int32], chosen: IntArray | slice
+    ) -> "PackedBatch":
+        """Some of the sketches, whose points and strokes are given."""
+        of_each = (self.num_strokes[chosen], self.category[chosen], self.key_id[chosen], self.epoch[chosen])
+        return PackedBatch(offsets, stroke_lengths, *of_each)
 
 
 def concatenate(parts: Sequence[PackedBatch]) -> PackedBatch:

@@ -361,11 +361,6 @@ def _is_count(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
-def manifest_path(folder: str) -> str:
-    """Where the manifest of a folder or URL of shards stands."""
-    return f"{folder.rstrip('/')}/{FILE_NAME}"
-
-
 def load_manifest(folder: str, retries: Retries | None = None) -> Manifest:
     """Read the manifest of a folder or URL of shards.
 
@@ -376,7 +371,8 @@ def load_manifest(folder: str, retries: Retries | None = None) -> Manifest:
     Raises:
         DataError: if there is none, it is malformed, or it is of another format version.
     """
-    path, storage = manifest_path(folder), Storage(folder, retries or Retries())
+    storage = Storage(folder, retries or Retries())
+    path = f"{storage.location}/{FILE_NAME}"
     with reading(path, storage.retries):
         try:
             content = storage.content(FILE_NAME)

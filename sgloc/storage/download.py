@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from io import FileIO
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from fsspec.spec import AbstractFileSystem
 
@@ -55,7 +55,7 @@ def download(
 
         def step() -> bool:
             with _ask(file_system, remote_path, part.position) as answer:
-                part.take(answer)
+                part.take(*answer)
             return part.is_complete()
 
         while not retry_reading(step, url, retries):
@@ -81,12 +81,8 @@ class _Identity:
     md5: str | None = field(compare=False)
 
 
-class _Answer(NamedTuple):
-    """Some of a file: which it is, the first byte that came, and the bytes, one piece after another."""
-
-    identity: _Identity
-    start: int
-    pieces: Iterator[bytes]
+_Answer = tuple[_Identity, int, Iterator[bytes]]
+"""Some of a file: which it is, the first byte that came, and the bytes, one piece after another."""
 
 
 class _Part:
@@ -111,25 +107,24 @@ class _Part:
             length = min(os.fstat(file.fileno()).st_size, self._identity.num_bytes - 1)
             self.position = length - length % RANGE_BYTES
 
-    def take(self, answer: _Answer) -> None:
+    def take(self, identity: _Identity, start: int, pieces: Iterator[bytes]) -> None:
         """Write an answer down.
 
         Raises:
             DamagedReadError: if it is from another file than what is there, or is nothing.
             DataError: if it cannot be written.
         """
-        identity = answer.identity
         if self._identity is None:
             with _writing(self.path):
                 self.sidecar.write_text(json.dumps({"url": mask(self.url), **asdict(identity)}))
             self._identity = identity
         elif self._identity != identity:
             self._start_over("it has changed on its server since its first bytes came")
-        self.position = answer.start
+        self.position = start
         with _writing(self.path):
             self.file.truncate(self.position)
             self.file.seek(self.position)
-        for piece in answer.pieces:
+        for piece in pieces:
             with _writing(self.path):
                 rest = memoryview(piece)
                 while rest:
@@ -137,7 +132,7 @@ class _Part:
             self.position += len(piece)
         with _writing(self.path):
             os.fsync(self.file.fileno())
-        if self.position == answer.start and self.position != identity.num_bytes:
+        if self.position == start and self.position != identity.num_bytes:
             raise DamagedReadError("its server sends nothing")
 
     def is_complete(self) -> bool:
@@ -229,7 +224,7 @@ def _ask(file_system: AbstractFileSystem, path: str, start: int) -> Iterator[_An
                 raise DamagedReadError("it changed while it was read")
             yield content
 
-    yield _Answer(identity, start, pieces())
+    yield identity, start, pieces()
 
 
 @contextlib.contextmanager
@@ -243,7 +238,7 @@ def _ask_http(file_system: AbstractFileSystem, url: str, start: int) -> Iterator
         if getattr(error, "status", None) != 416:
             raise
         # It ends before the range begins: it is empty, or another file than before.
-        yield _Answer(_Identity(0, "", None), 0, iter(()))
+        yield _Identity(0, "", None), 0, iter(())
         return
     with stream:
         response = stream.r
@@ -251,8 +246,7 @@ def _ask_http(file_system: AbstractFileSystem, url: str, start: int) -> Iterator
         if first not in (0, start):
             raise DamagedReadError(f"bytes from {first} on came where those from {start} on were asked for")
         lines = {name.lower(): ", ".join(response.headers.getall(name)) for name in response.headers}
-        identity = _of_headers(num_bytes, lines)
-        yield _Answer(identity, first, iter(lambda: stream.read(_PIECE_BYTES), b""))
+        yield _of_headers(num_bytes, lines), first, iter(lambda: stream.read(_PIECE_BYTES), b"")
 
 
 def _length(status: int, headers: Mapping[str, str]) -> tuple[int | None, int]:

@@ -11,7 +11,7 @@ import pytest
 
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
-from sgloc.data.manifest import Manifest, join_manifests, load_manifest, manifest_path, parse_manifest
+from sgloc.data.manifest import Manifest, join_manifests, load_manifest, parse_manifest
 from sgloc.errors import DataError
 from tests.drawings import make_drawings, write_ndjson
 
@@ -38,7 +38,6 @@ def refuse(folder: Path, text: str | bytes, message: str) -> None:
 def test_a_manifest_is_read_as_it_was_written(tmp_path: Path, manifest: Manifest) -> None:
     (tmp_path / "manifest.json").write_text(manifest.to_json())
     assert load_manifest(str(tmp_path)) == load_manifest(f"{tmp_path}/") == manifest
-    assert manifest_path(f"{tmp_path}/") == manifest_path(str(tmp_path)) == str(tmp_path / "manifest.json")
 
 
 def test_identity_tells_manifests_apart(tmp_path: Path, manifest: Manifest) -> None:

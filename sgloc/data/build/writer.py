@@ -22,7 +22,7 @@ class _Tar:
     """One shard while it is written."""
 
     def __init__(self, file: NewFile, name: str, ending: str) -> None:
-        self._file, self._name, self._ending = file, name, ending
+        self.file, self._name, self._ending = file, name, ending
         self._sha256 = hashlib.sha256()
         self._num_bytes = self.num_sketches = 0
         self._offsets: list[int] = []
@@ -43,7 +43,7 @@ class _Tar:
         """Write the tar's end; only then it has its name."""
         self._write(bytes(2 * _TAR_RECORD))
         self._write(bytes(-self._num_bytes % _TAR_BLOCK))
-        self._file.finish()
+        self.file.finish()
         return Shard(
             path=self._name,
             num_sketches=self.num_sketches,
@@ -54,14 +54,10 @@ class _Tar:
             block_checksums=self._checksums,
         )
 
-    def discard(self) -> None:
-        """Leave nothing of it."""
-        self._file.discard()
-
     def _write(self, content: bytes) -> None:
         self._sha256.update(content)
         self._num_bytes += len(content)
-        self._file.write(content)
+        self.file.write(content)
 
 
 def _header(name: str, num_bytes: int) -> bytes:
@@ -108,7 +104,7 @@ class SplitWriter:
                 self._finish_shard(self._tar)
         finally:
             if self._tar is not None:
-                self._tar.discard()
+                self._tar.file.discard()
 
     def add(self, drawing: Drawing) -> None:
         """Take a drawing."""

@@ -6,7 +6,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -70,30 +70,35 @@ def verify_shards(
         DataError: if there is no manifest that can be read, or a worker process dies.
     """
     num_workers = resolve_workers(num_workers, [folder])
-    retries = retries or Retries()
-    manifest = load_manifest(folder, retries)
-    verification = Verification()
-
-    def problem_found(problem: str) -> None:
+    verification, storage = Verification(), Storage(folder, retries or Retries())
+    for problem in _problems(storage, num_workers, progress, verification):
         verification.num_problems += 1
         on_problem(problem)
+    return verification
 
+
+def _problems(
+    storage: Storage, num_workers: int, progress: Callable[[int, int], None], verification: Verification
+) -> Iterator[str]:
+    """Find the problems of a folder, and note what was looked at."""
+    manifest = load_manifest(storage.location, storage.retries)
     split_of = {shard.path: name for name, split in manifest.splits.items() for shard in split.shards}
     shards = [shard for split in manifest.splits.values() for shard in split.shards]
     check = functools.partial(
-        check_shard, folder=folder, sketches_per_block=manifest.sketches_per_block, retries=retries
+        check_shard,
+        folder=storage.location,
+        sketches_per_block=manifest.sketches_per_block,
+        retries=storage.retries,
     )
-    checks = shared_out(
-        functools.partial(_without_report, check), shards, num_workers, lambda shard: f"read {shard.path}"
-    )
+    reading_shard = functools.partial(_without_report, check)
+    checks = shared_out(reading_shard, shards, num_workers, lambda shard: f"read {shard.path}")
     contents = {name: Contents() for name in manifest.splits}
     lost: Counter[str] = Counter()
     num_retries = 0
     with _KeyFiles() as keys, contextlib.closing(checks):
         for shard, checked in checks:
             split = split_of[shard.path]
-            for problem in checked.problems:
-                problem_found(f"{shard.path}: {problem}")
+            yield from (f"{shard.path}: {problem}" for problem in checked.problems)
             contents[split].add(checked.contents)
             lost[split] += not checked.is_whole
             keys.add(checked.key_ids, shard.path)
@@ -101,42 +106,32 @@ def verify_shards(
             verification.num_bytes += checked.num_bytes
             verification.num_shards += 1
             progress(verification.num_shards, len(shards))
-        for problem in keys.duplicates():
-            problem_found(problem)
+        yield from keys.duplicates()
     verification.num_sketches = sum(found.points.total() for found in contents.values())
-    for problem in _compare(manifest, {split: found for split, found in contents.items() if not lost[split]}):
-        problem_found(problem)
+    yield from _compare(manifest, {split: found for split, found in contents.items() if not lost[split]})
     for split in filter(lost.get, contents):
         verification.notes.append(f"{lost[split]} shards of {split} cannot be read, so its counts were not compared")
     if num_retries:
         verification.notes.append(f"{num_retries} reads were tried again")
-    _check_other_files(folder, manifest, retries, problem_found, verification.notes)
-    return verification
+    yield from _other_files(storage, manifest, verification.notes)
 
 
 def _without_report(check: Callable[[Shard], CheckedShard], shard: Shard, _: object) -> CheckedShard:
     return check(shard)
 
 
-class _KeyFiles:
+class _KeyFiles(contextlib.ExitStack):
     """All key_ids with their shards, by their hash in files that fit in memory one at a time.
 
     The files have no names and vanish with the process.
     """
 
     def __init__(self) -> None:
-        with contextlib.ExitStack() as stack:
-            self._files = [
-                stack.enter_context(tempfile.TemporaryFile(prefix="sgloc-keys-")) for _ in range(2**_NUM_KEY_FILES_LOG2)
-            ]
-            self._stack = stack.pop_all()
+        super().__init__()
+        self._files: list[Any] = []
+        for _ in range(2**_NUM_KEY_FILES_LOG2):
+            self._files.append(self.enter_context(tempfile.TemporaryFile(prefix="sgloc-keys-")))  # noqa: SIM115
         self._paths: list[str] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._stack.close()
 
     def add(self, key_ids: npt.NDArray[np.uint64], path: str) -> None:
         """Take the key_ids, uint64 [n], of a shard."""
@@ -192,12 +187,9 @@ def _compare(manifest: Manifest, contents: Mapping[str, Contents]) -> Iterator[s
 
 
 def _compare_split(name: str, found: Contents, split: Split) -> Iterator[str]:
-    counts: tuple[tuple[str, Mapping[Any, int], Mapping[Any, int]], ...] = (
-        ("categories", found.categories, split.categories),
-        ("points", found.points, split.points),
-        ("strokes", found.strokes, split.strokes),
-    )
-    for what, counted, said in counts:
+    for what in ("categories", "points", "strokes"):
+        counted: Mapping[Any, int] = getattr(found, what)
+        said: Mapping[Any, int] = getattr(split, what)
         differing = [key for key in sorted({*counted, *said}) if counted.get(key, 0) != said.get(key, 0)]
         if differing:
             examples = [f"{key}: {counted.get(key, 0)}, not {said.get(key, 0)}" for key in differing[:_NUM_EXAMPLES]]
@@ -210,32 +202,26 @@ def _some(examples: list[str], number: int) -> str:
     return "; ".join(examples) + (f"; and {more:,} more" if more else "")
 
 
-def _check_other_files(
-    folder: str, manifest: Manifest, retries: Retries, problem_found: Callable[[str], None], notes: list[str]
-) -> None:
-    """Look at what is in the folder besides the shards."""
-    storage = Storage(folder, retries)
+def _other_files(storage: Storage, manifest: Manifest, notes: list[str]) -> Iterator[str]:
+    """What is wrong with what is in the folder besides the shards."""
+    names: set[str] = set()
     try:
-        with reading(storage.root, retries):
+        with reading(storage.root, storage.retries):
             names = set(storage.sizes())
     except DataError as error:
         notes.append(
             f"the folder cannot be listed ({error}), so tar files that the manifest does not know may be there"
         )
-        names = set()
     known = {shard.path for split in manifest.splits.values() for shard in split.shards}
     for name in sorted(names - known):
         if name.endswith(".tar"):
-            problem_found(f"{name}: the manifest does not know it")
-
+            yield f"{name}: the manifest does not know it"
     try:
-        with reading(storage.path(REJECTS_NAME), retries):
+        with reading(storage.path(REJECTS_NAME), storage.retries):
             num_lines = sum(content.count(b"\n") for content in storage.pieces(REJECTS_NAME))
     except DataError as error:
-        problem_found(f"{REJECTS_NAME}: {error}")
+        yield f"{REJECTS_NAME}: {error}"
         return
     num_rejected = sum(manifest.rejected.values())
     if num_lines != num_rejected:
-        problem_found(
-            f"{REJECTS_NAME}: it has {num_lines} lines, where the manifest counts {num_rejected} drawings rejected"
-        )
+        yield f"{REJECTS_NAME}: it has {num_lines} lines, where the manifest counts {num_rejected} drawings rejected"
