@@ -11,13 +11,15 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 
-def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
+def load_pretrained(path: str, device: str = "cpu", kind: str = "") -> "Pretrained":
     """Load a trained model, to encode, generate and reorganize sketches with.
 
     Args:
         path: folder or URL of a model that `sgloc checkpoint export` wrote; of a run, of which the best checkpoint is
             taken; or of a checkpoint.
         device: where to put it, as torch spells it: "cpu", "cuda", "cuda:1".
+        kind: name of the model, where neither this program nor an installed package has it: `package:Recipe`, whose
+            code is imported.
 
     Raises:
         SglocError: if there is no such model there, or no such device.
@@ -33,23 +35,22 @@ def load_pretrained(path: str, device: str = "cpu") -> "Pretrained":
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"device {device!r} cannot be had here ({said}); give another, such as 'cpu'") from error
-    return load_model(path, place)
+        raise ConfigError(f"device {device!r} is not available ({said}); give another, such as 'cpu'") from error
+    return load_model(path, place, kind)
 
 
 def read_strokes(path: str) -> "list[list[npt.NDArray[np.float64]]]":
     """Read the drawings of a file, as `sgloc reorganize` does; an SVG is one drawing.
 
-    A sentence on standard error says what was left out of the file, if anything was. The strokes are on the file's own
-    canvas: `sgloc.inference.reorganize.reorganize_strokes` takes them as they are, `sgloc.sketch.simplify.simplify`
-    brings them onto QuickDraw's.
+    A warning is logged if anything was left out of the file. The strokes are on the file's own canvas:
+    `sgloc.inference.reorganize.reorganize_strokes` takes them as they are, `sgloc.sketch.simplify.simplify` brings them
+    onto QuickDraw's.
 
     Args:
         path: path or URL of an .svg, .svgz, .ndjson or .json file.
 
     Returns:
-        Of each drawing its strokes in the order in which they were drawn, float64 [n, 2] of absolute (x, y) each, y
-        downwards.
+        For each drawing its strokes in drawing order, float64 [n, 2] of absolute (x, y) each, y pointing down.
 
     Raises:
         DataError: if the file cannot be read, or holds no stroke.

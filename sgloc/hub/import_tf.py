@@ -93,7 +93,7 @@ def import_tf(
     Raises:
         CheckpointError: if a variable is missing, unknown, or of another shape; it is named. Also if model_config.json
             cannot be read, or belongs to another checkpoint.
-        ConfigError: if TensorFlow is not installed, or the scale or the longest drawing is not told.
+        ConfigError: if TensorFlow is not installed, or the scale or the longest drawing is unknown.
     """
     require(0 < scale < float("inf"), "scale", "above 0", scale)
     checkpoint = find_checkpoint(folder)
@@ -241,7 +241,7 @@ def read_with_tensorflow(checkpoint: Path) -> tuple[Variables, int]:
         said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it was ended")
         if done.returncode == NO_TENSORFLOW:
             raise ConfigError(
-                f"TensorFlow, which reads the original's checkpoints, cannot be had ({said}); "
+                f"TensorFlow, which reads the original's checkpoints, is not available ({said}); "
                 "run pip install 'sgloc[tf]'"
             )
         if done.returncode != 0:

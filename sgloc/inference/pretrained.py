@@ -9,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from sgloc.config import OriginName
+from sgloc.config import OriginName, require
 from sgloc.errors import ConfigError
 from sgloc.inference.network import Network
 from sgloc.inference.sampling import draw
@@ -164,9 +164,6 @@ def _strokes_of(sketches: Sequence[Stroke3]) -> list[Polylines]:
 
 
 def _check(batch_size: int, temperature: float = 0.0, max_points: int = 0) -> None:
-    if batch_size < 1:
-        raise ConfigError(f"batch_size must be at least 1, not {batch_size}")
-    if not 0 <= temperature < float("inf"):
-        raise ConfigError(f"temperature must be at least 0, not {temperature}")
-    if max_points < 0:
-        raise ConfigError(f"max_points must be at least 0, not {max_points}")
+    require(batch_size >= 1, "batch_size", "at least 1", batch_size)
+    require(0 <= temperature < float("inf"), "temperature", "at least 0", temperature)
+    require(max_points >= 0, "max_points", "at least 0", max_points)

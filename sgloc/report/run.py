@@ -49,7 +49,7 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
     facts = _facts(pretrained, manifest)
     facts += [
         ("shown on", f"{split.reader.num_sketches:,} test drawings of {recorded_place(data)}"),
-        ("licence of the drawings", split.reader.manifest.licence or "not told"),
+        ("licence of the drawings", split.reader.manifest.licence or "not stated"),
         ("checkpoint", recorded_place(folder)),
     ]
     records = read_records(run_dir)

@@ -299,4 +299,4 @@ def test_without_tensorflow_it_says_what_to_install(
     (tmp_path / "tensorflow.py").write_text("raise ImportError('no such thing')")
     monkeypatch.setenv("PYTHONPATH", str(tmp_path))
     text = said("import-tf", tmp_path, "--out", tmp_path / "out", "--scale", "20", "--max_points", "9")
-    assert "cannot be had (no such thing); run pip install 'sgloc[tf]'" in text
+    assert "is not available (no such thing); run pip install 'sgloc[tf]'" in text
