@@ -108,7 +108,7 @@ def test_mistakes(checkpoint: str, tmp_path: Path, said: Said) -> None:
     text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "file" / "out")
     assert "cannot write files to" in text
     text = said("reorganize", path, "--checkpoint", checkpoint, "--out", tmp_path / "o", "--temperature", "-1")
-    assert "temperature must be at least 0" in text
+    assert "temperature must be from 0" in text
 
 
 def test_where_the_model_draws_nothing_it_is_said(
