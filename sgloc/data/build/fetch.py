@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from sgloc.data.build.part import source_name
+from sgloc.data.build.plan import is_own
 from sgloc.data.formats.form import form_of
 from sgloc.data.formats.sources import SourceFile
 from sgloc.errors import DataError
@@ -35,8 +36,7 @@ class Downloads:
         Raises:
             DataError: if it cannot be downloaded; for a DataError that is raised inside, one that names the source.
         """
-        form = form_of(source.location)
-        if is_local(source.location) or (form is not None and form.of_folder):
+        if is_local(source.location) or is_own(source):
             yield source.location
             return
         with contextlib.ExitStack() as stack:

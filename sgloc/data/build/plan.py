@@ -32,7 +32,8 @@ class BuildOptions:
         sketches_per_shard: most sketches in a shard; rounded down to whole blocks.
         sketches_per_block: sketches packed together; no more than a shard may have.
         source_bytes_per_part: files are put together to a part until they have as many bytes.
-        licence: of the drawings, with attribution; copied into the manifest.
+        licence: of the drawings, with attribution; copied into the manifest. That of QuickDraw is not written for
+            people's own drawings: it is then empty.
 
     Raises:
         ConfigError: if a value cannot be.
@@ -106,6 +107,8 @@ def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str
     if options.categories is not None:
         options = dataclasses.replace(options, categories=sorted(set(options.categories)))
     chosen = _wanted_files(files, options.categories)
+    if options.licence == QUICKDRAW_LICENCE and all(is_own(file) for file in chosen):
+        options = dataclasses.replace(options, licence="")
     parts: list[list[SourceFile]] = [[]]
     num_bytes: list[list[int | None]] = [[]]
     for _, group in itertools.groupby(chosen, key=lambda file: file.category):
@@ -144,6 +147,12 @@ def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> 
     if all(file.word is not None or is_named(file) for file in files):
         refuse_missing_categories(set(categories) - known, known)
     return [file for file in files if file.category in categories] if known.issuperset(categories) else files
+
+
+def is_own(file: SourceFile) -> bool:
+    """Whether a file holds people's own drawings, and none of QuickDraw's."""
+    form = form_of(file.location)
+    return form is not None and form.of_folder
 
 
 def is_named(file: SourceFile) -> bool:

@@ -55,6 +55,8 @@ def test_subfolders_are_the_categories(folder: Path, tmp_path: Path) -> None:
         "dog/*.json": 10,
     }
     assert (manifest.num_read, manifest.num_accepted, manifest.rejected) == (90, 90, {})
+    # They are not QuickDraw's.
+    assert manifest.licence == ""
     # Simplified as QuickDraw's own drawings are.
     (category, _, rows) = read_back(str(tmp_path / "out"), manifest, "train")[0]
     polylines = stroke3_to_polylines(np.array(rows, dtype=np.int16))
