@@ -8,7 +8,7 @@ CONSTRAINTS ?= constraints.txt
 
 # The main job on the built-in synthetic sample: about ten minutes on two cores, installing included.
 quickstart: $(VENV)/installed
-	$(BIN)/python -m launch.quickstart
+	$(BIN)/python examples/quickstart.py
 
 # Formatting, types and the tests: under twelve minutes on two cores. Some tests wait, so that there are more processes than cores.
 PYTEST := pytest -q --numprocesses 4 --no-loadscope-reorder

@@ -9,11 +9,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
-from typing import Any
+from typing import Any, ClassVar, get_type_hints
 
 from sgloc import __version__
 from sgloc.bench.options import OPTIONS
 from sgloc.cli import bench, checkpoint, data, doctor, model, train
+from sgloc.cli.shared import JsonOptions
 from sgloc.errors import UsageError, nearest
 from sgloc.orphan import die_with_parent
 from sgloc.program import SPEECH, begin, ending, show
@@ -26,16 +27,16 @@ class Command:
     """What a command does.
 
     Attributes:
-        function: does it; is given an instance of each of the dataclasses.
-        options: the dataclasses of its options, as "module:name" where their module takes its time.
+        function: does it. The types of its arguments are the dataclasses of its options.
         bare: the option that words without a name give; empty: there is none.
         text: what it does, in words; empty: the function's docstring.
+        options: the dataclasses, where the function does not tell.
     """
 
     function: Callable[..., None]
-    options: tuple[type | str, ...]
     bare: str = ""
     text: str = ""
+    options: tuple[type, ...] = ()
 
     def read(self, program: str, words: Sequence[str]) -> tuple[Any, ...]:
         """The options, as an instance of each dataclass.
@@ -45,47 +46,62 @@ class Command:
         """
         from sgloc.cli.options import Reader
 
-        types = (_imported(each) if isinstance(each, str) else each for each in self.options)
+        hints = {} if self.options else get_type_hints(self.function, localns=_Late(words))
+        types = self.options or [hint for name, hint in hints.items() if name != "return"]
         return Reader(program, *types, description=self.text or self.function.__doc__ or "", bare=self.bare).read(words)
 
 
-def _imported(name: str) -> type:
-    module, _, attribute = name.partition(":")
-    found: type = getattr(importlib.import_module(module), attribute)
-    return found
+class _Late(dict[str, type]):
+    """Dataclasses whose modules take their time, imported when they are asked for by name; for a command's words."""
+
+    _MODULES: ClassVar = {
+        "BuildOptions": "sgloc.data.build.plan",
+        "Config": "sgloc.models.sketchgloc.config",
+        "ClassifierConfig": "sgloc.models.sketch_a_net.config",
+        "GenerateOptions": "sgloc.evaluate.options",
+        "EvaluateOptions": "sgloc.evaluate.options",
+        "SamplingOptions": "sgloc.evaluate.options",
+        "ReportOptions": "sgloc.report.options",
+        "DoctorOptions": "sgloc.doctor.run",
+    }
+
+    def __init__(self, words: Sequence[str]) -> None:
+        super().__init__()
+        self._words = words
+
+    def __missing__(self, name: str) -> type:
+        if name == "RunConfig":
+            # The model that the words name has options of its own.
+            return train.config_type(self._words)
+        found: type = getattr(importlib.import_module(self._MODULES[name]), name)
+        return found
 
 
-_USE = (model.ModelOptions, model.ShardsOptions)
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
-        "sample": Command(data.sample, (data.SampleOptions,)),
-        "shard": Command(data.shard, (data.ShardOptions, "sgloc.data.build.plan:BuildOptions")),
-        "shards verify": Command(data.verify, (data.VerifyOptions,), bare="data"),
-        "shards stats": Command(data.stats, (data.StatsOptions,), bare="data"),
-        "shards merge": Command(data.merge, (data.MergeOptions,), bare="data"),
-        "train": Command(train.train, ("sgloc.models.sketchgloc.config:Config", train.StartOptions)),
-        "train-classifier": Command(
-            train.train_classifier, ("sgloc.models.sketch_a_net.config:ClassifierConfig", train.StartOptions)
-        ),
-        "generate": Command(model.generate, (*_USE, "sgloc.evaluate.options:GenerateOptions", model.DeviceOptions)),
-        "evaluate": Command(
-            model.evaluate,
-            (*_USE, model.JudgeOptions, "sgloc.evaluate.options:EvaluateOptions", model.DeviceOptions),
-        ),
-        "reorganize": Command(
-            model.reorganize,
-            (model.DrawingOptions, model.ModelOptions, "sgloc.evaluate.options:SamplingOptions", model.DeviceOptions),
-            bare="drawing",
-        ),
-        "report": Command(model.report, ("sgloc.report.options:ReportOptions", model.DeviceOptions), bare="run"),
-        "checkpoint list": Command(checkpoint.list_all, (checkpoint.ListOptions,), bare="run"),
-        "checkpoint verify": Command(checkpoint.verify, (checkpoint.VerifyOptions,), bare="checkpoint"),
-        "checkpoint show": Command(checkpoint.show_one, (checkpoint.ShowOptions,), bare="checkpoint"),
-        "checkpoint export": Command(checkpoint.export, (checkpoint.ExportOptions,), bare="checkpoint"),
-        "import-tf": Command(checkpoint.import_tf, (checkpoint.ImportOptions,), bare="checkpoint"),
-        "doctor": Command(doctor.doctor, ("sgloc.doctor.run:DoctorOptions", doctor.OutputOptions)),
+        "sample": Command(data.sample),
+        "shard": Command(data.shard),
+        "shards verify": Command(data.verify, bare="data"),
+        "shards stats": Command(data.stats, bare="data"),
+        "shards merge": Command(data.merge, bare="data"),
+        "train": Command(train.train),
+        "train-classifier": Command(train.train_classifier),
+        "generate": Command(model.generate),
+        "evaluate": Command(model.evaluate),
+        "reorganize": Command(model.reorganize, bare="drawing"),
+        "report": Command(model.report, bare="run"),
+        "checkpoint list": Command(checkpoint.list_all, bare="run"),
+        "checkpoint verify": Command(checkpoint.verify, bare="checkpoint"),
+        "checkpoint show": Command(checkpoint.show_one, bare="checkpoint"),
+        "checkpoint export": Command(checkpoint.export, bare="checkpoint"),
+        "import-tf": Command(checkpoint.import_tf, bare="checkpoint"),
+        "doctor": Command(doctor.doctor),
         **{
-            f"bench {what}": Command(partial(bench.measure, what), (kind, bench.TableOptions), text=kind.__doc__ or "")
+            f"bench {what}": Command(
+                partial(bench.measure, what),
+                text=kind.__doc__ or "",
+                options=(kind, bench.MeasuredOptions, JsonOptions),
+            )
             for what, kind in OPTIONS.items()
         },
     }

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sgloc.cli.model import chosen_device
+from sgloc.cli.shared import JsonOptions, chosen_device
 from sgloc.cli.train import read_config
 from sgloc.program import show
 
@@ -12,16 +12,14 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class TableOptions:
-    """The run that is measured, and the form of what is printed."""
+class MeasuredOptions:
+    """The run that is measured."""
 
     config: str = ""
     """YAML file of options of `sgloc train`; default: the published sizes."""
-    json: bool = False
-    """Print JSON lines in place of a table."""
 
 
-def measure(what: str, wanted: "BenchOptions", options: TableOptions) -> None:
+def measure(what: str, wanted: "BenchOptions", options: MeasuredOptions, form: JsonOptions) -> None:
     """Measure a part of a run."""
     from sgloc.bench import run
     from sgloc.terminal import results
@@ -29,7 +27,7 @@ def measure(what: str, wanted: "BenchOptions", options: TableOptions) -> None:
     config = read_config(f"sgloc bench {what}", options.config)
     chosen_device(wanted.device)
     report = run.bench(what, wanted, config)
-    if options.json:
+    if form.json:
         show(report.to_json(), end="")
     else:
         report.print(results())

@@ -5,6 +5,7 @@ import logging
 import sys
 from dataclasses import dataclass
 
+from sgloc.cli.shared import CheckpointOptions, JsonOptions, OutOptions, RunOptions
 from sgloc.config import Options, option
 from sgloc.errors import ConfigError
 from sgloc.faults import MISTAKE, PASSING
@@ -15,10 +16,8 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ListOptions:
-    """A run's checkpoints."""
+    """What to print in place of a table."""
 
-    run: str
-    """Folder or URL of a run."""
     newest: bool = False
     """Print the folder of the newest checkpoint that is whole, and nothing else; exit code 2 if there is none."""
     finished: bool = False
@@ -26,23 +25,23 @@ class ListOptions:
     no checkpoint."""
 
 
-def list_all(options: ListOptions) -> None:
+def list_all(of: RunOptions, options: ListOptions) -> None:
     """Show a table of a run's checkpoints, newest first; every file is read to tell whether they are whole."""
     from sgloc.train.checkpoint.load import lost_best, no_checkpoint, run_around
 
-    run = run_around(options.run)
+    run = run_around(of.run)
     if run is not None:
-        raise ConfigError(f"{options.run} is not a run's folder; give {run}")
+        raise ConfigError(f"{of.run} is not a run's folder; give {run}")
     if options.newest or options.finished:
         from sgloc.train.checkpoint import newest_checkpoint
         from sgloc.train.start import has_finished
 
-        newest = newest_checkpoint(options.run)
+        newest = newest_checkpoint(of.run)
         if newest is None:
-            raise no_checkpoint(options.run)
+            raise no_checkpoint(of.run)
         if options.newest:
             show(newest)
-        elif not has_finished(options.run):
+        elif not has_finished(of.run):
             sys.exit(PASSING)
         return
     from rich.table import Table
@@ -50,7 +49,7 @@ def list_all(options: ListOptions) -> None:
     from sgloc.terminal import results
     from sgloc.train.checkpoint.load import HEADINGS, list_checkpoints
 
-    listed = list_checkpoints(options.run)
+    listed = list_checkpoints(of.run)
     table = Table(*HEADINGS)
     for one in listed:
         table.add_row(*one.cells)
@@ -58,20 +57,12 @@ def list_all(options: ListOptions) -> None:
     for one in listed:
         for problem in one.problems:
             logger.warning("%s", problem)
-    lost = lost_best(options.run)
+    lost = lost_best(of.run)
     if lost is not None:
         logger.warning("%s", lost)
 
 
-@dataclass(frozen=True)
-class VerifyOptions:
-    """What to check."""
-
-    checkpoint: str
-    """Folder or URL of a checkpoint, or of a run."""
-
-
-def verify(options: VerifyOptions) -> None:
+def verify(options: CheckpointOptions) -> None:
     """Read every file of a checkpoint, or of all of a run's, and name what is damaged; exit code 2 tells of it."""
     from sgloc.train.checkpoint.load import list_checkpoints
 
@@ -85,24 +76,14 @@ def verify(options: VerifyOptions) -> None:
         sys.exit(MISTAKE)
 
 
-@dataclass(frozen=True)
-class ShowOptions:
-    """What to show."""
-
-    checkpoint: str
-    """Folder or URL of a checkpoint, or of a run, of which the best is taken."""
-    json: bool = False
-    """Print JSON in place of text."""
-
-
-def show_one(options: ShowOptions) -> None:
+def show_one(options: CheckpointOptions, form: JsonOptions) -> None:
     """Show what a checkpoint holds, or a run's best: configuration, state, versions, tensors with their shapes."""
     from sgloc.train.checkpoint import read_manifest, use_checkpoint
     from sgloc.train.checkpoint.load import facts
 
     folder, manifest = use_checkpoint(options.checkpoint, read_manifest)
     everything = {"folder": folder, **facts(manifest)}
-    if options.json:
+    if form.json:
         show(json.dumps(everything, indent=1))
         return
     import yaml
@@ -117,22 +98,12 @@ def show_one(options: ShowOptions) -> None:
         show(f"  {name}  {entry['dtype']} {entry['shape']}  in {entry['file']}")
 
 
-@dataclass(frozen=True)
-class ExportOptions:
-    """What to export, and where to."""
-
-    checkpoint: str
-    """Folder or URL of a checkpoint, or of a run, of which the best is taken."""
-    out: str
-    """Folder or URL to write to."""
-
-
-def export(options: ExportOptions) -> None:
+def export(options: CheckpointOptions, into: OutOptions) -> None:
     """Write a checkpoint's model as one safetensors file with its configuration and a model card."""
     from sgloc.hub.export import export_model
 
-    folder, num_values = export_model(options.checkpoint, options.out)
-    show(f"{options.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({options.out!r}) gives the model")
+    folder, num_values = export_model(options.checkpoint, into.out)
+    show(f"{into.out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({into.out!r}) gives the model")
 
 
 @dataclass(frozen=True)
@@ -141,8 +112,6 @@ class ImportOptions(Options):
 
     checkpoint: str
     """Local folder with vector-N.index, vector-N.data-* and, if it is there, model_config.json."""
-    out: str
-    """Folder or URL to write to."""
     scale: float = 0.0
     """Standard deviation of its data set's offsets, which it does not store."""
     data: str = ""
@@ -158,7 +127,7 @@ class ImportOptions(Options):
             raise ConfigError("the original does not store its scale; give either --scale or --data")
 
 
-def import_tf(options: ImportOptions) -> None:
+def import_tf(options: ImportOptions, into: OutOptions) -> None:
     """Make a model of a checkpoint of the original TensorFlow 1 program: pip install 'sgloc[tf]' first."""
     from sgloc.data.manifest import load_manifest
     from sgloc.hub.import_tf import import_tf as run
@@ -167,9 +136,9 @@ def import_tf(options: ImportOptions) -> None:
     if options.data:
         manifest = load_manifest(options.data)
         scale, longest, licence = manifest.scale, longest or manifest.longest_points, manifest.licence
-    done = run(options.checkpoint, options.out, scale, longest, licence, max_node_points=options.max_node_points)
+    done = run(options.checkpoint, into.out, scale, longest, licence, max_node_points=options.max_node_points)
     nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "nodes of whole strokes"
     show(
-        f"{options.out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "
-        f"variables of its training are left out; sgloc.load_pretrained({options.out!r}) gives the model"
+        f"{into.out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "
+        f"variables of its training are left out; sgloc.load_pretrained({into.out!r}) gives the model"
     )

@@ -2,9 +2,9 @@
 
 import os
 import sys
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sgloc.cli.shared import JsonOptions
 from sgloc.faults import PASSING
 from sgloc.program import show
 
@@ -13,15 +13,7 @@ if TYPE_CHECKING:
     from sgloc.doctor.run import DoctorOptions
 
 
-@dataclass(frozen=True)
-class OutputOptions:
-    """The form of what is printed."""
-
-    json: bool = False
-    """Print JSON lines in place of a table."""
-
-
-def doctor(options: "DoctorOptions", output: OutputOptions) -> None:
+def doctor(options: "DoctorOptions", form: JsonOptions) -> None:
     """Look for what would spoil a run, with the ranks that a run would have: plain, under torchrun or srun.
 
     Exit code 1 tells of a problem.
@@ -33,7 +25,7 @@ def doctor(options: "DoctorOptions", output: OutputOptions) -> None:
     from sgloc.terminal import results
 
     def present(findings: "list[Finding]") -> None:
-        if output.json:
+        if form.json:
             show(to_json(findings), end="")
         else:
             print_table(findings, results())

@@ -3,67 +3,32 @@
 import logging
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
+from sgloc.cli.shared import CheckpointOptions, DeviceOptions, KindOptions, OutOptions, ShardsOptions, chosen_device
 from sgloc.program import show
 
 if TYPE_CHECKING:
-    import torch
-
-    from sgloc.dist import Placement
     from sgloc.evaluate.options import EvaluateOptions, GenerateOptions, SamplingOptions
     from sgloc.report.options import ReportOptions
 
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class DeviceOptions:
-    """Where to compute."""
-
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute; auto takes CUDA when there is one."""
-
-
-@dataclass(frozen=True)
-class ModelOptions:
-    """A trained model, and where to write what it makes."""
-
-    checkpoint: str
-    """A checkpoint; a run's folder, of which the best is taken; or an exported model's folder."""
-    out: str
-    """Folder or URL to write to."""
-    kind: str = ""
-    """Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code is
-    imported."""
-
-
-@dataclass(frozen=True)
-class ShardsOptions:
-    """The sketches."""
-
-    data: str
-    """Folder or URL of shards."""
-
-
-def chosen_device(name: str, placement: "Placement | None" = None) -> "torch.device":
-    """The device to compute on: of this process alone, unless it is placed among others."""
-    from sgloc.dist import resolve_placement, select_device
-    from sgloc.memory import keep_freed_memory
-
-    device = select_device(name, placement or resolve_placement({}))
-    if device.type == "cpu":
-        keep_freed_memory()
-    return device
-
-
-def generate(model: ModelOptions, shards: ShardsOptions, options: "GenerateOptions", on: DeviceOptions) -> None:
+def generate(
+    model: CheckpointOptions,
+    kind: KindOptions,
+    shards: ShardsOptions,
+    into: OutOptions,
+    options: "GenerateOptions",
+    on: DeviceOptions,
+) -> None:
     """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery."""
     from sgloc.evaluate.generate import generate as redraw
 
     device = chosen_device(on.device)
-    drawn = redraw(model.checkpoint, shards.data, model.out, options, device=device, kind=model.kind)
-    out = model.out.rstrip("/")
+    drawn = redraw(model.checkpoint, shards.data, into.out, options, device=device, kind=kind.kind)
+    out = into.out.rstrip("/")
     show(f"{len(drawn)} sketches redrawn: {out}/gallery.png, {out}/redrawn.ndjson, {out}/svg/")
 
 
@@ -76,7 +41,13 @@ class JudgeOptions:
 
 
 def evaluate(
-    model: ModelOptions, shards: ShardsOptions, judge: JudgeOptions, options: "EvaluateOptions", on: DeviceOptions
+    model: CheckpointOptions,
+    kind: KindOptions,
+    shards: ShardsOptions,
+    into: OutOptions,
+    options: "EvaluateOptions",
+    on: DeviceOptions,
+    judge: JudgeOptions,
 ) -> None:
     """Measure a trained model on all test drawings: Rec, Ret, and how far strokes are from their right places.
 
@@ -95,14 +66,14 @@ def evaluate(
             model.checkpoint,
             shards.data,
             judge.classifier,
-            model.out,
+            into.out,
             options,
             ranks,
-            kind=model.kind,
+            kind=kind.kind,
         )
     if results is not None:
         show(overall(results))
-        show(f"\nby category: {model.out.rstrip('/')}/{TABLES}")
+        show(f"\nby category: {into.out.rstrip('/')}/{TABLES}")
 
 
 @dataclass(frozen=True)
@@ -114,7 +85,14 @@ class DrawingOptions:
     or a .json file, a list of strokes, each a list of points [x, y]."""
 
 
-def reorganize(drawing: DrawingOptions, model: ModelOptions, options: "SamplingOptions", on: DeviceOptions) -> None:
+def reorganize(
+    drawing: DrawingOptions,
+    model: CheckpointOptions,
+    kind: KindOptions,
+    into: OutOptions,
+    options: "SamplingOptions",
+    on: DeviceOptions,
+) -> None:
     """Put the strokes of your own drawing where they belong: SVG in, SVG out, and a picture of before and after.
 
     The drawing's own strokes are moved, and the model redraws it. The first stroke stays where it is.
@@ -126,9 +104,9 @@ def reorganize(drawing: DrawingOptions, model: ModelOptions, options: "SamplingO
     from sgloc.evaluate.reorganize import PICTURE, reorganize_drawings
     from sgloc.hub.load import load_model
 
-    pretrained = load_model(model.checkpoint, chosen_device(on.device), model.kind)
-    done = reorganize_drawings(pretrained, named, model.out, temperature=options.temperature, seed=options.seed)
-    out = model.out.rstrip("/")
+    pretrained = load_model(model.checkpoint, chosen_device(on.device), kind.kind)
+    done = reorganize_drawings(pretrained, named, into.out, temperature=options.temperature, seed=options.seed)
+    out = into.out.rstrip("/")
     for one in done[:10]:
         show(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))
     if len(done) > 10:

@@ -28,7 +28,13 @@ if TYPE_CHECKING:
 
 # Of options in sections, by the names that they have in commands without sections.
 SHORT: Mapping[str, str] = MappingProxyType(
-    {"run": "train.run", "data": "data.path", "disturb": "data.disturb", "init_from": "train.init_from"}
+    {
+        "run": "train.run",
+        "data": "data.path",
+        "disturb": "data.disturb",
+        "init_from": "train.init_from",
+        "kind": "model.kind",
+    }
 )
 # The last part of the name of every option that holds a path or URL, or several.
 _PLACES = frozenset(

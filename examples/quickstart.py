@@ -100,4 +100,4 @@ def main(_: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    run_program("launch.quickstart", main)
+    run_program("quickstart", main)
