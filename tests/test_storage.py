@@ -48,6 +48,21 @@ def test_what_is_interrupted_leaves_no_file(storage: Storage) -> None:
     assert storage.sizes() == {}
 
 
+def test_what_fails_is_told_even_where_nothing_can_be_removed(
+    storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tries = []
+
+    def fail(_: object, path: str) -> None:
+        tries.append(path)
+        raise TimeoutError("no answer")
+
+    monkeypatch.setattr(type(storage.file_system), "rm_file", fail)
+    with pytest.raises(RuntimeError, match="power is gone"):
+        storage.write("file", interrupted())
+    assert len(tries) == 1
+
+
 def test_a_file_is_not_replaced_by_half_of_another(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     storage.write("file", [b"whole"])

@@ -224,10 +224,11 @@ class NewFile:
             Path(self._folder.path(self._written_name)).replace(self._folder.path(self._name))
 
     def discard(self) -> None:
-        """Leave nothing of it."""
-        with contextlib.suppress(OSError):
+        """Leave nothing of it, if its store still answers; what went wrong before is the error to raise."""
+        with contextlib.suppress(Exception):
             self._stream.close()
-        self._folder.remove_file(self._written_name)
+        with contextlib.suppress(Exception):
+            self._folder.file_system.rm_file(self._folder.path(self._written_name))
 
     def __enter__(self) -> Self:
         return self
