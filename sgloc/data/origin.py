@@ -24,6 +24,6 @@ def starts_at_first_point(manifest: Manifest, origin: OriginName, path: str) -> 
     if len(brings) > 1:
         raise DataError(
             f"{path} mixes drawings of npz files, which bring their own origin, with others, which have none, and does "
-            "not tell which is which; build their shards apart, or train with --data.origin top_left"
+            "not tell which is which; build their shards apart, or train with data.origin top_left"
         )
     return brings == {False}

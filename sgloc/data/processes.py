@@ -142,7 +142,7 @@ def _lost_worker(exitcode: int | None, doing: str) -> DataError:
     if exitcode is not None and exitcode < 0:
         how = f"by signal {signal.Signals(-exitcode).name}"
     lost = DataError(
-        f"a worker process ended {how} while it {doing}; give the same command again, with fewer --workers if memory "
+        f"a worker process ended {how} while it {doing}; give the same command again, with fewer workers if memory "
         "was short"
     )
     lost.exit_code = PASSING

@@ -185,7 +185,7 @@ def test_overwriting_needs_to_be_asked_for(tmp_path: Path) -> None:
     build_shards(str(tmp_path / "cat.ndjson"), str(out), BuildOptions(sketches_per_shard=256))
     before = folder_bytes(out)
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(100, ["cat"]))
-    with pytest.raises(DataError, match=f"{out} already holds shards.*--overwrite"):
+    with pytest.raises(DataError, match=f"{out} already holds shards.*overwrite them"):
         build_shards(str(tmp_path / "cat.ndjson"), str(out))
     assert folder_bytes(out) == before
     (out / "mine.txt").write_text("not a shard")

@@ -178,7 +178,7 @@ def test_a_killed_worker_stops_the_build_which_then_goes_on(
         assert process.returncode == 1
     (sentence,) = error.splitlines()
     assert "a worker process ended by signal SIGKILL while it built part" in sentence
-    assert "fewer --workers if memory was short" in sentence
+    assert "fewer workers if memory was short" in sentence
     wait_until(lambda: not any(map(is_running, workers)))
     assert 1 <= len(finished(out)) < NUM_PARTS
     build_shards(str(source), str(out), OPTIONS, num_workers=2)
@@ -276,7 +276,7 @@ def test_an_unfinished_build_is_not_mixed_with_another(source: Path, built: dict
         (str(source), BuildOptions(source_bytes_per_part=1)),
     ]
     for other, options in others:
-        with pytest.raises(DataError, match=r"unfinished build of other sources or with other options.*--overwrite"):
+        with pytest.raises(DataError, match=r"unfinished build of other sources or with other options.*overwrite it"):
             build_shards(other, str(out), options)
         assert folder_bytes(out) == before
     build_shards(others[0][0], str(out), OPTIONS, overwrite=True)

@@ -126,7 +126,7 @@ def test_shards_are_replaced_only_when_asked(builds: list[str], tmp_path: Path) 
     merge_shards(builds, str(out))
     before = folder_bytes(out)
     (out / "mine.tar").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"already holds shards; give another --out, or --overwrite to replace them$"):
+    with pytest.raises(DataError, match=r"already holds shards; give another folder, or overwrite them$"):
         merge_shards(builds[:1], str(out))
     assert folder_bytes(out) == {**before, "mine.tar": b"mine"}
     merge_shards(builds[:2], str(out), overwrite=True)

@@ -78,7 +78,7 @@ def test_training_and_validation_have_one_origin(shards: dict[str, str], tmp_pat
 
 def test_shards_of_both_kinds_are_refused_where_it_matters(shards: dict[str, str], tmp_path: Path) -> None:
     with (
-        pytest.raises(DataError, match=r"mixes drawings of npz files, .* or train with --data.origin top_left"),
+        pytest.raises(DataError, match=r"mixes drawings of npz files, .* or train with data.origin top_left"),
         open_run(make_config(shards["mixed"], tmp_path / "run", "first_point"), "auto"),
     ):
         pass

@@ -44,18 +44,18 @@ def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Man
             return _read_manifest(folder)
         if finished:
             raise DataError(
-                f"{folder.location} already holds shards; give another --out, or --overwrite to build them again"
+                f"{folder.location} already holds shards; give another folder, or overwrite them to build them again"
             )
         if same:
             return None
         if PLAN_NAME in names:
             raise DataError(
                 f"{folder.location} holds an unfinished build of other sources or with other options; give those to "
-                "go on with it, --overwrite to start anew, or another --out"
+                "go on with it, overwrite it to start anew, or give another folder"
             )
     shards = sorted(filter(SHARD_NAME.fullmatch, names))
     if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
-        raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another --out")
+        raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another folder")
     # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
     if not is_task:
         remove_shards(folder, names)

@@ -48,7 +48,7 @@ def merge_shards(
     merged = join_manifests(renamed)
     target = Storage(out)
     if _identity(out) in map(_identity, folders):
-        raise DataError(f"{out} is itself one of the builds to be joined; give another --out")
+        raise DataError(f"{out} is itself one of the builds to be joined; give another folder")
     moves = [
         (folder, shard, new.path)
         for folder, before, after in zip(folders, builds, renamed, strict=True)
@@ -109,14 +109,14 @@ def _make_room(target: Storage, *, overwrite: bool) -> None:
     """
     names = target.sizes().keys()
     if PLAN_NAME in names:
-        raise DataError(f"{target.location} holds an unfinished build; finish it first, or give another --out")
+        raise DataError(f"{target.location} holds an unfinished build; finish it first, or give another folder")
     finished = FILE_NAME in names
     if finished and not overwrite:
-        raise DataError(f"{target.location} already holds shards; give another --out, or --overwrite to replace them")
+        raise DataError(f"{target.location} already holds shards; give another folder, or overwrite them")
     shards = sorted(filter(SHARD_NAME.fullmatch, names))
     # A merge begins with the rejects.
     if shards and not (finished or REJECTS_NAME in names):
-        raise DataError(f"{target.location} holds {shards[0]}, which no merge wrote; give another --out")
+        raise DataError(f"{target.location} holds {shards[0]}, which no merge wrote; give another folder")
     remove_shards(target, names)
     target.make_folder()
 
