@@ -178,9 +178,11 @@ class TrainConfig(Options, section="train"):
     tf32: bool = option(False)
     """Compute float32 products on CUDA in TF32, with 10 binary digits in place of 23, which is faster on GPUs since
     Ampere. For training and its validation; all other commands compute in float32."""
+    engine: str = option("ddp", free=True)
+    """Engine that takes the steps: ddp, DistributedDataParallel; or deepspeed, which a file in train.deepspeed chooses
+    by itself."""
     deepspeed: str = option("", free=True, place=True)
-    """JSON file of DeepSpeed, such as those in configs/deepspeed; empty: train with DistributedDataParallel. The result
-    is the same."""
+    """JSON file of DeepSpeed, such as those in configs/deepspeed; empty: another engine. The result is the same."""
     device: Literal["auto", "cpu", "cuda"] = option("auto", free=True)
     """Where to compute; auto takes CUDA when there is one."""
     log_every: int = option(10, at_least=1, free=True)

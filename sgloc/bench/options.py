@@ -5,23 +5,19 @@ from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Literal
 
-from sgloc.config import require
+from sgloc.config import Options, option
 
 
 @dataclass(frozen=True)
-class BenchOptions:
+class BenchOptions(Options):
     """What every measurement has."""
 
-    batch: int = 100
+    batch: int = option(100, at_least=2, at_most=10**6)
     """Sketches in a batch."""
-    repeats: int = 5
+    repeats: int = option(5, at_least=1, at_most=10**6)
     """Repeats of each measurement."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-
-    def __post_init__(self) -> None:
-        require(2 <= self.batch <= 10**6, "batch", "from 2 to 1,000,000", self.batch)
-        require(1 <= self.repeats <= 10**6, "repeats", "from 1 to 1,000,000", self.repeats)
 
 
 @dataclass(frozen=True)
@@ -36,9 +32,9 @@ class BatchOptions(BenchOptions):
 class OpsOptions(BatchOptions):
     """Grid operations and preparation of a batch."""
 
-    batch: int = 1024
+    batch: int = option(1024, at_least=2, at_most=10**6)
     """Sketches in a batch."""
-    repeats: int = 10
+    repeats: int = option(10, at_least=1, at_most=10**6)
     """Repeats of each measurement."""
 
 
@@ -50,7 +46,7 @@ class StreamOptions(BatchOptions):
     """Folder or URL of shards; without, a synthetic sample is built."""
     remote: str | None = None
     """URL of the same shards on a server, to measure as well."""
-    repeats: int = 3
+    repeats: int = option(3, at_least=1, at_most=10**6)
     """Repeats of each measurement."""
 
 
@@ -68,9 +64,9 @@ class StepOptions(BatchOptions):
 class GenerateOptions(BatchOptions):
     """Drawing from codes."""
 
-    batch: int = 256
+    batch: int = option(256, at_least=2, at_most=10**6)
     """Sketches in a batch."""
-    repeats: int = 3
+    repeats: int = option(3, at_least=1, at_most=10**6)
     """Repeats of each measurement."""
     ceiling_size: int = 2048
     """Side of the square matrices whose products the rates are compared with."""
@@ -88,9 +84,9 @@ class CheckpointOptions(BatchOptions):
 class RetrievalOptions(BenchOptions):
     """Ranking codes, each among all."""
 
-    batch: int = 20_000
+    batch: int = option(20_000, at_least=2, at_most=10**6)
     """Codes."""
-    repeats: int = 3
+    repeats: int = option(3, at_least=1, at_most=10**6)
     """Repeats of each measurement."""
     ceiling_size: int = 2048
     """Side of the square matrices whose products the rates are compared with."""

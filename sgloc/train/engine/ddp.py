@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from sgloc.config import RunConfig
+from sgloc.dist import Group
 from sgloc.torch_versions import replicate
 from sgloc.train.engine.base import AdamEngine
 from sgloc.train.engine.clipping import whole_pieces
@@ -21,12 +22,12 @@ class DDPEngine(AdamEngine):
 
     name = "DDP"
 
-    def __init__(self, model: Trainable, config: RunConfig, device: torch.device, world_size: int) -> None:
-        super().__init__(model, config, device, world_size)
+    def __init__(self, model: Trainable, config: RunConfig, group: Group) -> None:
+        super().__init__(model, config, group.device, group.world_size)
         self.replica: nn.Module = model
         self.parameters = list(model.parameters())
         self._start_adam(self.parameters)
-        if world_size > 1:
+        if group.world_size > 1:
             self.replica = replicate(model)
             self._settle_buckets()
 

@@ -16,11 +16,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgloc.config import RunConfig
+from sgloc.dist import Group
 from sgloc.errors import ConfigError
 from sgloc.torch_versions import set_timeout, silent_gloo
 from sgloc.train.engine.base import MOMENTS, AdamEngine
 from sgloc.train.engine.clipping import Piece, whole_pieces
-from sgloc.train.engine.deepspeed_options import Options, fill_in
+from sgloc.train.engine.deepspeed_options import Options, fill_in, read_options
 from sgloc.train.recipe import Trainable
 
 # DeepSpeed calls deprecated functions of torch.distributed.
@@ -263,3 +264,15 @@ class DeepSpeedEngine(AdamEngine):
         del self.engine, self.optimizer
         self.deepspeed.comm.destroy_process_group(group)
         gc.collect()
+
+
+def open_deepspeed(model: Trainable, config: RunConfig, group: Group) -> DeepSpeedEngine:
+    """The engine that the file train.deepspeed describes. All ranks must call it together.
+
+    Raises:
+        ConfigError: if there is no such file, it cannot be used, or DeepSpeed is not installed.
+    """
+    group.on_each_rank(lambda: import_deepspeed(group.device))
+    # Read once: the ranks' files could differ.
+    chosen = group.on_rank_0(lambda: read_options(config.train.deepspeed, config, group.world_size))
+    return DeepSpeedEngine(model, config, group.device, group.world_size, chosen)

@@ -1,17 +1,26 @@
 """The engine that a configuration asks for."""
 
 import contextlib
+import importlib
+from collections.abc import Mapping
+from types import MappingProxyType
 
 import torch
 
 from sgloc.config import RunConfig
 from sgloc.dist import Group
 from sgloc.errors import ConfigError
-from sgloc.train.engine.ddp import DDPEngine
-from sgloc.train.engine.deepspeed import DeepSpeedEngine, import_deepspeed
-from sgloc.train.engine.deepspeed_options import read_options
+from sgloc.train.engine.deepspeed import import_deepspeed
 from sgloc.train.engine.protocol import Engine
 from sgloc.train.recipe import Trainable
+
+# By train.engine: what makes an engine of a model, the configuration and the ranks, as "module:name".
+ENGINES: Mapping[str, str] = MappingProxyType(
+    {
+        "ddp": "sgloc.train.engine.ddp:DDPEngine",
+        "deepspeed": "sgloc.train.engine.deepspeed:open_deepspeed",
+    }
+)
 
 
 def prepare_engine(config: RunConfig, device: torch.device) -> None:
@@ -34,10 +43,9 @@ def open_engine(model: Trainable, config: RunConfig, group: Group) -> Engine:
     Raises:
         ConfigError: if there is none for this configuration here.
     """
-    path = config.train.deepspeed
-    if not path:
-        return DDPEngine(model, config, group.device, group.world_size)
-    group.on_each_rank(lambda: import_deepspeed(group.device))
-    # Read once: the ranks' files could differ.
-    chosen = group.on_rank_0(lambda: read_options(path, config, group.world_size))
-    return DeepSpeedEngine(model, config, group.device, group.world_size, chosen)
+    name = "deepspeed" if config.train.deepspeed else config.train.engine
+    if name not in ENGINES:
+        raise ConfigError(f"train.engine must be one of {', '.join(ENGINES)}, not {name}")
+    module, _, attribute = ENGINES[name].partition(":")
+    engine: Engine = getattr(importlib.import_module(module), attribute)(model, config, group)
+    return engine
