@@ -50,3 +50,9 @@ def test_the_package_itself_is_light(bare: dict[str, str]) -> None:
         [sys.executable, "-c", command], env=bare, capture_output=True, text=True, timeout=240, check=True
     )
     assert done.stdout.strip() == ""
+
+
+def test_the_help_of_a_training_is_light(bare: dict[str, str]) -> None:
+    command = [sys.executable, "-m", "sgloc", "train", "--help"]
+    done = subprocess.run(command, env=bare, capture_output=True, text=True, timeout=240, check=True)
+    assert "--model.graph" in done.stdout
