@@ -33,16 +33,17 @@ def list_all(of: RunOptions, options: ListOptions) -> None:
     if run is not None:
         raise ConfigError(f"{of.run} is not a run's folder; give {run}")
     if options.newest or options.finished:
-        from sgloc.train.checkpoint import newest_checkpoint
+        from sgloc.train.checkpoint import checkpoint_folders, newest_checkpoint
         from sgloc.train.start import has_finished
 
+        if not checkpoint_folders(of.run):
+            raise no_checkpoint(of.run)
+        if options.finished:
+            sys.exit(0 if has_finished(of.run) else PASSING)
         newest = newest_checkpoint(of.run)
         if newest is None:
             raise no_checkpoint(of.run)
-        if options.newest:
-            show(newest)
-        elif not has_finished(of.run):
-            sys.exit(PASSING)
+        show(newest)
         return
     from rich.table import Table
 

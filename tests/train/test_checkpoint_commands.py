@@ -101,7 +101,11 @@ def test_list_newest_is_for_scripts(capsys: pytest.CaptureFixture[str], run_dir:
         f"sgloc checkpoint list: {tmp_path}/none does not exist; "
         "give a run's folder or one of its checkpoints/step-*\n",
     )
-    assert printed(capsys, "list", tmp_path / "none", "--newest", code=1) == told
+    assert printed(capsys, "list", tmp_path / "none", "--newest", code=2) == told
+    for step in (1, 2):
+        truncate(step_path(run_dir, step) / SHARD)
+    out, error = printed(capsys, "list", run_dir, "--newest", code=2)
+    assert (out, error.count("skipping checkpoint "), len(error.splitlines())) == ("", 3, 4)
 
 
 @pytest.mark.parametrize(
@@ -128,7 +132,7 @@ def test_list_finished_tells_whether_a_run_is_done(
     with pytest.raises(SystemExit) as caught:
         main(["checkpoint", "list", str(tmp_path / "run"), "--finished"])
     assert caught.value.code == (0 if finished else 1)
-    out, error = printed(capsys, "list", tmp_path / "none", "--finished", code=1)
+    out, error = printed(capsys, "list", tmp_path / "none", "--finished", code=2)
     assert out == ""
     assert "none does not exist; give a run's folder" in error
 
@@ -167,7 +171,7 @@ def test_mistakes_are_told_in_a_sentence(said: Said, run_dir: Path, tmp_path: Pa
         assert "none does not exist; give a run's folder" in said("checkpoint", *words)
     for command in ("list", "verify"):
         assert "none does not exist; give a run's folder" in said("checkpoint", command, tmp_path / "none")
-    assert "did you mean 'verify'?" in said("checkpoint", "verfy", run_dir)
+    assert "did you mean 'checkpoint verify'?" in said("checkpoint", "verfy", run_dir)
     (tmp_path / "file").touch()
     assert "give a folder that can be written" in said(
         "checkpoint", "export", run_dir, "--out", tmp_path / "file" / "out"
