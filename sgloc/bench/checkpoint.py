@@ -12,13 +12,10 @@ from sgloc.bench.options import CheckpointOptions
 from sgloc.bench.report import Report
 from sgloc.bench.step import take_step
 from sgloc.bench.timing import Clock, spread
-from sgloc.data.manifest import Manifest
 from sgloc.dist import Group
 from sgloc.models.sketchgloc.config import Config
-from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.checkpoint import checkpoint_folders, read_checkpoint
 from sgloc.train.checkpoint.manager import CheckpointManager
-from sgloc.train.engine import Engine
 from sgloc.train.schedule import learning_rate
 from sgloc.train.start import resume_from
 from sgloc.train.state import TrainState
@@ -40,76 +37,54 @@ def measure(options: CheckpointOptions, config: Config, device: torch.device) ->
         engine = stack.enter_context(opened_engine(config, manifest, device))
         group = Group(device, config.train.timeout)
         writers = stack.enter_context(contextlib.closing(group.separate()))
-        saved = _Saved(engine, config, manifest, group, writers, batch)
-        stack.callback(saved.saving.close)
-        seconds = _time(saved, Clock(device), options.repeats)
-        newest = read_checkpoint(saved.newest)
+        state, rate, clock = TrainState(), learning_rate(config.optimizer, 0), Clock(device)
+        manager = CheckpointManager(config, manifest, engine, state, group, writers, None)
+        stack.callback(manager.close)
+
+        def save() -> None:
+            state.step += 1
+            manager.save()
+
+        def take_steps() -> None:
+            for _ in range(_STEPS):
+                take_step(engine, batch, rate)
+
+        def save_and_take_steps() -> None:
+            save()
+            take_steps()
+
+        parts: dict[str, Callable[[], object]] = {
+            "copy": save,
+            "write": manager.wait,
+            "verify": lambda: read_checkpoint(checkpoint_folders(folder)[0]),
+            "load": lambda: resume_from(checkpoint_folders(folder), engine, config, manifest, writers),
+            "steps": take_steps,
+            "with a save": save_and_take_steps,
+        }
+        seconds: dict[str, list[float]] = {name: [] for name in parts}
+        take_steps()
+        save()
+        for _ in range(options.repeats):
+            manager.wait()
+            for name, part in parts.items():
+                seconds[name].append(clock.time(part))
+        newest = read_checkpoint(checkpoint_folders(folder)[0])
     sizes = {"mebibytes": newest.num_bytes / 2**20, "tensors": len(newest.tensors)}
     report = Report("checkpoint", {**describe(packed, options), **sizes}, device)
     for name, times in seconds.items():
         num_steps = _STEPS if name in ("steps", "with a save") else 1
         report.add(name, times, num_steps * len(batch), num_steps * len(batch.points))
-    pairs = zip(seconds["steps"], seconds["with a save"], strict=True)
-    shares = [(saving - plain) / (plain / _STEPS * _EVERY) for plain, saving in pairs]
-    # Steps scatter more than a save costs: what it would cost if nothing went on meanwhile.
-    rows = zip(seconds["copy"], seconds["write"], seconds["steps"], strict=True)
-    bounds = [(copy + write) / (plain / _STEPS * _EVERY) for copy, write, plain in rows]
-    for name, values in (("", shares), (", if steps waited for it all", bounds)):
-        report.facts.append({"name": f"a save's share of {_EVERY} steps{name}", **spread(values)})
+    _add_shares(report, seconds)
     return report
 
 
-class _Saved:
-    """A run that takes the same step again and again, and is saved."""
-
-    def __init__(
-        self, engine: Engine, config: Config, data: Manifest, group: Group, writers: Group, batch: SketchBatch
-    ) -> None:
-        self.engine, self.config, self.data, self.writers, self.batch = engine, config, data, writers, batch
-        self.rate, self.state = learning_rate(config.optimizer, 0), TrainState()
-        self.saving = CheckpointManager(config, data, engine, self.state, group, writers, None)
-
-    @property
-    def newest(self) -> str:
-        """The folder of the newest checkpoint."""
-        return checkpoint_folders(self.config.train.run)[0]
-
-    def save(self) -> None:
-        """Begin to save the next step."""
-        self.state.step += 1
-        self.saving.save()
-
-    def take_steps(self) -> None:
-        """Some steps."""
-        for _ in range(_STEPS):
-            take_step(self.engine, self.batch, self.rate)
-
-    def save_and_take_steps(self) -> None:
-        """A save, and steps while it is written."""
-        self.save()
-        self.take_steps()
-
-    def load(self) -> None:
-        """Bring it back."""
-        folders = checkpoint_folders(self.config.train.run)
-        resume_from(folders, self.engine, self.config, self.data, self.writers)
-
-
-def _time(saved: _Saved, clock: Clock, num_repeats: int) -> dict[str, list[float]]:
-    """Seconds of each part of saving and loading, in turn."""
-    parts: dict[str, Callable[[], object]] = {
-        "copy": saved.save,
-        "write": saved.saving.wait,
-        "verify": lambda: read_checkpoint(saved.newest),
-        "load": saved.load,
-        "steps": saved.take_steps,
-        "with a save": saved.save_and_take_steps,
-    }
-    seconds: dict[str, list[float]] = {name: [] for name in parts}
-    saved.take_steps()
-    saved.save()
-    for _ in range(num_repeats):
-        saved.saving.wait()
-        for name, part in parts.items():
-            seconds[name].append(clock.time(part))
-    return seconds
+def _add_shares(report: Report, seconds: dict[str, list[float]]) -> None:
+    """What a save costs the steps between two saves, as a share of their time."""
+    between = [plain / _STEPS * _EVERY for plain in seconds["steps"]]
+    rows = list(zip(seconds["steps"], seconds["with a save"], between, strict=True))
+    shares = [(saving - plain) / whole for plain, saving, whole in rows]
+    # Steps scatter more than a save costs: what it would cost if nothing went on meanwhile.
+    waits = zip(seconds["copy"], seconds["write"], between, strict=True)
+    bounds = [(copy + write) / whole for copy, write, whole in waits]
+    for name, values in (("", shares), (", if steps waited for it all", bounds)):
+        report.facts.append({"name": f"a save's share of {_EVERY} steps{name}", **spread(values)})
