@@ -19,7 +19,7 @@ _STUDIES = {
 
 
 def _usage() -> str:
-    lines = [f"  {name:<8} {question}" for name, question in _STUDIES.items()]
+    lines = [f"  {name:<11} {question}" for name, question in _STUDIES.items()]
     return "\n".join(["usage: python -m benchmarks <study> [options]", "", *lines])
 
 
