@@ -62,7 +62,7 @@ class _Late(dict[str, type]):
         "EvaluateOptions": "sgloc.evaluate.options",
         "SamplingOptions": "sgloc.evaluate.options",
         "ReportOptions": "sgloc.report.options",
-        "DoctorOptions": "sgloc.doctor.run",
+        "DoctorOptions": "sgloc.doctor.options",
     }
 
     def __init__(self, words: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from sgloc.program import show
 
 if TYPE_CHECKING:
     from sgloc.doctor.finding import Finding
-    from sgloc.doctor.run import DoctorOptions
+    from sgloc.doctor.options import DoctorOptions
 
 
 def doctor(options: "DoctorOptions", form: JsonOptions) -> None:
@@ -20,8 +20,8 @@ def doctor(options: "DoctorOptions", form: JsonOptions) -> None:
     """
     # What torch's C++ says of a connection that fails, with its stack, is told below in a sentence.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-    from sgloc.doctor import examine
     from sgloc.doctor.finding import print_table, to_json
+    from sgloc.doctor.run import examine
     from sgloc.terminal import results
 
     def present(findings: "list[Finding]") -> None:

@@ -5,14 +5,12 @@ import logging
 import socket
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Literal, NoReturn
+from typing import NoReturn
 
 import torch
 import torch.distributed
 
 from sgloc import dist
-from sgloc.config import require
 from sgloc.doctor.examination import Examination, end_process, timeout
 from sgloc.doctor.finding import Finding, has_problem
 from sgloc.doctor.folder import check_folder
@@ -26,6 +24,7 @@ from sgloc.doctor.machines import (
     look_at_programs,
 )
 from sgloc.doctor.network import ADVICE, Network, judge_network, measure_network
+from sgloc.doctor.options import DoctorOptions
 from sgloc.doctor.shards import check_data
 from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config
@@ -37,23 +36,6 @@ logger = logging.getLogger(__name__)
 _PATIENCE = 30.0
 
 Show = Callable[[list[Finding]], None]
-
-
-@dataclass(frozen=True)
-class DoctorOptions:
-    """What to look at."""
-
-    data: str | None = None
-    """Folder or URL of shards to read."""
-    run: str | None = None
-    """Folder or URL that the run is to write to; left as it was."""
-    device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
-    timeout: float = 60.0
-    """Seconds that one check of one rank may take."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.timeout < float("inf"), "timeout", "at least 1 second", self.timeout)
 
 
 def examine(options: DoctorOptions, environment: Mapping[str, str], show: Show) -> bool:
