@@ -120,8 +120,9 @@ def all_gradients(
         num_parts: in which the batch is computed; more than one keeps the decoder's states at intervals only.
     """
     model = make_model(config).to(device=device, dtype=dtype).train(is_training)
+    model.checkpoint_decoder = num_parts > 1
     with float32_products(device):
-        losses = model(small_batch(dtype).to(device=device), num_parts, num_parts > 1)
+        losses = model(small_batch(dtype).to(device=device), num_parts)
         torch.stack([term for term in losses if term.requires_grad]).sum().backward()
     found = [losses.total.detach(), *(weight.grad for weight in model.parameters() if weight.grad is not None)]
     return [tensor.cpu() for tensor in found]

@@ -39,7 +39,8 @@ def read_config(program: str, path: str) -> "Config":
     from sgloc.models.sketchgloc.config import Config
 
     config: Config
-    (config,) = Reader(program, Config, needs_all=False).read([f"--config={path}"] if path else [])
+    # A file of a training may say where that begins.
+    config, _ = Reader(program, Config, StartOptions, needs_all=False).read([f"--config={path}"] if path else [])
     return config
 
 

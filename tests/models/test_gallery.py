@@ -88,7 +88,7 @@ def test_what_cannot_be_drawn_or_shown_is_told_once(
     train(with_galleries(make_config(picture_shards, tmp_path / "shown")), "auto")
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("TensorBoard")]
     assert told == [
-        "TensorBoard failed at step 4 (no room for pictures); training goes on, and this is not said again",
+        "TensorBoard failed at step 4 (no room for pictures); training goes on, and the same is not repeated",
         "TensorBoard failed 4 times since this start of the run",
     ]
     with open_run(with_galleries(make_config(picture_shards, tmp_path / "drawn")), "auto") as run, torch.no_grad():

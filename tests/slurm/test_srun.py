@@ -14,10 +14,11 @@ PROGRAM = """
 import dataclasses, json, os, sys, torch
 from sgloc import dist
 placement, cpu = dist.resolve_placement(os.environ), torch.device("cpu")
-with dist.process_group(placement, cpu, 60.0):
-    (total,) = dist.sum_over_ranks([placement.rank + 1.0], cpu)
+with dist.process_group(placement, cpu, 60.0) as group:
+    (total,) = group.sum([placement.rank + 1.0])
+    records = group.gather(dataclasses.asdict(placement) | {"node": os.environ["SLURMD_NODENAME"]})
     # Both write into one log.
-    for record in dist.gather_to_rank_0(dataclasses.asdict(placement) | {"node": os.environ["SLURMD_NODENAME"]}):
+    for record in records if group.rank == 0 else []:
         print(json.dumps(record | {"total": total, "masters": [name for name in os.environ if "MASTER_" in name]}))
 """
 

@@ -5,8 +5,6 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-from sgloc.storage import describe
-
 Record = dict[str, Any]
 
 _log = logging.getLogger(__name__)
@@ -78,10 +76,15 @@ class Loggers:
                 failures, kind = self._failures[logger.name], (type(error), getattr(error, "errno", None))
                 failures[kind] += 1
                 if failures[kind] == 1:
-                    said = (error.strerror if isinstance(error, OSError) else None) or describe(error)
+                    said = _in_a_few_words(error)
                     _log.warning(
                         "%s failed %s (%s); training goes on, and the same is not repeated", logger.name, when, said
                     )
+
+
+def _in_a_few_words(error: Exception) -> str:
+    words = error.strerror if isinstance(error, OSError) else None
+    return words or str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def scalars(record: Record) -> dict[str, float]:
