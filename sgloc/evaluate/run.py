@@ -29,7 +29,7 @@ from sgloc.evaluate.metrics import all_metrics
 from sgloc.evaluate.options import EvaluateOptions
 from sgloc.evaluate.parts import Parts, join
 from sgloc.evaluate.tables import OF_GIVEN, markdown, tables
-from sgloc.hub.load import load_model
+from sgloc.hub.load import load_model, whole_model
 from sgloc.hub.split import open_split
 from sgloc.models.sketch_a_net.load import load_classifier
 from sgloc.storage import Storage
@@ -66,7 +66,11 @@ def evaluate(
             holds another evaluation.
     """
     device = ranks.device
-    reader, measuring = ranks.on_each_rank(lambda: _load(checkpoint, kind, data, classifier, options, device))
+    places = [checkpoint, classifier]
+    if ranks.world_size > 1:
+        # A run may save a better checkpoint before the last rank has looked.
+        places = ranks.on_rank_0(lambda: [whole_model(place) if place else "" for place in places])
+    reader, measuring = ranks.on_each_rank(lambda: _load(places[0], kind, data, places[1], options, device))
     manifest = reader.manifest
     chosen = reader.spread(options.count or reader.num_sketches)
     storage = Storage(folder)
@@ -82,8 +86,11 @@ def evaluate(
     tasks = _summarise(join([group for groups in gathered for group in groups]), manifest, options)
     results = {**plan, "tasks": tasks, "tables": tables(tasks)}
     judged_by = measuring.models.classifier.checkpoint if measuring.models.classifier else ""
-    places = (("model", "checkpoint", checkpoint), ("data", "path", data), ("classifier", "checkpoint", judged_by))
-    for name, field, place in places:
+    for name, field, place in (
+        ("model", "checkpoint", checkpoint),
+        ("data", "path", data),
+        ("classifier", "checkpoint", judged_by),
+    ):
         results[name] = {field: recorded_place(place), **plan[name]} if plan[name] else None
     storage.save({RESULTS: (to_json(results, indent=1) + "\n").encode(), TABLES: markdown(results).encode()})
     return results

@@ -10,7 +10,17 @@ from sgloc.hub.export import is_export, read_checkpoint_model, read_export
 from sgloc.inference.pretrained import Pretrained
 from sgloc.models import recorded_recipe
 from sgloc.models.trained import build_network
-from sgloc.train.checkpoint import put_weights
+from sgloc.train.checkpoint import put_weights, read_checkpoint, use_checkpoint
+
+
+def whole_model(path: str) -> str:
+    """The folder of the checkpoint or exported model that a path means, see `load_model`; all of a checkpoint is
+    checked, and those that are skipped are logged.
+
+    Raises:
+        CheckpointError: if there is none that is whole.
+    """
+    return path if is_export(path) else use_checkpoint(path, read_checkpoint)[0]
 
 
 def load_model(path: str, device: torch.device, kind: str = "") -> Pretrained:
