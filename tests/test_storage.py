@@ -138,6 +138,18 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == []
 
 
+def test_small_files_are_saved_with_their_folders(storage: Storage) -> None:
+    storage.save({"one": b"1", "deep/er/two": b"2"})
+    storage.save({"one": b"3"})
+    assert (storage.content("one"), storage.content("deep/er/two")) == (b"3", b"2")
+
+
+def test_small_files_that_cannot_be_saved_are_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(DataError, match=rf"^cannot write files to {tmp_path}/file \(.*\); give a folder"):
+        Storage(str(tmp_path / "file")).save({"one": b"1"})
+
+
 def test_a_fault_of_the_program_is_not_taken_for_one_of_a_store(tmp_path: Path) -> None:
     with pytest.raises(KeyError), writing(str(tmp_path)):
         raise KeyError("a mistake")
