@@ -11,6 +11,7 @@ from sgloc.config import Options, RunConfig, identity, option, rebuilt, recorded
 from sgloc.errors import ConfigError
 from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.models.sketchgloc.config import Config
+from sgloc.report.options import ReportOptions
 
 
 @dataclass(frozen=True)
@@ -106,3 +107,8 @@ def test_the_user_names_the_model_whose_options_are_read(
 def test_an_unknown_model_is_refused() -> None:
     with pytest.raises(ConfigError, match="there is no model 'sketch'; give one of"):
         config_type(["--model.kind", "sketch"])
+
+
+def test_an_option_has_its_whole_name_in_commands_without_sections_too() -> None:
+    (options,) = Reader("sgloc report", ReportOptions).read(["--train.run", "runs/mine"])
+    assert options.run == "runs/mine"

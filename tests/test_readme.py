@@ -1,10 +1,12 @@
-"""The README's example in Python runs as it stands."""
+"""The README's example in Python runs as it stands, and torchrun takes the command lines of the documentation."""
 
 import re
+import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
+from torch.distributed.run import get_args_parser
 
 from tests.checkpoints import make_model, save_model
 
@@ -22,3 +24,15 @@ def test_the_example_in_python_runs(tmp_path: Path, tiny_shards: str, monkeypatc
     assert isinstance(moved, list)
     assert codes.shape == (1, 5)
     assert moved[0].shape == cart.shape
+
+
+TOP = Path(__file__).parents[1]
+PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_torchrun_takes_the_commands_of_the_documentation(page: Path) -> None:
+    # An option of a command whose name is the beginning of one of torchrun's own is refused by it.
+    for line in re.findall(r"(?:^|`)torchrun ([^`#\n]+-m sgloc [^`#\n]+)", page.read_text(), re.MULTILINE):
+        words = shlex.split(line)
+        assert get_args_parser().parse_args(words).training_script == "sgloc", line

@@ -163,6 +163,10 @@ class Reader:
             return name
         if SHORT.get(name) in self._options:
             return SHORT[name]
+        # Of commands without sections too: torchrun takes --run for an option of its own.
+        short = next((short for short, whole in SHORT.items() if whole == name), "")
+        if short in self._options:
+            return short
         inside = [known for known in self._options if known.startswith(f"{name}.")]
         if inside:
             raise self._wrong(f"--{name} is a section of options; give one of them, such as --{inside[0]}")

@@ -96,5 +96,5 @@ class Recipe(Protocol):
         ...
 
     def gallery(self, config: Any, reader: ShardReader, manifest: Manifest) -> Gallery | None:
-        """What draws validation sketches from time to time; None when nobody wants them."""
+        """What shows log.gallery sketches, at least one, at each validation; None if the model shows nothing."""
         ...

@@ -27,7 +27,7 @@ from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.faults import BAD_STEPS, StopFlag, refuse_other_ranks, write_bad_step
 from sgloc.train.loggers.base import Loggers, Record
-from sgloc.train.loggers.open import open_loggers, with_environment
+from sgloc.train.loggers.open import open_loggers, shows_galleries, with_environment
 from sgloc.train.meter import Meter
 from sgloc.train.recipe import Recipe
 from sgloc.train.record import versions, write_record
@@ -137,7 +137,7 @@ class Trainer:
 
         self.config, self.manifest = config, manifest
         self.validation = Validation(config, manifest, fixed, group)
-        self.gallery = recipe.gallery(config, self.validation.reader, manifest)
+        self.gallery = recipe.gallery(config, self.validation.reader, manifest) if shows_galleries(config) else None
         if self._is_best_lost and state.best_step == state.step:
             # Of a run that branches off from the best checkpoint of another.
             self.kept_loss = state.best_loss

@@ -11,7 +11,6 @@ from sgloc.data.reader import ShardReader
 from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.gallery import Gallery
 from sgloc.models.sketchgloc.network import SketchGloc
-from sgloc.train.loggers.open import shows_galleries
 from sgloc.train.recipe import DataFacts
 
 
@@ -53,11 +52,11 @@ class SketchGlocRecipe:
         )
         return training, fixed
 
-    def gallery(self, config: Config, reader: ShardReader, manifest: Manifest) -> Gallery | None:
+    def gallery(self, config: Config, reader: ShardReader, manifest: Manifest) -> Gallery:
         """See `Recipe.gallery`."""
         _, fixed = self.preparations(config, manifest)
         shown = dataclasses.replace(fixed, disturb=config.data.disturb)
-        return Gallery(reader, shown, config.log.gallery) if shows_galleries(config) else None
+        return Gallery(reader, shown, config.log.gallery)
 
 
 RECIPE = SketchGlocRecipe()
