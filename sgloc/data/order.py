@@ -172,16 +172,6 @@ class Order:
         key = random.fold(self._epoch_key(epoch), block)
         return random.permutation(key, int(self.block_sizes[block]))
 
-    def sketches(self, places: Places) -> IntArray:
-        """The numbers of sketches, int64 [n], counted through all shards as the manifest lists them."""
-        numbers = np.empty_like(places.visit)
-        keys, which = np.unique(places.epoch * self.num_blocks + places.block, return_inverse=True)
-        for number, key in enumerate(keys.tolist()):
-            here = which == number
-            epoch, block = divmod(key, self.num_blocks)
-            numbers[here] = self.block_starts[block] + self.visits(epoch, block)[places.visit[here]]
-        return numbers
-
     def _without_skipped(self, positions: IntArray) -> IntArray:
         skipped = self._is_skipped[self.locate(positions.ravel()).block].reshape(positions.shape)
         replaced = positions.copy()

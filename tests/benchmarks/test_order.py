@@ -17,6 +17,7 @@ from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
 from sgloc.models.sketchgloc.config import Config
 from sgloc.program import run_program
+from tests.data.streams import sketches_at
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
@@ -75,7 +76,7 @@ def test_ranks_take_and_read_what_their_shares_of_the_epoch_say(shards: str, ord
 
 def test_neighbours_are_as_far_apart_as_a_walk_through_the_epoch_finds(shards: str, order: Order) -> None:
     total = order.num_sketches
-    visited = order.sketches(order.locate(np.arange(total)))
+    visited = sketches_at(order, order.locate(np.arange(total)))
     positions = np.empty(total, dtype=np.int64)
     positions[visited] = np.arange(total)
     apart = np.abs(np.diff(positions))

@@ -6,7 +6,9 @@ import threading
 import numpy as np
 
 from sgloc.data.batch import PackedBatch
+from sgloc.data.block import IntArray
 from sgloc.data.build.plan import BuildOptions
+from sgloc.data.order import Order, Places
 from sgloc.data.reader import ReadOptions
 from sgloc.storage import Retries
 
@@ -26,3 +28,14 @@ def expect_no_reading_thread() -> None:
         if thread.name.startswith(THREAD_NAMES):
             thread.join(timeout=240)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAMES)]
+
+
+def sketches_at(order: Order, places: Places) -> IntArray:
+    """The numbers of sketches, int64 [n], counted through all shards as the manifest lists them."""
+    numbers = np.empty_like(places.visit)
+    keys, which = np.unique(places.epoch * order.num_blocks + places.block, return_inverse=True)
+    for number, key in enumerate(keys.tolist()):
+        here = which == number
+        epoch, block = divmod(key, order.num_blocks)
+        numbers[here] = order.block_starts[block] + order.visits(epoch, block)[places.visit[here]]
+    return numbers

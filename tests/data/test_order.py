@@ -13,6 +13,7 @@ from sgloc import random
 from sgloc.data.order import Order, Places
 from sgloc.errors import DataError
 from sgloc.random import Purpose
+from tests.data.streams import sketches_at
 from tests.fuzzing import examples
 
 
@@ -102,7 +103,7 @@ def test_the_order_is_what_its_steps_give(case: Case, epoch: int) -> None:
     order, size = case.order(), case.num_sketches
     places = order.locate(np.arange(epoch * size, (epoch + 1) * size))
     expected = epoch_by_hand(case, epoch)
-    assert order.sketches(places).tolist() == expected
+    assert sketches_at(order, places).tolist() == expected
     assert sorted(expected) == list(range(size))
     assert set(places.epoch.tolist()) == {epoch}
 
@@ -111,18 +112,18 @@ def test_the_order_is_what_its_steps_give(case: Case, epoch: int) -> None:
 @examples(40)
 def test_starting_at_a_place_equals_skipping_to_it(case: Case, data: st.DataObject) -> None:
     end = 3 * case.num_sketches
-    whole = case.order().sketches(case.order().locate(np.arange(end)))
+    whole = sketches_at(case.order(), case.order().locate(np.arange(end)))
     # In any sequence, of one object, which keeps something of what it was asked before.
     asked = case.order()
     for _ in range(4):
         start = data.draw(st.integers(0, end), "start")
         stop = data.draw(st.integers(start, end), "stop")
-        assert asked.sketches(asked.locate(np.arange(start, stop))).tolist() == whole[start:stop].tolist()
+        assert sketches_at(asked, asked.locate(np.arange(start, stop))).tolist() == whole[start:stop].tolist()
 
 
 def visits_of(order: Order, places: Places) -> Counter[tuple[int, int]]:
     """How often each sketch is visited in each epoch."""
-    return Counter(zip(order.sketches(places).tolist(), places.epoch.tolist(), strict=True))
+    return Counter(zip(sketches_at(order, places).tolist(), places.epoch.tolist(), strict=True))
 
 
 @given(large_cases, st.integers(1, 512), st.integers(0, 30), st.integers(1, 3), st.data())
@@ -195,7 +196,7 @@ def test_golden_order() -> None:
     # An accidental change of the order would change what every resumed run sees.
     order = Order([300] * 40 + [77], 128, 2**63)
     positions = np.arange(5 * order.num_sketches + 1234, 5 * order.num_sketches + 1240)
-    assert order.sketches(order.locate(positions)).tolist() == [8154, 10423, 30, 1382, 6722, 8426]
+    assert sketches_at(order, order.locate(positions)).tolist() == [8154, 10423, 30, 1382, 6722, 8426]
     assert order.locate(np.arange(6)).stream.tolist() == [0, 512, 256, 768, 128, 640]
 
 
@@ -205,7 +206,7 @@ def test_seeds_and_epochs_give_unrelated_orders() -> None:
     places = []
     for seed, epoch in [(0, 0), (0, 1), (0, 2), (1, 0), (1, 1), (2**40, 0)]:
         order = Order(sizes, 50, seed, num_streams=8)
-        places.append(np.argsort(order.sketches(order.locate(np.arange(epoch * size, (epoch + 1) * size)))))
+        places.append(np.argsort(sketches_at(order, order.locate(np.arange(epoch * size, (epoch + 1) * size)))))
     found = np.corrcoef([np.arange(size), *places])
     # Whole blocks are permuted, so chance is that of 160 places, not of 8000.
     assert np.abs(found[np.triu_indices_from(found, 1)]).max() < 4 / np.sqrt(2 * len(sizes))
@@ -213,10 +214,10 @@ def test_seeds_and_epochs_give_unrelated_orders() -> None:
 
 def test_a_batch_mixes_blocks_and_a_block_mixes_its_sketches() -> None:
     order = Order([1000] * 10, 250, 0, num_streams=16)
-    first = order.sketches(order.locate(np.arange(100)))
+    first = sketches_at(order, order.locate(np.arange(100)))
     assert len(set((first // 250).tolist())) >= 14
     order = Order([1000] * 10, 250, 0, num_streams=1)
-    block = order.sketches(order.locate(np.arange(250)))
+    block = sketches_at(order, order.locate(np.arange(250)))
     assert set(block.tolist()) == set(range(block.min(), block.min() + 250))
     assert abs(np.corrcoef(block, np.arange(250))[0, 1]) < 4 / np.sqrt(250)
 
@@ -231,19 +232,19 @@ def test_skipped_shards_are_left_out_of_every_ranks_share(
     order, start = case.order(tuple(skipped)), first * global_batch
     whole = order.locate(np.arange(start, start + global_batch))
     is_sound = ~np.isin(order.shard_of_block[whole.block], list(skipped))
-    sound = set(order.sketches(whole)[is_sound].tolist())
+    sound = set(sketches_at(order, whole)[is_sound].tolist())
     assert order.count_skipped(start, start + global_batch) == int((~is_sound).sum())
     if not sound:
         with pytest.raises(DataError, match=f"no sketch of positions {start} to {start + global_batch - 1}"):
             order.share(start, 1, global_batch, 0, world_size)
         return
     shares = [order.share(start, 1, global_batch, rank, world_size) for rank in range(world_size)]
-    found = np.concatenate([order.sketches(share) for share in shares])
+    found = np.concatenate([sketches_at(order, share) for share in shares])
     assert len(found) == global_batch
     assert set(found.tolist()) == sound
     # The stand-ins are spread: none is taken much more often than another.
     counts = Counter(found.tolist()).values()
-    visits = Counter(order.sketches(whole)[is_sound].tolist()).values()
+    visits = Counter(sketches_at(order, whole)[is_sound].tolist()).values()
     assert max(counts) - min(counts) <= max(visits) * -(-global_batch // is_sound.sum())
 
 

@@ -25,16 +25,13 @@ class _Tar:
         self.file, self._name, self._ending = file, name, ending
         self._sha256 = hashlib.sha256()
         self._num_bytes = self.num_sketches = 0
-        self._offsets: list[int] = []
-        self._sizes: list[int] = []
-        self._checksums: list[int] = []
+        # Of each its offset, size and checksum.
+        self._blocks: list[tuple[int, int, int]] = []
 
     def add(self, content: bytes, num_sketches: int) -> None:
         """Append a block."""
-        self._write(_header(f"{len(self._offsets):06d}.{self._ending}", len(content)))
-        self._offsets.append(self._num_bytes)
-        self._sizes.append(len(content))
-        self._checksums.append(zlib.crc32(content))
+        self._write(_header(f"{len(self._blocks):06d}.{self._ending}", len(content)))
+        self._blocks.append((self._num_bytes, len(content), zlib.crc32(content)))
         self.num_sketches += num_sketches
         self._write(content)
         self._write(bytes(-len(content) % _TAR_RECORD))
@@ -44,14 +41,9 @@ class _Tar:
         self._write(bytes(2 * _TAR_RECORD))
         self._write(bytes(-self._num_bytes % _TAR_BLOCK))
         self.file.finish()
+        offsets, sizes, checksums = map(list, zip(*self._blocks, strict=True))
         return Shard(
-            path=self._name,
-            num_sketches=self.num_sketches,
-            num_bytes=self._num_bytes,
-            sha256=self._sha256.hexdigest(),
-            block_offsets=self._offsets,
-            block_sizes=self._sizes,
-            block_checksums=self._checksums,
+            self._name, self.num_sketches, self._num_bytes, self._sha256.hexdigest(), offsets, sizes, checksums
         )
 
     def _write(self, content: bytes) -> None:
