@@ -84,7 +84,7 @@ def study_scale(options: ScaleOptions, config: Config) -> TableReport:
     settings = {
         "sketches": options.sketches,
         "categories": len(manifest.categories),
-        "shards": sum(len(split.shards) for split in manifest.splits.values()),
+        "shards": len(manifest.shards),
         "workers": options.workers,
         "batch": options.batch,
         "seed": config.train.seed,
@@ -295,7 +295,7 @@ def _stream(shards: str, manifest: Manifest, options: ScaleOptions, config: Conf
 
 def _storage(manifest: Manifest) -> tuple[str, Record]:
     """How large the shards are, beside the bare offsets."""
-    num_bytes = sum(shard.num_bytes for split in manifest.splits.values() for shard in split.shards)
+    num_bytes = sum(shard.num_bytes for shard in manifest.shards)
     bare = sum(split.num_points for split in manifest.splits.values()) * 2 * np.dtype(np.int16).itemsize
     record = {"bytes": num_bytes, "bytes_per_sketch": num_bytes / manifest.num_accepted, "of_bare": num_bytes / bare}
     sentence = (

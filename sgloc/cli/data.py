@@ -166,7 +166,7 @@ def merge(options: MergeOptions, into: OutOptions, over: OverwriteOptions) -> No
 
     with progress("shards") as advance:
         manifest = merge_shards(options.data, into.out, overwrite=over.overwrite, progress=advance)
-    num_shards = sum(len(split.shards) for split in manifest.splits.values())
+    num_shards = len(manifest.shards)
     show(
         f"{into.out}: {manifest.num_accepted:,} drawings of {len(manifest.categories)} categories in "
         f"{num_shards:,} shards of {len(options.data)} builds"

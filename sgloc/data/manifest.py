@@ -201,6 +201,11 @@ class Manifest:
         return len(self.categories)
 
     @property
+    def shards(self) -> list[Shard]:
+        """The tar files of all splits."""
+        return [shard for split in self.splits.values() for shard in split.shards]
+
+    @property
     def num_accepted(self) -> int:
         """Drawings in the splits."""
         return sum(split.num_sketches for split in self.splits.values())

@@ -60,8 +60,7 @@ def check_data(examination: Examination, folder: str) -> None:
         return
     (manifest,) = manifests
     if checked := examination.gather(_CHECK, lambda: _check_part(folder, manifest, examination), advice):
-        num_shards = sum(len(split.shards) for split in manifest.splits.values())
-        examination.findings += judge_shards(checked, examination, folder, num_shards)
+        examination.findings += judge_shards(checked, examination, folder, len(manifest.shards))
     advice = "see what `sgloc shards verify` says of the folder"
     if rates := examination.gather("data", lambda: _stream(folder, manifest, examination), advice):
         examination.findings.append(judge_rates(rates, examination))
@@ -97,8 +96,7 @@ def _check_part(folder: str, manifest: Manifest, examination: Examination) -> Ch
     here = list(range(len(examination.hosts)))
     if storage.is_local:
         here = examination.on_each_host()[examination.hosts[examination.rank]]
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
-    mine = shards[here.index(examination.rank) :: len(here)]
+    mine = manifest.shards[here.index(examination.rank) :: len(here)]
     found = {shard.path: _size_problem(storage, shard) for shard in mine}
     problems = [f"{path}: {problem}" for path, problem in found.items() if problem]
     num_whole = 0

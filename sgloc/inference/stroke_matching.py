@@ -9,6 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from sgloc.sketch.simplify import points_along
+
 Float64Array = npt.NDArray[np.float64]
 Strokes = Sequence[npt.NDArray[np.floating]]
 
@@ -21,9 +23,7 @@ _UNMATCHED_COST = 0.15
 
 def resampled(stroke: npt.NDArray[np.floating], count: int = _NUM_SAMPLES) -> Float64Array:
     """Points [count, 2] at equal distances along a stroke [n, 2]."""
-    lengths = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(stroke, axis=0).T))])
-    places = np.linspace(0, lengths[-1], count)
-    return np.stack([np.interp(places, lengths, stroke[:, axis]) for axis in range(2)], axis=1)
+    return points_along(stroke, lambda length: np.linspace(0, length, count))
 
 
 def placing_moves(strokes: Strokes, redrawn: Strokes) -> Float64Array:

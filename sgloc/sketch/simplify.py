@@ -1,6 +1,6 @@
 """QuickDraw's recipe from a raw drawing to a simplified one (METHOD 1)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -80,6 +80,18 @@ def resample(stroke: FloatArray, spacing: float = SPACING) -> Float64Array:
     places = places[moved]
     wanted = np.append(np.arange(0.0, places[-1], spacing), places[-1])
     return np.stack([np.interp(wanted, places, column) for column in points[moved].T], axis=1)
+
+
+def points_along(line: FloatArray, places_for: Callable[[float], Float64Array]) -> Float64Array:
+    """Points of a line, float64 [n, 2].
+
+    Args:
+        line: float [m, 2] absolute (x, y).
+        places_for: given the line's length, where along it the points are, [n].
+    """
+    places = np.append(0.0, np.cumsum(np.hypot(*np.diff(line, axis=0).T)))
+    wanted = places_for(float(places[-1]))
+    return np.stack([np.interp(wanted, places, column) for column in line.T], axis=1)
 
 
 def ramer_douglas_peucker(stroke: FloatArray, epsilon: float = EPSILON) -> Float64Array:

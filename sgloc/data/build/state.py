@@ -110,8 +110,7 @@ def finished_parts(folder: Storage, plan: Plan) -> dict[int, Manifest]:
             manifest = parse_manifest(folder.content(name), name)
         except (DataError, FileNotFoundError):
             continue
-        shards = [shard for split in manifest.splits.values() for shard in split.shards]
-        if all(sizes.get(shard.path) == shard.num_bytes for shard in shards):
+        if all(sizes.get(shard.path) == shard.num_bytes for shard in manifest.shards):
             finished[number] = manifest
     return finished
 
@@ -144,7 +143,7 @@ def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
         _check(folder, plan, manifest, first_rejects)
     except DataError:
         # Going on with these parts would end no better. What was rejected stays, for the user to read.
-        for shard in (shard for split in manifest.splits.values() for shard in split.shards):
+        for shard in manifest.shards:
             folder.remove_file(shard.path)
         if not first_rejects:
             folder.remove_file(REJECTS_NAME)

@@ -83,7 +83,7 @@ def _problems(
     """Find the problems of a folder, and note what was looked at."""
     manifest = load_manifest(storage.location, storage.retries)
     split_of = {shard.path: name for name, split in manifest.splits.items() for shard in split.shards}
-    shards = [shard for split in manifest.splits.values() for shard in split.shards]
+    shards = manifest.shards
     check = functools.partial(
         check_shard,
         folder=storage.location,
@@ -212,7 +212,7 @@ def _other_files(storage: Storage, manifest: Manifest, notes: list[str]) -> Iter
         notes.append(
             f"the folder cannot be listed ({error}), so tar files that the manifest does not know may be there"
         )
-    known = {shard.path for split in manifest.splits.values() for shard in split.shards}
+    known = {shard.path for shard in manifest.shards}
     for name in sorted(names - known):
         if name.endswith(".tar"):
             yield f"{name}: the manifest does not know it"

@@ -9,7 +9,7 @@ outline that is walked and not the area.
 import numpy as np
 import numpy.typing as npt
 
-from sgloc.sketch.simplify import ramer_douglas_peucker
+from sgloc.sketch.simplify import points_along, ramer_douglas_peucker
 
 Polyline = npt.NDArray[np.float64]
 
@@ -73,9 +73,7 @@ def _has_hole(outlines: list[Polyline]) -> bool:
 def _resampled(polygon: Polyline, count: int) -> Polyline:
     """A number of points at equal distances along a closed polygon."""
     closed = np.concatenate([polygon, polygon[:1]])
-    places = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(closed, axis=0).T))])
-    wanted = np.arange(count) / count * places[-1]
-    return np.stack([np.interp(wanted, places, column) for column in closed.T], axis=1)
+    return points_along(closed, lambda length: np.arange(count) / count * length)
 
 
 def _pen_line(outline: Polyline) -> Polyline | None:

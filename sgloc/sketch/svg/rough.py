@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from sgloc.sketch.simplify import points_along
 from sgloc.sketch.svg.paths import Chain, flattened
 
 # Two passes lie within so many widths of their stroke, and within this share of its length.
@@ -54,6 +55,4 @@ def _is_straight(chain: Chain) -> bool:
 
 def _spread(line: Chain) -> Chain:
     """Places at equal distances along a line, both ends among them."""
-    places = np.concatenate([[0.0], np.cumsum(np.hypot(*np.diff(line, axis=0).T))])
-    wanted = np.linspace(0, places[-1], _PLACES)
-    return np.stack([np.interp(wanted, places, column) for column in line.T], axis=1)
+    return points_along(line, lambda length: np.linspace(0, length, _PLACES))
