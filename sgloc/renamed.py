@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import Any
 
 # By dotted names, as a configuration and the command line have them. A name that is an option of another command now
-# stands here too: each command refuses what is no option of its own.
+# stands here too: each command refuses what is no option of its own. Where commands differ, the new names are several.
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
         "train.run_dir": "train.run",
@@ -16,7 +16,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
         "run_dir": "run",
         "task": "disturb",
         "tasks": "disturb",
-        "folder": "out",
+        "folder": "out logs",
     }
 )
 

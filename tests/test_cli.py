@@ -135,6 +135,7 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("evaluate --checkpoint a --data b --out c --tasks synthesis", "no option --tasks; it is --disturb now; see"),
         ("train --train.run_dir a", "there is no option --train.run_dir; it is --train.run now; see"),
         ("train --data.disturb-scale 0.1", "there is no option --data.disturb_scale; it is --data.disturb now; see"),
+        ("bench checkpoint --folder a", "there is no option --folder; it is --out now; see"),
         ("doctor --run_dir a", "there is no option --run_dir; it is --run now; see"),
         ("evaluate --checkpoint a --data b --out c --split tests", "'train', 'valid', 'test'"),
         ("generate --checkpoint a --data b --out c --count 0", "count must be from 1"),

@@ -216,13 +216,17 @@ def test_every_command_works_with_streams_of_every_kind(tmp_path: Path, tiny_sha
         "nöthing": 2,
         "sample --train=2 --valid=1 --test=1 --out F/npz": 0,
         "shard --source F/npz --out F/shards --workers=1": 0,
+        "shards verify F/shards --workers=1": 0,
         "shards stats F/shards": 0,
         "shards stats F/nothing": 2,
         shlex.join(["train", *training]): 0,
         "checkpoint list F/run": 0,
+        "checkpoint verify F/run": 0,
         "checkpoint show F/run": 0,
         "checkpoint export F/run --out F/model": 0,
         "generate --checkpoint F/model --data F/shards --out F/drawn --count=2 --max_points=9": 0,
+        "evaluate --checkpoint F/run --data F/shards --out F/measured --resamples=9 --max_points=9": 0,
+        "report F/run --examples=1 --count=4": 0,
     }
     words = [[word.replace("F/", f"{folder}/") for word in shlex.split(line)] for line in commands]
     (tmp_path / "words").write_text(json.dumps(words))

@@ -175,10 +175,10 @@ class Reader:
 
     def _instead(self, name: str, dashes: str) -> str:
         """What to give in place of an option that there is not."""
-        new = RENAMED.get(name, "")
         known = [*self._options, *(short for short, whole in SHORT.items() if whole in self._options)]
-        if new in known:
-            return f"; it is {dashes}{new} now"
+        for new in RENAMED.get(name, "").split():
+            if new in known:
+                return f"; it is {dashes}{new} now"
         return nearest(name, [*known, *(["config", "print_config"] if self._has_sections else [])], dashes=dashes)
 
     def _parser(self) -> "ArgumentParser":

@@ -74,7 +74,7 @@ def test_what_goes_wrong_is_told(
             ["--tasks", "2", "train", "--data", "x"],
             "--tasks are those of `sgloc shard`; leave it out to start `sgloc tr",
         ),
-        (["--folder", "logs", "train"], "there is no option --folder"),
+        (["--folder", "logs", "train"], "there is no option --folder; it is --logs now"),
     ],
 )
 def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -22,18 +22,7 @@ QUICKDRAW_LICENCE = (
 
 @dataclass(frozen=True)
 class BuildOptions:
-    """All that the bytes of shards depend on besides the drawings.
-
-    Attributes:
-        categories: take only drawings of these; None takes all.
-        per_category: most drawings of a category, where the source does not split them itself; 0 takes all.
-        recognized_only: take only drawings that QuickDraw's game recognised.
-        compression: of blocks, "none" or "zstd".
-        sketches_per_shard: most sketches in a shard; rounded down to whole blocks.
-        sketches_per_block: sketches packed together; no more than a shard may have.
-        source_bytes_per_part: files are put together to a part until they have as many bytes.
-        licence: of the drawings, with attribution; copied into the manifest. That of QuickDraw is not written for
-            people's own drawings: it is then empty.
+    """What is taken of the drawings, and how it is packed: all that the bytes of shards depend on besides these.
 
     Raises:
         ConfigError: if a value cannot be.
@@ -41,13 +30,22 @@ class BuildOptions:
     """
 
     categories: Sequence[str] | None = None
+    """Take drawings of these alone, comma-separated; default: all."""
     per_category: int = 75_000
+    """Most drawings of a category, 1/30 of them for each of valid and test; 0: all. npz keep their own splits."""
     recognized_only: bool = False
+    """Take only drawings that QuickDraw's game recognised."""
     compression: str = "none"
+    """Of the blocks of a shard: none or zstd."""
     sketches_per_shard: int = 16_384
+    """Most sketches in a shard; rounded down to whole blocks."""
     sketches_per_block: int = 1024
+    """Sketches packed together; no more than a shard may have."""
     source_bytes_per_part: int = 2**24
+    """Files are put together to a part, which one process builds, until they have as many bytes."""
     licence: str = QUICKDRAW_LICENCE
+    """Of the drawings, with attribution; copied into the manifest. That of QuickDraw is not written for people's own
+    drawings: it is then empty."""
 
     def __post_init__(self) -> None:
         for name in ("sketches_per_shard", "sketches_per_block", "source_bytes_per_part"):
