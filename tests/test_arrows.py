@@ -1,4 +1,4 @@
-"""Imports between the rooms of sgloc/ go downwards, as docs/DESIGN.md draws them."""
+"""Imports between the rooms of sgloc/ go downwards (DESIGN, rooms)."""
 
 import ast
 import graphlib
