@@ -38,7 +38,7 @@ def test_another_process_in_another_folder_collects_the_same_words(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
     """The tests of this run, all of them under `make test`, are collected again, seconds after they were."""
-    for name in ("tests", "sgloc", "launch", "benchmarks", "configs", "slurm"):
+    for name in ("tests", "sgloc", "launch", "benchmarks", "configs", "slurm", "docs", "examples"):
         # Other processes may just now be writing compiled modules.
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     shutil.copy(ROOT / "setup.cfg", tmp_path)

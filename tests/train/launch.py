@@ -97,20 +97,22 @@ def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]"
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
     """SIGKILL a process and all that it started, and wait until the locks of all are free."""
+    # torchrun gives every rank a session of its own.
+    started = list(_descendants(process.pid))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
     process.wait()
-    while any(is_running(pid) for pid in _members(process.pid)):
-        time.sleep(0.005)
+    for pid in started:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+        while is_running(pid):
+            time.sleep(0.005)
 
 
-def _members(group: int) -> Iterator[int]:
-    """Process ids of a process group."""
-    for path in Path("/proc").glob("[0-9]*/stat"):
-        # Between the listing and the reading, any may end.
-        with contextlib.suppress(OSError):
-            if int(path.read_text().rpartition(")")[2].split()[2]) == group:
-                yield int(path.parent.name)
+def _descendants(pid: int) -> Iterator[int]:
+    for child in children(pid):
+        yield child
+        yield from _descendants(child)
 
 
 def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
@@ -120,8 +122,8 @@ def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
 
 def children(pid: int) -> Iterator[int]:
     """Process ids of what a process has started."""
-    for task in Path(f"/proc/{pid}/task").iterdir():
-        # Its threads come and go.
+    for task in Path(f"/proc/{pid}/task").glob("*"):
+        # Threads and processes come and go.
         with contextlib.suppress(OSError):
             yield from [int(child) for child in (task / "children").read_text().split()]
 

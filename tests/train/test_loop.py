@@ -38,7 +38,7 @@ def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> N
         assert line["gradient_norm"] > 0
         assert line["learning_rate"] == learning_rate(config.optimizer, line["step"] - 1)
         # The drawings have six points, of which augmentation drops some.
-        assert 3 < line["points_per_second"] / line["sketches_per_second"] <= 6
+        assert 3 < line["points_per_second"] / line["sketches_per_second"] < 6.001
         assert 0 <= line["data_wait_share"] <= 1
         # Torch alone takes more.
         assert line["peak_memory_mib"] > 100
