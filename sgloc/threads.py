@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any, TypeVar
@@ -11,6 +12,8 @@ from sgloc.errors import SilentStoreError
 
 # Of the time that other ranks wait, what a rank waits for a store: so that it is the one to tell.
 PATIENT_SHARE = 0.9
+# What a pool that is closed waits for jobs in progress. A read that hangs takes longer.
+_LINGER_SECONDS = 1.0
 
 Value = TypeVar("Value")
 _Job = tuple[Future[Any], Callable[[], Any]]
@@ -19,7 +22,8 @@ _Job = tuple[Future[Any], Callable[[], Any]]
 class DaemonPool:
     """A few threads that do jobs one after another.
 
-    Python joins the threads of a ThreadPoolExecutor when it exits, whatever they wait for; it leaves these alone.
+    Python joins the threads of a ThreadPoolExecutor when it exits, whatever they wait for; it leaves these alone. A
+    thread that is inside a C++ library when Python exits may abort the process, so closing waits for them a little.
 
     Args:
         num_threads: how many.
@@ -28,9 +32,12 @@ class DaemonPool:
 
     def __init__(self, num_threads: int, name: str) -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._num_threads, self._is_open, self._lock = num_threads, True, threading.Lock()
-        for number in range(num_threads):
-            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True).start()
+        self._is_open, self._lock = True, threading.Lock()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"{name}-{number}", daemon=True) for number in range(num_threads)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, function: Callable[..., Value], *arguments: Any) -> Future[Value]:
         """Have a thread call a function; the future has what it gives or raises.
@@ -46,7 +53,7 @@ class DaemonPool:
         return future
 
     def close(self) -> None:
-        """Begin nothing more, cancel what waits, and let each thread end when its job does."""
+        """Begin nothing more, cancel what waits, and let each thread end when its job does, without waiting long."""
         with self._lock:
             self._is_open = False
             while not self._jobs.empty():
@@ -54,8 +61,12 @@ class DaemonPool:
                     job = self._jobs.get_nowait()
                     if job is not None:
                         job[0].cancel()
-            for _ in range(self._num_threads):
+            for _ in self._threads:
                 self._jobs.put(None)
+        end = time.monotonic() + _LINGER_SECONDS
+        for thread in self._threads:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, end - time.monotonic()))
 
     def _work(self) -> None:
         while job := self._jobs.get():

@@ -1,0 +1,42 @@
+"""Threads for what may hang: a pool that is closed waits for short jobs, and not for ones that hang."""
+
+import threading
+import time
+
+import pytest
+
+from sgloc.threads import DaemonPool
+
+
+def test_a_closed_pool_has_finished_its_job_and_begins_no_other() -> None:
+    pool, begun = DaemonPool(1, "pool"), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        time.sleep(0.1)
+        return "done"
+
+    first, second = pool.submit(work), pool.submit(work)
+    assert begun.wait(60)
+    pool.close()
+    assert not [thread for thread in threading.enumerate() if thread.name.startswith("pool-")]
+    assert first.result(0) == "done"
+    assert second.cancelled()
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(work)
+
+
+def test_a_job_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgloc.threads._LINGER_SECONDS", 0.05)
+    pool, begun, release = DaemonPool(1, "hanging"), threading.Event(), threading.Event()
+    future = pool.submit(lambda: (begun.set(), release.wait(60)))
+    assert begun.wait(60)
+    pool.close()
+    assert not future.done()
+    release.set()
+    assert future.result(60) == (None, True)
+
+
+def test_a_pool_may_be_closed_by_its_own_thread() -> None:
+    pool = DaemonPool(1, "own")
+    assert pool.submit(pool.close).result(60) is None
