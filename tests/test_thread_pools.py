@@ -29,14 +29,21 @@ def test_a_closed_pool_has_finished_its_job_and_begins_no_other() -> None:
 def test_a_job_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sgloc.threads._LINGER_SECONDS", 0.05)
     pool, begun, release = DaemonPool(1, "hanging"), threading.Event(), threading.Event()
-    future = pool.submit(lambda: (begun.set(), release.wait(60)))
+
+    def hang() -> bool:
+        begun.set()
+        return release.wait(60)
+
+    future = pool.submit(hang)
     assert begun.wait(60)
     pool.close()
     assert not future.done()
     release.set()
-    assert future.result(60) == (None, True)
+    assert future.result(60)
 
 
 def test_a_pool_may_be_closed_by_its_own_thread() -> None:
     pool = DaemonPool(1, "own")
-    assert pool.submit(pool.close).result(60) is None
+    pool.submit(pool.close).result(60)
+    with pytest.raises(RuntimeError, match="closed"):
+        pool.submit(pool.close)
