@@ -56,6 +56,8 @@ def test_preempted_killed_and_robbed_of_a_node(
     other = cluster.submit(*preempting, cwd=folder)
     assert set(cluster.wait(other).values()) == {"COMPLETED"}
     train_until(10)
+    # Steps from before may be that many.
+    cluster.wait_until(lambda: log.read_text().count("4 process(es) by torchrun") == 2, "the first start again")
     # What Slurm says before it takes nodes away, unless it is configured to say more: to the ranks alone.
     cluster.run("scancel", "--signal=TERM", job)
     cluster.wait_until(lambda: f", start 2, in {run_dir}" in log.read_text(), "the second start")
