@@ -47,6 +47,10 @@ def test_preempted_killed_and_robbed_of_a_node(
     def train_until(step: int) -> None:
         cluster.wait_until(lambda: len(records(run_dir)) >= step, f"step {step}")
 
+    def train_again(count: int) -> None:
+        # Steps say nothing: those before the last start may be that many.
+        cluster.wait_until(lambda: log.read_text().count("4 process(es) by torchrun") >= count, f"start {count}")
+
     # --gpus-per-task is what must not leave a GPU unused.
     script = ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-task=1", "--output=log", TRAIN)
     options = (*tiny_options(run_dir, picture_shards), *STEPS)
@@ -56,14 +60,15 @@ def test_preempted_killed_and_robbed_of_a_node(
     other = cluster.submit(*preempting, cwd=folder)
     assert set(cluster.wait(other).values()) == {"COMPLETED"}
     train_until(10)
-    # Steps from before may be that many.
-    cluster.wait_until(lambda: log.read_text().count("4 process(es) by torchrun") == 2, "the first start again")
+    train_again(2)
     # What Slurm says before it takes nodes away, unless it is configured to say more: to the ranks alone.
     cluster.run("scancel", "--signal=TERM", job)
     cluster.wait_until(lambda: f", start 2, in {run_dir}" in log.read_text(), "the second start")
     train_until(15)
+    train_again(3)
     os.kill(max(ranks(cluster)), signal.SIGKILL)
     train_until(25)
+    train_again(4)
     with cluster.without_node("n2"):
         # It takes a while until Slurm finds out.
         unbroken = request.getfixturevalue("unbroken")
