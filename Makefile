@@ -23,7 +23,7 @@ test: $(VENV)/installed-dev system-packages
 test-all: $(VENV)/installed-dev system-packages
 	$(BIN)/$(PYTEST)
 
-# New random examples, twenty times as many as the tests try: half an hour. What fails is printed with its seed and becomes an
+# New random examples, twenty times as many as the tests try. What fails is printed with its seed and becomes an
 # @example of its test.
 SEED := $(or $(SEED),$(shell date +%s))
 
