@@ -14,8 +14,8 @@ import numpy.typing as npt
 from sgloc.errors import DataError
 from sgloc.sketch.records import decoded, parse_columns, parse_points, read_records, refuse_non_numbers, strokes_of
 from sgloc.sketch.rejects import UnfitError
-from sgloc.sketch.svg.reader import MOST_POINTS, read_svg
-from sgloc.sketch.svg.tree import UnreadableError
+from sgloc.sketch.svg.limits import MOST_POINTS, UnreadableError
+from sgloc.sketch.svg.reader import read_svg
 from sgloc.storage import open_file, retry
 
 logger = logging.getLogger(__name__)

@@ -5,7 +5,9 @@ The builder of shards and the reader of a user's own drawings both take files ap
 
 import codecs
 import io
+import itertools
 from collections.abc import Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -17,7 +19,7 @@ from sgloc.sketch.rejects import UnfitError, shown
 MAX_LINE_BYTES = 4 * 2**20
 # The longest array that is read as one; a longer one is taken for lines.
 MAX_ARRAY_BYTES = 64 * 2**20
-_TRANSCODED_BYTES = 2**16
+_PIECE_BYTES = 2**16
 # By a file's byte order mark; those of 32 bits come first, for the others are how they begin.
 _MARKS = {
     codecs.BOM_UTF32_LE: "utf-32",
@@ -59,28 +61,31 @@ def decoded(stream: io.BufferedReader) -> io.BufferedReader:
         zeros = "".join("0" if byte == 0 else "x" for byte in start)
         is_json = start.strip(b"\0")[:1] in (b"{", b"[")
         encoding = {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros) if is_json else None
-    return stream if encoding is None else io.BufferedReader(_Transcoded(stream, encoding), _TRANSCODED_BYTES)
+    if encoding is None:
+        return stream
+    # A lone surrogate stays one, for the line that has it to fail.
+    text = codecs.iterdecode(_pieces(stream), encoding, "surrogatepass")
+    return io.BufferedReader(_Pieces(codecs.iterencode(text, "utf-8", "surrogatepass")), _PIECE_BYTES)
 
 
-class _Transcoded(io.RawIOBase):
-    """A stream of text in another encoding, as UTF-8; a lone surrogate stays one, for the line that has it to fail."""
+class _Pieces(io.RawIOBase):
+    """A stream of the bytes that an iterator gives piece by piece."""
 
-    def __init__(self, stream: io.BufferedReader, encoding: str) -> None:
-        self._stream, self._rest = stream, b""
-        self._decoder = codecs.getincrementaldecoder(encoding)("surrogatepass")
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces, self._rest = pieces, b""
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: Any) -> int:
-        while not self._rest:
-            read = self._stream.read(_TRANSCODED_BYTES)
-            self._rest = self._decoder.decode(read, final=not read).encode(errors="surrogatepass")
-            if not read:
-                break
+        self._rest = self._rest or next(self._pieces, b"")
         count = min(len(buffer), len(self._rest))
         buffer[:count], self._rest = self._rest[:count], self._rest[count:]
         return count
+
+
+def _pieces(stream: io.BufferedReader) -> Iterator[bytes]:
+    return iter(partial(stream.read, _PIECE_BYTES), b"")
 
 
 def read_records(stream: io.BufferedReader) -> Iterator[Any]:
@@ -103,21 +108,8 @@ def read_records(stream: io.BufferedReader) -> Iterator[Any]:
             if isinstance(found, list) and found and isinstance(found[0], dict):
                 yield from found
                 return
-        lines = _bounded_lines(io.BufferedReader(_Joined(start, stream)))
+        lines = _bounded_lines(io.BufferedReader(_Pieces(itertools.chain([start], _pieces(stream)))))
     yield from map(_parse_line, lines)
-
-
-class _Joined(io.RawIOBase):
-    """Bytes that were read already, and the rest of their stream."""
-
-    def __init__(self, start: bytes, stream: io.BufferedReader) -> None:
-        self._parts = [io.BytesIO(start), stream]
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: Any) -> int:
-        return next((count for part in self._parts if (count := part.readinto(buffer))), 0)
 
 
 def _bounded_lines(stream: io.BufferedReader) -> Iterator[bytes]:

@@ -2,7 +2,6 @@
 
 import io
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
 
 import matplotlib
@@ -12,7 +11,6 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, RendererAgg
 from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.transforms import Affine2D, Bbox
 
@@ -95,28 +93,44 @@ def _shortened(text: str, font: FontProperties, width: float) -> str:
 
 
 class _Page:
-    """A white figure whose unit is the pixel, from the top left corner, y pointing down."""
+    """A white figure with a grid of cells, in blocks one below the other.
 
-    def __init__(self, width: int, height: int) -> None:
+    Its unit is the pixel, from the top left corner, y pointing down.
+    """
+
+    def __init__(self, rows: Sequence[Row], columns: int, cell_size: int, has_captions: bool, has_legend: bool) -> None:
+        self.num_columns = min(columns, len(rows[0][1]))
+        self.num_blocks = -(-len(rows[0][1]) // self.num_columns)
+        self.cell_size = cell_size
+        self.left = _MARGIN + max(_text_width(label, _LABEL_FONT) for label, _ in rows) + _GAP
+        self.right = self.left + self.num_columns * cell_size
+        self.top = _MARGIN + (_HEADER_HEIGHT if has_legend else 0)
+        self.caption_height = _CAPTION_HEIGHT if has_captions else 0
+        self.block_height = self.caption_height + len(rows) * cell_size + _BLOCK_GAP
+        self.legend_left = max(self.right - _legend_width(), _MARGIN)
+        width = _MARGIN + (max(self.right, self.legend_left + _legend_width()) if has_legend else self.right)
+        height = self.top + self.num_blocks * self.block_height - _BLOCK_GAP + _MARGIN
         # At 72 dots an inch a point is a pixel, in font sizes and line widths too.
         self._figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="white")
         self._transform = Affine2D().scale(1, -1).translate(0, height)
+
+    def cell_center(self, row: int, drawing: int) -> tuple[float, float]:
+        block, column = divmod(drawing, self.num_columns)
+        top = self.top + block * self.block_height + self.caption_height
+        return self.left + (column + 0.5) * self.cell_size, top + (row + 0.5) * self.cell_size
 
     def text(self, x: float, y: float, text: str, font: FontProperties, align: _Alignment) -> None:
         artist = Text(x, y, text, color=_TEXT_COLOR, fontproperties=font, usetex=False, parse_math=False)
         artist.set(horizontalalignment=align, verticalalignment="center_baseline", transform=self._transform)
         self._figure.add_artist(artist)
 
-    def rule(self, left: float, right: float, y: float) -> None:
-        self._figure.add_artist(
-            Line2D([left, right], [y, y], color=_RULE_COLOR, linewidth=1, transform=self._transform)
-        )
-
-    def strokes(self, strokes: Sequence[Float64Array], colors: Float64Array | str, clip: Bbox) -> None:
+    def strokes(
+        self, strokes: Sequence[Float64Array], colors: Float64Array | str, clip: Bbox, width: float = _LINE_WIDTH
+    ) -> None:
         """Draw strokes, float64 [n, 2] arrays in pixels, cut off at the box `clip`, in pixels."""
         # Nothing is drawn of a line of no length; this much makes a dot of it and is not seen elsewhere.
         lines = [np.concatenate([stroke, stroke[-1:] + np.array([0.01, 0])]) for stroke in strokes]
-        collection = LineCollection(lines, colors=colors, linewidths=_LINE_WIDTH, antialiaseds=True)
+        collection = LineCollection(lines, colors=colors, linewidths=width, antialiaseds=True)
         # Snapped to whole pixels, a stroke would change its shape with its place.
         collection.set(capstyle="round", joinstyle="round", snap=False, transform=self._transform)
         collection.set_clip_box(clip.transformed(self._transform))
@@ -128,56 +142,13 @@ class _Page:
         return buffer.getvalue()
 
 
-@dataclass(frozen=True)
-class _Grid:
-    """Where the cells of a gallery stand; every length is in pixels.
-
-    Attributes:
-        num_rows: rows of a block.
-        num_columns: columns of a block.
-        num_drawings: drawings of a row, over all blocks.
-        cell_size: side of a cell.
-        left: left edge of the first column.
-        top: upper edge of the first block.
-        caption_height: height of the captions over a block; 0 without captions.
-    """
-
-    num_rows: int
-    num_columns: int
-    num_drawings: int
-    cell_size: int
-    left: int
-    top: int
-    caption_height: int
-
-    @property
-    def num_blocks(self) -> int:
-        return -(-self.num_drawings // self.num_columns)
-
-    @property
-    def right(self) -> int:
-        return self.left + self.num_columns * self.cell_size
-
-    @property
-    def bottom(self) -> int:
-        return self.block_top(self.num_blocks) - _BLOCK_GAP
-
-    def block_top(self, block: int) -> int:
-        return self.top + block * (self.caption_height + self.num_rows * self.cell_size + _BLOCK_GAP)
-
-    def cell_center(self, row: int, drawing: int) -> tuple[float, float]:
-        block, column = divmod(drawing, self.num_columns)
-        x = self.left + (column + 0.5) * self.cell_size
-        return x, self.block_top(block) + self.caption_height + (row + 0.5) * self.cell_size
-
-
 def _legend_width() -> int:
     words = sum(_text_width(word, _CAPTION_FONT) for word in _LEGEND_WORDS)
     return words + _LEGEND_STROKES * _LEGEND_DASH + 2 * _GAP
 
 
-def _draw_legend(page: _Page, right: float, y: float) -> None:
-    left = right - _legend_width()
+def _draw_legend(page: _Page) -> None:
+    left, right, y = page.legend_left, page.legend_left + _legend_width(), _MARGIN + _HEADER_HEIGHT / 3
     page.text(left, y, _LEGEND_WORDS[0], _CAPTION_FONT, "left")
     page.text(right, y, _LEGEND_WORDS[1], _CAPTION_FONT, "right")
     first = left + _text_width(_LEGEND_WORDS[0], _CAPTION_FONT) + _GAP
@@ -186,31 +157,31 @@ def _draw_legend(page: _Page, right: float, y: float) -> None:
     page.strokes(dashes, _stroke_colors(_LEGEND_STROKES), Bbox.from_extents(left, y - 4, right, y + 4))
 
 
-def _draw_labels(page: _Page, grid: _Grid, labels: Sequence[str], captions: Sequence[str] | None) -> None:
+def _draw_labels(page: _Page, labels: Sequence[str], captions: Sequence[str]) -> None:
     """Write the rows' labels and the drawings' captions, and draw the rules between the blocks."""
-    for block in range(grid.num_blocks):
+    for block in range(page.num_blocks):
         if block > 0:
-            page.rule(_MARGIN, grid.right, grid.block_top(block) - (_BLOCK_GAP + 1) / 2)
+            y = page.top + block * page.block_height - _BLOCK_GAP / 2
+            rule = Bbox.from_extents(_MARGIN, y - 0.5, page.right, y + 0.5)
+            page.strokes([np.array([[_MARGIN, y], [page.right, y]])], _RULE_COLOR, rule, 1)
         for row, label in enumerate(labels):
-            y = grid.cell_center(row, block * grid.num_columns)[1]
-            page.text(grid.left - _GAP, y, label, _LABEL_FONT, "right")
-    for drawing, caption in enumerate(captions or ()):
-        x, y = grid.cell_center(0, drawing)
-        short = _shortened(caption, _CAPTION_FONT, grid.cell_size - 2 * _CLIP_PADDING)
-        page.text(x, y - (grid.cell_size + _CAPTION_HEIGHT) / 2, short, _CAPTION_FONT, "center")
+            y = page.cell_center(row, block * page.num_columns)[1]
+            page.text(page.left - _GAP, y, label, _LABEL_FONT, "right")
+    for drawing, caption in enumerate(captions):
+        x, y = page.cell_center(0, drawing)
+        short = _shortened(caption, _CAPTION_FONT, page.cell_size - 2 * _CLIP_PADDING)
+        page.text(x, y - (page.cell_size + _CAPTION_HEIGHT) / 2, short, _CAPTION_FONT, "center")
 
 
-def _draw_column(
-    page: _Page, grid: _Grid, drawing: int, versions: Sequence[list[Float64Array]], color_by_order: bool
-) -> None:
+def _draw_column(page: _Page, drawing: int, versions: Sequence[list[Float64Array]], color_by_order: bool) -> None:
     """Draw the versions of one drawing, a list of strokes for each row, below each other in one frame."""
     frame = _frame(versions)
     if frame is None:
         return
     center, side = frame
-    reach, scale = grid.cell_size / 2 - _CLIP_PADDING, (grid.cell_size - 2 * _CELL_PADDING) / side
+    reach, scale = page.cell_size / 2 - _CLIP_PADDING, (page.cell_size - 2 * _CELL_PADDING) / side
     for row, strokes in enumerate(versions):
-        x, y = grid.cell_center(row, drawing)
+        x, y = page.cell_center(row, drawing)
         pixels = [(stroke - center) * scale + np.array([x, y]) for stroke in strokes]
         colors = _stroke_colors(len(strokes)) if color_by_order else _INK
         page.strokes(pixels, colors, Bbox.from_extents(x - reach, y - reach, x + reach, y + reach))
@@ -263,20 +234,10 @@ def draw_gallery(
     if columns < 1 or cell_size < 32:
         raise ValueError(f"columns={columns} and cell_size={cell_size} are too small; give at least 1 and 32")
     strokes = _checked_rows(rows, captions)
-    grid = _Grid(
-        num_rows=len(rows),
-        num_columns=min(columns, len(strokes[0])),
-        num_drawings=len(strokes[0]),
-        cell_size=cell_size,
-        left=_MARGIN + max(_text_width(label, _LABEL_FONT) for label, _ in rows) + _GAP,
-        top=_MARGIN + (_HEADER_HEIGHT if color_by_order else 0),
-        caption_height=_CAPTION_HEIGHT if captions else 0,
-    )
-    right = max(grid.right, _MARGIN + (_legend_width() if color_by_order else 0))
-    page = _Page(right + _MARGIN, grid.bottom + _MARGIN)
+    page = _Page(rows, columns, cell_size, bool(captions), color_by_order)
     if color_by_order:
-        _draw_legend(page, right, _MARGIN + _HEADER_HEIGHT / 3)
-    _draw_labels(page, grid, [label for label, _ in rows], captions)
+        _draw_legend(page)
+    _draw_labels(page, [label for label, _ in rows], captions or ())
     for drawing, versions in enumerate(zip(*strokes, strict=True)):
-        _draw_column(page, grid, drawing, versions, color_by_order)
+        _draw_column(page, drawing, versions, color_by_order)
     return page.png()

@@ -71,15 +71,9 @@ def resample(stroke: FloatArray, spacing: float = SPACING) -> Float64Array:
         float64 [m, 2]. The first and the last point stay, so that the last distance may be shorter. A dot drawn as
         several equal points becomes two, as in QuickDraw's own files.
     """
-    points = stroke.astype(np.float64)
-    places = np.append(0.0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
-    if places[-1] == 0:
-        return points[:2]
-    # Interpolation wants places that increase; where the pen pauses they do not.
-    moved = np.append(True, np.diff(places) > 0)
-    places = places[moved]
-    wanted = np.append(np.arange(0.0, places[-1], spacing), places[-1])
-    return np.stack([np.interp(wanted, places, column) for column in points[moved].T], axis=1)
+    if (stroke == stroke[0]).all():
+        return stroke[:2].astype(np.float64)
+    return points_along(stroke, lambda length: np.append(np.arange(0.0, length, spacing), length))
 
 
 def points_along(line: FloatArray, places_for: Callable[[float], Float64Array]) -> Float64Array:
@@ -89,9 +83,12 @@ def points_along(line: FloatArray, places_for: Callable[[float], Float64Array]) 
         line: float [m, 2] absolute (x, y).
         places_for: given the line's length, where along it the points are, [n].
     """
-    places = np.append(0.0, np.cumsum(np.hypot(*np.diff(line, axis=0).T)))
+    points = line.astype(np.float64)
+    places = np.append(0.0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
+    # Interpolation wants places that increase; where the pen pauses they do not.
+    moved = np.append(True, np.diff(places) > 0)
     wanted = places_for(float(places[-1]))
-    return np.stack([np.interp(wanted, places, column) for column in line.T], axis=1)
+    return np.stack([np.interp(wanted, places[moved], column) for column in points[moved].T], axis=1)
 
 
 def ramer_douglas_peucker(stroke: FloatArray, epsilon: float = EPSILON) -> Float64Array:

@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from sgloc.sketch.svg.limits import Limits, UnreadableError
 from sgloc.sketch.svg.reader import read_svg
 from sgloc.sketch.svg.scene import read_scene
-from sgloc.sketch.svg.tree import UnreadableError, parse_tree
 from tests.browser import browser  # noqa: F401
 from tests.pens import distances
 
@@ -349,7 +349,7 @@ def test_what_chromium_shows_is_seen(browser: Any) -> None:  # noqa: F811
     shown = tab.evaluate(INK, list(table.values()))
     tab.close()
     assert 40 < sum(shown) < len(shown) - 40
-    found = [bool(read_scene(parse_tree(text.encode())).shapes) for text in table.values()]
+    found = [bool(read_scene(text.encode(), Limits()).shapes) for text in table.values()]
     wrong = [name for name, expected, seen in zip(table, shown, found, strict=True) if expected != seen]
     # A line has no inside, and a file of nothing but such lines is read nevertheless.
     assert wrong == ["line, fill", "line, fill by default"]

@@ -5,8 +5,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from sgloc.sketch.svg.limits import UnreadableError
 from sgloc.sketch.svg.reader import read_svg
-from sgloc.sketch.svg.tree import UnreadableError
 from sgloc.sketch.svg.write import to_svg
 from tests.pens import farthest, outline_of
 

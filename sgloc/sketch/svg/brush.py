@@ -3,8 +3,10 @@
 A pen that draws a filled outline goes along one side of the stroke and back along the other. From a place in the middle
 two points walk outwards, one on each side, in step with each other, until they meet at the tip; and likewise to the
 other end. Half way between the two lies the centre line. So strokes that cross themselves are followed, since it is the
-outline that is walked and not the area.
+outline that is walked and not the area. Of a ring both outlines are walked, all the way round.
 """
+
+import math
 
 import numpy as np
 import numpy.typing as npt
@@ -24,7 +26,7 @@ _SMOOTH = 0.05
 _CLOSED = 1e-3
 # Of one shape; no pen leaves more.
 _MOST_OUTLINES = 500
-_FEWEST_PLACES, _MOST_PLACES = 48, 6000
+_FEWEST_PLACES, _MOST_PLACES, _RING_PLACES = 48, 6000, 256
 # From how many of them a walk is tried; and the sine of the least angle between an edge and the way across.
 _TRIES, _SINE = 8, 0.7
 
@@ -84,18 +86,23 @@ def _pen_line(outline: Polyline) -> Polyline | None:
         return None
     count = int(np.clip(4 * perimeter**2 / (4 * area), _FEWEST_PLACES, _MOST_PLACES))
     points = _resampled(outline, count)
-    best: tuple[float, Polyline, npt.NDArray[np.float64]] | None = None
-    for pair in _opposite_points(points, signed_area(outline) > 0):
-        left, right = (points[side] for side in _walk(points, *pair))
-        widths = np.hypot(*(left - right).T)
-        # A walk that lost its way takes places of different limbs for opposite.
-        if best is None or float((widths**2).mean()) < best[0]:
-            best = (float((widths**2).mean()), (left + right) / 2, widths)
-    line = None if best is None else _checked(best[1], best[2], area)
+    around = np.arange(count)
+    walks = []
+    for left, right in _opposite_points(points, signed_area(outline) > 0):
+        # To the end that lies ahead of the left point, and to the one behind it.
+        ahead = _walk(points[(left + around) % count], points[(right - around) % count], (right - left) % count - 1)
+        behind = _walk(points[(left - around) % count], points[(right + around) % count], (left - right) % count - 1)
+        one, other = (np.concatenate([back[:0:-1], on]) for back, on in zip(behind, ahead, strict=True))
+        walks.append((one, other))
+    if not walks:
+        return None
+    # A walk that lost its way takes places of different limbs for opposite.
+    one, other = min(walks, key=lambda sides: float(((sides[0] - sides[1]) ** 2).sum(1).mean()))
+    line = _line_between(one, other, area)
     if line is None:
         return None
     # Pens begin an outline where the stroke begins.
-    near, far = (float(np.hypot(*(line[end] - outline[0]))) for end in (0, -1))
+    near, far = (math.dist(line[end], outline[0]) for end in (0, -1))
     return line if near <= far else line[::-1]
 
 
@@ -120,44 +127,38 @@ def _opposite_points(points: Polyline, is_clockwise: bool) -> list[tuple[int, in
     return [(int(start), int(other)) for start, other in zip(starts[found], nearest[found], strict=True)]
 
 
-def _walk(points: Polyline, left: int, right: int) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Pairs of opposite points from one end of a stroke to the other, found from a pair in its middle.
+def _walk(one: Polyline, other: Polyline, num_steps: int) -> tuple[Polyline, Polyline]:
+    """Opposite points of two lines, [num_steps + 1, 2] each, by steps along the one or the other, as they stay near.
 
     Args:
-        points: of the outline, at equal distances.
-        left: index of a point.
-        right: index of the one opposite.
+        one: points at equal distances, the first opposite the other's first.
+        other: the same.
+        num_steps: along both.
     """
-    count = len(points)
-    xs, ys = points.T.tolist()
-    right += (left - right) // count * count
-    # Now left - count < right <= left: from right up to left lies one end, from left up to right + count the other.
-    ends = []
-    for first, second, step in ((left, right + count, 1), (left, right, -1)):
-        pairs: list[tuple[int, int]] = []
-        while abs(second - first) > 1:
-            ahead, behind = (first + step) % count, (second - step) % count
-            here, there = first % count, second % count
-            one = (xs[ahead] - xs[there]) ** 2 + (ys[ahead] - ys[there]) ** 2
-            other = (xs[here] - xs[behind]) ** 2 + (ys[here] - ys[behind]) ** 2
-            first, second = (first + step, second) if one <= other else (first, second - step)
-            pairs.append((first, second))
-        ends.append(pairs)
-    found = np.array(ends[1][::-1] + [(left, right)] + ends[0], dtype=np.int64) % count
-    return found[:, 0], found[:, 1]
+    ones, others = one.tolist(), other.tolist()
+    here, there = 0, 0
+    places = [(here, there)]
+    for _ in range(num_steps):
+        is_other_done, is_one_done = there + 1 == len(others), here + 1 == len(ones)
+        if is_other_done or (
+            not is_one_done and math.dist(ones[here + 1], others[there]) <= math.dist(ones[here], others[there + 1])
+        ):
+            here += 1
+        else:
+            there += 1
+        places.append((here, there))
+    first, second = np.array(places).T
+    return one[first], other[second]
 
 
-def _checked(
-    middles: Polyline, widths: npt.NDArray[np.float64], area: float, slender: float = _SLENDER
-) -> Polyline | None:
-    """A centre line, if the stroke is slender everywhere and it fills the area that it should."""
+def _line_between(one: Polyline, other: Polyline, area: float, slender: float = _SLENDER) -> Polyline | None:
+    """The centre line between opposite points, if the stroke is slender and fills the area that it should."""
+    middles, widths = (one + other) / 2, np.hypot(*(one - other).T)
     steps = np.hypot(*np.diff(middles, axis=0).T)
     length = float(steps.sum())
-    if length == 0:
-        return None
     covered = float((steps * (widths[1:] + widths[:-1]) / 2).sum())
-    is_slender = length >= slender * float(np.quantile(widths, 0.95))
-    if not (is_slender and 0.6 < area / covered < 1.4):
+    is_slender = length > 0 and length >= slender * float(np.quantile(widths, 0.95))
+    if not (is_slender and 0.6 * covered < area < 1.4 * covered):
         return None
     return ramer_douglas_peucker(middles, _SMOOTH * covered / length)
 
@@ -170,21 +171,8 @@ def _ring_line(outer: Polyline, inner: Polyline) -> Polyline | None:
         return None
     if (signed_area(outer) > 0) != (signed_area(inner) > 0):
         inner = inner[::-1]
-    count = 256
-    outside, inside = _resampled(outer, count), _resampled(inner, count)
+    outside, inside = _resampled(outer, _RING_PLACES), _resampled(inner, _RING_PLACES)
     start = int(np.hypot(*(inside - outside[0]).T).argmin())
-    inside = np.roll(inside, -start, axis=0)
-    one, other = 0, 0
-    pairs = [(0, 0)]
-    while one < count or other < count:
-        gaps = [
-            np.inf
-            if first > count or second > count
-            else float(np.hypot(*(outside[first % count] - inside[second % count])))
-            for first, second in ((one + 1, other), (one, other + 1))
-        ]
-        one, other = (one + 1, other) if gaps[0] <= gaps[1] else (one, other + 1)
-        pairs.append((one, other))
-    left, right = np.array(pairs).T % count
-    middles = (outside[left] + inside[right]) / 2
-    return _checked(middles, np.hypot(*(outside[left] - inside[right]).T), area - hole, _SLENDER_RING)
+    around = np.arange(_RING_PLACES + 1)
+    sides = outside[around % _RING_PLACES], inside[(start + around) % _RING_PLACES]
+    return _line_between(*_walk(*sides, 2 * _RING_PLACES), area - hole, _SLENDER_RING)

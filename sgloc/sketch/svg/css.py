@@ -1,55 +1,48 @@
 """What style sheets, style attributes and presentation attributes say of an element."""
 
+import itertools
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import NamedTuple
 
+from sgloc.sketch.svg.limits import Limits
 from sgloc.sketch.svg.measures import parse_transform
-from sgloc.sketch.svg.tree import Element, UnreadableError
+from sgloc.sketch.svg.tree import Element
 
-_MOST_RULES = 20_000
-_DEEPEST_MEDIA = 5
 _COMMENT = re.compile(r"/\*.*?(?:\*/|$)", re.DOTALL)
+_PRINT = re.compile(r"@media(?=[^{@]*print)[^{@]*+\{(?:[^{}]*+\{[^{}]*+\})*+[^{}]*+\}?")
 _NAME = r"-?[_a-zA-Z\u0080-\uffff](?:[-\w]|\\.)*"
-_COMPOUND = re.compile(rf"(\*|{_NAME})?((?:[.#]{_NAME})*)$")
-_PART = re.compile(rf"([.#])({_NAME})")
-_COMBINATOR = re.compile(r"\s*>\s*|\s+")
+_COMPOUND = re.compile(rf"(?=.)(?:\*|{_NAME})?(?:[.#]{_NAME})*")
+_SIMPLE = re.compile(rf"[.#]?{_NAME}")
+_COMBINATOR = re.compile(r"\s*(>)\s*|\s+")
 
 Declarations = list[tuple[str, str, bool]]
 
 
-class _Compound(NamedTuple):
-    """What one element must be: of a tag (empty: any), an id (empty: any) and classes."""
-
-    tag: str
-    id: str
-    classes: frozenset[str]
-
-    def matches(self, element: Element) -> bool:
-        return (
-            self.tag in ("", element.tag)
-            and self.id in ("", element.attributes.get("id"))
-            and (not self.classes or self.classes <= set(element.attributes.get("class", "").split()))
-        )
-
-
 class _Rule(NamedTuple):
-    """A selector's compounds, the combinators between them, its specificity, and what it declares."""
+    """Whom a rule is for, and what it declares.
 
-    compounds: list[_Compound]
-    combinators: list[str]
-    specificity: tuple[int, int, int]
+    Attributes:
+        names: what selectors call the element, see `Element.names`.
+        ancestors: from the inside out, what they call its ancestors, each with ">" where it must be the very next.
+        order: in which rules are applied, by the weight of their selectors and then by their place.
+        declarations: what it declares.
+    """
+
+    names: frozenset[str]
+    ancestors: list[tuple[str | None, frozenset[str]]]
+    order: tuple[int, int]
     declarations: Declarations
 
     def matches(self, element: Element) -> bool:
-        if not self.compounds[-1].matches(element):
+        if not self.names <= element.names:
             return False
         # Trying the nearest ancestor first is enough but for selectors that mix both combinators oddly.
         ancestor = element.parent
-        for compound, combinator in zip(self.compounds[-2::-1], self.combinators[::-1], strict=True):
-            while ancestor is not None and combinator == " " and not compound.matches(ancestor):
+        for combinator, names in self.ancestors:
+            while ancestor is not None and combinator is None and not names <= ancestor.names:
                 ancestor = ancestor.parent
-            if ancestor is None or not compound.matches(ancestor):
+            if ancestor is None or not names <= ancestor.names:
                 return False
             ancestor = ancestor.parent
         return True
@@ -60,17 +53,20 @@ class Styles:
 
     Args:
         sheets: the content of its style elements.
-        spend: called with the amount of work that is about to be done.
-        take_text: called with each text of declarations that is about to be taken apart.
+        limits: on the file.
     """
 
-    def __init__(self, sheets: Iterable[str], spend: Callable[[int], None], take_text: Callable[[str], None]) -> None:
-        self._spend, self._take_text = spend, take_text
+    def __init__(self, sheets: Iterable[str], limits: Limits) -> None:
+        self._limits = limits
+        # Each under the one of its names that fewest elements have.
         self._rules: dict[str, list[_Rule]] = {}
-        self._num_rules = 0
+        self._numbers = itertools.count()
         self._known: dict[Element, dict[str, str]] = {}
         for sheet in sheets:
-            self._parse(_COMMENT.sub(" ", sheet))
+            for block in _PRINT.sub(" ", _COMMENT.sub(" ", sheet)).split("}"):
+                before, _, body = block.rpartition("{")
+                # Around it a block such as @media may begin; statements such as @import end in a semicolon.
+                self._add(before[max(before.rfind("{"), before.rfind(";")) + 1 :], body)
 
     def of(self, element: Element) -> dict[str, str]:
         """An element's attributes, overlaid by what CSS says of it; values are stripped."""
@@ -81,86 +77,45 @@ class Styles:
 
     def _cascade(self, element: Element) -> dict[str, str]:
         values = {name: value.strip() for name, value in element.attributes.items()}
-        keys = ["", element.tag, f"#{element.attributes.get('id', '')}"]
-        keys += [f".{name}" for name in dict.fromkeys(element.attributes.get("class", "").split())]
-        found = [rule for key in keys for rule in self._rules.get(key, ())]
-        self._spend(len(found))
-        found = sorted((rule for rule in found if rule.matches(element)), key=lambda rule: rule.specificity)
-        declared = [one for rule in found for one in rule.declarations]
-        style = element.attributes.get("style", "")
-        self._take_text(style)
-        declared += parse_declarations(style)
+        found = [rule for name in {"", *element.names} for rule in self._rules.get(name, ())]
+        self._limits.count("element", len(found))
+        matching = sorted((rule for rule in found if rule.matches(element)), key=lambda rule: rule.order)
+        declared = [one for rule in matching for one in rule.declarations]
+        declared += self._declarations(element.attributes.get("style", ""))
         for is_important in (False, True):
             values.update((name, value) for name, value, important in declared if important is is_important)
         return values
 
-    def _parse(self, text: str, depth: int = 0) -> None:
-        position = 0
-        while (brace := text.find("{", position)) >= 0:
-            # Statements such as @import end in a semicolon.
-            prelude = text[position:brace].rpartition(";")[2].strip()
-            if prelude.startswith("@"):
-                end = _block_end(text, brace)
-                if prelude.startswith("@media") and "print" not in prelude and depth < _DEEPEST_MEDIA:
-                    self._parse(text[brace + 1 : end], depth + 1)
-            else:
-                end = text.find("}", brace)
-                end = len(text) if end < 0 else end
-                self._add(prelude, text[brace + 1 : end])
-            position = end + 1
-
-    def _add(self, prelude: str, body: str) -> None:
-        self._take_text(body)
-        declarations = parse_declarations(body)
-        for selector in prelude.split(",") if declarations else ():
-            rule = _parse_selector(selector.strip(), declarations, self._num_rules)
-            if rule is None:
+    def _add(self, selectors: str, body: str) -> None:
+        """Take in a rule for each of its selectors of tags, ids, classes, descendants and children, but for others."""
+        declarations = self._declarations(body)
+        for selector in selectors.split(",") if declarations else ():
+            # Compounds, and between them ">" or None.
+            parts = _COMBINATOR.split(selector.strip())
+            if not all(map(_COMPOUND.fullmatch, parts[::2])):
                 continue
-            self._num_rules += 1
-            if self._num_rules > _MOST_RULES:
-                raise UnreadableError(f"has more than {_MOST_RULES:,} rules of style; save it anew as plain SVG")
-            last = rule.compounds[-1]
-            key = f"#{last.id}" if last.id else f".{min(last.classes)}" if last.classes else last.tag
-            self._rules.setdefault(key, []).append(rule)
+            self._limits.count("rule")
+            *outer, inner = compounds = [frozenset(_SIMPLE.findall(part)) for part in parts[::2]]
+            order = (sum(map(_weight, itertools.chain(*compounds))), next(self._numbers))
+            ancestors = list(zip(parts[-2::-2], reversed(outer), strict=True))
+            key = max(inner, key=_weight, default="")
+            self._rules.setdefault(key, []).append(_Rule(inner, ancestors, order, declarations))
+
+    def _declarations(self, text: str) -> Declarations:
+        """The declarations of a style attribute or of a rule: name, value, and whether it is important."""
+        self._limits.count("character", len(text))
+        found = []
+        for part in _COMMENT.sub(" ", text).split(";") if text else ():
+            name, _, value = part.partition(":")
+            name, value = name.strip().lower(), value.strip()
+            head, _, tail = value.rpartition("!")
+            plain = head.strip() if tail.strip().lower() == "important" else value
+            # In CSS, unlike in an attribute, a transform without units is none.
+            is_sound = name != "transform" or parse_transform(plain, is_css=True) is not None
+            if plain and is_sound:
+                found.append((name, plain, plain != value))
+        return found
 
 
-def _block_end(text: str, brace: int) -> int:
-    """Where the block that a brace opens ends."""
-    depth = 0
-    for match in re.compile(r"[{}]").finditer(text, brace):
-        depth += 1 if match[0] == "{" else -1
-        if depth == 0:
-            return match.start()
-    return len(text)
-
-
-def _parse_selector(text: str, declarations: Declarations, number: int) -> _Rule | None:
-    """The rule of a selector of tags, ids, classes, descendants and children; None of any other."""
-    combinators = [">" if ">" in found else " " for found in _COMBINATOR.findall(text)]
-    compounds = []
-    for part in _COMBINATOR.split(text):
-        compound = _COMPOUND.match(part)
-        if compound is None or not part:
-            return None
-        parts = _PART.findall(compound[2])
-        ids = [name for kind, name in parts if kind == "#"]
-        tag = "" if compound[1] in (None, "*") else compound[1]
-        classes = frozenset(name for kind, name in parts if kind == ".")
-        compounds.append(_Compound(tag, ids[0] if ids else "", classes))
-    weight = sum(100 * bool(one.id) + 10 * len(one.classes) + bool(one.tag) for one in compounds)
-    return _Rule(compounds, combinators, (weight, number, 0), declarations)
-
-
-def parse_declarations(text: str) -> Declarations:
-    """The declarations of a style attribute or of a rule: name, value, and whether it is important."""
-    found = []
-    for part in _COMMENT.sub(" ", text).split(";") if text else ():
-        name, colon, value = part.partition(":")
-        name, value = name.strip().lower(), value.strip()
-        head, _, tail = value.rpartition("!")
-        plain = head.strip() if tail.strip().lower() == "important" else value
-        # In CSS, unlike in an attribute, a transform without units is none.
-        is_sound = name != "transform" or parse_transform(plain, is_css=True) is not None
-        if colon and plain and is_sound:
-            found.append((name, plain, plain != value))
-    return found
+def _weight(name: str) -> int:
+    return {"#": 100, ".": 10}.get(name[0], 1)

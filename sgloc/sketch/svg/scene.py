@@ -6,21 +6,21 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+from fontTools.misc.transform import Identity, Transform
 
 from sgloc.sketch.svg.css import Styles
+from sgloc.sketch.svg.limits import LIMITS, Limits, UnreadableError
 from sgloc.sketch.svg.measures import (
-    Matrix,
+    ViewBox,
     parse_length,
     parse_number,
-    parse_numbers,
     parse_transform,
     parse_view_box,
-    translation,
     view_box_matrix,
 )
 from sgloc.sketch.svg.paint import INHERITED, is_visible_paint
-from sgloc.sketch.svg.paths import Chain, ellipse, flattened, parse_path, polyline, rectangle, transformed
-from sgloc.sketch.svg.tree import Element, UnreadableError
+from sgloc.sketch.svg.paths import Chain, flattened, parse_path, transformed
+from sgloc.sketch.svg.tree import Element, parse_tree
 
 SHAPES = frozenset({"path", "rect", "circle", "ellipse", "line", "polyline", "polygon"})
 _GROUPS = frozenset({"g", "a", "switch", "svg"})
@@ -33,17 +33,11 @@ _OTHERS = {
     "canvas": "canvas element",
     "iframe": "frame",
 }
-# What changes the place of what stands inside an element.
-_PLACING = frozenset({*INHERITED, "font-size", "opacity", "transform"})
 # Values that leave a property that is inherited as it is.
 _NOT_SAID = frozenset({"", "inherit", "unset", "revert", "revert-layer"})
 _FONT_SIZE = 16.0
 # How finely a shape is measured, as a share of its size.
 _FINE = 1e-4
-_MOST_WORK = 50_000
-_MOST_SHAPES = 10_000
-_MOST_CHARACTERS = 5_000_000
-_MOST_CURVES = 100_000
 
 
 @dataclass(frozen=True)
@@ -73,7 +67,7 @@ class Scene:
 
     shapes: list[Painted] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    page: tuple[float, float, float, float] | None = None
+    page: ViewBox | None = None
 
 
 @dataclass(frozen=True)
@@ -81,77 +75,72 @@ class _Place:
     """Where an element stands among those that are drawn.
 
     Attributes:
+        style: the properties that it inherits.
         matrix: from its coordinates to pixels.
         viewport: width and height that percentages refer to.
-        style: the properties that it inherits.
         font_size: in user units.
+        stroke_width: in user units.
         is_opaque: whether nothing around it has an opacity of 0.
         uses: what it is drawn as a copy of, and what that is a copy of.
-        size: width and height that a use gives to what it draws.
+        size: width and height that the innermost use gives to what it draws.
     """
 
-    matrix: Matrix
-    viewport: tuple[float, float]
     style: Mapping[str, str]
-    font_size: float = _FONT_SIZE
+    matrix: Transform = Identity
+    viewport: tuple[float, float] = (0.0, 0.0)
+    font_size: float = 16.0
+    stroke_width: float = 1.0
     is_opaque: bool = True
     uses: tuple[Element, ...] = ()
     size: tuple[str | None, str | None] = (None, None)
 
     def length(self, text: str | None, axis: int | None = None) -> float | None:
         """A length in user units; percentages are of the viewport's width (axis 0), height (1) or diagonal."""
-        width, height = self.viewport
-        whole = math.hypot(width, height) / math.sqrt(2) if axis is None else self.viewport[axis]
+        whole = math.hypot(*self.viewport) / math.sqrt(2) if axis is None else self.viewport[axis]
         return parse_length(text, whole, self.font_size)
 
+    def lengths(self, style: Mapping[str, str], *names: str) -> list[float]:
+        """Lengths along x and y in turn, in user units; 0 where a style has none."""
+        return [self.length(style.get(name), number % 2) or 0.0 for number, name in enumerate(names)]
 
-def read_scene(root: Element) -> Scene:
+
+def read_scene(content: bytes, limits: Limits) -> Scene:
     """What an SVG shows.
 
+    Args:
+        content: the file, unpacked.
+        limits: on the file.
+
     Raises:
-        UnreadableError: if a copy contains itself, or copies and styles make more of the file than any drawing needs.
+        UnreadableError: if it is no SVG, a copy contains itself, or there is more of anything than a drawing needs.
     """
-    return _Walk(root).run()
+    return _Walk(parse_tree(content, limits), limits).run()
 
 
 class _Walk:
     """One walk through an SVG, every element met as often as it is drawn."""
 
-    def __init__(self, root: Element) -> None:
-        self._root = root
-        self._work = self._characters = self._curves = 0
+    def __init__(self, root: Element, limits: Limits) -> None:
+        self._root, self._limits = root, limits
         elements = list(root.walk())
-        sheets = (element.text for element in elements if element.tag == "style")
-        self._styles = Styles(sheets, self._spend, self._take_text)
+        self._styles = Styles((element.text for element in elements if element.tag == "style"), limits)
         self._ids: dict[str, Element] = {}
         for element in elements:
             self._ids.setdefault(element.attributes.get("id", ""), element)
         self._unseen = {element for element in elements if element.tag in SHAPES}
-        self._outlines: dict[Element, list[Chain]] = {}
-        self._transforms: dict[Element, Matrix | None] = {}
+        # Shares of the viewport differ from copy to copy.
+        self._outlines: dict[tuple[Element, tuple[float, float], float], list[Chain]] = {}
+        self._transforms: dict[Element, Transform | None] = {}
         self._scene = Scene()
 
     def run(self) -> Scene:
-        stack = [(self._root, _Place(np.eye(3), (0.0, 0.0), INHERITED))]
+        stack = [(self._root, _Place(INHERITED))]
         while stack:
             element, place = stack.pop()
-            self._spend(1)
+            self._limits.count("element")
             stack += reversed(self._visit(element, place))
         self._scene.left_out["shape inside definitions"] += len(self._unseen)
         return self._scene
-
-    def _spend(self, amount: int) -> None:
-        self._work += amount
-        if self._work > _MOST_WORK:
-            raise UnreadableError(f"draws more than {_MOST_WORK:,} elements, copies counted; simplify it first")
-
-    def _take_text(self, text: str) -> None:
-        """Count a text that is about to be taken apart."""
-        self._characters += len(text)
-        if self._characters > _MOST_CHARACTERS:
-            raise UnreadableError(
-                f"has more than {_MOST_CHARACTERS:,} characters of paths, styles and transforms; simplify it first"
-            )
 
     def _visit(self, element: Element, place: _Place) -> list[tuple[Element, _Place]]:
         """Take in an element; what is to be visited next, in the order of the file."""
@@ -163,11 +152,7 @@ class _Walk:
         if style.get("display", "").lower() == "none":
             self._hide(element)
             return []
-        size = place.size if is_copy else (None, None)
-        if place.size != (None, None):
-            place = replace(place, size=(None, None))
-        if not _PLACING.isdisjoint(style):
-            place = self._inside(element, style, place)
+        place = self._inside(element, style, place)
         if tag in _OTHERS:
             self._scene.left_out[_OTHERS[tag]] += 1
             return []
@@ -175,9 +160,9 @@ class _Walk:
             self._paint(element, style, place)
             return []
         if tag == "use":
-            return self._copy(element, style, place)
+            return self._copy(style, place)
         if tag in ("svg", "symbol"):
-            shown = self._open(element, style, place, size)
+            shown = self._open(element, style, place, place.size if is_copy else (None, None))
             if shown is None:
                 self._hide(element)
                 return []
@@ -188,7 +173,7 @@ class _Walk:
     def _hide(self, element: Element) -> None:
         """Count the shapes of an element that is not shown."""
         for one in element.walk():
-            self._spend(1)
+            self._limits.count("element")
             if one.tag in SHAPES:
                 self._unseen.discard(one)
                 self._scene.left_out["hidden shape"] += 1
@@ -197,195 +182,167 @@ class _Walk:
         """The place of what stands inside an element, its own transform applied."""
         own = {name: style[name] for name in INHERITED if style.get(name, "").lower() not in _NOT_SAID}
         own = {name: INHERITED[name] if value.lower() == "initial" else value for name, value in own.items()}
-        inherited = {**place.style, **own} if own else place.style
         font_size = parse_length(style.get("font-size"), place.font_size, place.font_size)
-        font_size = place.font_size if font_size is None else font_size
-        is_opaque = place.is_opaque and parse_number(style.get("opacity"), 1.0) > 0
-        place = replace(place, style=inherited, font_size=font_size, is_opaque=is_opaque)
-        if "stroke-width" in own:
-            # What is inherited is the length, whatever the font of those that inherit it.
-            width = place.length(own["stroke-width"])
-            width = parse_length(INHERITED["stroke-width"], 1, 1) if width is None or width < 0 else width
-            place = replace(place, style={**place.style, "stroke-width": repr(width)})
+        place = replace(
+            place,
+            style={**place.style, **own},
+            font_size=place.font_size if font_size is None else font_size,
+            is_opaque=place.is_opaque and parse_number(style.get("opacity"), 1.0) > 0,
+        )
+        # What is inherited is the length, whatever the font of those that inherit it.
+        width = place.length(own.get("stroke-width"))
+        if width is not None and width >= 0:
+            place = replace(place, stroke_width=width)
         if "transform" not in style:
             return place
         if element not in self._transforms:
-            self._take_text(style["transform"])
+            self._limits.count("character", len(style["transform"]))
             self._transforms[element] = parse_transform(style["transform"], is_css=False)
         matrix = self._transforms[element]
         if matrix is None:
             self._scene.left_out["transform that cannot be read"] += 1
             return place
         x, y = self._origin(element, style, place)
-        return replace(place, matrix=place.matrix @ translation(x, y) @ matrix @ translation(-x, -y))
+        return replace(place, matrix=place.matrix.translate(x, y).transform(matrix).translate(-x, -y))
 
     def _origin(self, element: Element, style: Mapping[str, str], place: _Place) -> tuple[float, float]:
         """The point that an element's transform leaves where it is, were it but a turn."""
-        words = style.get("transform-origin", "").lower().split()
-        if not words:
+        if not style.get("transform-origin"):
             return 0.0, 0.0
-        if len(words) == 1:
-            words = ["center", *words] if words[0] in ("top", "bottom") else [*words, "center"]
-        elif words[0] in ("top", "bottom") or words[1] in ("left", "right"):
-            words = words[1::-1]
-        corner, size = np.zeros(2), np.array(place.viewport)
+        words = [*style["transform-origin"].lower().split(), "center"][:2]
+        if words[0] in ("top", "bottom") or words[1] in ("left", "right"):
+            words.reverse()
+        (x, y), size = (0.0, 0.0), place.viewport
         if style.get("transform-box", "").lower() in ("fill-box", "stroke-box") and element.tag in SHAPES:
             chains = self._outline(element, style, place)
             if chains:
                 points = np.concatenate([flattened(chain, _FINE * float(np.ptp(chain)) or 1.0) for chain in chains])
-                corner, size = points.min(0), np.ptp(points, axis=0)
+                (x, y), size = points.min(0).tolist(), np.ptp(points, axis=0).tolist()
         shares = {"left": "0%", "top": "0%", "center": "50%", "right": "100%", "bottom": "100%"}
-        lengths = [
-            parse_length(shares.get(word, word), float(size[axis]), place.font_size) or 0.0
-            for axis, word in enumerate(words[:2])
-        ]
-        return float(corner[0]) + lengths[0], float(corner[1]) + lengths[1]
+        right, down = (
+            parse_length(shares.get(word, word), side, place.font_size) or 0.0
+            for word, side in zip(words, size, strict=True)
+        )
+        return x + right, y + down
 
     def _switched(self, element: Element) -> list[Element]:
         """The one child of a switch that is shown: the first that needs no extension."""
         for child in element.children:
-            languages = child.attributes.get("systemLanguage")
-            is_english = languages is None or any(one.strip().startswith("en") for one in languages.split(","))
+            languages = child.attributes.get("systemLanguage", "en").split(",")
+            is_english = any(language.strip().startswith("en") for language in languages)
             if child.tag and is_english and not child.attributes.get("requiredExtensions"):
                 return [child]
         return []
 
-    def _copy(self, element: Element, style: Mapping[str, str], place: _Place) -> list[tuple[Element, _Place]]:
+    def _copy(self, style: Mapping[str, str], place: _Place) -> list[tuple[Element, _Place]]:
         """What a use draws."""
-        address = next((style[name] for name in ("href", "xlink:href") if name in style), "")
+        address = style.get("href", style.get("xlink:href", ""))
         target = self._ids.get(address[1:]) if address.startswith("#") and len(address) > 1 else None
         if target is None:
             self._scene.left_out["copy of what is not in the file"] += 1
             return []
         if target in place.uses:
             raise UnreadableError(f"has a copy of {address[:40]!r} inside itself; remove that use element")
-        x, y = place.length(style.get("x"), 0) or 0.0, place.length(style.get("y"), 1) or 0.0
-        inside = replace(
-            place,
-            matrix=place.matrix @ translation(x, y),
-            uses=(*place.uses, target),
-            size=(style.get("width"), style.get("height")),
-        )
-        return [(target, inside)]
+        matrix = place.matrix.translate(*place.lengths(style, "x", "y"))
+        size = style.get("width"), style.get("height")
+        return [(target, replace(place, matrix=matrix, uses=(*place.uses, target), size=size))]
 
     def _open(
         self, element: Element, style: Mapping[str, str], place: _Place, size: tuple[str | None, str | None]
     ) -> _Place | None:
         """The place inside an svg or symbol element; None where it is too small to show anything."""
+        texts = [given or style.get(name) for given, name in zip(size, ("width", "height"), strict=True)]
         view_box = parse_view_box(style.get("viewBox"))
-        sizes = [given or style.get(name) for given, name in zip(size, ("width", "height"), strict=True)]
         if element is self._root and not place.uses:
-            return self._open_page(style, place, view_box, sizes)
-        x, y = place.length(style.get("x"), 0) or 0.0, place.length(style.get("y"), 1) or 0.0
-        width, height = (
-            place.viewport[axis] if (found := place.length(text, axis)) is None else found
-            for axis, text in enumerate(sizes)
-        )
-        if width <= 0 or height <= 0:
-            return None
-        matrix = place.matrix @ translation(x, y)
-        if view_box is None:
-            return replace(place, matrix=matrix, viewport=(width, height))
-        inner = view_box_matrix(view_box, width, height, style.get("preserveAspectRatio"))
-        return replace(place, matrix=matrix @ inner, viewport=view_box[2:])
-
-    def _open_page(
-        self,
-        style: Mapping[str, str],
-        place: _Place,
-        view_box: tuple[float, float, float, float] | None,
-        sizes: list[str | None],
-    ) -> _Place:
-        """The place inside the root, whose view box is its own measure where it has no size that is known."""
-        # A share of a page that nobody knows is no size.
-        known = [None if text and text.strip().endswith("%") else place.length(text) for text in sizes]
-        width, height = (length if length is None or length > 0 else None for length in known)
-        if view_box is None:
-            if width is not None and height is not None:
+            # A share of a page that nobody knows is no size.
+            texts = [None if text is None or text.endswith("%") else text for text in texts]
+            width, height = (max(place.length(text) or 0.0, 0.0) for text in texts)
+            if view_box is not None:
+                if not width and not height:
+                    self._scene.page = view_box
+                    return replace(place, viewport=view_box[2:])
+                ratio = view_box[3] / view_box[2]
+                width, height = width or height / ratio, height or width * ratio
+            if width and height:
                 self._scene.page = (0.0, 0.0, width, height)
-            return replace(place, viewport=(width or 0.0, height or 0.0))
-        if width is None and height is None:
-            self._scene.page = view_box
-            return replace(place, viewport=view_box[2:])
-        ratio = view_box[3] / view_box[2]
-        width = (height or 0.0) / ratio if width is None else width
-        height = width * ratio if height is None else height
-        self._scene.page = (0.0, 0.0, width, height)
+        else:
+            place = replace(place, matrix=place.matrix.translate(*place.lengths(style, "x", "y")))
+            lengths = [place.length(text, axis) for axis, text in enumerate(texts)]
+            width, height = (
+                whole if length is None else length for length, whole in zip(lengths, place.viewport, strict=True)
+            )
+            if width <= 0 or height <= 0:
+                return None
+        if view_box is None:
+            return replace(place, viewport=(width, height))
         inner = view_box_matrix(view_box, width, height, style.get("preserveAspectRatio"))
-        return replace(place, matrix=place.matrix @ inner, viewport=view_box[2:])
+        return replace(place, matrix=place.matrix.transform(inner), viewport=view_box[2:])
 
     def _paint(self, element: Element, style: Mapping[str, str], place: _Place) -> None:
         """Take in a shape, if it is seen."""
         self._unseen.discard(element)
-        inherited = place.style
-        is_shown = place.is_opaque and inherited["visibility"].lower() not in ("hidden", "collapse")
-        width = float(inherited["stroke-width"])
-        is_stroked = is_shown and width > 0 and self._is_painted("stroke", inherited)
-        is_filled = is_shown and self._is_painted("fill", inherited)
+        is_shown = place.is_opaque and place.style["visibility"].lower() not in ("hidden", "collapse")
+        is_stroked = is_shown and place.stroke_width > 0 and self._is_painted("stroke", place.style)
+        is_filled = is_shown and self._is_painted("fill", place.style)
         chains = self._outline(element, style, place)
-        if not is_filled and inherited["stroke-linecap"].lower() == "butt":
+        if not is_filled and place.style["stroke-linecap"].lower() == "butt":
             # A dot is seen only where the ends of lines are round or square.
             chains = [chain for chain in chains if np.ptp(chain, axis=0).any()]
-        scale = math.sqrt(abs(float(np.linalg.det(place.matrix[:2, :2]))))
+        matrix = place.matrix
+        scale = math.sqrt(abs(matrix.xx * matrix.yy - matrix.xy * matrix.yx))
         if not chains or not (is_stroked or is_filled) or scale == 0:
             self._scene.left_out["hidden shape"] += 1
             return
-        self._curves += sum(map(len, chains)) // 3
-        if len(self._scene.shapes) >= _MOST_SHAPES:
-            raise UnreadableError(f"draws more than {_MOST_SHAPES:,} shapes, copies counted; simplify it first")
-        if self._curves > _MOST_CURVES:
-            raise UnreadableError(f"has more than {_MOST_CURVES:,} points and curves; simplify it first")
+        self._limits.count("shape")
+        self._limits.count("curve", sum(map(len, chains)) // 3)
         if any(style.get(name, "none") != "none" for name in ("marker", "marker-start", "marker-mid", "marker-end")):
             self._scene.left_out["set of arrowheads"] += 1
-        placed = [transformed(chain, place.matrix) for chain in chains]
-        self._scene.shapes.append(Painted(placed, is_stroked, width * scale))
+        placed = [transformed(chain, matrix) for chain in chains]
+        self._scene.shapes.append(Painted(placed, is_stroked, place.stroke_width * scale))
 
     def _is_painted(self, kind: str, style: Mapping[str, str]) -> bool:
         return parse_number(style[f"{kind}-opacity"], 1.0) > 0 and is_visible_paint(style[kind], style, self._ids)
 
     def _outline(self, element: Element, style: Mapping[str, str], place: _Place) -> list[Chain]:
         """A shape's chains, in its own coordinates."""
-        known = self._outlines.get(element)
-        if known is not None:
-            return known
-        if element.tag not in ("path", "polyline", "polygon"):
-            # Their sizes may be shares of the viewport, which differs from copy to copy.
-            return _basic_shape(element.tag, style, place)
-        data = style.get("d" if element.tag == "path" else "points", "")
-        self._take_text(data)
-        if element.tag == "path":
-            chains, is_whole = parse_path(data, _MOST_CURVES + 1)
-            if not is_whole and data != "none":
-                self._scene.left_out["end of a broken path"] += 1
-        else:
-            chains = polyline(parse_numbers(data, 2 * _MOST_CURVES + 2), is_closed=element.tag == "polygon")
-        self._outlines[element] = chains
-        return chains
+        key = (element, place.viewport, place.font_size)
+        if key not in self._outlines:
+            data = _path_data(element.tag, style, place)
+            self._limits.count("character", len(data))
+            self._outlines[key], is_whole = parse_path(data, LIMITS["curve"][0] + 1)
+            self._scene.left_out["end of a broken path"] += not is_whole
+        return self._outlines[key]
 
 
-def _basic_shape(tag: str, style: Mapping[str, str], place: _Place) -> list[Chain]:
-    """The chain of a line, rectangle, circle or ellipse, unless it has no size."""
-
-    def length(name: str, axis: int | None) -> float | None:
-        found = place.length(style.get(name), axis)
-        return None if found is None or (found < 0 and axis is None) else found
-
-    def plain(name: str, axis: int) -> float:
-        return place.length(style.get(name), axis) or 0.0
-
+def _path_data(tag: str, style: Mapping[str, str], place: _Place) -> str:
+    """A shape as the data of a path; empty if it has no size."""
+    if tag == "path":
+        return style.get("d", "").removeprefix("none")
+    if tag in ("polyline", "polygon"):
+        points = style.get("points")
+        return f"M{points}{'z' if tag == 'polygon' else ''}" if points else ""
     if tag == "line":
-        numbers = [plain(name, axis) for axis, name in ((0, "x1"), (1, "y1"), (0, "x2"), (1, "y2"))]
-        return polyline(numbers, is_closed=False)
-    if tag == "circle":
-        radius = length("r", None) or 0.0
-        return [ellipse(plain("cx", 0), plain("cy", 1), radius, radius)] if radius > 0 else []
-    radii = [place.length(style.get(name), axis) for axis, name in enumerate(("rx", "ry"))]
-    radii = [None if radius is not None and radius < 0 else radius for radius in radii]
-    radius_x, radius_y = (own if own is not None else other or 0.0 for own, other in (radii, radii[::-1]))
-    if tag == "ellipse":
-        is_seen = radius_x > 0 and radius_y > 0
-        return [ellipse(plain("cx", 0), plain("cy", 1), radius_x, radius_y)] if is_seen else []
-    width, height = plain("width", 0), plain("height", 1)
-    if not (width > 0 and height > 0):
-        return []
-    return [rectangle(plain("x", 0), plain("y", 1), width, height, radius_x, radius_y)]
+        x1, y1, x2, y2 = place.lengths(style, "x1", "y1", "x2", "y2")
+        return f"M{x1} {y1}L{x2} {y2}"
+    names = [("r", None), ("r", None)] if tag == "circle" else [("rx", 0), ("ry", 1)]
+    radii = [place.length(style.get(name), axis) for name, axis in names]
+    radii = [None if radius is None or radius < 0 else radius for radius in radii]
+    # Either radius is what the other is where it is not given.
+    rx, ry = (own if own is not None else other or 0.0 for own, other in (radii, radii[::-1]))
+    is_round = rx > 0 and ry > 0
+    if tag in ("circle", "ellipse"):
+        x, y = place.lengths(style, "cx", "cy")
+        arc = f"A{rx} {ry} 0 0 1"
+        return f"M{x + rx} {y}{arc} {x - rx} {y}{arc} {x + rx} {y}z" if is_round else ""
+    x, y, width, height = place.lengths(style, "x", "y", "width", "height")
+    right, bottom = x + width, y + height
+    if width <= 0 or height <= 0:
+        return ""
+    if not is_round:
+        return f"M{x} {y}H{right}V{bottom}H{x}z"
+    rx, ry = min(rx, width / 2), min(ry, height / 2)
+    arc = f"A{rx} {ry} 0 0 1"
+    return (
+        f"M{x + rx} {y}H{right - rx}{arc} {right} {y + ry}V{bottom - ry}{arc} {right - rx} {bottom}"
+        f"H{x + rx}{arc} {x} {bottom - ry}V{y + ry}{arc} {x + rx} {y}z"
+    )

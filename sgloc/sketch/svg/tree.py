@@ -1,18 +1,13 @@
-"""An SVG's elements, read with bounds on everything that a small file can make large."""
+"""An SVG's elements, read with limits on everything that a small file can make large."""
 
 from collections.abc import Iterator
 from xml.parsers import expat
 
+from sgloc.sketch.svg.limits import LIMITS, Limits, UnreadableError
+
 _SVG_NAMESPACE = "http://www.w3.org/2000/svg"
 _MOST_DEPTH = 1000
-_MOST_ELEMENTS = 200_000
-_MOST_ATTRIBUTES = 500_000
-_MOST_CHARACTERS = 40 * 2**20
 _MOST_PREFIXES = 16
-
-
-class UnreadableError(Exception):
-    """Why an SVG cannot be read: the rest of a sentence that begins with the file's name."""
 
 
 class Element:
@@ -21,15 +16,18 @@ class Element:
     Attributes:
         tag: its name without a prefix; empty where it is not SVG's.
         attributes: as they stand in the file, prefixes included.
+        names: what selectors of CSS call it: its tag, "#" with its id, and "." with each of its classes.
         parent: the element that holds it; None of the root.
         children: the elements it holds.
         text: of a style element, its content.
     """
 
-    __slots__ = ("attributes", "children", "parent", "tag", "text")
+    __slots__ = ("attributes", "children", "names", "parent", "tag", "text")
 
     def __init__(self, tag: str, attributes: dict[str, str], parent: "Element | None") -> None:
         self.tag, self.attributes, self.parent = tag, attributes, parent
+        classes = [f".{name}" for name in attributes.get("class", "").split()]
+        self.names = frozenset([tag, f"#{attributes.get('id', '')}", *classes])
         self.children: list[Element] = []
         self.text = ""
 
@@ -42,20 +40,19 @@ class Element:
             stack += reversed(element.children)
 
 
-def parse_tree(content: bytes) -> Element:
+def parse_tree(content: bytes, limits: Limits) -> Element:
     """The root of an SVG.
 
     Args:
         content: the file, unpacked, in any encoding that XML has.
+        limits: on the file.
 
     Raises:
         UnreadableError: if it is not XML, its root is not an svg element, or it is larger than any drawing.
     """
-    if content.count(b"<") > 2 * _MOST_ELEMENTS or content.count(b"=") > _MOST_ATTRIBUTES:
-        raise UnreadableError(
-            f"has more than {_MOST_ELEMENTS:,} elements or {_MOST_ATTRIBUTES:,} attributes; simplify it first"
-        )
-    builder = _Builder(content.count(b"&"))
+    # Those of one element come all at once; here they are counted before.
+    Limits().count("attribute", content.count(b"="))
+    builder = _Builder(content.count(b"&"), limits)
     parser = expat.ParserCreate()
     parser.buffer_text = True
     parser.StartElementHandler = builder.start
@@ -77,61 +74,46 @@ class _Builder:
 
     Args:
         num_references: the most references to entities that the file can hold.
+        limits: on the file.
     """
 
-    def __init__(self, num_references: int) -> None:
+    def __init__(self, num_references: int, limits: Limits) -> None:
         self.root: Element | None = None
-        self._num_references = num_references
-        self._open: list[Element] = []
-        # Prefixes that stand for SVG; files that do not declare them are read nevertheless.
-        self._prefixes: list[frozenset[str]] = [frozenset({"", "svg"})]
-        self._num_elements = self._num_attributes = self._num_characters = 0
+        self._num_references, self._limits = num_references, limits
+        # The open elements, each with the prefixes that stand for SVG inside it.
+        self._open: list[tuple[Element, frozenset[str]]] = []
 
     def declare_entity(self, name: str, is_parameter: int, value: str | None, *_: object) -> None:
         if is_parameter or value is None:
             return
         # Illustrator writes its namespaces as entities. Nothing writes entities of entities but to do harm.
-        if "&" in value or len(value) * self._num_references > _MOST_CHARACTERS:
+        if "&" in value or len(value) * self._num_references > LIMITS["character of attributes"][0]:
             raise UnreadableError(f"declares an entity {name[:40]!r} that expands too far; save it anew as plain SVG")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
-        self._num_elements += 1
-        self._num_attributes += len(attributes)
-        self._num_characters += sum(map(len, attributes.values()))
-        if (
-            self._num_elements > _MOST_ELEMENTS
-            or self._num_attributes > _MOST_ATTRIBUTES
-            or self._num_characters > _MOST_CHARACTERS
-        ):
-            raise UnreadableError("expands to far more than a drawing needs; save it anew as plain SVG")
+        self._limits.count("element of the file")
+        self._limits.count("attribute", len(attributes))
+        self._limits.count("character of attributes", sum(map(len, attributes.values())))
         if len(self._open) >= _MOST_DEPTH:
             raise UnreadableError(f"nests elements more than {_MOST_DEPTH:,} deep; ungroup them first")
-        self._prefixes.append(_declared(self._prefixes[-1], attributes))
+        # Files that do not declare their prefixes are read nevertheless.
+        parent, prefixes = self._open[-1] if self._open else (None, frozenset({"", "svg"}))
+        for key, value in attributes.items():
+            if key == "xmlns" or key.startswith("xmlns:"):
+                is_svg = value.strip() == _SVG_NAMESPACE and len(prefixes) < _MOST_PREFIXES
+                prefixes = prefixes | {key[6:]} if is_svg else prefixes - {key[6:]}
         prefix, _, local = name.rpartition(":")
-        parent = self._open[-1] if self._open else None
-        element = Element(local if prefix in self._prefixes[-1] else "", attributes, parent)
+        element = Element(local if prefix in prefixes else "", attributes, parent)
         if parent is None:
             self.root = element
         else:
             parent.children.append(element)
-        self._open.append(element)
+        self._open.append((element, prefixes))
 
     def end(self, name: str) -> None:
         self._open.pop()
-        self._prefixes.pop()
 
     def characters(self, text: str) -> None:
-        if self._open[-1].tag == "style":
-            self._open[-1].text += text
-
-
-def _declared(prefixes: frozenset[str], attributes: dict[str, str]) -> frozenset[str]:
-    """Which prefixes stand for SVG inside an element of these attributes."""
-    for name, value in attributes.items():
-        if name == "xmlns" or name.startswith("xmlns:"):
-            prefix = name[6:]
-            if value.strip() != _SVG_NAMESPACE:
-                prefixes = prefixes - {prefix}
-            elif len(prefixes) < _MOST_PREFIXES:
-                prefixes = prefixes | {prefix}
-    return prefixes
+        element, _ = self._open[-1]
+        if element.tag == "style":
+            element.text += text
