@@ -46,6 +46,7 @@ def study_webdataset(options: WebdatasetOptions, config: Config) -> Report:
         SglocError: if the shards cannot be used.
     """
     wanted = StreamOptions(options.batch, options.repeats, "cpu", data=options.data, remote=options.remote)
+    report = Report("stream", torch.device("cpu"))
     with shards(wanted, config) as folder, _one_sketch_a_member(folder) as (members, count):
 
         def plain() -> Generator[int, None, None]:
@@ -54,7 +55,8 @@ def study_webdataset(options: WebdatasetOptions, config: Config) -> Report:
                 for _, lengths in pipeline.decode().to_tuple("npy").batched(options.batch, collation_fn=_ragged):
                     yield len(lengths)
 
-        return measure_ways(wanted, config, torch.device("cpu"), folder, {NAME: (plain, options.batch, count)})
+        measure_ways(wanted, config, report, folder, {NAME: (plain, options.batch, count)})
+    return report
 
 
 @contextlib.contextmanager

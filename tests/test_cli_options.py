@@ -93,7 +93,7 @@ def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[BenchOption
     def bench(name: str, options: BenchOptions, config: Config) -> Report:
         assert type(options) is OPTIONS[name]
         given.append((options, config))
-        return Report(name, {}, torch.device("cpu"))
+        return Report(name, torch.device("cpu"))
 
     monkeypatch.setattr("sgloc.bench.run.bench", bench)
 

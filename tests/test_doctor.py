@@ -5,7 +5,7 @@ import os
 import re
 import shutil
 import socket
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,18 +15,18 @@ import pytest
 
 from sgloc.cli import main
 from sgloc.doctor import shards as shards_module
-from sgloc.doctor.examination import Examination, end_process
+from sgloc.doctor.examination import Examination
 from sgloc.doctor.finding import Finding
 from sgloc.doctor.folder import Folder, judge_folder
 from sgloc.doctor.machines import Device, Host, Programs, judge_devices, judge_hosts, judge_programs
 from sgloc.doctor.network import Network, bus_bandwidth, judge_network
-from sgloc.doctor.shards import Checked, judge_manifests, judge_rates, judge_shards
+from sgloc.doctor.shards import judge_manifests, judge_rates, judge_shards
 from tests.checkpoints import flip_bit
 
 GIB = 2**30
-RANKS = Examination(0, ["n1", "n1", "n2", "n2"], 1.0, lambda _: end_process())
+RANKS = Examination(0, ["n1", "n1", "n2", "n2"], 1.0, lambda _: None)
 PROGRAMS = Programs({"torch": "2.13.0", "cuda": "12.8", "nccl": "2.27.3"}, "570.86", None)
-GPU = Device("H100", "GPU", 8, 80 * GIB, 79 * GIB, 5e13)
+GPU = Device("H100", 5e13, "GPU", 8, 80 * GIB, 79 * GIB)
 HOST = Host(4 * GIB, 4 * GIB, 4096.0, float("inf"), False, frozenset(range(8)), 4, 1e9)
 NETWORK = Network(5e-5, 0.002, 0.001, True)
 FOLDER = Folder(0.01, 0.5, True, 10**12)
@@ -37,8 +37,9 @@ def of_all(fact: Any, **of_rank_2: Any) -> dict[int, Any]:
     return {rank: replace(fact, **of_rank_2) if rank == 2 else fact for rank in range(4)}
 
 
-def expect(findings: list[Finding], check: str, status: str, told: str) -> None:
+def expect(found: Iterable[Finding], check: str, status: str, told: str) -> None:
     """All is well, but for this."""
+    findings = list(found)
     (finding,) = [one for one in findings if (one.check, one.status) == (check, status) and re.search(told, one.found)]
     assert bool(finding.advice) == (status != "ok")
     assert {one.status for one in findings if one is not finding} <= {"ok"}, findings
@@ -67,7 +68,13 @@ def test_torch_for_the_cpu_beside_a_gpu() -> None:
     ("changes", "check", "status", "told"),
     [
         ({}, "devices", "ok", "4 x H100 of 80 GiB; 8 visible to each; backend nccl"),
-        ({"kind": "A100"}, "devices", "warning", r"^rank 2 \(n2\) has A100, others have H100"),
+        ({"kind": "A100"}, "devices", "warning", r"^rank 2 \(n2\) has A100 of 80 GiB, others have H100 of 80 GiB"),
+        (
+            {"kind": "EPYC", "identity": "", "num_bytes": 0, "num_free_bytes": 0},
+            "devices",
+            "problem",
+            r"^rank 2 \(n2\) has EPYC, others have H100 of 80 GiB",
+        ),
         ({"num_free_bytes": 60 * GIB}, "devices", "warning", r"^rank 2 \(n2\): 60.0 of 80.0 GiB"),
         ({"identity": "GPU-0"}, "devices", "problem", r"^rank 0 \(n1\), rank 2 \(n2\) share one GPU"),
         ({}, "speed", "ok", "50,000 GFLOP/s"),
@@ -151,15 +158,17 @@ def test_folders(changes: dict[str, Any], check: str, status: str, told: str) ->
 
 def test_shards_of_many_ranks() -> None:
     facts = dict.fromkeys(range(4), ("abc", 1000, 10))
-    assert judge_manifests(facts, RANKS, "shards") == []
-    other = judge_manifests({**facts, 2: ("def", 900, 10)}, RANKS, "shards")
-    expect(other, "manifest", "problem", r"^rank 2 \(n2\) has other shards in shards than most: 900 training")
-    expect(judge_manifests({0: ("abc", 9, 0)}, RANKS, "shards"), "manifest", "problem", "holds no validation drawing")
-    many = dict.fromkeys(range(4), Checked(("a.tar: it is missing", "b.tar: it is missing"), 0))
-    findings = judge_shards(many, RANKS, "shards", 9)
+    assert list(judge_manifests(facts, RANKS)) == []
+    other = judge_manifests({**facts, 2: ("def", 900, 10)}, RANKS)
+    told = r"^rank 2 \(n2\) has shards of 900 training drawings \(def\), others have shards of 1,000 training drawings"
+    expect(other, "manifest", "problem", told)
+    without = judge_manifests({0: ("abc", 9, 0)}, RANKS)
+    expect(without, "manifest", "problem", r"rank 0 \(n1\) has shards without a validation drawing")
+    many = dict.fromkeys(range(4), (["a.tar: it is missing", "b.tar: it is missing"], 0))
+    findings = list(judge_shards(many, RANKS, "shards", 9))
     assert [finding.found for finding in findings][-2:] == ["rank 2 (n2): a.tar: it is missing", "3 more"]
     for slow, status in ((4000.0, "warning"), (6000.0, "warning"), (9000.0, "ok")):
-        finding = judge_rates({0: 13000.0, 1: 13000.0, 2: slow, 3: 13000.0}, RANKS)
+        (finding,) = judge_rates({0: 13000.0, 1: 13000.0, 2: slow, 3: 13000.0}, RANKS)
         assert (finding.status, finding.found.endswith(f"slowest {slow:,.0f} on rank 2 (n2)")) == (status, True)
 
 
@@ -228,7 +237,7 @@ def test_a_folder_without_room(examined: Examined, tmp_path: Path, monkeypatch: 
 
     def full(path: str) -> Any:
         is_ours = str(path).startswith(("/dev/shm", str(tmp_path)))
-        return SimpleNamespace(f_frsize=4096, f_blocks=10**6, f_bavail=100) if is_ours else real(path)
+        return SimpleNamespace(f_frsize=4096, f_blocks=10**6, f_bfree=100, f_bavail=100) if is_ours else real(path)
 
     monkeypatch.setattr(os, "statvfs", full)
     code, findings = examined("--run", tmp_path)

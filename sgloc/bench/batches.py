@@ -2,6 +2,7 @@
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from sgloc import dist
 from sgloc.bench.drawn import draw_batch
 from sgloc.bench.options import BatchOptions
 from sgloc.data.batch import PackedBatch, Preparation
-from sgloc.data.manifest import SPLITS, Manifest, Moments, Split, load_manifest
+from sgloc.data.manifest import SPLITS, Contents, Manifest, Split, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
@@ -47,21 +48,12 @@ def first_batch(options: BatchOptions, config: Config) -> tuple[PackedBatch, Man
 
 
 def drawn_manifest(packed: PackedBatch) -> Manifest:
-    """The manifest of a data set without shards: its scale and lengths are those of a batch."""
-    return Manifest(
-        categories=[],
-        scale=float(packed.offsets.std()),
-        moments=Moments(),
-        longest_points=int(np.diff(packed.point_starts).max()),
-        longest_strokes=int(packed.num_strokes.max()),
-        sketches_per_block=1,
-        splits={name: Split() for name in SPLITS},
-        num_read=0,
-        skipped={},
-        rejected={},
-        sources=[],
-        licence="",
-    )
+    """The manifest of a data set without shards, whose training drawings are those of a batch."""
+    drawn = Contents()
+    drawn.count(packed.offsets, np.diff(packed.point_starts).tolist(), packed.num_strokes.tolist())
+    splits = {**{name: Split() for name in SPLITS}, "train": drawn.split([])}
+    origin: dict[str, Any] = {"num_read": 0, "skipped": {}, "rejected": {}, "sources": [], "licence": ""}
+    return Manifest.of(splits, drawn.moments, sketches_per_block=1, **origin)
 
 
 def preparation(config: Config, manifest: Manifest) -> Preparation:

@@ -5,11 +5,11 @@ import dataclasses
 import tempfile
 from collections.abc import Callable
 
-import torch
+import numpy as np
 
 from sgloc.bench.batches import describe, first_batch, opened_engine, preparation
 from sgloc.bench.options import CheckpointOptions
-from sgloc.bench.report import Report
+from sgloc.bench.report import Record, Report
 from sgloc.bench.step import take_step
 from sgloc.bench.timing import Clock, spread
 from sgloc.dist import Group
@@ -25,15 +25,15 @@ _STEPS = 10
 _EVERY = 50
 
 
-def measure(options: CheckpointOptions, config: Config, device: torch.device) -> Report:
+def measure(options: CheckpointOptions, config: Config, report: Report) -> None:
     """Measure, in one process, the copy that a step waits for, the writing behind it, verifying, loading, and steps
     with and without a save at their start."""
+    device = report.device
     packed, manifest = first_batch(options, config)
     batch = preparation(config, manifest)(packed, device)
     with contextlib.ExitStack() as stack:
         folder = options.out or stack.enter_context(tempfile.TemporaryDirectory())
-        train = dataclasses.replace(config.train, global_batch=len(packed), run=folder)
-        config = dataclasses.replace(config, train=train)
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, run=folder))
         engine = stack.enter_context(opened_engine(config, manifest, device))
         group = Group(device, config.train.timeout)
         writers = stack.enter_context(contextlib.closing(group.separate()))
@@ -70,21 +70,20 @@ def measure(options: CheckpointOptions, config: Config, device: torch.device) ->
                 seconds[name].append(clock.time(part))
         newest = read_checkpoint(checkpoint_folders(folder)[0])
     sizes = {"mebibytes": newest.num_bytes / 2**20, "tensors": len(newest.tensors)}
-    report = Report("checkpoint", {**describe(packed, options), **sizes}, device)
+    report.settings = {**describe(packed, options), **sizes}
     for name, times in seconds.items():
         num_steps = _STEPS if name in ("steps", "with a save") else 1
         report.add(name, times, num_steps * len(batch), num_steps * len(batch.points))
-    _add_shares(report, seconds)
-    return report
+    report.facts += _shares(seconds)
 
 
-def _add_shares(report: Report, seconds: dict[str, list[float]]) -> None:
+def _shares(seconds: dict[str, list[float]]) -> list[Record]:
     """What a save costs the steps between two saves, as a share of their time."""
-    between = [plain / _STEPS * _EVERY for plain in seconds["steps"]]
-    rows = list(zip(seconds["steps"], seconds["with a save"], between, strict=True))
-    shares = [(saving - plain) / whole for plain, saving, whole in rows]
-    # Steps scatter more than a save costs: what it would cost if nothing went on meanwhile.
-    waits = zip(seconds["copy"], seconds["write"], between, strict=True)
-    bounds = [(copy + write) / whole for copy, write, whole in waits]
-    for name, values in (("", shares), (", if steps waited for it all", bounds)):
-        report.facts.append({"name": f"a save's share of {_EVERY} steps{name}", **spread(values)})
+    times = {name: np.array(values) for name, values in seconds.items()}
+    between = times["steps"] / _STEPS * _EVERY
+    shares = {
+        "": (times["with a save"] - times["steps"]) / between,
+        # Steps scatter more than a save costs: what it would cost if nothing went on meanwhile.
+        ", if steps waited for it all": (times["copy"] + times["write"]) / between,
+    }
+    return [{"name": f"a save's share of {_EVERY} steps{name}", **spread(share)} for name, share in shares.items()]

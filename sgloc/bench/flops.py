@@ -43,9 +43,6 @@ from sgloc.models.sketchgloc.config import CellName, ModelConfig
 from sgloc.nn.rows import NUM_PEN_STATES, ROW_SIZE
 from sgloc.sketch.ragged import SketchBatch
 
-STAGES = ("strokes", "graphs", "latent", "decoder", "output")
-# The latent is computed over the whole batch and never computed again.
-_RECOMPUTED_STAGES = ("strokes", "graphs", "decoder", "output")
 _POINT_SIZES = {"sketchgloc": 2, "sketch_rnn": 4}
 # Eight scales and four shifts.
 _NUM_MODULATIONS = 12
@@ -142,9 +139,10 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
         "decoder": _decoder_products(config, num_sketches, rows),
         "output": [_output_product(config, rows)],
     }
-    forward = {stage: sum(product.forward for product in products[stage]) for stage in STAGES}
-    backward = {stage: sum(product.backward for product in products[stage]) for stage in STAGES}
-    recomputed = {stage: forward[stage] if num_parts > 1 and stage in _RECOMPUTED_STAGES else 0 for stage in STAGES}
+    forward = {stage: sum(product.forward for product in some) for stage, some in products.items()}
+    backward = {stage: sum(product.backward for product in some) for stage, some in products.items()}
+    # The latent is computed over the whole batch and never computed again.
+    recomputed = {stage: number * (num_parts > 1 and stage != "latent") for stage, number in forward.items()}
     if checkpoint_decoder:
         steps = _state_products(config.decoder.cell, config.decoder.hidden_size, config, rows, rows)
         recomputed["decoder"] += sum(product.forward for product in steps)

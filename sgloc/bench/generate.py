@@ -2,6 +2,7 @@
 
 from functools import partial
 
+import numpy as np
 import torch
 
 from sgloc import random
@@ -21,18 +22,18 @@ from sgloc.nn.rows import NUM_PEN_STATES, PEN_DOWN, PEN_END
 _CERTAIN = 1e6
 
 
-def measure(options: GenerateOptions, config: Config, device: torch.device) -> Report:
+def measure(options: GenerateOptions, config: Config, report: Report) -> None:
     """Measure drawing from random codes: greedy, with all steps forced, since the pen never ends; and sampled, with
     drawings that end at random and are as long as real ones on average. The weights are initial ones."""
     packed, _ = first_batch(options, config)
-    num_sketches = options.batch
+    num_sketches, device = options.batch, report.device
     model = build_model(config, LONGEST_POINTS).to(device).eval()
     keys = random.fold(config.train.seed, torch.arange(num_sketches)).to(device)
     codes = random.normal(keys[:, None], torch.arange(config.model.latent_size, device=device))
     mean_points = min(packed.num_points / num_sketches, LONGEST_POINTS - 1.0)
     cell = f"{config.model.decoder.cell} {config.model.decoder.hidden_size}"
-    settings = {**describe(packed, options), "steps": LONGEST_POINTS, "cell": cell}
-    report, clock = Report("generate", settings, device), Clock(device)
+    report.settings = {**describe(packed, options), "steps": LONGEST_POINTS, "cell": cell}
+    clock = Clock(device)
     ceiling = Ceiling(clock, torch.float32, options.ceiling_size)
     for name, end_probability, temperature in (
         ("greedy, all steps forced", 0.0, 0.0),
@@ -53,7 +54,6 @@ def measure(options: GenerateOptions, config: Config, device: torch.device) -> R
             name, seconds, num_sketches, points, flops=flops, executed_flops=executed, ceilings=ceilings, extra=extra
         )
     report.facts.append(ceiling.record)
-    return report
 
 
 def end_probability_for(mean_points: float) -> float:
@@ -62,14 +62,11 @@ def end_probability_for(mean_points: float) -> float:
     Args:
         mean_points: above 0, below `LONGEST_POINTS`, after which a drawing ends in any case.
     """
-    low, high = 0.0, 1.0
-    for _ in range(50):
-        end = (low + high) / 2
-        goes_on = 1 - end
-        # The sum of goes_on^t, t = 1 .. LONGEST_POINTS: the drawing has a t-th point if it went on so often.
-        mean = goes_on * (1 - goes_on**LONGEST_POINTS) / end
-        low, high = (end, high) if mean > mean_points else (low, end)
-    return (low + high) / 2
+    ends = np.geomspace(1e-6, 1, 10**5)
+    goes_on = 1 - ends
+    # The sum of goes_on^t, t = 1 .. LONGEST_POINTS: the drawing has a t-th point if it went on so often.
+    means = goes_on * (1 - goes_on**LONGEST_POINTS) / ends
+    return float(np.interp(-mean_points, -means, ends))
 
 
 @torch.no_grad()

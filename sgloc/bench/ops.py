@@ -16,9 +16,10 @@ from sgloc.models.sketchgloc.config import Config
 _DISTURB_SCALE = 0.1
 
 
-def measure(options: OpsOptions, config: Config, device: torch.device) -> Report:
+def measure(options: OpsOptions, config: Config, report: Report) -> None:
     """Measure boxes, adjacency, aggregation (forward and backward), and the whole preparation: augmentation,
     disturbance, boxes and adjacency."""
+    device = report.device
     packed, manifest = first_batch(options, config)
     prepare = preparation(config, manifest)
     prepare = dataclasses.replace(prepare, disturb=prepare.disturb or _DISTURB_SCALE)
@@ -44,16 +45,11 @@ def measure(options: OpsOptions, config: Config, device: torch.device) -> Report
         "aggregate backward": lambda: torch.autograd.grad(sums, embeddings, gradient, retain_graph=True),
         "preparation": prepare_all,
     }
-    settings = {
-        **describe(packed, options),
-        "width": width,
-        "dtype": str(dtype).removeprefix("torch."),
-        "disturb": prepare.disturb,
-    }
-    report, clock = Report("ops", settings, device), Clock(device)
+    sizes = {"width": width, "dtype": str(dtype).removeprefix("torch."), "disturb": prepare.disturb}
+    report.settings = {**describe(packed, options), **sizes}
+    clock = Clock(device)
     for name, function in measured.items():
         function()
         seconds = [clock.time(function) for _ in range(options.repeats)]
         num_points = packed.num_points if name == "preparation" else len(sketches.points)
         report.add(name, seconds, len(packed), num_points)
-    return report

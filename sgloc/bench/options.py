@@ -1,8 +1,6 @@
 """The options of the measurements of `sgloc bench`, without torch."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from types import MappingProxyType
 from typing import Literal
 
 from sgloc.config import Options, option
@@ -29,13 +27,19 @@ class BatchOptions(BenchOptions):
 
 
 @dataclass(frozen=True)
+class CeilingOptions(BenchOptions):
+    """A measurement whose rates are compared with those of matrix products."""
+
+    ceiling_size: int = 2048
+    """Side of the square matrices whose products the rates are compared with."""
+
+
+@dataclass(frozen=True)
 class OpsOptions(BatchOptions):
     """Grid operations and preparation of a batch."""
 
     batch: int = option(1024, at_least=2, at_most=10**6)
-    """Sketches in a batch."""
     repeats: int = option(10, at_least=1, at_most=10**6)
-    """Repeats of each measurement."""
 
 
 @dataclass(frozen=True)
@@ -47,29 +51,22 @@ class StreamOptions(BatchOptions):
     remote: str | None = None
     """URL of the same shards on a server, to measure as well."""
     repeats: int = option(3, at_least=1, at_most=10**6)
-    """Repeats of each measurement."""
 
 
 @dataclass(frozen=True)
-class StepOptions(BatchOptions):
+class StepOptions(CeilingOptions, BatchOptions):
     """A training step."""
 
     long_sketch: int = 1000
     """Points of the long sketch that the second of two measured steps has in addition."""
-    ceiling_size: int = 2048
-    """Side of the square matrices whose products the rates are compared with."""
 
 
 @dataclass(frozen=True)
-class GenerateOptions(BatchOptions):
+class GenerateOptions(CeilingOptions, BatchOptions):
     """Drawing from codes."""
 
     batch: int = option(256, at_least=2, at_most=10**6)
-    """Sketches in a batch."""
     repeats: int = option(3, at_least=1, at_most=10**6)
-    """Repeats of each measurement."""
-    ceiling_size: int = 2048
-    """Side of the square matrices whose products the rates are compared with."""
 
 
 @dataclass(frozen=True)
@@ -81,25 +78,20 @@ class CheckpointOptions(BatchOptions):
 
 
 @dataclass(frozen=True)
-class RetrievalOptions(BenchOptions):
+class RetrievalOptions(CeilingOptions):
     """Ranking codes, each among all."""
 
     batch: int = option(20_000, at_least=2, at_most=10**6)
     """Codes."""
     repeats: int = option(3, at_least=1, at_most=10**6)
-    """Repeats of each measurement."""
-    ceiling_size: int = 2048
-    """Side of the square matrices whose products the rates are compared with."""
 
 
-OPTIONS: Mapping[str, type[BenchOptions]] = MappingProxyType(
-    {
-        "ops": OpsOptions,
-        "stream": StreamOptions,
-        "step": StepOptions,
-        "generate": GenerateOptions,
-        "checkpoint": CheckpointOptions,
-        "retrieval": RetrievalOptions,
-    }
-)
+OPTIONS: dict[str, type[BenchOptions]] = {
+    "ops": OpsOptions,
+    "stream": StreamOptions,
+    "step": StepOptions,
+    "generate": GenerateOptions,
+    "checkpoint": CheckpointOptions,
+    "retrieval": RetrievalOptions,
+}
 """Of each measurement, by its name, which is that of its module."""

@@ -1,10 +1,10 @@
 """What a measurement found: a table for people, JSON lines for programs."""
 
-import statistics
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
 from rich.console import Console
 from rich.table import Column, Table
@@ -18,6 +18,16 @@ Record = dict[str, Any]
 
 # From here on numbers are shown in thousands of millions.
 _MANY = 10**9
+# What the table shows besides the times: a number of a measurement's record and the unit that it is shown in.
+_COLUMNS: Mapping[str, tuple[str, float]] = {
+    "sketches/s": ("sketches_per_second", 1),
+    "per GFLOP/s": ("sketches_per_second_per_gflops", 1),
+    "points/s": ("points_per_second", 1),
+    "GFLOP/s": ("flops_per_second", 1e9),
+    "of ceiling": ("ceiling_share", 1),
+    "padding": ("padding_share", 1),
+    "peak MiB": ("peak_memory_mib", 1),
+}
 
 
 @dataclass
@@ -26,16 +36,16 @@ class Report:
 
     Attributes:
         bench: which command.
-        settings: the sizes of what was measured, in words and numbers.
         device: on which.
+        settings: the sizes of what was measured, in words and numbers.
         measurements: in the order in which they are shown.
         facts: further records, each with a "name".
         extras: of the measurements' records, what has no column in the table.
     """
 
     bench: str
-    settings: Record
     device: torch.device
+    settings: Record = field(default_factory=dict)
     measurements: list[Record] = field(default_factory=list)
     facts: list[Record] = field(default_factory=list)
     extras: list[Record] = field(default_factory=list)
@@ -51,7 +61,7 @@ class Report:
         flops: int | None = None,
         ceilings: Sequence[float] = (),
         executed_flops: int | None = None,
-        extra: Record | None = None,
+        extra: Mapping[str, Any] = {},
     ) -> None:
         """Add a measurement that is done just now, with what follows from it: rates of the median; sketches a second
         for each GFLOP/s of the ceiling, which compares machines; the share of the ceiling, as the median of the repeats
@@ -77,17 +87,17 @@ class Report:
             "points_per_second": num_points / times["median"],
             "peak_memory_mib": peak_memory_mib or peak_memory(self.device),
         }
-        pairs = list(zip(seconds, ceilings, strict=True)) if ceilings else []
-        if pairs:
-            shares = [num_sketches / time / (ceiling / 1e9) for time, ceiling in pairs]
-            record["sketches_per_second_per_gflops"] = statistics.median(shares)
-        if flops is not None:
-            record |= {"flops": flops, "flops_per_second": flops / times["median"]}
-            record["ceiling_share"] = statistics.median(flops / time / ceiling for time, ceiling in pairs)
-            record["best_ceiling_share"] = flops / times["minimum"] / max(ceilings)
-            if executed_flops is not None:
-                record |= {"executed_flops": executed_flops, "padding_share": 1 - flops / executed_flops}
-        self.measurements.append(record | (extra or {}))
+        if ceilings:
+            # What the ceiling's rate would have computed meanwhile.
+            possible = np.multiply(seconds, ceilings)
+            record["sketches_per_second_per_gflops"] = float(np.median(1e9 * num_sketches / possible))
+            if flops is not None:
+                record |= {"flops": flops, "flops_per_second": flops / times["median"]}
+                record["ceiling_share"] = float(np.median(flops / possible))
+                record["best_ceiling_share"] = flops / times["minimum"] / max(ceilings)
+        if flops is not None and executed_flops is not None:
+            record |= {"executed_flops": executed_flops, "padding_share": 1 - flops / executed_flops}
+        self.measurements.append({**record, **extra})
         if extra:
             self.extras.append({"name": name, **extra})
 
@@ -104,32 +114,17 @@ class Report:
         """A table of the measurements, and the rest in lines."""
         console.print(f"{self.bench} on " + _line(machine(self.device)), soft_wrap=True)
         console.print(_line(self.settings), soft_wrap=True)
-        rows = [(record["name"], _cells(record)) for record in self.measurements]
-        table = Table("", *(Column(heading, justify="right") for heading in rows[0][1]))
-        for name, cells in rows:
-            table.add_row(name, *cells.values())
+        headings = ("ms", "10% to 90%", *_COLUMNS)
+        table = Table("", *(Column(heading, justify="right") for heading in headings))
+        for record in self.measurements:
+            seconds = record["seconds"]
+            median, low, high = (_short(1e3 * seconds[name]) for name in ("median", "percentile_10", "percentile_90"))
+            numbers = (_short(record[name] / unit) if name in record else "" for name, unit in _COLUMNS.values())
+            table.add_row(record["name"], median, f"{low} to {high}", *numbers)
         console.print(table)
         for record in [*self.extras, *self.facts]:
             rest = {name: value for name, value in record.items() if name != "name"}
             console.print(f"{record['name']}: {_line(rest)}", soft_wrap=True)
-
-
-def _cells(record: Record) -> dict[str, str]:
-    """A measurement's row of the table, by heading."""
-    seconds = record["seconds"]
-    times = [_short(1e3 * seconds[name]) for name in ("median", "percentile_10", "percentile_90")]
-    numbers = {
-        "sketches/s": record["sketches_per_second"],
-        "per GFLOP/s": record.get("sketches_per_second_per_gflops"),
-        "points/s": record["points_per_second"],
-        "GFLOP/s": record["flops_per_second"] / 1e9 if "flops_per_second" in record else None,
-        "of ceiling": record.get("ceiling_share"),
-        "padding": record.get("padding_share"),
-        "peak MiB": record["peak_memory_mib"],
-    }
-    return {"ms": times[0], "10% to 90%": " to ".join(times[1:])} | {
-        heading: "" if number is None else _short(number) for heading, number in numbers.items()
-    }
 
 
 def machine(device: torch.device) -> Record:

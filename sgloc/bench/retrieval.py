@@ -15,19 +15,18 @@ from sgloc.models.sketchgloc.config import Config
 _NOISE = 3.0
 
 
-def measure(options: RetrievalOptions, config: Config, device: torch.device) -> Report:
+def measure(options: RetrievalOptions, config: Config, report: Report) -> None:
     """Measure the ranks of as many queries in a gallery of as many codes, normally distributed ones."""
-    count, width = options.batch, config.model.latent_size
+    count, width, device = options.batch, config.model.latent_size, report.device
     keys = random.fold(config.train.seed, torch.arange(2 * count))[:, None].to(device)
     numbers = random.normal(keys, torch.arange(width, device=device))
     gallery, queries = numbers[:count], numbers[:count] + _NOISE * numbers[count:]
     rank = partial(retrieval_ranks, queries, torch.arange(count, device=device), gallery)
-    settings = {"codes": count, "width": width, "threads": torch.get_num_threads(), "repeats": options.repeats}
-    report, clock = Report("retrieval", settings, device), Clock(device)
+    report.settings = {"codes": count, "width": width, "threads": torch.get_num_threads(), "repeats": options.repeats}
+    clock = Clock(device)
     ceiling = Ceiling(clock, product_type(device), options.ceiling_size)
     ((seconds, ceilings),) = ceiling.between([partial(clock.time, rank)], options.repeats)
     ranks, flops = rank(), 2 * count * count * width
     top = {f"top_{at}": float((ranks < at).double().mean()) for at in (1, 10, 50)}
     report.add("ranks", seconds, count, 0, flops=flops, executed_flops=flops, ceilings=ceilings, extra=top)
     report.facts.append(ceiling.record)
-    return report

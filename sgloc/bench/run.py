@@ -22,8 +22,10 @@ def bench(name: str, options: BenchOptions, config: Config) -> Report:
         SglocError: if the shards or the device cannot be used.
     """
     device = dist.select_device(options.device, dist.resolve_placement({}))
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, global_batch=options.batch))
     if isinstance(options, BatchOptions) and options.data is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, path=options.data))
+    report = Report(name, device)
     with float32_products(device, config.train.tf32):
-        report: Report = importlib.import_module(f"sgloc.bench.{name}").measure(options, config, device)
+        importlib.import_module(f"sgloc.bench.{name}").measure(options, config, report)
     return report

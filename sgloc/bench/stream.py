@@ -8,8 +8,6 @@ import tempfile
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping
 
-import torch
-
 from sgloc.bench.batches import open_batches, preparation
 from sgloc.bench.options import StreamOptions
 from sgloc.bench.report import Report
@@ -31,11 +29,11 @@ _WARM_UP_PART, _PREPARED_PART = 4, 8
 Way = tuple[Callable[[], Generator[int, None, None]], int, int]
 
 
-def measure(options: StreamOptions, config: Config, device: torch.device) -> Report:
+def measure(options: StreamOptions, config: Config, report: Report) -> None:
     """Measure training batches as they come, the same with their preparation, and the same from a server where one is
     named."""
     with shards(options, config) as folder:
-        return measure_ways(options, config, device, folder, {})
+        measure_ways(options, config, report, folder, {})
 
 
 @contextlib.contextmanager
@@ -52,8 +50,8 @@ def shards(options: StreamOptions, config: Config) -> Iterator[str]:
 
 
 def measure_ways(
-    options: StreamOptions, config: Config, device: torch.device, folder: str, others: Mapping[str, Way]
-) -> Report:
+    options: StreamOptions, config: Config, report: Report, folder: str, others: Mapping[str, Way]
+) -> None:
     """Measure the stream and other ways to read the same drawings, in turn, so that ratios hold on a machine that
     others use."""
     manifest = load_manifest(folder)
@@ -64,7 +62,7 @@ def measure_ways(
         with contextlib.closing(open_batches(where, manifest, config, size)) as stream:
             for packed in stream:
                 if prepared:
-                    prepare(packed, device)
+                    prepare(packed, report.device)
                 yield len(packed)
 
     counted = min(_COUNTED, _MOST_EPOCHS * split.num_sketches)
@@ -76,7 +74,7 @@ def measure_ways(
     }
     if options.remote is not None:
         ways["stream from the server"] = (functools.partial(batches, options.remote, False), warm_up, counted)
-    settings = {
+    report.settings = {
         "data": mask(options.data or "synthetic"),
         "server": mask(options.remote or "none"),
         "sketches": size,
@@ -84,31 +82,29 @@ def measure_ways(
         "prefetch": config.data.prefetch,
         "repeats": options.repeats,
     }
-    report = Report("stream", settings, device)
-    times = _time_in_turn(ways, options.repeats)
-    for name, (wall, processor) in times.items():
-        num_sketches = -(-ways[name][2] // size) * size
+    times: dict[str, list[tuple[float, float]]] = {name: [] for name in ways}
+    for _ in range(options.repeats):
+        for name, way in ways.items():
+            times[name].append(_time(*way))
+    rates = {}
+    for name, (_, _, number) in ways.items():
+        wall, processor = zip(*times[name], strict=True)
+        num_sketches = -(-number // size) * size
         num_points = round(num_sketches * split.num_points / split.num_sketches)
         rate = num_sketches / statistics.median(processor)
         report.add(name, wall, num_sketches, num_points, extra={"sketches_per_processor_second": rate})
-    rates = {name: ways[name][2] / statistics.median(wall) for name, (wall, _) in times.items()}
+        rates[name] = number / statistics.median(wall)
     ratios = {f"of {name}": rates["stream"] / rate for name, rate in rates.items() if name != "stream"}
     report.facts.append({"name": "rate of the stream as a multiple", **ratios})
-    return report
 
 
-def _time_in_turn(ways: Mapping[str, Way], num_repeats: int) -> dict[str, tuple[list[float], list[float]]]:
-    """Wall and processor seconds, of all threads, of each way in each repeat, after its warm-up."""
-    times: dict[str, tuple[list[float], list[float]]] = {name: ([], []) for name in ways}
-    for _ in range(num_repeats):
-        for name, (open_way, warm_up, counted) in ways.items():
-            with contextlib.closing(open_way()) as sizes:
-                _consume(sizes, warm_up)
-                start, start_of_processor = time.perf_counter(), time.process_time()
-                _consume(sizes, counted)
-                times[name][0].append(time.perf_counter() - start)
-                times[name][1].append(time.process_time() - start_of_processor)
-    return times
+def _time(open_way: Callable[[], Generator[int, None, None]], warm_up: int, counted: int) -> tuple[float, float]:
+    """Wall and processor seconds, of all threads, that a way takes after its warm-up."""
+    with contextlib.closing(open_way()) as sizes:
+        _consume(sizes, warm_up)
+        wall, processor = time.perf_counter(), time.process_time()
+        _consume(sizes, counted)
+        return time.perf_counter() - wall, time.process_time() - processor
 
 
 def _consume(sizes: Iterator[int], number: int) -> None:

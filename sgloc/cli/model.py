@@ -105,14 +105,14 @@ def reorganize(
     from sgloc.hub.load import load_model
 
     pretrained = load_model(model.checkpoint, chosen_device(on.device), kind.kind)
-    done = reorganize_drawings(pretrained, named, into.out, temperature=options.temperature, seed=options.seed)
+    written = reorganize_drawings(pretrained, named, into.out, temperature=options.temperature, seed=options.seed)
     out = into.out.rstrip("/")
-    for one in done[:10]:
-        show(f"{out}/{one.name}-moved.svg" + (f", {out}/{one.name}-redrawn.svg" if one.redrawn else ""))
-    if len(done) > 10:
-        show(f"and {len(done) - 10} drawings more")
+    for files in list(written.values())[:10]:
+        show(", ".join(f"{out}/{file}" for file in files))
+    if len(written) > 10:
+        show(f"and {len(written) - 10} drawings more")
     show(f"{out}/{PICTURE}")
-    empty = [one.name for one in done if not one.redrawn]
+    empty = [name for name, files in written.items() if f"{name}-redrawn.svg" not in files]
     if empty:
         more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
         logger.warning(

@@ -1,17 +1,21 @@
 """What all checks share: who takes part, how facts come together, and how long a check may take."""
 
 import contextlib
+import logging
 import os
+import socket
+import sys
 import threading
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import NoReturn, TypeVar
+from typing import Any, TypeVar
 
 from sgloc import dist
-from sgloc.doctor.finding import Finding
+from sgloc.doctor.finding import Finding, has_problem
 from sgloc.errors import SglocError
 from sgloc.faults import as_told
+
+logger = logging.getLogger(__name__)
 
 # Ranks that are named where many are alike.
 _NUM_NAMED = 4
@@ -27,56 +31,83 @@ class Examination:
         rank: this process.
         hosts: the machine of each rank.
         timeout: seconds that one check of one rank may take.
-        give_up: ends the process, after reporting which check took too long.
+        show: shows findings.
         findings: so far, the same on all ranks.
     """
 
     rank: int
     hosts: Sequence[str]
     timeout: float
-    give_up: Callable[[str], NoReturn]
+    show: Callable[[list[Finding]], None]
     findings: list[Finding] = field(default_factory=list)
 
-    def gather(self, check: str, measure: Callable[[], Value], advice: str) -> dict[int, Value] | None:
-        """Have every rank measure something; what keeps a rank from it becomes a problem. All ranks must call it
-        together.
+    def check(
+        self,
+        name: str,
+        look: Callable[[], Value],
+        advice: str,
+        judge: Callable[[Mapping[int, Value], "Examination"], Iterable[Finding]] | None = None,
+    ) -> dict[int, Value] | None:
+        """Have every rank look at something, and add what is found. All ranks must call it together.
 
         Args:
-            check: its name.
-            measure: what each rank does.
-            advice: what to do where that fails.
+            name: of the check.
+            look: what each rank does; what keeps a rank from it becomes a problem.
+            advice: what to do about such a problem.
+            judge: finds what is to be said of what the ranks saw; None: nothing.
 
         Returns:
-            What each rank measured, by rank; None if it failed on any.
+            What each rank saw, by rank; None if there is a problem.
 
         Raises:
             RuntimeError: if another rank is gone, or does not answer.
         """
-        value, sentence = None, None
+        value, reason = None, None
         try:
-            with timeout(self.timeout, lambda: self.give_up(check)):
-                value = measure()
+            with self.limited(name):
+                value = look()
         except Exception as error:
             if isinstance(error, RuntimeError) and (dist.is_lost_peer(error) or dist.is_timeout(error)):
                 # Nothing can be gathered any more.
                 raise
             # A fault, too, must not leave the others waiting.
             is_known = isinstance(error, SglocError | OSError | RuntimeError)
-            sentence = " ".join(str(error if is_known else as_told(error)).split())
-        every = dict(enumerate(dist.Group().gather((value, sentence))))
-        if self.refuse(check, {rank: error for rank, (_, error) in every.items() if error is not None}, advice):
-            return None
-        return {rank: value for rank, (value, _) in every.items()}  # type: ignore[misc]
+            reason = " ".join(str(error if is_known else as_told(error)).split())
+        values, reasons = zip(*dist.Group().gather((value, reason)), strict=True)
+        facts: dict[int, Any] = dict(enumerate(values))
+        failed = by_value({rank: reason for rank, reason in enumerate(reasons) if reason is not None})
+        found = [Finding(name, "problem", f"{self.names(who)}: {reason}", advice) for reason, who in failed.items()]
+        if judge is not None and not found:
+            found = list(judge(facts, self))
+        self.findings += found
+        return None if has_problem(found) else facts
 
-    def refuse(self, check: str, errors: Mapping[int, str], advice: str) -> bool:
-        """Add a problem for each thing that is wrong with some ranks; whether there was any."""
-        by_error: dict[str, list[int]] = {}
-        for rank, error in errors.items():
-            by_error.setdefault(error, []).append(rank)
-        self.findings += [
-            Finding(check, "problem", f"{self.names(who)}: {error}", advice) for error, who in by_error.items()
-        ]
-        return bool(errors)
+    @contextlib.contextmanager
+    def limited(self, check: str, patience: float = 0.0) -> Iterator[None]:
+        """Limit the time of a check: what hangs in a driver or a file system cannot be interrupted, so that the process
+        ends, after it has shown what was found so far.
+
+        Args:
+            check: its name.
+            patience: seconds that it may take beyond the timeout.
+        """
+        timer = threading.Timer(self.timeout + patience, self._give_up, [check])
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        finally:
+            timer.cancel()
+
+    def _give_up(self, check: str) -> None:
+        found = f"rank {self.rank} ({socket.gethostname()}) has not ended this check after {self.timeout:.0f} s"
+        if self.rank == 0:
+            advice = "see what it waits for; --timeout gives it longer"
+            self.show([*self.findings, Finding(check, "problem", found, advice)])
+            sys.stdout.flush()
+        else:
+            logger.error("%s: %s", check, found)
+        os._exit(1)
 
     def names(self, ranks: Iterable[int]) -> str:
         """Ranks with their machines, the first few of them."""
@@ -85,38 +116,22 @@ class Examination:
         more = len(listed) - _NUM_NAMED
         return named + (f" and {more} more" if more > 0 else "")
 
+    def differences(self, values: Mapping[int, str]) -> list[str]:
+        """A sentence for each value, in words, that some ranks have and most do not; where there is no majority, the
+        others are compared with the lowest rank."""
+        groups = by_value(values)
+        common = max(groups, key=lambda value: len(groups[value]))
+        others = ((value, who) for value, who in groups.items() if value != common)
+        return [f"{self.names(who)} has {value}, others have {common}" for value, who in others]
+
     def on_each_host(self) -> dict[str, list[int]]:
         """The ranks of each machine."""
-        found: dict[str, list[int]] = {}
-        for rank, host in enumerate(self.hosts):
-            found.setdefault(host, []).append(rank)
-        return found
+        return by_value(dict(enumerate(self.hosts)))
 
 
-@contextlib.contextmanager
-def timeout(seconds: float, expired: Callable[[], NoReturn]) -> Iterator[None]:
-    """Limit the time of what is done inside: what hangs in a driver or a file system cannot be interrupted.
-
-    Args:
-        seconds: that it may take.
-        expired: called by another thread when it took longer.
-    """
-    timer = threading.Timer(seconds, expired)
-    timer.daemon = True
-    timer.start()
-    try:
-        yield
-    finally:
-        timer.cancel()
-
-
-def outliers(values: Mapping[int, Value]) -> tuple[Value, dict[int, Value]]:
-    """What most ranks have, the lowest rank's where there is no majority; and what the others have."""
-    counts = Counter(values.values())
-    common = max(counts, key=lambda value: counts[value])
-    return common, {rank: value for rank, value in values.items() if value != common}
-
-
-def end_process() -> NoReturn:
-    """End at once, whatever hangs."""
-    os._exit(1)
+def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:
+    """The ranks that have each value, in the order in which the values come up."""
+    groups: dict[Value, list[int]] = {}
+    for rank, value in values.items():
+        groups.setdefault(value, []).append(rank)
+    return groups

@@ -3,8 +3,9 @@
 import contextlib
 import os
 import secrets
+import shutil
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -17,7 +18,6 @@ from sgloc.storage import Storage
 from sgloc.storage.lock import lock
 
 _CHECK = "run folder"
-_PROBE = "probe"
 # Written by all ranks together.
 _NUM_BYTES, _LEAST_BYTES = 2**27, 2**20
 # Until a file that one rank wrote must be seen by the others.
@@ -41,25 +41,26 @@ class Folder:
 
     seen_seconds: float
     write_seconds: float
-    is_locked: bool | None
-    num_free_bytes: int | None
+    is_locked: bool | None = None
+    num_free_bytes: int | None = None
 
 
 class _Probe:
-    """A folder inside the run's that is written as checkpoints are, and removed."""
+    """A folder inside the run's that is written as checkpoints are, a part by each rank, and removed."""
 
     def __init__(self, run: str, name: str, num_bytes: int) -> None:
         self.storage, self.name, self.num_bytes = Storage(run), name, num_bytes
         self.was_there = self.storage.exists()
-        self._lock: IO[str] | None = None
+        self._write_seconds = 0.0
+        self._lock: IO[bytes] | None = None
 
     def prepare(self) -> None:
-        """On rank 0: write, and move into place in one step; hold a lock."""
+        """On rank 0: write its part, and move it into place in one step; hold a lock."""
         self.storage.make_folder(f"{self.name}.tmp")
-        self.storage.write(f"{self.name}.tmp/{_PROBE}", [self.name.encode()])
-        self.storage.rename(f"{self.name}.tmp", self.name, [_PROBE])
+        self._write(f"{self.name}.tmp/0")
+        self.storage.rename(f"{self.name}.tmp", self.name, ["0"])
         if self.storage.is_local:
-            self._lock = Path(self.storage.path(f"{self.name}/{_PROBE}")).open()  # noqa: SIM115
+            self._lock = self._open()
             lock(self._lock)
 
     def look(self, rank: int) -> Folder:
@@ -68,52 +69,42 @@ class _Probe:
         Raises:
             DataError: if it does not see it in time.
         """
-        seen_seconds = self._wait(lambda: [] if self._is_seen() else [0])
-        chunks = [os.urandom(_LEAST_BYTES)] * (self.num_bytes // _LEAST_BYTES)
-        start = time.monotonic()
-        self.storage.write(f"{self.name}/{rank}", chunks)
-        write_seconds = time.monotonic() - start
+        seen_seconds = self.see([0])
+        if rank != 0:
+            self._write(f"{self.name}/{rank}")
         if not self.storage.is_local:
-            return Folder(seen_seconds, write_seconds, None, None)
-        # What this process may still write.
-        status = os.statvfs(self.storage.root)
-        return Folder(seen_seconds, write_seconds, self._is_locked(), status.f_frsize * status.f_bavail)
+            return Folder(seen_seconds, self._write_seconds)
+        with self._open() as stream:
+            try:
+                is_locked = False if lock(stream) else None
+            except BlockingIOError:
+                is_locked = True
+        return Folder(seen_seconds, self._write_seconds, is_locked, shutil.disk_usage(self.storage.root).free)
 
-    def see_all(self, world_size: int) -> None:
-        """Wait until the parts of all ranks are there, whole.
+    def see(self, ranks: Iterable[int]) -> float:
+        """Wait until the parts of some ranks are there, whole; gives the seconds that it took.
 
         Raises:
             DataError: naming a rank whose part is not.
         """
-
-        def missing() -> list[int]:
-            sizes = self.storage.sizes(self.name)
-            return [rank for rank in range(world_size) if sizes.get(str(rank)) != self.num_bytes]
-
-        self._wait(missing)
-
-    def _wait(self, missing: Callable[[], list[int]]) -> float:
-        """Seconds until no rank is missing whose writing is not seen."""
         start = time.monotonic()
-        while ranks := missing():
+        while True:
+            sizes = self.storage.sizes(self.name)
+            missing = [rank for rank in ranks if sizes.get(str(rank)) != self.num_bytes]
+            if not missing:
+                return time.monotonic() - start
             if time.monotonic() - start > _SEEN_SECONDS:
-                where = f"rank {ranks[0]} wrote to {self.storage.root}"
+                where = f"rank {missing[0]} wrote to {self.storage.root}"
                 raise DataError(f"it does not see within {_SEEN_SECONDS:.0f} s what {where}")
             time.sleep(_POLL_SECONDS)
-        return time.monotonic() - start
 
-    def _is_seen(self) -> bool:
-        with contextlib.suppress(OSError):
-            probe = f"{self.name}/{_PROBE}"
-            return self.storage.exists(probe) and self.storage.content(probe) == self.name.encode()
-        return False
+    def _write(self, name: str) -> None:
+        start = time.monotonic()
+        self.storage.write(name, [os.urandom(_LEAST_BYTES)] * (self.num_bytes // _LEAST_BYTES))
+        self._write_seconds = time.monotonic() - start
 
-    def _is_locked(self) -> bool | None:
-        with Path(self.storage.path(f"{self.name}/{_PROBE}")).open() as stream:
-            try:
-                return False if lock(stream) else None
-            except BlockingIOError:
-                return True
+    def _open(self) -> IO[bytes]:
+        return Path(self.storage.path(f"{self.name}/0")).open("rb")
 
     def remove(self) -> None:
         """On rank 0: leave the run's folder as it was."""
@@ -121,7 +112,7 @@ class _Probe:
             self._lock.close()
         with contextlib.suppress(OSError):
             for folder in (self.name, f"{self.name}.tmp"):
-                self.storage.remove(folder, _PROBE)
+                self.storage.remove(folder, "0")
             if self.storage.is_local and not self.was_there:
                 Path(self.storage.root).rmdir()
 
@@ -140,12 +131,12 @@ def check_folder(examination: Examination, run: str, num_parameters: int) -> Non
             probes[0].prepare()
 
     try:
-        if examination.gather(_CHECK, prepare, advice) is None:
+        if examination.check(_CHECK, prepare, advice) is None:
             return
-        facts = examination.gather(_CHECK, lambda: probes[0].look(rank), advice)
+        facts = examination.check(_CHECK, lambda: probes[0].look(rank), advice)
         if facts is None:
             return
-        if examination.gather(_CHECK, lambda: probes[0].see_all(world_size), advice):
+        if examination.check(_CHECK, lambda: probes[0].see(range(world_size)), advice):
             examination.findings += judge_folder(facts, examination, run, world_size * num_bytes, num_parameters)
     finally:
         if rank == 0 and probes:
@@ -154,7 +145,7 @@ def check_folder(examination: Examination, run: str, num_parameters: int) -> Non
 
 def judge_folder(
     facts: Mapping[int, Folder], ranks: Examination, run: str, num_bytes: int, num_parameters: int
-) -> list[Finding]:
+) -> Iterator[Finding]:
     """What all ranks could write is to be seen soon, to be written fast, and to have room.
 
     Args:
@@ -166,37 +157,28 @@ def judge_folder(
     """
     last = max(facts, key=lambda rank: facts[rank].seen_seconds)
     seconds = facts[last].seen_seconds
-    advice = f"{ranks.names([last])} was last; see the mount options (actimeo, lookupcache)"
     found = f"{run}: all ranks write, and see what others wrote within {seconds:.2f} s"
-    seen = Finding.judged(_CHECK, seconds <= _SLOW_SECONDS, "warning", found, advice)
-    size = BYTES_A_PARAMETER * num_parameters
-    return [seen, _judge_locks(facts, ranks), *_judge_room(facts, size), _judge_writing(facts, num_bytes, size)]
+    advice = f"{ranks.names([last])} was last; see the mount options (actimeo, lookupcache)"
+    yield Finding.judged(_CHECK, seconds <= _SLOW_SECONDS, "warning", found, advice)
 
-
-def _judge_locks(facts: Mapping[int, Folder], ranks: Examination) -> Finding:
     unseen = [rank for rank, folder in facts.items() if folder.is_locked is False]
+    has_none = any(folder.is_locked is None for folder in facts.values())
+    found = "none here: never start two runs into one folder" if has_none else "seen by all ranks"
     if unseen:
         found = f"rank 0's lock of a file is not seen by {ranks.names(unseen)}"
-        advice = "never start two runs into one folder: nothing would refuse the second"
-        return Finding("locks", "warning", found, advice)
-    if any(folder.is_locked is None for folder in facts.values()):
-        return Finding("locks", "ok", "none here: never start two runs into one folder")
-    return Finding("locks", "ok", "seen by all ranks")
+    advice = "never start two runs into one folder: nothing would refuse the second"
+    yield Finding.judged("locks", not unseen, "warning", found, advice)
 
-
-def _judge_room(facts: Mapping[int, Folder], size: int) -> list[Finding]:
+    size = BYTES_A_PARAMETER * num_parameters
     free = min((folder.num_free_bytes for folder in facts.values() if folder.num_free_bytes is not None), default=None)
-    if free is None:
-        return []
-    found = f"{free / 1e9:,.1f} GB free; a checkpoint of the published sizes takes {size / 1e9:.2f}"
-    advice = f"{_NUM_CHECKPOINTS} are there at times: free {_NUM_CHECKPOINTS * size / 1e9:.1f} GB"
-    has_room = free >= _NUM_CHECKPOINTS * size
-    return [Finding.judged("free space", has_room, "problem", found, advice, {"free_bytes": free})]
+    if free is not None:
+        found = f"{free / 1e9:,.1f} GB free; a checkpoint of the published sizes takes {size / 1e9:.2f}"
+        advice = f"{_NUM_CHECKPOINTS} are there at times: free {_NUM_CHECKPOINTS * size / 1e9:.1f} GB"
+        has_room = free >= _NUM_CHECKPOINTS * size
+        yield Finding.judged("free space", has_room, "problem", found, advice, {"free_bytes": free})
 
-
-def _judge_writing(facts: Mapping[int, Folder], num_bytes: int, size: int) -> Finding:
     rate = num_bytes / max(folder.write_seconds for folder in facts.values())
     found = f"{rate / 1e6:,.0f} MB/s by all ranks together: {size / rate:.1f} s a checkpoint"
     advice = "write to a faster file system, or save less often (--train.checkpoint_every)"
     is_fast = size / rate <= _SLOW_CHECKPOINT
-    return Finding.judged("writing", is_fast, "warning", found, advice, {"bytes_per_second": rate})
+    yield Finding.judged("writing", is_fast, "warning", found, advice, {"bytes_per_second": rate})

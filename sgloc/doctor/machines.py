@@ -4,16 +4,18 @@ import importlib.metadata
 import os
 import re
 import resource
+import shutil
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
+from torch.utils.benchmark import Timer
 
 from sgloc import dist
-from sgloc.doctor.examination import Examination, outliers
+from sgloc.doctor.examination import Examination, by_value
 from sgloc.doctor.finding import Finding
 from sgloc.nn.product import product
 from sgloc.tf32 import float32_products
@@ -22,7 +24,7 @@ from sgloc.train.record import processor, versions
 _OPTIONAL = ("deepspeed", "triton")
 _NONE = "none"
 _PRODUCT_SIZES = {"cuda": 8192, "cpu": 1024}
-_NUM_PRODUCT_ROUNDS = 5
+_PRODUCT_SECONDS = 0.1
 # Of the median rank's rate: global batches wait for the slowest.
 _SLOW_SHARE = 0.75
 _LEAST_FREE_SHARE = 0.8
@@ -84,18 +86,23 @@ def _cuda_error() -> str | None:
     return None
 
 
-def judge_programs(facts: Mapping[int, Programs], ranks: Examination) -> list[Finding]:
+def judge_programs(facts: Mapping[int, Programs], ranks: Examination) -> Iterator[Finding]:
     """All ranks are to run the same, and torch is to fit the driver."""
-    found, first = [], facts[0].versions
-    for name in first:
-        common, odd = outliers({rank: programs.versions.get(name, _NONE) for rank, programs in facts.items()})
-        found += [f"{ranks.names([rank])} has {name} {odd[rank]}, others have {common}" for rank in odd]
-    advice = "start all ranks in the same environment; training refuses to start like this"
-    findings = [Finding("versions", "problem", one, advice) for one in found]
-    if not findings:
-        listed = ", ".join(f"{name} {version:.12}" for name, version in first.items())
-        findings = [Finding("versions", "ok", f"{listed}; the same on all ranks")]
-    return [*findings, _judge_cuda(facts, ranks)]
+    names = facts[0].versions
+    differences = [
+        sentence
+        for name in names
+        for sentence in ranks.differences(
+            {rank: f"{name} {one.versions.get(name, _NONE)}" for rank, one in facts.items()}
+        )
+    ]
+    for sentence in differences:
+        advice = "start all ranks in the same environment; training refuses to start like this"
+        yield Finding("versions", "problem", sentence, advice)
+    if not differences:
+        listed = ", ".join(f"{name} {version:.12}" for name, version in names.items())
+        yield Finding("versions", "ok", f"{listed}; the same on all ranks")
+    yield _judge_cuda(facts, ranks)
 
 
 def _judge_cuda(facts: Mapping[int, Programs], ranks: Examination) -> Finding:
@@ -123,81 +130,87 @@ class Device:
 
     Attributes:
         kind: processor or GPU, by name.
+        flops: of float32 matrix products, a second.
         identity: the same for two ranks that share a GPU; empty for processors.
         num_visible: GPUs that the rank could choose from.
         num_bytes, num_free_bytes: of a GPU's memory.
-        flops: of float32 matrix products, a second.
     """
 
     kind: str
-    identity: str
-    num_visible: int
-    num_bytes: int
-    num_free_bytes: int
     flops: float
+    identity: str = ""
+    num_visible: int = 0
+    num_bytes: int = 0
+    num_free_bytes: int = 0
+
+    def __str__(self) -> str:
+        return self.kind + (f" of {self.num_bytes / _GIB:.0f} GiB" if self.num_bytes else "")
 
 
-def look_at_device(device: torch.device) -> Device:
-    """The device of this rank; takes some tenths of a second."""
-    if device.type != "cuda":
-        return Device(processor(device), "", 0, 0, 0, _product_rate(device))
-    # Before anything of ours is there.
-    num_free_bytes, num_bytes = torch.cuda.mem_get_info(device)
-    identity = str(torch.cuda.get_device_properties(device).uuid)
-    kind, num_visible = processor(device), torch.cuda.device_count()
-    return Device(kind, identity, num_visible, num_bytes, num_free_bytes, _product_rate(device))
+def check_devices(examination: Examination, wanted: str, placement: dist.Placement) -> torch.device | None:
+    """Look at the devices, which takes some tenths of a second; gives this rank's, unless there is a problem with any.
+    All ranks must call it together.
+
+    Args:
+        examination: of all ranks.
+        wanted: "auto", "cpu" or "cuda".
+        placement: of this rank.
+    """
+    chosen: list[torch.device] = []
+
+    def look() -> Device:
+        chosen.append(dist.select_device(wanted, placement))
+        (device,) = chosen
+        dist.use_device(device)
+        if device.type != "cuda":
+            return Device(processor(device), _product_rate(device))
+        # Before anything of ours is there.
+        free, size = torch.cuda.mem_get_info(device)
+        identity = str(torch.cuda.get_device_properties(device).uuid)
+        return Device(processor(device), _product_rate(device), identity, torch.cuda.device_count(), size, free)
+
+    advice = "see nvidia-smi, CUDA_VISIBLE_DEVICES, and the GPUs that were asked for"
+    return chosen[0] if examination.check("devices", look, advice, judge_devices) else None
 
 
 def _product_rate(device: torch.device) -> float:
     """FLOP/s of float32 products, by the faster of torch's own and the model's way to multiply."""
-    size = _PRODUCT_SIZES[device.type]
+    size, statement = _PRODUCT_SIZES[device.type], "multiply(factor, factor, out=output)"
     factor, output = torch.full((size, size), 0.5, device=device), torch.empty(size, size, device=device)
-    seconds = []
+    seconds: list[float] = []
     with float32_products(device):
-        # The first product sets up the library.
-        for _ in range(1 + _NUM_PRODUCT_ROUNDS):
-            for multiply in (torch.mm, product):
-                start = time.perf_counter()
-                multiply(factor, factor, out=output)
-                if device.type == "cuda":
-                    torch.cuda.synchronize(device)
-                seconds.append(time.perf_counter() - start)
+        for multiply in (torch.mm, product):
+            names = {"multiply": multiply, "factor": factor, "output": output}
+            timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
+            seconds += timer.blocked_autorange(min_run_time=_PRODUCT_SECONDS).times
     return 2 * size**3 / min(seconds)
 
 
-def judge_devices(facts: Mapping[int, Device], ranks: Examination) -> list[Finding]:
+def judge_devices(facts: Mapping[int, Device], ranks: Examination) -> Iterator[Finding]:
     """Ranks are to have devices of the same kind, GPUs of their own, and to be equally fast."""
-    return [_judge_kinds(facts, ranks), *_judge_sharing(facts, ranks), _judge_speed(facts, ranks)]
-
-
-def _judge_kinds(facts: Mapping[int, Device], ranks: Examination) -> Finding:
-    common, odd = outliers({rank: (device.kind, device.num_bytes) for rank, device in facts.items()})
-    if odd:
-        found = f"{ranks.names(odd)} has {next(iter(odd.values()))[0]}, others have {common[0]}"
-        return Finding("devices", "warning", found, "the slowest rank sets the pace; ask for nodes of one kind")
-    memory = f" of {facts[0].num_bytes / _GIB:.0f} GiB" if facts[0].num_bytes else ""
-    seen = f"; {facts[0].num_visible} visible to each" if facts[0].num_visible else ""
-    backend = dist.backend(torch.device("cuda" if facts[0].identity else "cpu"))
-    return Finding("devices", "ok", f"{len(facts)} x {common[0]}{memory}{seen}; backend {backend}")
-
-
-def _judge_sharing(facts: Mapping[int, Device], ranks: Examination) -> list[Finding]:
-    shared: dict[str, list[int]] = {}
-    for rank, device in facts.items():
-        if device.identity:
-            shared.setdefault(device.identity, []).append(rank)
-    advice = "start one process a GPU: --nproc-per-node or --ntasks-per-node as many as GPUs, or --gpus-per-task=1"
-    findings = [
-        Finding("devices", "problem", f"{ranks.names(who)} share one GPU, {identity}", advice)
-        for identity, who in shared.items()
-        if len(who) > 1
-    ]
+    is_mixed = len({bool(device.identity) for device in facts.values()}) > 1
+    differences = ranks.differences({rank: str(device) for rank, device in facts.items()})
+    for sentence in differences:
+        if is_mixed:
+            advice = "start all ranks where there are GPUs, or all with --device cpu"
+            yield Finding("devices", "problem", sentence, advice)
+        else:
+            yield Finding("devices", "warning", sentence, "the slowest rank sets the pace; ask for nodes of one kind")
+    if not differences:
+        seen = f"; {facts[0].num_visible} visible to each" if facts[0].num_visible else ""
+        backend = dist.backend(torch.device("cuda" if facts[0].identity else "cpu"))
+        yield Finding("devices", "ok", f"{len(facts)} x {facts[0]}{seen}; backend {backend}")
+    users = by_value({rank: device.identity for rank, device in facts.items() if device.identity})
+    shared = {identity: who for identity, who in users.items() if len(who) > 1}
+    for identity, who in shared.items():
+        advice = "start one process a GPU: --nproc-per-node or --ntasks-per-node as many as GPUs, or --gpus-per-task=1"
+        yield Finding("devices", "problem", f"{ranks.names(who)} share one GPU, {identity}", advice)
     used = [rank for rank, device in facts.items() if device.num_free_bytes < _LEAST_FREE_SHARE * device.num_bytes]
-    if used and not findings:
+    if used and not shared:
         free, whole = facts[used[0]].num_free_bytes / _GIB, facts[used[0]].num_bytes / _GIB
         found = f"{ranks.names(used)}: {free:.1f} of {whole:.1f} GiB of the GPU's memory are free"
-        return [Finding("devices", "warning", found, "somebody else uses it; see nvidia-smi")]
-    return findings
+        yield Finding("devices", "warning", found, "somebody else uses it; see nvidia-smi")
+    yield _judge_speed(facts, ranks)
 
 
 def _judge_speed(facts: Mapping[int, Device], ranks: Examination) -> Finding:
@@ -216,7 +229,7 @@ class Host:
     """What a rank sees of its machine.
 
     Attributes:
-        shared_bytes, shared_free_bytes: of /dev/shm; None where there is none.
+        shared_bytes, shared_free_bytes: of /dev/shm; 0 where there is none.
         open_files: that the process may have.
         locked_bytes: of memory that it may lock.
         has_infiniband: whether the machine has such an adapter.
@@ -225,8 +238,8 @@ class Host:
         time: seconds since the epoch, taken by all ranks at the same moment.
     """
 
-    shared_bytes: int | None
-    shared_free_bytes: int | None
+    shared_bytes: int
+    shared_free_bytes: int
     open_files: float
     locked_bytes: float
     has_infiniband: bool
@@ -239,10 +252,9 @@ def look_at_host() -> Host:
     """The machine of this rank. All ranks must call it together."""
     torch.distributed.barrier()
     now = time.time()
-    shared_bytes = shared_free_bytes = None
-    if Path(_SHARED_MEMORY).is_dir():
-        status = os.statvfs(_SHARED_MEMORY)
-        shared_bytes, shared_free_bytes = (status.f_frsize * blocks for blocks in (status.f_blocks, status.f_bavail))
+    shared_bytes, _, shared_free_bytes = (
+        shutil.disk_usage(_SHARED_MEMORY) if Path(_SHARED_MEMORY).is_dir() else (0, 0, 0)
+    )
     limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK)]
     open_files, locked_bytes = (float("inf") if limit == resource.RLIM_INFINITY else limit for limit in limits)
     has_infiniband = _INFINIBAND.is_dir() and any(_INFINIBAND.iterdir())
@@ -261,14 +273,14 @@ def judge_hosts(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: boo
 
 
 def _judge_shared_memory(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: bool) -> Finding:
-    here = {rank: host for rank, host in facts.items() if host.shared_free_bytes is not None}
+    here = [rank for rank, host in facts.items() if host.shared_bytes]
     if not here:
         return Finding("shared memory", "ok", f"no {_SHARED_MEMORY}")
-    tight = min(here, key=lambda rank: here[rank].shared_free_bytes or 0)
-    free, size = here[tight].shared_free_bytes or 0, here[tight].shared_bytes or 0
+    tight = min(here, key=lambda rank: facts[rank].shared_free_bytes)
+    free, size = facts[tight].shared_free_bytes, facts[tight].shared_bytes
     num_ranks = len(ranks.on_each_host()[ranks.hosts[tight]])
     needed = num_ranks * _NCCL_BYTES
-    has_room = free >= _FULL and (not uses_nccl or num_ranks == 1 or free >= needed)
+    has_room = free >= (needed if uses_nccl and num_ranks > 1 else _FULL)
     found = f"{free / _MIB:,.0f} of {size / _MIB:,.0f} MiB of {_SHARED_MEMORY} free on {ranks.hosts[tight]}"
     advice = f"remove what others left there, or start the container with --shm-size: {needed / _MIB:,.0f} MiB or more"
     return Finding.judged("shared memory", has_room, "problem", found, advice, {"free_bytes": free})

@@ -1,5 +1,6 @@
 """What all-reduces cost between these ranks, and which link is slow."""
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -21,7 +22,7 @@ _LINK_BYTES, _NUM_LINK_REPEATS = 16 * 2**20, 3
 _MOST_LATENCY = {"nccl": 1e-3, "gloo": 1e-2}
 _LEAST_BANDWIDTH = {"nccl": 5e9, "gloo": 1e8}
 _SLOW_LINK = 3.0
-ADVICE = {
+_ADVICE = {
     "nccl": "run with NCCL_DEBUG=INFO: it says what fails, and whether InfiniBand, NVLink or only sockets are used",
     "gloo": "see which interface it uses (GLOO_SOCKET_IFNAME), and what else the machines do",
 }
@@ -44,16 +45,27 @@ class Network:
     is_right: bool
 
 
-def measure_network(device: torch.device, num_elements: int, group: torch.distributed.ProcessGroup | None) -> Network:
-    """Measure all-reduces of this group; all its ranks must call it together.
+def check_network(examination: Examination, device: torch.device, num_elements: int) -> None:
+    """Measure all-reduces between all ranks, which must call it together.
 
     Args:
+        examination: of all ranks.
         device: of this process.
         num_elements: of a gradient.
-        group: of all ranks; None: the default one.
     """
+    if len(examination.hosts) == 1:
+        found = "one process: nothing to measure; start the doctor as the run will be started"
+        examination.findings.append(Finding("all-reduce", "ok", found))
+        return
+    look = functools.partial(_measure, device, num_elements)
+    judge = functools.partial(judge_network, num_elements=num_elements, backend=dist.backend(device))
+    examination.check("all-reduce", look, _ADVICE[dist.backend(device)], judge)
+
+
+def _measure(device: torch.device, num_elements: int) -> Network:
+    """Measure all-reduces of a gradient of so many elements. All ranks must call it together."""
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
-    expected = world_size * (world_size + 1) / 2
+    group = torch.distributed.new_group(backend="nccl") if device.type == "cuda" else None
 
     def timed(function: Callable[[], object], number: int) -> float:
         torch.distributed.barrier()
@@ -67,31 +79,27 @@ def measure_network(device: torch.device, num_elements: int, group: torch.distri
     def reduce(values: torch.Tensor, number: int) -> float:
         return timed(lambda: torch.distributed.all_reduce(values, group=group), number)
 
+    def pass_on() -> None:
+        to_next = torch.distributed.P2POp(torch.distributed.isend, sent, (rank + 1) % world_size, group)
+        from_last = torch.distributed.P2POp(torch.distributed.irecv, received, (rank - 1) % world_size, group)
+        for work in torch.distributed.batch_isend_irecv([to_next, from_last]):
+            work.wait()
+
     small = torch.zeros(4, dtype=torch.float64, device=device)
     # The first sets up connections.
     reduce(small, 1)
     latency = min(reduce(small, _NUM_SMALL) for _ in range(_NUM_ROWS))
     large = torch.full((num_elements,), float(rank + 1), device=device)
     reduce(large, 1)
-    is_right = bool((large == expected).all())
+    is_right = bool((large == world_size * (world_size + 1) / 2).all())
     large.zero_()
     # All ranks must repeat it as often.
     first = dist.Group().max(reduce(large, 1))
     number = max(1, min(_MOST_LARGE, int(_LARGE_SECONDS / first)))
     seconds = min(reduce(large, number) for _ in range(_NUM_ROWS))
-    links = [timed(lambda: _pass_on(device, rank, world_size, group), 1) for _ in range(_NUM_LINK_REPEATS)]
-    return Network(latency, seconds, min(links), is_right)
-
-
-def _pass_on(device: torch.device, rank: int, world_size: int, group: torch.distributed.ProcessGroup | None) -> None:
     sent, received = torch.empty(2, _LINK_BYTES, dtype=torch.uint8, device=device)
-    to, by = (rank + 1) % world_size, (rank - 1) % world_size
-    operations = [
-        torch.distributed.P2POp(torch.distributed.isend, sent, to, group),
-        torch.distributed.P2POp(torch.distributed.irecv, received, by, group),
-    ]
-    for work in torch.distributed.batch_isend_irecv(operations):
-        work.wait()
+    link_seconds = min(timed(pass_on, 1) for _ in range(_NUM_LINK_REPEATS))
+    return Network(latency, seconds, link_seconds, is_right)
 
 
 def bus_bandwidth(num_bytes: int, seconds: float, world_size: int) -> tuple[float, float]:
@@ -116,7 +124,7 @@ def judge_network(facts: Mapping[int, Network], ranks: Examination, num_elements
         f"algorithm bandwidth {algorithm / 1e9:.2f} GB/s, bus bandwidth {bus / 1e9:.2f} GB/s"
     )
     is_fast = latency <= _MOST_LATENCY[backend] and bus >= _LEAST_BANDWIDTH[backend]
-    reduced = Finding.judged("all-reduce", is_fast, "warning", found, ADVICE[backend], numbers)
+    reduced = Finding.judged("all-reduce", is_fast, "warning", found, _ADVICE[backend], numbers)
     return [reduced, _judge_links(facts, ranks)]
 
 

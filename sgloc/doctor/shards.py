@@ -1,9 +1,9 @@
 """Whether all ranks see the same shards, whole, and how fast sketches come from them."""
 
 import contextlib
+import functools
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from statistics import median
 
 from sgloc.data.manifest import Manifest, Shard, load_manifest
@@ -11,7 +11,7 @@ from sgloc.data.order import Order
 from sgloc.data.reader import ReadOptions, ShardReader
 from sgloc.data.shards.check_shard import check_shard
 from sgloc.data.stream import Share, training_batches
-from sgloc.doctor.examination import Examination, outliers
+from sgloc.doctor.examination import Examination
 from sgloc.doctor.finding import Finding
 from sgloc.storage import Retries, Storage
 
@@ -27,19 +27,6 @@ _NUM_LISTED = 5
 _RETRIES = Retries(num_attempts=2, timeout=10.0)
 
 
-@dataclass(frozen=True)
-class Checked:
-    """What a rank read of its part of the shards.
-
-    Attributes:
-        problems: a sentence each.
-        num_whole: shards that were read to the end.
-    """
-
-    problems: tuple[str, ...]
-    num_whole: int
-
-
 def check_data(examination: Examination, folder: str) -> None:
     """Read shards as training does, and as `sgloc shards verify` does. All ranks must call it together."""
     manifests: list[Manifest] = []
@@ -52,43 +39,34 @@ def check_data(examination: Examination, folder: str) -> None:
         return manifests[0].identity, splits["train"].num_sketches, splits["valid"].num_sketches
 
     advice = "put shards that `sgloc shard` wrote where every node sees them, or give their URL"
-    facts = examination.gather(_CHECK, load, advice)
-    if facts is None:
-        return
-    if refused := judge_manifests(facts, examination, folder):
-        examination.findings += refused
+    if examination.check(_CHECK, load, advice, judge_manifests) is None:
         return
     (manifest,) = manifests
-    if checked := examination.gather(_CHECK, lambda: _check_part(folder, manifest, examination), advice):
-        examination.findings += judge_shards(checked, examination, folder, len(manifest.shards))
+    judge = functools.partial(judge_shards, folder=folder, num_shards=len(manifest.shards))
+    examination.check(_CHECK, lambda: _check_part(folder, manifest, examination), advice, judge)
     advice = "see what `sgloc shards verify` says of the folder"
-    if rates := examination.gather("data", lambda: _stream(folder, manifest, examination), advice):
-        examination.findings.append(judge_rates(rates, examination))
+    examination.check("data", lambda: _stream(folder, manifest, examination), advice, judge_rates)
 
 
-def judge_manifests(facts: Mapping[int, tuple[str, int, int]], ranks: Examination, folder: str) -> list[Finding]:
+def judge_manifests(facts: Mapping[int, tuple[str, int, int]], ranks: Examination) -> Iterator[Finding]:
     """All ranks are to see the same shards, with something to validate on.
 
     Args:
         facts: of each rank, the manifest's identity, and the training and validation drawings.
         ranks: who they are.
-        folder: of the shards.
     """
-    common, odd = outliers(facts)
-    if odd:
-        found = (
-            f"{ranks.names(odd)} has other shards in {folder} than most: {next(iter(odd.values()))[1]:,} training "
-            f"drawings, not {common[1]:,}, or others"
-        )
-        return [Finding("manifest", "problem", found, "copy the same shards to every node; training refuses these")]
-    if common[2] == 0:
-        found = f"{folder} holds no validation drawing"
-        return [Finding("manifest", "problem", found, "build the shards from more drawings; training refuses these")]
-    return []
+    shards = {rank: f"shards of {number:,} training drawings ({name:.8})" for rank, (name, number, _) in facts.items()}
+    for sentence in ranks.differences(shards):
+        yield Finding("manifest", "problem", sentence, "copy the same shards to every node; training refuses these")
+    without = [rank for rank, (_, _, num_valid) in facts.items() if num_valid == 0]
+    if without:
+        advice = "build the shards from more drawings; training refuses these"
+        yield Finding("manifest", "problem", f"{ranks.names(without)} has shards without a validation drawing", advice)
 
 
-def _check_part(folder: str, manifest: Manifest, examination: Examination) -> Checked:
-    """Look whether this rank's part of the shards is there, and read as much of it as there is time for.
+def _check_part(folder: str, manifest: Manifest, examination: Examination) -> tuple[list[str], int]:
+    """Look whether this rank's part of the shards is there, and read as much of it as there is time for. Gives a
+    sentence for each problem, and how many shards were read.
 
     Folders that are local may be others on each machine, so that each machine's ranks look at all shards.
     """
@@ -96,50 +74,47 @@ def _check_part(folder: str, manifest: Manifest, examination: Examination) -> Ch
     here = list(range(len(examination.hosts)))
     if storage.is_local:
         here = examination.on_each_host()[examination.hosts[examination.rank]]
-    mine = manifest.shards[here.index(examination.rank) :: len(here)]
-    found = {shard.path: _size_problem(storage, shard) for shard in mine}
-    problems = [f"{path}: {problem}" for path, problem in found.items() if problem]
-    num_whole = 0
-    end = time.monotonic() + _WHOLE_SECONDS
-    for shard in mine:
-        if time.monotonic() > end:
-            break
-        if found[shard.path] is None:
-            checked = check_shard(shard, folder, manifest.sketches_per_block, _RETRIES)
-            problems += [f"{shard.path}: {problem}" for problem in checked.problems]
-            num_whole += 1
-    return Checked(tuple(problems), num_whole)
+    problems: list[str] = []
+    num_read, end = 0, time.monotonic() + _WHOLE_SECONDS
+    for shard in manifest.shards[here.index(examination.rank) :: len(here)]:
+        if time.monotonic() < end:
+            found = check_shard(shard, folder, manifest.sketches_per_block, _RETRIES).problems
+            num_read += 1
+        else:
+            found = _size_problems(storage, shard)
+        problems += [f"{shard.path}: {problem}" for problem in found]
+    return problems, num_read
 
 
-def _size_problem(storage: Storage, shard: Shard) -> str | None:
+def _size_problems(storage: Storage, shard: Shard) -> list[str]:
     try:
         size = storage.size(shard.path)
     except FileNotFoundError:
-        return "it is missing"
+        return ["it is missing"]
     # Some servers do not tell.
-    if size is not None and size != shard.num_bytes:
-        return f"it has {size} bytes, the manifest says {shard.num_bytes}"
-    return None
+    return [] if size in (None, shard.num_bytes) else [f"it has {size} bytes, the manifest says {shard.num_bytes}"]
 
 
-def judge_shards(facts: Mapping[int, Checked], ranks: Examination, folder: str, num_shards: int) -> list[Finding]:
+def judge_shards(
+    facts: Mapping[int, tuple[list[str], int]], ranks: Examination, folder: str, num_shards: int
+) -> Iterator[Finding]:
     """No shard may be missing or damaged.
 
     Args:
-        facts: of each rank.
+        facts: of each rank, the problems of its part, and how many shards it read whole.
         ranks: who they are.
         folder: of the shards.
         num_shards: in the manifest.
     """
-    problems = [f"{ranks.names([rank])}: {problem}" for rank, checked in facts.items() for problem in checked.problems]
-    advice = f"copy it again; see `sgloc shards verify {folder}`"
-    listed = problems[:_NUM_LISTED] + [f"{len(problems) - _NUM_LISTED} more"] * (len(problems) > _NUM_LISTED)
-    findings = [Finding(_CHECK, "problem", found, advice) for found in listed]
-    if not findings:
-        num_whole = sum(checked.num_whole for checked in facts.values())
-        found = f"all {num_shards:,} are there; read whole and compared, on {len(facts)} rank(s): {num_whole:,}"
-        findings.append(Finding(_CHECK, "ok", found))
-    return findings
+    problems = [f"{ranks.names([rank])}: {problem}" for rank, (found, _) in facts.items() for problem in found]
+    if len(problems) > _NUM_LISTED:
+        problems[_NUM_LISTED:] = [f"{len(problems) - _NUM_LISTED} more"]
+    for problem in problems:
+        yield Finding(_CHECK, "problem", problem, f"copy it again; see `sgloc shards verify {folder}`")
+    if not problems:
+        num_read = sum(number for _, number in facts.values())
+        found = f"all {num_shards:,} are there; read whole and compared, on {len(facts)} rank(s): {num_read:,}"
+        yield Finding(_CHECK, "ok", found)
 
 
 def _stream(folder: str, manifest: Manifest, examination: Examination) -> float:
@@ -156,7 +131,7 @@ def _stream(folder: str, manifest: Manifest, examination: Examination) -> float:
         return num_sketches / (time.monotonic() - start)
 
 
-def judge_rates(rates: Mapping[int, float], ranks: Examination) -> Finding:
+def judge_rates(rates: Mapping[int, float], ranks: Examination) -> Iterator[Finding]:
     """Every rank is to get sketches faster than it can take them.
 
     Args:
@@ -168,4 +143,4 @@ def judge_rates(rates: Mapping[int, float], ranks: Examination) -> Finding:
     numbers = {"median_sketches_per_second": middle, "slowest_sketches_per_second": rates[slowest]}
     advice = "copy the shards to a local disk, or let --data.cache keep them there; more --data.read_threads"
     is_fast = rates[slowest] >= max(_LEAST_RATE, _SLOW_SHARE * middle)
-    return Finding.judged("data", is_fast, "warning", found, advice, numbers)
+    yield Finding.judged("data", is_fast, "warning", found, advice, numbers)

@@ -70,9 +70,8 @@ def generate(
             drawn = redraw(
                 pretrained.model, sketches, pretrained.scale, max_points=max_points, temperature=options.temperature
             )
-            categories = [reader.manifest.categories[number] for number in packed.category]
-            names = zip(drawn, categories, packed.key_id.tolist(), strict=True)
-            found += [Redrawn(**vars(one), category=category, key_id=key_id) for one, category, key_id in names]
+            for one, number, key_id in zip(drawn, packed.category, packed.key_id.tolist(), strict=True):
+                found.append(Redrawn(**vars(one), category=reader.manifest.categories[number], key_id=key_id))
     _write(found, Storage(folder), options)
     return found
 

@@ -11,7 +11,7 @@ import torch
 from sgloc.data.batch import PackedBatch, Preparation
 from sgloc.evaluate.metric import Arrays, Metric, Models, Originals, Sketches
 from sgloc.inference.redraw import redraw
-from sgloc.inference.sketches import Polylines, batch_of, strokes_of
+from sgloc.inference.sketches import Polylines, strokes_of
 from sgloc.inference.stroke_matching import placing_moves
 
 Value = TypeVar("Value")
@@ -88,11 +88,7 @@ class Measuring:
         pretrained = self.models.pretrained
         codes = np.full((len(drawn), pretrained.code_width), np.nan, dtype=np.float32)
         some = [number for number, strokes in enumerate(drawn) if strokes]
-        if some:
-            keys = torch.zeros(len(some), dtype=torch.int64)
-            sketches = [drawn[number] for number in some]
-            batch = batch_of(sketches, pretrained.scale, pretrained.max_node_points, keys, pretrained.device)
-            codes[some] = pretrained.model.encode(batch).y.float().cpu().numpy()
+        codes[some] = pretrained.encode_polylines([drawn[number] for number in some], batch_size=len(drawn))
         return codes
 
 

@@ -7,7 +7,6 @@ Memory holds the arrays that all ranks share, and the rest of two thousand sketc
 from collections.abc import Iterator, Sequence
 
 import numpy as np
-import numpy.typing as npt
 import safetensors.numpy
 from safetensors import SafetensorError
 
@@ -31,25 +30,16 @@ class Parts:
         rank, world_size: of this process; part i is rank i % world_size's.
 
     Attributes:
-        num_parts: batches.
+        rows: the numbers of each batch's sketches, int64 [n].
         own: numbers of this rank's batches.
         shared: the arrays that all ranks need of all sketches, filled as parts are read and written.
     """
 
     def __init__(self, storage: Storage, count: int, batch_size: int, rank: int, world_size: int) -> None:
         self._storage, self._count, self._batch_size = storage, count, batch_size
-        self.num_parts = -(-count // batch_size)
-        self.own = range(rank, self.num_parts, world_size)
+        self.rows = np.split(np.arange(count), range(batch_size, count, batch_size))
+        self.own = range(rank, len(self.rows), world_size)
         self.shared: Arrays = {}
-
-    def rows(self, number: int) -> slice:
-        """The sketches of a batch."""
-        start = number * self._batch_size
-        return slice(start, min(start + self._batch_size, self._count))
-
-    def _numbers(self, number: int) -> npt.NDArray[np.int64]:
-        rows = self.rows(number)
-        return np.arange(rows.start, rows.stop)
 
     def write(self, number: int, arrays: Arrays) -> None:
         """Write the arrays of a batch.
@@ -78,7 +68,7 @@ class Parts:
         Raises:
             DataError: if one is damaged or missing.
         """
-        for number in range(self.num_parts):
+        for number in range(len(self.rows)):
             if number not in self.own:
                 self._share(number, self._whole(number))
 
@@ -91,12 +81,12 @@ class Parts:
         num_batches = max(1, _TOGETHER // self._batch_size)
         for start in range(0, len(self.own), num_batches):
             numbers = self.own[start : start + num_batches]
-            yield join([{**self._whole(number), "row": self._numbers(number)} for number in numbers])
+            yield join([{**self._whole(number), "row": self.rows[number]} for number in numbers])
 
     def _share(self, number: int, arrays: Arrays) -> None:
         for name, array in section(SHARED, arrays).items():
             whole = self.shared.setdefault(name, np.empty((self._count, *array.shape[1:]), dtype=array.dtype))
-            whole[self.rows(number)] = array
+            whole[self.rows[number]] = array
 
     def _whole(self, number: int) -> Arrays:
         arrays = self._read(number)
@@ -112,8 +102,8 @@ class Parts:
             arrays: Arrays = safetensors.numpy.load(content)
         except (SafetensorError, ValueError, KeyError):
             return None
-        count = len(self._numbers(number))
-        return arrays if arrays and all(len(array) == count for array in arrays.values()) else None
+        is_whole = {len(array) for array in arrays.values()} == {len(self.rows[number])}
+        return arrays if is_whole else None
 
 
 def join(parts: Sequence[Arrays]) -> Arrays:

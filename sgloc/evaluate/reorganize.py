@@ -1,7 +1,6 @@
 """`sgloc reorganize`: the files of a person's own drawings, with every stroke where it belongs."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from sgloc.inference.pretrained import Pretrained
 from sgloc.inference.reorganize import reorganize_strokes
@@ -13,23 +12,6 @@ from sgloc.storage import Storage
 PICTURE = "before-after.png"
 
 
-@dataclass(frozen=True)
-class Reorganized:
-    """A drawing before and after; strokes are float64 [n, 2] in its own coordinates.
-
-    Attributes:
-        name: of the drawing.
-        strokes: as they were given.
-        moved: the same, each moved rigidly to where it belongs.
-        redrawn: the decoder's own drawing; may be none.
-    """
-
-    name: str
-    strokes: Polylines
-    moved: Polylines
-    redrawn: Polylines
-
-
 def reorganize_drawings(
     pretrained: Pretrained,
     named: Sequence[tuple[str, Polylines]],
@@ -37,7 +19,7 @@ def reorganize_drawings(
     *,
     temperature: float = 0.0,
     seed: int = 0,
-) -> list[Reorganized]:
+) -> dict[str, list[str]]:
     """Reorganize drawings, and write of each an SVG with its own strokes moved, <name>-moved.svg, and one with the
     decoder's drawing, <name>-redrawn.svg, unless the decoder drew nothing; and a picture of all, before-after.png.
 
@@ -48,23 +30,24 @@ def reorganize_drawings(
         temperature: of METHOD 9; 0 is greedy.
         seed: of the sampling.
 
+    Returns:
+        The SVGs of each drawing, by its name.
+
     Raises:
         DataError: if the folder cannot be written.
     """
-    found = reorganize_strokes(pretrained, [strokes for _, strokes in named], temperature=temperature, seed=seed)
-    done = [Reorganized(*given, *each) for given, each in zip(named, found, strict=True)]
-    rows = [
-        ("given", [one.strokes for one in done]),
-        ("strokes moved", [one.moved for one in done]),
-        ("redrawn", [one.redrawn for one in done]),
-    ]
-    storage = Storage(folder)
-    files = {PICTURE: draw_gallery(rows, cell_size=200 if len(done) < 8 else 108)}
-    files |= {f"{one.name}-moved.svg": to_svg(one.moved).encode() for one in done}
-    files |= {f"{one.name}-redrawn.svg": to_svg(one.redrawn).encode() for one in done if one.redrawn}
+    names, given = zip(*named, strict=True)
+    moved, redrawn = zip(*reorganize_strokes(pretrained, given, temperature=temperature, seed=seed), strict=True)
+    rows = [("given", given), ("strokes moved", moved), ("redrawn", redrawn)]
+    files = {PICTURE: draw_gallery(rows, cell_size=200 if len(names) < 8 else 108)}
+    written, storage = {}, Storage(folder)
+    for name, *sketches in zip(names, moved, redrawn, strict=True):
+        svgs = dict(zip((f"{name}-moved.svg", f"{name}-redrawn.svg"), sketches, strict=True))
+        files |= {file: to_svg(strokes).encode() for file, strokes in svgs.items() if strokes}
+        written[name] = [file for file in svgs if file in files]
     storage.save(files)
-    for one in done:
-        if not one.redrawn:
+    for name in names:
+        if f"{name}-redrawn.svg" not in files:
             # An earlier one would be taken for this one's.
-            storage.remove_file(f"{one.name}-redrawn.svg")
-    return done
+            storage.remove_file(f"{name}-redrawn.svg")
+    return written

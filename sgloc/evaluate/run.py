@@ -7,6 +7,7 @@ rank 0 sums up.
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterator
 from dataclasses import asdict
 from typing import Any
@@ -66,10 +67,8 @@ def evaluate(
             holds another evaluation.
     """
     device = ranks.device
-    places = [checkpoint, classifier]
-    if ranks.world_size > 1:
-        # A run may save a better checkpoint before the last rank has looked.
-        places = ranks.on_rank_0(lambda: [whole_model(place) if place else "" for place in places])
+    # A run may save a better checkpoint before the last rank has looked.
+    places = ranks.on_rank_0(lambda: [whole_model(place) if place else "" for place in (checkpoint, classifier)])
     reader, measuring = ranks.on_each_rank(lambda: _load(places[0], kind, data, places[1], options, device))
     manifest = reader.manifest
     chosen = reader.spread(options.count or reader.num_sketches)
@@ -85,13 +84,11 @@ def evaluate(
         return None
     tasks = _summarise(join([group for groups in gathered for group in groups]), manifest, options)
     results = {**plan, "tasks": tasks, "tables": tables(tasks)}
-    judged_by = measuring.models.classifier.checkpoint if measuring.models.classifier else ""
-    for name, field, place in (
-        ("model", "checkpoint", checkpoint),
-        ("data", "path", data),
-        ("classifier", "checkpoint", judged_by),
-    ):
-        results[name] = {field: recorded_place(place), **plan[name]} if plan[name] else None
+    results["model"] = {"checkpoint": recorded_place(checkpoint), **plan["model"]}
+    results["data"] = {"path": recorded_place(data), **plan["data"]}
+    if measuring.models.classifier is not None:
+        judged_by = recorded_place(measuring.models.classifier.checkpoint)
+        results["classifier"] = {"checkpoint": judged_by, **plan["classifier"]}
     storage.save({RESULTS: (to_json(results, indent=1) + "\n").encode(), TABLES: markdown(results).encode()})
     return results
 
@@ -172,7 +169,7 @@ def _measure(parts: Parts, reader: ShardReader, chosen: IntArray, measuring: Mea
     """Measure this rank's batches that are not there yet."""
     missing = parts.missing()
     if missing:
-        some = np.concatenate([chosen[parts.rows(number)] for number in missing])
+        some = np.concatenate([chosen[parts.rows[number]] for number in missing])
         batches = tracked(fixed_batches(reader, some, batch_size=batch_size), "sketches", len(some))
         for number, packed in zip(missing, batches, strict=True):
             parts.write(number, measuring.measure(packed))
@@ -183,15 +180,10 @@ def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Itera
     shared = {name: torch.from_numpy(array).to(device) for name, array in parts.shared.items()}
     for group in parts.own_groups():
         rows = torch.from_numpy(group["row"]).to(device)
-        kept = {name: group[name] for name in ("row", "label")}
-        for task in measuring.tasks:
-            empty = f"{task}/is_empty"
-            kept[empty] = group[empty]
-            for metric in measuring.metrics:
-                for kind in (DRAWN, GIVEN):
-                    name = f"{task}/{kind}/{metric.name}"
-                    found = metric.finish(section(name, group), section(metric.name, shared), rows)
-                    kept |= named(name, found)
+        kept = {name: group[name] for name in ("row", "label", *(f"{task}/is_empty" for task in measuring.tasks))}
+        for task, kind, metric in itertools.product(measuring.tasks, (DRAWN, GIVEN), measuring.metrics):
+            name = f"{task}/{kind}/{metric.name}"
+            kept |= named(name, metric.finish(section(name, group), section(metric.name, shared), rows))
         yield kept
 
 

@@ -1,8 +1,8 @@
 """The curves of a run, from its metrics.jsonl."""
 
+import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 import matplotlib
@@ -24,6 +24,8 @@ _SPEED = {
     "gradient_norm": "norm of the gradient",
     "learning_rate": "learning rate",
 }
+# Of each picture its height in inches, whose curves it has, and its axes.
+PLOTS = {"losses": (3.2, ("train", "validation"), _LOSSES), "speed": (2.6, ("train",), _SPEED)}
 
 Record = dict[str, Any]
 
@@ -41,32 +43,22 @@ def read_records(run_dir: str) -> list[Record]:
         lines = storage.content("metrics.jsonl").decode(errors="replace").splitlines()
     records = []
     for line in lines:
-        try:
+        # A kill may have cut it short.
+        with contextlib.suppress(ValueError, TypeError, KeyError):
             record = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(record, dict) and isinstance(record.get("step"), int):
+            record["step"] = int(record["step"])
             records.append(record)
     return records
 
 
-def plot_losses(records: list[Record]) -> str:
-    """Loss and its parts over the steps, in training and validation, as SVG."""
-    return _plot(records, _LOSSES, ["train", "validation"], 3.2)
-
-
-def plot_speed(records: list[Record]) -> str:
-    """Drawings a second, gradient norm and learning rate over the steps, as SVG."""
-    return _plot(records, _SPEED, ["train"], 2.6)
-
-
-def _plot(records: list[Record], titles: Mapping[str, str], events: Sequence[str], height: float) -> str:
-    """Fields side by side over the steps, a curve an event."""
+def plot(records: list[Record], name: str) -> str:
+    """One of `PLOTS`, as SVG: fields side by side over the steps, a curve an event."""
+    height, events, titles = PLOTS[name]
     figure = Figure(figsize=(11, height), layout="constrained")
-    for axes, (name, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
+    for axes, (field, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
         for event in events:
             own = [record for record in records if record.get("event") == event]
-            points = [(record["step"], record[name]) for record in own if isinstance(record.get(name), int | float)]
+            points = [(record["step"], record[field]) for record in own if isinstance(record.get(field), int | float)]
             if points:
                 style = {"color": _COLORS[event], "marker": "o" if len(points) < 40 else "", "label": event}
                 axes.plot(*zip(*points, strict=True), markersize=3, linewidth=1.4, **style)

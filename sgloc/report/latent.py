@@ -32,16 +32,14 @@ class Map:
 def principal_map(codes: npt.NDArray[np.float32]) -> Map:
     """The first two principal components of codes [n, Z]; fewer than two directions give zeros."""
     centered = codes.astype(np.float64) - codes.mean(0, dtype=np.float64)
-    _, strengths, directions = np.linalg.svd(centered, full_matrices=False)
+    # With two more rows and columns there are two directions in any case.
+    _, strengths, directions = np.linalg.svd(np.pad(centered, ((0, 2), (0, 2))), full_matrices=False)
+    plane = directions[:2, : codes.shape[1]]
     # Of either direction the one is taken in which the largest entry points up, so that the map does not flip.
-    signs = np.sign(directions[np.arange(len(directions)), np.abs(directions).argmax(1)])
-    places = np.zeros((len(codes), 2))
-    found = (centered @ (directions * signs[:, None]).T)[:, :2]
-    places[:, : found.shape[1]] = found
-    variances = np.zeros(2)
-    variances[: len(strengths)] = strengths[:2] ** 2
+    plane *= np.sign(plane[(0, 1), np.abs(plane).argmax(1)])[:, None]
     total = max(float((strengths**2).sum()), np.finfo(np.float64).tiny)
-    return Map(places, (float(variances[0] / total), float(variances[1] / total)))
+    first, second = (strengths[:2] ** 2 / total).tolist()
+    return Map(centered @ plane.T, (first, second))
 
 
 def color_of(number: int, count: int) -> str:

@@ -11,11 +11,13 @@ from sgloc.hub.load import load_model
 from sgloc.hub.split import Split, open_split
 from sgloc.inference.pretrained import Pretrained
 from sgloc.masking import is_masked, mask
-from sgloc.report.curves import plot_losses, plot_speed, read_records
+from sgloc.report.curves import PLOTS, plot, read_records
+from sgloc.report.latent import color_of, draw_map
 from sgloc.report.options import ReportOptions
-from sgloc.report.page import render_page
 from sgloc.report.sections import look
+from sgloc.sketch.svg.write import to_svg
 from sgloc.storage import Storage, write_file, writing
+from sgloc.templates import fill
 from sgloc.tf32 import float32_products
 from sgloc.train.checkpoint import CheckpointManifest, read_manifest, use_checkpoint
 from sgloc.train.record import recorded_place
@@ -53,9 +55,17 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
         ("checkpoint", recorded_place(folder)),
     ]
     records = read_records(run_dir)
-    plots = [("losses", plot_losses(records)), ("speed", plot_speed(records))] if records else []
-    title = f"SketchGloc: {mask(run_dir).rstrip('/').rsplit('/', 1)[-1]}"
-    page = render_page(title, facts, plots, tables, shown)
+    page = fill(
+        "report/page.html",
+        title=f"SketchGloc: {mask(run_dir).rstrip('/').rsplit('/', 1)[-1]}",
+        facts=facts,
+        plots=[(name, plot(records, name)) for name in PLOTS] if records else [],
+        tables=tables,
+        shown=shown,
+        to_svg=to_svg,
+        draw_map=draw_map,
+        color_of=color_of,
+    )
     with writing(out, "the report"):
         write_file(out, page.encode())
 

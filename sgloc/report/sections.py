@@ -2,12 +2,14 @@
 
 import dataclasses
 import logging
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
+from sgloc.data.block import IntArray
 from sgloc.data.stream import fixed_batches
 from sgloc.hub.split import Split
 from sgloc.inference.pretrained import Pretrained
@@ -20,6 +22,8 @@ from sgloc.terminal import tracked
 NUM_NEIGHBOURS = 5
 _BATCH_SIZE = 256
 
+Codes = npt.NDArray[np.float32]
+
 logger = logging.getLogger(__name__)
 
 
@@ -30,14 +34,12 @@ class Retrieval:
     Attributes:
         query: the redrawn sketch.
         own: its original.
-        found: the nearest originals, nearest first.
-        hit: the place among them at which its own stands; None if it is not among them.
+        found: the nearest originals, nearest first, and whether each is its own.
     """
 
     query: Polylines
     own: Polylines
-    found: list[Polylines]
-    hit: int | None
+    found: list[tuple[Polylines, bool]]
 
 
 @dataclass(frozen=True)
@@ -97,47 +99,36 @@ def look(pretrained: Pretrained, split: Split, disturb: float, options: ReportOp
     (packed,) = fixed_batches(reader, chosen[some], batch_size=num_examples)
     moved = dataclasses.replace(clean, disturb=disturb)(packed, device)
     drawn = redraw(model, moved, scale, max_points=pretrained.longest_points)
+    # To a sketch of another category, if there is one.
+    last = next((number for number in reversed(range(len(labels))) if labels[number] != labels[0]), len(labels) - 1)
+    between = _between(pretrained, gallery[0], gallery[last], options.between)
     return Shown(
         disturb=disturb,
         redrawings=drawn,
         captions=[names[number] for number in packed.category],
-        retrievals=_retrieve(pretrained, drawn, some, gallery, originals),
+        retrievals=list(_retrieve(pretrained, drawn, some, gallery, originals)),
         sketches=originals,
         labels=labels,
         map=principal_map(gallery),
-        path=_path(pretrained, gallery, originals, labels, options.between),
+        path=[originals[0], *between, originals[last]],
         names=names,
     )
 
 
 def _retrieve(
-    pretrained: Pretrained,
-    drawn: list[Drawn],
-    numbers: npt.NDArray[np.int64],
-    gallery: npt.NDArray[np.float32],
-    originals: list[Polylines],
-) -> list[Retrieval]:
-    found = []
+    pretrained: Pretrained, drawn: list[Drawn], numbers: IntArray, gallery: Codes, originals: list[Polylines]
+) -> Iterator[Retrieval]:
+    """Of each sketch in which something is drawn, the originals that are nearest; `numbers` are those of their own."""
     for one, number in zip(drawn, numbers.tolist(), strict=True):
-        if not one.redrawn:
-            continue
-        (code,) = pretrained.encode_polylines([one.redrawn])
-        order = np.argsort(np.square(gallery - code).sum(1), kind="stable")[:NUM_NEIGHBOURS].tolist()
-        hit = order.index(number) if number in order else None
-        found.append(Retrieval(one.redrawn, originals[number], [originals[other] for other in order], hit))
-    return found
+        if one.redrawn:
+            (code,) = pretrained.encode_polylines([one.redrawn])
+            order = np.argsort(np.square(gallery - code).sum(1), kind="stable")[:NUM_NEIGHBOURS].tolist()
+            found = [(originals[other], other == number) for other in order]
+            yield Retrieval(one.redrawn, originals[number], found)
 
 
-def _path(
-    pretrained: Pretrained,
-    gallery: npt.NDArray[np.float32],
-    originals: list[Polylines],
-    labels: list[int],
-    num_between: int,
-) -> list[Polylines]:
-    """From the first sketch to one of another category, if there is one."""
-    last = next((number for number in range(len(labels) - 1, 0, -1) if labels[number] != labels[0]), len(labels) - 1)
-    shares = np.linspace(0, 1, num_between)[:, None]
-    codes = (1 - shares) * gallery[0] + shares * gallery[last]
-    rows = pretrained.draw_codes(codes)
-    return [originals[0], *(polylines_of_rows(one, pretrained.scale) for one in rows), originals[last]]
+def _between(pretrained: Pretrained, first: Codes, last: Codes, count: int) -> list[Polylines]:
+    """Sketches of codes on the straight line from one to another, its ends among them."""
+    shares = np.linspace(0, 1, count)[:, None]
+    drawn = pretrained.draw_codes((1 - shares) * first + shares * last)
+    return [polylines_of_rows(rows, pretrained.scale) for rows in drawn]

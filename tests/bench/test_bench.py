@@ -149,7 +149,7 @@ def test_each_measurement_is_compared_with_the_faster_of_the_rounds_around_it() 
 
 
 def test_the_table_shows_every_measurement() -> None:
-    report = Report("step", {"data": "drawn", "sketches": 3}, CPU)
+    report = Report("step", CPU, {"data": "drawn", "sketches": 3})
     more: dict[str, Any] = {"flops": 512, "executed_flops": 1024, "ceilings": [2048.0, 4096.0 / 3]}
     report.add("first", [0.5, 1.5], 300, 4000, peak_memory_mib=77.0, **more)
     report.add("second", [2.0], 4, 40, extra={"tables": 3})
