@@ -45,11 +45,9 @@ class Prepare(Protocol):
 
     def load(self, packed: PackedBatch) -> Any:
         """The part on the host, which may be done ahead of the training step by a thread."""
-        ...
 
     def __call__(self, loaded: Any, device: torch.device, /) -> Any:
         """The part on the device."""
-        ...
 
 
 class Gallery(Protocol):
@@ -62,7 +60,6 @@ class Gallery(Protocol):
             model: the network, with whole weights, on the device.
             device: to compute on.
         """
-        ...
 
 
 class DataFacts(Protocol):
@@ -71,12 +68,10 @@ class DataFacts(Protocol):
     @property
     def longest_points(self) -> int:
         """Points of the longest drawing."""
-        ...
 
     @property
     def num_categories(self) -> int:
         """Categories of drawings."""
-        ...
 
 
 class Recipe(Protocol):
@@ -85,16 +80,12 @@ class Recipe(Protocol):
     @property
     def config_type(self) -> type[RunConfig]:
         """Of its configuration, whose section `model` has the option `kind`."""
-        ...
 
     def build_model(self, config: Any, data: DataFacts) -> Trainable:
         """A model with the initial weights of the configured seed; the same on every rank and every start."""
-        ...
 
     def preparations(self, config: Any, manifest: Manifest) -> tuple[Prepare, Prepare]:
         """That of drawings to train on, and that of drawings to measure by, which are not augmented."""
-        ...
 
     def gallery(self, config: Any, reader: ShardReader, manifest: Manifest) -> Gallery | None:
         """What shows log.gallery sketches, at least one, at each validation; None if the model shows nothing."""
-        ...

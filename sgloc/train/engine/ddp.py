@@ -12,18 +12,18 @@ from torch import Tensor, nn
 from sgloc.config import RunConfig
 from sgloc.dist import Group
 from sgloc.torch_versions import replicate
-from sgloc.train.engine.base import AdamEngine
+from sgloc.train.engine.base import Engine
 from sgloc.train.engine.clipping import whole_pieces
 from sgloc.train.recipe import Trainable
 
 
-class DDPEngine(AdamEngine):
+class DDPEngine(Engine):
     """Replicated weights, gradients averaged by DistributedDataParallel, Adam (METHOD 8)."""
 
     name = "DDP"
 
     def __init__(self, model: Trainable, config: RunConfig, group: Group) -> None:
-        super().__init__(model, config, group.device, group.world_size)
+        super().__init__(model, config, group)
         self.replica: nn.Module = model
         self.parameters = list(model.parameters())
         self._start_adam(self.parameters)
@@ -41,7 +41,7 @@ class DDPEngine(AdamEngine):
         # In evaluation mode batch norm's running statistics stay as they are. There the code's variance shows in the
         # divergence alone, and DDP waits for every weight's gradient.
         self.model.eval()
-        losses = self.replica(self.model.toy_batch().to(device=self.device))
+        losses = self.replica(self.model.toy_batch().to(device=self.group.device))
         torch.stack([term for term in losses if term.requires_grad]).sum().backward()
         self.model.train()
         self.adam.zero_grad()
@@ -51,7 +51,7 @@ class DDPEngine(AdamEngine):
         train = self.config.train
         self.adam.zero_grad()
         self._keep_buffers()
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
+        with torch.autocast(self.group.device.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
             losses = self.replica(batch, train.accumulation)
         (losses.total * self.loss_factor).backward()
         self.norm = torch.nn.utils.get_total_norm([piece.gradient for piece in whole_pieces(self.parameters)])
@@ -84,7 +84,7 @@ class DDPEngine(AdamEngine):
         return contextlib.nullcontext(self.model)
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """See `AdamEngine`."""
+        """See `Engine`."""
         for name, value in self.model.state_dict().items():
             yield f"model.{name}", value
         for name, parameter in self.model.named_parameters():

@@ -19,9 +19,9 @@ from sgloc.config import RunConfig
 from sgloc.dist import Group
 from sgloc.errors import ConfigError
 from sgloc.torch_versions import set_timeout, silent_gloo
-from sgloc.train.engine.base import MOMENTS, AdamEngine
+from sgloc.train.engine.base import MOMENTS, Engine
 from sgloc.train.engine.clipping import Piece, whole_pieces
-from sgloc.train.engine.deepspeed_options import Options, fill_in, read_options
+from sgloc.train.engine.deepspeed_options import fill_in, read_options
 from sgloc.train.recipe import Trainable
 
 # DeepSpeed calls deprecated functions of torch.distributed.
@@ -51,15 +51,14 @@ def import_deepspeed(device: torch.device) -> ModuleType:
 def _environment_for(device: torch.device) -> Iterator[None]:
     """Temporarily set DS_ACCELERATOR and LOCAL_RANK, the only way to choose DeepSpeed's device."""
     wanted = {"DS_ACCELERATOR": device.type, "LOCAL_RANK": str(device.index or 0)}
-    before = {name: os.environ.get(name) for name in wanted}
+    before = {name: os.environ[name] for name in wanted if name in os.environ}
     os.environ.update(wanted)
     try:
         yield
     finally:
-        for name, value in before.items():
+        for name in wanted:
             os.environ.pop(name, None)
-            if value is not None:
-                os.environ[name] = value
+        os.environ.update(before)
 
 
 class _Step(nn.Module):
@@ -75,7 +74,7 @@ class _Step(nn.Module):
             return self.model(batch, train.accumulation)
 
 
-class DeepSpeedEngine(AdamEngine):
+class DeepSpeedEngine(Engine):
     """DeepSpeed's engine around torch's Adam (METHOD 8). What each ZeRO stage shards across the ranks:
 
     - 0: nothing;
@@ -85,21 +84,17 @@ class DeepSpeedEngine(AdamEngine):
       rearranged copies, which hold the memory of the whole from the forward to the backward pass in any case.
 
     Args:
-        model: with the same weights on every rank, on the device.
-        config: of the run.
-        device: of this process.
-        world_size: the number of processes.
-        chosen: what `read_options` returned.
+        model, config, group: see `Engine`. All ranks must make the engine together.
 
     Raises:
-        ConfigError: if DeepSpeed is not installed.
+        ConfigError: if the file train.deepspeed cannot be read or used, or DeepSpeed is not installed.
     """
 
-    def __init__(
-        self, model: Trainable, config: RunConfig, device: torch.device, world_size: int, chosen: Options
-    ) -> None:
-        deepspeed = import_deepspeed(device)
-        super().__init__(model, config, device, world_size)
+    def __init__(self, model: Trainable, config: RunConfig, group: Group) -> None:
+        deepspeed = group.on_each_rank(lambda: import_deepspeed(group.device))
+        # Read once: the ranks' files could differ.
+        chosen = group.on_rank_0(lambda: read_options(config.train.deepspeed, config, group.world_size))
+        super().__init__(model, config, group)
         self.deepspeed, self.stage = deepspeed, int(chosen["stage"])
         self.name = f"DeepSpeed ZeRO-{self.stage}"
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
@@ -107,13 +102,13 @@ class DeepSpeedEngine(AdamEngine):
         warnings.filterwarnings("ignore", _OLD_NAMES, FutureWarning)
         # Compiling it takes half a minute, and it helps only processes of one machine.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
-        with _environment_for(device), silent_gloo():
+        with _environment_for(group.device), silent_gloo():
             # It takes the existing process group.
             deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
             self.engine, self.optimizer, *_ = deepspeed.initialize(
-                model=_Step(model, config, device),
+                model=_Step(model, config, group.device),
                 optimizer=self.adam,
-                config=fill_in(chosen, config, world_size),
+                config=fill_in(chosen, config, group.world_size),
                 dist_init_required=False,
             )
         # DeepSpeed's own group of all ranks would wait for as long as its backend's default.
@@ -134,7 +129,7 @@ class DeepSpeedEngine(AdamEngine):
             return self.optimizer.fp32_partitioned_groups_flat  # type: ignore[no-any-return]
         return self.optimizer.single_partition_of_fp32_groups  # type: ignore[no-any-return]
 
-    def _gathered(self, *parameters: nn.Parameter, to_change: bool = False) -> AbstractContextManager[None]:
+    def _gathered(self, *parameters: Tensor, to_change: bool = False) -> AbstractContextManager[None]:
         """Inside, these weights are whole on every rank; changes last only with `to_change`."""
         enabled = self.stage == _SHARDED_WEIGHTS
         modifier = 0 if to_change else None
@@ -161,7 +156,7 @@ class DeepSpeedEngine(AdamEngine):
         self._set_learning_rate(learning_rate)
         if self.clipping is not None:
             pieces = list(self._pieces())
-            squares = self.clipping.squares(pieces).to(self.device)
+            squares = self.clipping.squares(pieces).to(self.group.device)
             if self.stage > 0:
                 dist.all_reduce(squares)
             self.clipping.scale(pieces, squares)
@@ -176,7 +171,7 @@ class DeepSpeedEngine(AdamEngine):
             numbers = {id(parameter): number for number, parameter in enumerate(parameters)}
             for group, gradients in self.optimizer.averaged_gradients.items():
                 for parameter, gradient in zip(self.optimizer.fp16_groups[group], gradients, strict=True):
-                    yield Piece(numbers[id(parameter)], dist.get_rank() * gradient.numel(), gradient)
+                    yield Piece(numbers[id(parameter)], self.group.rank * gradient.numel(), gradient)
         else:
             for number, parameter in enumerate(parameters):
                 mapping: Any = parameter._hp_mapping  # type: ignore[attr-defined]
@@ -193,41 +188,37 @@ class DeepSpeedEngine(AdamEngine):
         self._restore_buffers()
 
     def _tensors(self) -> Iterator[tuple[str, Tensor]]:
-        """See `AdamEngine`."""
+        """See `Engine`."""
         for name, buffer in self.model.named_buffers():
             yield f"model.{name}", buffer
         step = self.adam.state[self._adams_weights()[0]]["step"]
+        whole_moment = self.deepspeed.utils.safe_get_full_optimizer_state
         for name, parameter in self.model.named_parameters():
             with self._gathered(parameter):
                 yield f"model.{name}", parameter
             yield f"optimizer.{name}.step", step
             for key in MOMENTS:
-                yield f"optimizer.{name}.{key}", self._whole_moment(parameter, key)
-
-    def _whole_moment(self, parameter: nn.Parameter, key: str) -> Tensor:
-        if self.stage == 0:
-            return self.adam.state[parameter][key]  # type: ignore[no-any-return]
-        return self.deepspeed.utils.safe_get_full_optimizer_state(parameter, key)  # type: ignore[no-any-return]
+                moment = self.adam.state[parameter][key] if self.stage == 0 else whole_moment(parameter, key)
+                yield f"optimizer.{name}.{key}", moment
 
     @torch.no_grad()
     def restore(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
         """See `Engine.restore`."""
-        parameters, buffers = dict(self.model.named_parameters()), dict(self.model.named_buffers())
+        own: dict[str, Tensor] = {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())}
         for full_name, tensor in tensors:
             kind, _, name = full_name.partition(".")
             if kind == "optimizer":
                 weight, _, key = name.rpartition(".")
-                self._set_state(parameters[weight], key, tensor)
-            elif name in buffers:
-                buffers[name].copy_(tensor)
+                self._set_state(own[weight], key, tensor)
             else:
-                with self._gathered(parameters[name], to_change=True):
-                    parameters[name].copy_(tensor)
+                # Of buffers there is nothing to gather.
+                with self._gathered(own[name], to_change=True):
+                    own[name].copy_(tensor)
         if self.stage > 0:
             # Adam works on copies of the weights.
             self.optimizer.refresh_fp32_params()
 
-    def _set_state(self, parameter: nn.Parameter, key: str, value: Tensor) -> None:
+    def _set_state(self, parameter: Tensor, key: str, value: Tensor) -> None:
         """Set a weight's whole `step` or moment."""
         if self.stage == 0:
             self.adam.state[parameter][key].copy_(value)
@@ -238,8 +229,8 @@ class DeepSpeedEngine(AdamEngine):
         elif self.stage == _SHARDED_WEIGHTS:
             # DeepSpeed's own setter of the whole fails where the number of ranks does not divide it.
             size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
-            padded = F.pad(value.flatten(), (0, size * dist.get_world_size() - value.numel()))
-            part = padded[dist.get_rank() * size :][:size]
+            padded = F.pad(value.flatten(), (0, size * self.group.world_size - value.numel()))
+            part = padded[self.group.rank * size :][:size]
             self.deepspeed.utils.safe_set_local_optimizer_state(parameter, part, key)
         else:
             self.deepspeed.utils.safe_set_full_optimizer_state(parameter, value, key)
@@ -256,23 +247,9 @@ class DeepSpeedEngine(AdamEngine):
         self.engine.destroy()
         # DeepSpeed would keep the group and gloo's threads alive: by hooks on modules and weights, by the weights, and
         # by a variable for its next engine, whose process group may be another.
-        owners = [self.engine, self.optimizer, *self.model.parameters()]
-        if self.stage == _SHARDED_WEIGHTS:
-            owners.append(self.optimizer.parameter_offload)
-        for owner in owners:
+        offload = [self.optimizer.parameter_offload] if self.stage == _SHARDED_WEIGHTS else []
+        for owner in [self.engine, self.optimizer, *offload, *self.model.parameters()]:
             vars(owner).clear()
         del self.engine, self.optimizer
         self.deepspeed.comm.destroy_process_group(group)
         gc.collect()
-
-
-def open_deepspeed(model: Trainable, config: RunConfig, group: Group) -> DeepSpeedEngine:
-    """The engine that the file train.deepspeed describes. All ranks must call it together.
-
-    Raises:
-        ConfigError: if there is no such file, it cannot be used, or DeepSpeed is not installed.
-    """
-    group.on_each_rank(lambda: import_deepspeed(group.device))
-    # Read once: the ranks' files could differ.
-    chosen = group.on_rank_0(lambda: read_options(config.train.deepspeed, config, group.world_size))
-    return DeepSpeedEngine(model, config, group.device, group.world_size, chosen)

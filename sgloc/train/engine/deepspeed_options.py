@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from types import MappingProxyType
 from typing import Any
 
-from sgloc.config import RunConfig
+from sgloc.config import RunConfig, require
 from sgloc.errors import ConfigError
 from sgloc.storage import open_file
 
@@ -17,7 +17,6 @@ _ZERO = "zero_optimization."
 _SIZES = ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size")
 _SWITCHES = ("contiguous_gradients", "reduce_scatter", "use_multi_rank_bucket_allreduce", "overlap_comm")
 _THEIRS = tuple(f"{_ZERO}{name}" for name in ("stage", *_SIZES, *_SWITCHES))
-_STAGES = range(4)
 # How alike a name and the one that is meant must be. DeepSpeed has many names that are less alike.
 _ALIKE = 0.75
 _OFF = MappingProxyType({"enabled": False})
@@ -42,18 +41,17 @@ def read_options(path: str, config: RunConfig, world_size: int) -> Options:
     """
     options = _read_object(path)
     zero = options.pop("zero_optimization", {})
-    if not isinstance(zero, dict):
-        raise ConfigError(f'zero_optimization in {path} must be an object such as {{"stage": 2}}, not {_text(zero)}')
+    is_object = isinstance(zero, dict)
+    require(is_object, f"zero_optimization in {path}", 'an object such as {"stage": 2}', json.dumps(zero))
     ours = _ours(config, world_size)
     chosen = dict(_DEFAULTS)
     for name, value in (options | {f"{_ZERO}{name}": value for name, value in zero.items()}).items():
         if name in _THEIRS:
             chosen[name.removeprefix(_ZERO)] = _checked(name, value, path)
         elif name not in ours:
-            hint = _nearest(name, ["zero_optimization", *_THEIRS, *ours])
-            raise ConfigError(f"{name} in {path} is not one of the fields that can be set: {', '.join(_THEIRS)}{hint}")
+            raise _unknown(name, ["zero_optimization", *_THEIRS, *ours], path)
         elif not _agrees(value, ours[name][0]):
-            raise ConfigError(f"{name} = {_text(value)} in {path}, but {ours[name][1]}; remove it there")
+            raise ConfigError(f"{name} = {json.dumps(value)} in {path}, but {ours[name][1]}; remove it there")
     return chosen
 
 
@@ -67,7 +65,7 @@ def fill_in(chosen: Options, config: RunConfig, world_size: int) -> Options:
     """
     # DeepSpeed wants a batch size that the number of ranks divides, but does not compute with it: the loss is already
     # divided by the true size, and a step is one forward and one backward pass in any number of parts.
-    share = _share(config, world_size)
+    share = -(-config.train.global_batch // world_size)
     return {
         "train_batch_size": share * world_size,
         "train_micro_batch_size_per_gpu": share,
@@ -82,16 +80,11 @@ def fill_in(chosen: Options, config: RunConfig, world_size: int) -> Options:
     }
 
 
-def _share(config: RunConfig, world_size: int) -> int:
-    """The most drawings of a batch on one rank."""
-    return -(-config.train.global_batch // world_size)
-
-
 def _ours(config: RunConfig, world_size: int) -> dict[str, tuple[object, str]]:
     """The fields that the run's configuration decides: the value, and the reason in words."""
     train, optimizer = config.train, config.optimizer
     batch, accumulation = f"train.global_batch = {train.global_batch}", f"train.accumulation = {train.accumulation}"
-    share = -(-_share(config, world_size) // train.accumulation)
+    share = -(-train.global_batch // (world_size * train.accumulation))
     rate = optimizer.learning_rate
     adam = {"type": "Adam", "params": {"lr": rate, "betas": [0.9, 0.999], "eps": 1e-8, "weight_decay": 0}}
     precision = (_OFF, f"train.precision = {train.precision} decides the precision")
@@ -122,35 +115,31 @@ def _agrees(given: object, ours: object) -> bool:
     return isinstance(ours, dict) and all(name in ours and _agrees(value, ours[name]) for name, value in given.items())
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
-    """A question whether the most similar known field was meant, at the top or in zero_optimization; empty if none is
-    similar."""
+def _unknown(name: str, known: Iterable[str], path: str) -> ConfigError:
+    """What to say of a field that is none of the known ones. The user may have meant one at the top or in
+    zero_optimization."""
     fields = {field.removeprefix(_ZERO): field for field in known}
     near = difflib.get_close_matches(name.removeprefix(_ZERO), fields, n=1, cutoff=_ALIKE)
-    return f"; did you mean {fields[near[0]]!r}?" if near else ""
+    hint = f"; did you mean {fields[near[0]]!r}?" if near else ""
+    return ConfigError(f"{name} in {path} is not one of the fields that can be set: {', '.join(_THEIRS)}{hint}")
 
 
 def _checked(name: str, value: object, path: str) -> bool | int:
     """The value of a field, if the field can have it."""
-    field = name.removeprefix(_ZERO)
-    if field in _SWITCHES and isinstance(value, bool):
-        return value
-    # DeepSpeed's own examples write sizes such as 5e8.
-    is_whole = isinstance(value, int | float) and not isinstance(value, bool) and float(value).is_integer()
-    number = int(value) if is_whole else 0  # type: ignore[call-overload]
+    field, where = name.removeprefix(_ZERO), f"{name} in {path}"
     if field in _SWITCHES:
-        wanted = "true or false"
-    elif not is_whole:
-        wanted = "a whole number"
-    elif field == "stage" and number not in _STAGES:
-        wanted = "0, 1, 2 or 3"
-    elif field != "stage" and number < 1:
-        wanted = "at least 1"
-    elif field == "allgather_bucket_size" and number % 2:
-        wanted = "even"
+        require(isinstance(value, bool), where, "true or false", json.dumps(value))
+        return bool(value)
+    # DeepSpeed's own examples write sizes such as 5e8.
+    if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
+        raise ConfigError(f"{where} must be a whole number, not {json.dumps(value)}")
+    number = int(value)
+    if field == "stage":
+        require(number in range(4), where, "0, 1, 2 or 3", number)
     else:
-        return number
-    raise ConfigError(f"{name} in {path} must be {wanted}, not {number if is_whole else _text(value)}")
+        require(number >= 1, where, "at least 1", number)
+        require(number % 2 == 0 or field != "allgather_bucket_size", where, "even", number)
+    return number
 
 
 def _read_object(path: str) -> Options:
@@ -164,9 +153,7 @@ def _read_object(path: str) -> Options:
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path} ({error}); train.deepspeed must name a JSON file") from error
     if not isinstance(options, dict):
-        raise ConfigError(f"{path} (train.deepspeed) must hold an object, not {_text(options)}; see configs/deepspeed")
+        raise ConfigError(
+            f"{path} (train.deepspeed) must hold an object, not {json.dumps(options)}; see configs/deepspeed"
+        )
     return options
-
-
-def _text(value: object) -> str:
-    return json.dumps(value)

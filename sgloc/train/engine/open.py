@@ -1,7 +1,7 @@
 """The engine that a configuration asks for."""
 
 import contextlib
-import importlib
+import pkgutil
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -10,15 +10,15 @@ import torch
 from sgloc.config import RunConfig
 from sgloc.dist import Group
 from sgloc.errors import ConfigError
+from sgloc.train.engine.base import Engine
 from sgloc.train.engine.deepspeed import import_deepspeed
-from sgloc.train.engine.protocol import Engine
 from sgloc.train.recipe import Trainable
 
-# By train.engine: what makes an engine of a model, the configuration and the ranks, as "module:name".
+# By train.engine: the engine's class, which takes a model, the configuration and the ranks, as "module:name".
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "ddp": "sgloc.train.engine.ddp:DDPEngine",
-        "deepspeed": "sgloc.train.engine.deepspeed:open_deepspeed",
+        "deepspeed": "sgloc.train.engine.deepspeed:DeepSpeedEngine",
     }
 )
 
@@ -46,6 +46,5 @@ def open_engine(model: Trainable, config: RunConfig, group: Group) -> Engine:
     name = "deepspeed" if config.train.deepspeed else config.train.engine
     if name not in ENGINES:
         raise ConfigError(f"train.engine must be one of {', '.join(ENGINES)}, not {name}")
-    module, _, attribute = ENGINES[name].partition(":")
-    engine: Engine = getattr(importlib.import_module(module), attribute)(model, config, group)
+    engine: Engine = pkgutil.resolve_name(ENGINES[name])(model, config, group)
     return engine
