@@ -35,20 +35,15 @@ class Logger:
 
 
 class Loggers:
-    """A run's loggers. A failure of one is reported once for each kind, and counted, while training goes on."""
+    """A run's loggers. A failure of one is reported once for each kind, and counted, while training goes on.
 
-    def __init__(self, *loggers: Logger) -> None:
-        self._loggers = list(loggers)
+    Attributes:
+        members: the loggers, in the order in which they are called.
+    """
+
+    def __init__(self, *members: Logger) -> None:
+        self.members = list(members)
         self._failures: dict[str, collections.Counter[object]] = collections.defaultdict(collections.Counter)
-
-    @property
-    def names(self) -> list[str]:
-        """The names of the loggers, in the order in which they were added."""
-        return [logger.name for logger in self._loggers]
-
-    def add(self, logger: Logger) -> None:
-        """Add one."""
-        self._loggers.append(logger)
 
     def log(self, record: Record) -> None:
         """Give a record to all."""
@@ -63,26 +58,27 @@ class Loggers:
         self._each(lambda logger: logger.flush(), "before a checkpoint")
 
     def close(self) -> None:
-        """Close all, in the order in which they were added, and report how often each failed."""
+        """Close all, and report how often each failed."""
         self._each(lambda logger: logger.close(), "at the end")
         for name, failures in self._failures.items():
             _log.warning("%s failed %d times since this start of the run", name, failures.total())
 
     def _each(self, action: Callable[[Logger], None], when: str) -> None:
-        for logger in self._loggers:
+        for logger in self.members:
             try:
                 action(logger)
             except Exception as error:
                 failures, kind = self._failures[logger.name], (type(error), getattr(error, "errno", None))
                 failures[kind] += 1
                 if failures[kind] == 1:
-                    said = _in_a_few_words(error)
+                    said = in_a_few_words(error)
                     _log.warning(
                         "%s failed %s (%s); training goes on, and the same is not repeated", logger.name, when, said
                     )
 
 
-def _in_a_few_words(error: Exception) -> str:
+def in_a_few_words(error: Exception) -> str:
+    """What an error says, in one line."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or str(error).strip().partition("\n")[0] or type(error).__name__
 

@@ -2,7 +2,6 @@
 
 import json
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 from sgloc.storage import Storage
@@ -37,13 +36,10 @@ class JSONLines(Logger):
     def __init__(self, run_dir: str, resumed_step: int, patience: float = 10.0) -> None:
         self._storage = Storage(run_dir)
         self.path, self.is_local = self._storage.path(METRICS_NAME), self._storage.is_local
-        self._patience: Patience | None = None
+        self._patience = Patience(patience, f"the store of {run_dir}")
         self.lines = [line for line in self._read() if _step_of(line) <= resumed_step]
         self.next_write, self.has_failed = 0.0, False
         self._rewrite()
-        # Until here, whoever starts the run waits; from here on, all of its ranks do.
-        if not self.is_local:
-            self._patience = Patience(patience, f"the store of {run_dir}")
 
     def _read(self) -> list[str]:
         if not self._storage.exists(METRICS_NAME):
@@ -53,36 +49,27 @@ class JSONLines(Logger):
     def _rewrite(self) -> None:
         """Replace the file in one move, so that a kill leaves the old or the new one."""
         content = _as_bytes(self.lines)
-        self._patiently(lambda: self._storage.write(METRICS_NAME, [content]))
+        self._storage.write(METRICS_NAME, [content])
         self.num_written, self.size = len(self.lines), len(content)
-
-    def _patiently(self, action: Callable[[], object]) -> None:
-        if self._patience is None:
-            action()
-        else:
-            self._patience(action)
 
     def log(self, record: Record) -> None:
         """Append a record, on a local disk at once, after those that could not be written before.
 
         Raises:
             OSError: if it cannot be written for now.
+            SilentStoreError: if the store does not answer.
         """
         self.lines.append(to_json(record))
         if self.is_local or time.monotonic() >= self.next_write:
             self._write()
 
     def _write(self) -> None:
+        """Write what is not yet written, while the ranks wait."""
         if self.is_local and self._append():
             return
-        try:
-            self._rewrite()
-            self.has_failed = False
-        except Exception:
-            self.has_failed = True
-            raise
-        finally:
-            self.next_write = time.monotonic() + _STORE_PAUSE
+        self.has_failed, self.next_write = True, time.monotonic() + _STORE_PAUSE
+        self._patience(self._rewrite)
+        self.has_failed = False
 
     def _append(self) -> bool:
         """Append what is not written, unless the file is not as it was left: a full disk may have taken half a line."""
@@ -99,6 +86,7 @@ class JSONLines(Logger):
 
         Raises:
             OSError: if it cannot be written for now.
+            SilentStoreError: if the store does not answer.
         """
         is_failing = not self.is_local and self.has_failed and time.monotonic() < self.next_write
         if self.num_written < len(self.lines) and not is_failing:
@@ -109,6 +97,7 @@ class JSONLines(Logger):
 
         Raises:
             OSError: if it still cannot be.
+            SilentStoreError: if the store does not answer.
         """
         if self.num_written < len(self.lines):
             try:

@@ -5,7 +5,7 @@ import os
 import secrets
 from collections.abc import Mapping
 from types import MappingProxyType
-from typing import Any, Literal
+from typing import Any
 
 from sgloc.config import LogConfig, RunConfig
 from sgloc.errors import ConfigError
@@ -17,17 +17,18 @@ from sgloc.train.loggers.tensorboard import TensorBoard
 from sgloc.train.loggers.terminal import Terminal
 from sgloc.train.loggers.wandb import WeightsAndBiases
 
-# What W&B itself reads where an option is not given.
+# What W&B itself reads where an option is not given, and what it is where that says nothing.
 _VARIABLES = {
-    "wandb_project": "WANDB_PROJECT",
-    "wandb_entity": "WANDB_ENTITY",
-    "wandb_group": "WANDB_RUN_GROUP",
-    "wandb_name": "WANDB_NAME",
+    "wandb_project": ("WANDB_PROJECT", "sketchgloc"),
+    "wandb_entity": ("WANDB_ENTITY", ""),
+    "wandb_group": ("WANDB_RUN_GROUP", ""),
+    "wandb_name": ("WANDB_NAME", ""),
 }
-_MODES: Mapping[str, Literal["disabled", "offline", "online"]] = MappingProxyType(
+_MODES = MappingProxyType(
     {"disabled": "disabled", "offline": "offline", "dryrun": "offline", "online": "online", "run": "online"}
 )
-_PROJECT = "sketchgloc"
+# For a write of metrics or pictures to a store, while the other ranks wait.
+_PATIENCE_SECONDS = 10.0
 
 
 def with_environment(log: LogConfig, environment: Mapping[str, str]) -> LogConfig:
@@ -36,13 +37,15 @@ def with_environment(log: LogConfig, environment: Mapping[str, str]) -> LogConfi
     Raises:
         ConfigError: if the environment says what cannot be.
     """
-    names = {name: getattr(log, name) or environment.get(variable, "") for name, variable in _VARIABLES.items()}
-    mode = log.wandb if log.wandb != "auto" else _mode(environment)
-    found: dict[str, Any] = {**names, "wandb_project": names["wandb_project"] or _PROJECT, "wandb": mode}
+    found: dict[str, Any] = {
+        name: getattr(log, name) or environment.get(variable) or otherwise
+        for name, (variable, otherwise) in _VARIABLES.items()
+    }
+    found["wandb"] = _mode(environment) if log.wandb == "auto" else log.wandb
     return dataclasses.replace(log, **found)
 
 
-def _mode(environment: Mapping[str, str]) -> Literal["disabled", "offline", "online"]:
+def _mode(environment: Mapping[str, str]) -> str:
     if environment.get("WANDB_DISABLED", "").lower() in ("1", "true", "t", "yes", "y"):
         return "disabled"
     wanted = environment.get("WANDB_MODE") or "disabled"
@@ -53,10 +56,6 @@ def _mode(environment: Mapping[str, str]) -> Literal["disabled", "offline", "onl
 
 def _uses_wandb(log: LogConfig) -> bool:
     return log.wandb in ("offline", "online")
-
-
-# For a write of metrics or pictures to a store, while the other ranks wait.
-_PATIENCE_SECONDS = 10.0
 
 
 def shows_galleries(config: RunConfig) -> bool:
@@ -87,17 +86,17 @@ def open_loggers(loggers: Loggers, config: RunConfig, resumed_step: int, wandb_i
             f"TensorBoard's files grow with every line, which files in {run_dir} cannot; "
             "give a local train.run, or leave log.tensorboard out"
         )
-    if _uses_wandb(log):
-        wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+    add = loggers.members.append
     try:
-        loggers.add(JSONLines(run_dir, resumed_step, patience))
-        loggers.add(Terminal(config.train.num_steps, resumed_step))
+        add(JSONLines(run_dir, resumed_step, patience))
+        add(Terminal(config.train.num_steps, resumed_step))
         if log.tensorboard:
-            loggers.add(TensorBoard(f"{folder}/tensorboard", resumed_step))
+            add(TensorBoard(f"{folder}/tensorboard", resumed_step))
         if shows_galleries(config):
-            loggers.add(PictureFiles(run_dir, patience))
-        if _uses_wandb(log) and wandb_id:
-            loggers.add(WeightsAndBiases(config, wandb_id, folder))
+            add(PictureFiles(run_dir, patience))
+        if _uses_wandb(log):
+            wandb_id = wandb_id or os.environ.get("WANDB_RUN_ID") or secrets.token_hex(4)
+            add(WeightsAndBiases(config, wandb_id, folder))
     except OSError as error:
         raise ConfigError(
             f"the metrics of {run_dir} cannot be written ({error}); make room, or give another"

@@ -18,12 +18,8 @@ class PictureFiles(Logger):
         """Write a picture.
 
         Raises:
-            OSError: if it cannot be written.
+            DataError: if it cannot be written.
+            SilentStoreError: if the store does not answer.
         """
         path = f"gallery/step-{step:08d}-{name.rpartition('/')[2]}.png"
-
-        def write() -> None:
-            self._storage.make_folder("gallery")
-            self._storage.write(path, [png])
-
-        self._patience(write)
+        self._patience(lambda: self._storage.save({path: png}))

@@ -58,12 +58,13 @@ class WeightsAndBiases(Logger):
         self.sender.start()
         run = {"id": run_id, "project": log.wandb_project, "dir": os.environ.get("WANDB_DIR") or folder}
         names = {"entity": log.wandb_entity, "group": log.wandb_group, "name": log.wandb_name}
-        self._put(
-            mode=log.wandb,
-            timeout=log.wandb_timeout,
-            run={**run, **{name: value for name, value in names.items() if value}},
-            config={**recorded_options(config), "versions": versions()},
-        )
+        start = {
+            "mode": log.wandb,
+            "timeout": log.wandb_timeout,
+            "run": {**run, **{name: value for name, value in names.items() if value}},
+            "config": {**recorded_options(config), "versions": versions()},
+        }
+        self._put(start)
 
     def _send(self) -> None:
         pipe = self.process.stdin
@@ -77,7 +78,7 @@ class WeightsAndBiases(Logger):
             # The process has ended, which whoever calls next finds out.
             pass
 
-    def _put(self, **message: Any) -> None:
+    def _put(self, message: dict[str, Any]) -> None:
         if not self.sender.is_alive():
             raise ChildProcessError("its process has ended")
         try:
@@ -92,11 +93,11 @@ class WeightsAndBiases(Logger):
             ChildProcessError: if there is nobody to send them to.
             BufferError: if too many wait.
         """
-        self._put(step=record["step"], scalars=scalars(record))
+        self._put({"step": record["step"], **scalars(record)})
 
     def show(self, name: str, step: int, png: bytes) -> None:
         """Send a picture; raises what `log` does."""
-        self._put(step=step, picture=name, png=base64.b64encode(png).decode())
+        self._put({"step": step, name: base64.b64encode(png).decode()})
 
     def close(self) -> None:
         """Wait, within bounds, until everything is uploaded or on disk.

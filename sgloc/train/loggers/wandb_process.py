@@ -1,7 +1,7 @@
 """The process that talks to Weights & Biases for a training.
 
-It reads lines of JSON from standard input: what run it is, then what there is to log. When the input ends without
-"finished", the training was killed; what came until then is kept all the same.
+It reads lines of JSON from standard input: what run it is, then what there is to log, numbers and pictures by their
+names. When the input ends without "finished", the training was killed; what came until then is kept all the same.
 """
 
 import base64
@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from sgloc.masking import mask
+from sgloc.train.loggers.base import in_a_few_words
 
 _SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Beyond the time that W&B is given, after which the process ends whatever it hangs in.
@@ -35,10 +36,6 @@ class _User:
     def tell(self, sentence: str) -> None:
         with contextlib.suppress(OSError):
             print(f"Weights & Biases: {mask(sentence)}", file=self.stream, flush=True)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def _messages() -> Iterator[dict[str, Any]]:
@@ -84,7 +81,7 @@ def _start_anyhow(start: dict[str, Any], user: _User) -> Any:
         try:
             run = _start("online", start)
         except Exception as error:
-            user.tell(f"not online ({_first_line(error)}); the run is logged offline")
+            user.tell(f"not online ({in_a_few_words(error)}); the run is logged offline")
             import wandb
 
             # The id is in use until then.
@@ -95,17 +92,6 @@ def _start_anyhow(start: dict[str, Any], user: _User) -> Any:
     run = _start("offline", start)
     user.tell(f"offline in {run.settings.sync_dir}")
     return run
-
-
-def _log(run: Any, message: dict[str, Any]) -> None:
-    if "picture" in message:
-        import wandb
-        from PIL import Image
-
-        picture = Image.open(io.BytesIO(base64.b64decode(message["png"])))
-        run.log({"step": message["step"], message["picture"]: wandb.Image(picture)})
-    else:
-        run.log({"step": message["step"], **message["scalars"]})
 
 
 def _say_how_to_sync(run: Any, is_complete: bool, user: _User) -> None:
@@ -126,8 +112,16 @@ def _log_all(run: Any, messages: Iterator[dict[str, Any]]) -> bool:
     for message in messages:
         if "finished" in message:
             return True
-        _log(run, message)
+        run.log({name: _picture(value) if isinstance(value, str) else value for name, value in message.items()})
     return False
+
+
+def _picture(png: str) -> Any:
+    """A picture for W&B, from a PNG file in base 64."""
+    import wandb
+    from PIL import Image
+
+    return wandb.Image(Image.open(io.BytesIO(base64.b64decode(png))))
 
 
 def main() -> int:
@@ -141,7 +135,7 @@ def main() -> int:
     user, messages = _User(), _messages()
     start = next(messages)
     limit = int(start["timeout"])
-    run = None
+    run, is_complete = None, False
     try:
         signal.alarm(2 * limit + _GRACE)
         run = _start_anyhow(start, user)
@@ -149,12 +143,10 @@ def main() -> int:
         is_finished = _log_all(run, messages)
         signal.alarm(limit + _GRACE)
         run.finish(exit_code=0 if is_finished else 1)
-    except Exception as error:
-        user.tell(f"failed ({_first_line(error)}); what it lacks of the run is in metrics.jsonl")
-        signal.alarm(limit + _GRACE)
-        is_complete = False
-    else:
         is_complete = True
+    except Exception as error:
+        user.tell(f"failed ({in_a_few_words(error)}); what it lacks of the run is in metrics.jsonl")
+        signal.alarm(limit + _GRACE)
     if run is not None:
         _say_how_to_sync(run, is_complete, user)
     return 0 if is_complete else 1
