@@ -22,7 +22,8 @@ from pathlib import Path
 
 from sgloc.errors import CheckpointError
 from sgloc.program import run_program
-from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, step_folder
+from sgloc.train.checkpoint.format import step_folder
+from sgloc.train.checkpoint.load import checkpoint_steps, read_checkpoint
 
 VICTIMS = ("rank", "torchrun", "everything", "rank while saving")
 # The longest that is waited for a moment to kill at.

@@ -30,6 +30,7 @@ _MEETING_TIMEOUT = datetime.timedelta(minutes=30)
 DEFAULT_TIMEOUT = 1800.0
 
 Value = TypeVar("Value")
+Failure = TypeVar("Failure", bound=SglocError)
 
 
 def select_device(wanted: str, placement: Placement) -> torch.device:
@@ -212,6 +213,11 @@ class Group:
             first.told = not isinstance(first, OtherRankError)
             raise first
         return value  # type: ignore[return-value]
+
+    def told_once(self, error: Failure) -> Failure:
+        """An error that all ranks are about to raise, as this rank raises it: rank 0 alone tells it."""
+        error.told = self.rank != 0
+        return error
 
     def gather(self, value: Value) -> list[Value]:
         """Every rank's value, in order of rank."""

@@ -17,7 +17,9 @@ from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.models.sketchgloc.config import CellName, Config, DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.strict_json import finite
-from sgloc.train.checkpoint import CheckpointManifest, Retention, Writer, read_checkpoint, share_out, use_checkpoint
+from sgloc.train.checkpoint.format import CheckpointManifest, read_manifest
+from sgloc.train.checkpoint.load import read_checkpoint, read_tensors, use_checkpoint
+from sgloc.train.checkpoint.writer import Writer, share_out
 from sgloc.train.state import TrainState
 
 # Of one process.
@@ -87,16 +89,18 @@ def without(config: Config | ClassifierConfig, *names: str) -> dict[str, Any]:
 
 
 def write(
-    run_dir: Path | str,
-    manifest: CheckpointManifest,
-    tensors: dict[str, Tensor],
-    retention: Retention | None = None,
+    run_dir: Path | str, manifest: CheckpointManifest, tensors: dict[str, Tensor], *, keep: int = 99, every: int = 0
 ) -> CheckpointManifest:
     """Write a checkpoint of these tensors, within `single_process`; returns its manifest but for the files."""
     manifest = dataclasses.replace(manifest, tensors=share_out(tensors, 1))
     with contextlib.closing(Group(torch.device("cpu"), 60.0).separate()) as writers:
-        Writer(str(run_dir), writers).write(manifest, tensors, retention or Retention(keep=99))
+        Writer(str(run_dir), writers, keep, every).write(manifest, tensors)
     return manifest
+
+
+def load(folder: Path | str) -> dict[str, Tensor]:
+    """All tensors of a checkpoint."""
+    return dict(read_tensors(str(folder), read_manifest(str(folder))))
 
 
 def save_steps(
@@ -106,8 +110,7 @@ def save_steps(
     tensors = {"model.weight": torch.arange(6.0).view(2, 3), "model.bias": torch.tensor([0.5, -0.5])}
     for step in steps:
         state = dataclasses.asdict(TrainState(step=step, best_step=best_step))
-        best: frozenset[int] = frozenset() if best_step is None else frozenset({best_step})
-        write(run_dir, make_manifest(step=step, state=state), tensors, Retention(keep, every, best))
+        write(run_dir, make_manifest(step=step, state=state), tensors, keep=keep, every=every)
     return tensors
 
 

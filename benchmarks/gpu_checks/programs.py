@@ -24,7 +24,7 @@ from sgloc.data.build.run import build_shards
 from sgloc.models.sketchgloc.config import Config, DataConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
 from sgloc.sketch.synthetic import write_sample
-from sgloc.train.checkpoint import step_folder
+from sgloc.train.checkpoint.format import step_folder
 from sgloc.train.trainer import train
 
 _DEEPSPEED = Path(__file__).parents[2] / "configs" / "deepspeed"

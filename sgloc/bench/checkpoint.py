@@ -14,7 +14,7 @@ from sgloc.bench.step import take_step
 from sgloc.bench.timing import Clock, spread
 from sgloc.dist import Group
 from sgloc.models.sketchgloc.config import Config
-from sgloc.train.checkpoint import checkpoint_folders, read_checkpoint
+from sgloc.train.checkpoint.load import checkpoint_folders, read_checkpoint
 from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.schedule import learning_rate
 from sgloc.train.start import resume_from

@@ -1,5 +1,6 @@
 """`sgloc checkpoint` and `sgloc import-tf`: what is done with checkpoints that are there."""
 
+import dataclasses
 import json
 import logging
 import sys
@@ -10,6 +11,7 @@ from sgloc.config import Options, option
 from sgloc.errors import ConfigError
 from sgloc.faults import MISTAKE, PASSING
 from sgloc.program import show
+from sgloc.strict_json import finite
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ def list_all(of: RunOptions, options: ListOptions) -> None:
     if run is not None:
         raise ConfigError(f"{of.run} is not a run's folder; give {run}")
     if options.newest or options.finished:
-        from sgloc.train.checkpoint import checkpoint_folders, newest_checkpoint
+        from sgloc.train.checkpoint.load import checkpoint_folders, newest_checkpoint
         from sgloc.train.start import has_finished
 
         if not checkpoint_folders(of.run):
@@ -79,11 +81,11 @@ def verify(options: CheckpointOptions) -> None:
 
 def show_one(options: CheckpointOptions, form: JsonOptions) -> None:
     """Show what a checkpoint holds, or a run's best: configuration, state, versions, tensors with their shapes."""
-    from sgloc.train.checkpoint import read_manifest, use_checkpoint
-    from sgloc.train.checkpoint.load import facts
+    from sgloc.train.checkpoint.format import read_manifest
+    from sgloc.train.checkpoint.load import use_checkpoint
 
     folder, manifest = use_checkpoint(options.checkpoint, read_manifest)
-    everything = {"folder": folder, **facts(manifest)}
+    everything = {"folder": folder, **finite(dataclasses.asdict(manifest))}
     if form.json:
         show(json.dumps(everything, indent=1))
         return

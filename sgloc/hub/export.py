@@ -15,8 +15,8 @@ from sgloc.models import recorded_kind
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
 from sgloc.templates import fill
-from sgloc.train.checkpoint import CheckpointManifest, read_manifest, read_weights, use_checkpoint
-from sgloc.train.checkpoint.load import EXPORTED_WEIGHTS, read_exported_weights
+from sgloc.train.checkpoint.format import CheckpointManifest, read_manifest
+from sgloc.train.checkpoint.load import EXPORTED_WEIGHTS, read_exported_weights, read_weights, use_checkpoint
 
 FORMAT = "sgloc-model"
 VERSION = 1

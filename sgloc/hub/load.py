@@ -10,7 +10,7 @@ from sgloc.hub.export import is_export, read_checkpoint_model, read_export
 from sgloc.inference.pretrained import Pretrained
 from sgloc.models import recorded_recipe
 from sgloc.models.trained import build_network
-from sgloc.train.checkpoint import put_weights, read_checkpoint, use_checkpoint
+from sgloc.train.checkpoint.load import put_weights, read_checkpoint, use_checkpoint
 
 
 def whole_model(path: str) -> str:

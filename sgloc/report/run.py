@@ -19,7 +19,8 @@ from sgloc.sketch.svg.write import to_svg
 from sgloc.storage import Storage, write_file, writing
 from sgloc.templates import fill
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint import CheckpointManifest, read_manifest, use_checkpoint
+from sgloc.train.checkpoint.format import CheckpointManifest, read_manifest
+from sgloc.train.checkpoint.load import use_checkpoint
 from sgloc.train.record import recorded_place
 
 # Of `sgloc evaluate`, in the folder of a run.

@@ -3,11 +3,11 @@ finite (DESIGN contract 5)."""
 
 import contextlib
 import logging
+import math
 import signal
 from collections.abc import Iterator
 from dataclasses import asdict
 from types import FrameType
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -32,13 +32,17 @@ class StopFlag:
     """Set when this process was asked to stop."""
 
     def __init__(self) -> None:
-        self.requested = False
+        self._is_set = False
+
+    def is_set(self) -> bool:
+        """Whether it was."""
+        return self._is_set
 
     def _set(self, number: int, frame: FrameType | None) -> None:
-        if self.requested and number == signal.SIGINT:
+        if self._is_set and number == signal.SIGINT:
             # A second Ctrl-C: somebody does not want to wait for the step to end.
             raise KeyboardInterrupt
-        self.requested = True
+        self._is_set = True
 
     @contextlib.contextmanager
     def listening(self) -> Iterator[None]:
@@ -64,7 +68,10 @@ def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str
         ConfigError: on every rank, naming the first rank that differs from rank 0, and in what.
     """
     options = {name: value for name, value in flat(asdict(config)).items() if name not in _LOCAL_OPTIONS}
-    mine = {**options, **flat(versions, "versions."), **_of_manifest(manifest)}
+    # What people understand stands before what tells all sets of shards apart.
+    sizes = {name: {"num_sketches": split.num_sketches} for name, split in manifest.splits.items()}
+    shards = {"categories": len(manifest.categories), **sizes, "scale": manifest.scale, "identity": manifest.identity}
+    mine = {**options, **flat({"versions": versions, "manifest": shards})}
     every_rank = group.gather(mine)
 
     def compare() -> None:
@@ -77,17 +84,6 @@ def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str
                     )
 
     group.on_rank_0(compare)
-
-
-def _of_manifest(manifest: Manifest) -> dict[str, Any]:
-    """What tells sets of shards apart, what people understand first."""
-    counts = {f"manifest.{name}.num_sketches": split.num_sketches for name, split in manifest.splits.items()}
-    return {
-        "manifest.categories": len(manifest.categories),
-        **counts,
-        "manifest.scale": manifest.scale,
-        "manifest.identity": manifest.identity,
-    }
 
 
 def write_bad_step(
@@ -105,27 +101,23 @@ def write_bad_step(
         key_id: uint64 [B], the sketches of this rank's share.
         group: of the ranks; half of what they wait for each other is the store's.
     """
-    own = {"step": step, "rank": group.rank, "loss": loss, "gradient_norm": gradient_norm, "key_ids": key_id.tolist()}
-    lines = group.gather(own)
     # JSON has no word for what is not finite: it is spelled out.
-    text = "".join(to_json({**line, **_spelled(line)}) + "\n" for line in lines)
+    numbers = {"loss": _spelled(loss), "gradient_norm": _spelled(gradient_norm), "key_ids": key_id.tolist()}
+    lines = group.gather({"step": step, "rank": group.rank, **numbers})
+    if group.rank != 0:
+        return
+    text = "".join(to_json(line) + "\n" for line in lines)
 
     def append() -> None:
         storage = Storage(run_dir)
+        before = storage.content(BAD_STEPS) if storage.exists(BAD_STEPS) else b""
+        storage.write(BAD_STEPS, [before + text.encode()])
 
-        def write() -> None:
-            before = storage.content(BAD_STEPS) if storage.exists(BAD_STEPS) else b""
-            storage.write(BAD_STEPS, [before + text.encode()])
-
-        try:
-            Patience(group.timeout / 2, f"the store of {run_dir}")(write)
-        except Exception as error:  # A store's library may raise anything.
-            logger.warning("%s/%s cannot be written (%s); its lines are:\n%s", run_dir, BAD_STEPS, error, text.rstrip())
-
-    group.on_rank_0(append)
+    try:
+        Patience(group.timeout / 2, f"the store of {run_dir}")(append)
+    except Exception as error:  # A store's library may raise anything.
+        logger.warning("%s/%s cannot be written (%s); its lines are:\n%s", run_dir, BAD_STEPS, error, text.rstrip())
 
 
-def _spelled(line: dict[str, object]) -> dict[str, object]:
-    return {
-        name: value if np.isfinite(value) else str(value) for name, value in line.items() if isinstance(value, float)
-    }
+def _spelled(number: float) -> float | str:
+    return number if math.isfinite(number) else str(number)

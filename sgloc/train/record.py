@@ -19,7 +19,6 @@ import yaml
 
 import sgloc
 from sgloc.config import RunConfig, walk
-from sgloc.errors import ConfigError
 from sgloc.masking import mask, mask_all
 from sgloc.storage import Storage
 from sgloc.strict_json import to_json
@@ -32,16 +31,11 @@ def write_record(config: RunConfig) -> None:
     """Write config.yaml, the resolved configuration, and versions.json into a run's folder.
 
     Raises:
-        ConfigError: if the folder cannot be written.
+        DataError: if the folder cannot be written.
     """
-    storage = Storage(config.train.run)
     options = yaml.safe_dump(recorded_options(config), sort_keys=False)
-    try:
-        storage.make_folder("")
-        storage.write("config.yaml", [options.encode()])
-        storage.write("versions.json", [f"{to_json(versions(), indent=1)}\n".encode()])
-    except OSError as error:
-        raise ConfigError(f"cannot write to {config.train.run} ({error}); give another train.run") from error
+    program = f"{to_json(versions(), indent=1)}\n"
+    Storage(config.train.run).save({"config.yaml": options.encode(), "versions.json": program.encode()})
 
 
 def recorded_options(config: RunConfig) -> dict[str, Any]:

@@ -1,7 +1,6 @@
 """Where a run starts: at its own checkpoint, at another run's, or anew, also from the weights of a trained model."""
 
 import logging
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -11,28 +10,26 @@ from sgloc.data.manifest import Manifest
 from sgloc.dist import Group
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.storage import Storage
-from sgloc.train.checkpoint import (
-    CheckpointManifest,
+from sgloc.train.checkpoint.format import CheckpointManifest, read_manifest, step_folder
+from sgloc.train.checkpoint.load import (
+    EXPORTED_WEIGHTS,
     checkpoint_folders,
     first_whole,
     is_checkpoint,
+    missing_best,
     newest_checkpoint,
     read_checkpoint,
-    read_manifest,
+    read_exported_weights,
     read_weights,
+    refuse_other_tensors,
     spread_tensors,
-    step_folder,
     use_checkpoint,
 )
-from sgloc.train.checkpoint.load import EXPORTED_WEIGHTS, missing_best, read_exported_weights
 from sgloc.train.engine import Engine
 from sgloc.train.record import recorded_place
 from sgloc.train.state import LossWindow, TrainState
 
 logger = logging.getLogger(__name__)
-
-# Tensors that a message names.
-_MOST_NAMED = 3
 
 
 @dataclass(frozen=True)
@@ -104,26 +101,8 @@ def trained_weights(path: str, model: nn.Module) -> dict[str, Tensor]:
         weights = read_exported_weights(path)
     else:
         _, weights = use_checkpoint(path, lambda folder: read_weights(folder, read_manifest(folder)))
-    _refuse_other_shapes(path, weights, model.state_dict())
+    refuse_other_tensors(path, weights, model.state_dict())
     return weights
-
-
-def _refuse_other_shapes(path: str, weights: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
-    wrong = []
-    for name in sorted(weights.keys() | wanted.keys()):
-        theirs, ours = (_form(found[name]) if name in found else "" for found in (weights, wanted))
-        if theirs != ours:
-            wrong.append(f"{name} is {theirs or 'missing'} there and {ours or 'missing'} here")
-    if wrong:
-        more = f"; and {len(wrong) - _MOST_NAMED} tensors more" if len(wrong) > _MOST_NAMED else ""
-        raise CheckpointError(
-            f"the weights of {path} do not fit this model: {'; '.join(wrong[:_MOST_NAMED])}{more}; give the options "
-            "of the model that they were trained with"
-        )
-
-
-def _form(tensor: Tensor) -> str:
-    return f"{str(tensor.dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def has_finished(run_dir: str) -> bool:
@@ -246,12 +225,12 @@ def resume_from(
     level = logging.WARNING if group.rank == 0 else logging.DEBUG
     found = first_whole(folders, lambda folder: _restore(folder, engine, config, data, group), level)
     if found is None:
-        run_dir = config.train.run
-        error = CheckpointError(
-            f"none of the {len(folders)} checkpoints in {run_dir} is whole; restore one, or give another --train.run"
+        raise group.told_once(
+            CheckpointError(
+                f"none of the {len(folders)} checkpoints in {config.train.run} is whole; restore one, or give another "
+                "--train.run"
+            )
         )
-        error.told = group.rank != 0
-        raise error
     folder, state = found
     return state, folder
 
@@ -283,13 +262,10 @@ def saved_best(run_dir: str, state: TrainState) -> tuple[int | None, float]:
     return step, loss
 
 
-# Infinite until something is measured, for which a manifest has null.
-_ENDLESS = frozenset({"best_loss", "saved_best_loss"})
-
-
 def _state(folder: str, manifest: CheckpointManifest) -> TrainState:
     try:
-        state = {name: value for name, value in manifest.state.items() if name not in _ENDLESS or value is not None}
+        # Null stands for what is None or infinite until something is measured.
+        state = {name: value for name, value in manifest.state.items() if value is not None}
         return TrainState(**{**state, "window": LossWindow(**state["window"])})
     except (KeyError, TypeError) as error:
         raise CheckpointError(f"the state in {folder} is not this program's ({error})") from error

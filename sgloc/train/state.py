@@ -11,6 +11,16 @@ class LossWindow:
     num_sketches: int = 0
     sums: dict[str, float] = field(default_factory=dict)
 
+    def add(self, losses: dict[str, float], num_sketches: int) -> None:
+        """Add the loss terms of a step."""
+        self.num_sketches += num_sketches
+        for name, loss in losses.items():
+            self.sums[name] = self.sums.get(name, 0.0) + loss
+
+    def mean(self, name: str) -> float | None:
+        """A loss term a sketch; None if all steps were skipped."""
+        return self.sums[name] / self.num_sketches if self.num_sketches else None
+
 
 @dataclass
 class TrainState:

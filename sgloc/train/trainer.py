@@ -2,14 +2,11 @@
 
 import contextlib
 import dataclasses
-import functools
 import logging
+import math
 import os
-import time
-from types import TracebackType
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -22,7 +19,7 @@ from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.failpoint import failpoint
 from sgloc.storage import only_writer
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint import step_folder
+from sgloc.train.checkpoint.format import step_folder
 from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import open_engine, prepare_engine
 from sgloc.train.faults import BAD_STEPS, StopFlag, refuse_other_ranks, write_bad_step
@@ -55,7 +52,7 @@ def train(config: RunConfig, resume: str, recipe: Recipe) -> None:
         trainer.train()
 
 
-class Trainer:
+class Trainer(contextlib.AbstractContextManager["Trainer"]):
     """A run in progress, built fresh or as its checkpoint left it; a context manager.
 
     Inside, signals only set a flag, which the ranks agree on at a step's border. All ranks must make a trainer, and
@@ -75,28 +72,19 @@ class Trainer:
         gallery: draws validation sketches; None when nobody wants them.
         loggers: take the records and the pictures; empty except on rank 0.
         is_stopped: some rank was asked to stop, as all ranks know.
-        kept_loss: validation loss of this step while its weights are to be saved as the best; else None.
     """
 
     # Build.
 
     def __init__(self, config: RunConfig, resume: str, recipe: Recipe) -> None:
-        self.is_stopped = False
-        self.kept_loss: float | None = None
-        self._stop, self._resources = StopFlag(), contextlib.ExitStack()
+        self._stop, self.is_stopped = StopFlag(), False
         with contextlib.ExitStack() as stack:
             self._build(config, resume, recipe, stack)
             self._resources = stack.pop_all()
 
-    def __enter__(self) -> "Trainer":
-        """Enter."""
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: Any) -> None:
         """Finish what is being written, and let go of everything."""
-        self._resources.__exit__(kind, error, traceback)
+        self._resources.__exit__(*error)
 
     def _build(self, config: RunConfig, resume: str, recipe: Recipe, stack: contextlib.ExitStack) -> None:
         self._join(config, stack)
@@ -131,16 +119,14 @@ class Trainer:
             # A branch of another run must not go on with that one's curves.
             state.wandb_id = None
         state.saved_best_step, state.saved_best_loss = asking.on_rank_0(lambda: saved_best(run_dir, state))
-        own = (config, manifest, self.engine, state, group, writers, saved_step)
-        self.checkpoints = CheckpointManager(*own, check=claim.check, is_stopped=lambda: self._stop.requested)
+        self.checkpoints = CheckpointManager(
+            config, manifest, self.engine, state, group, writers, saved_step, claim.check, self._stop.is_set
+        )
         stack.callback(self.checkpoints.close)
 
         self.config, self.manifest = config, manifest
         self.validation = Validation(config, manifest, fixed, group)
         self.gallery = recipe.gallery(config, self.validation.reader, manifest) if shows_galleries(config) else None
-        if self._is_best_lost and state.best_step == state.step:
-            # Of a run that branches off from the best checkpoint of another.
-            self.kept_loss = state.best_loss
         asking.on_rank_0(lambda: write_record(config))
         state.wandb_id = asking.on_rank_0(lambda: open_loggers(self.loggers, config, state.step, state.wandb_id))
         anew = f"starting anew from the weights of {start.init_from}" if start.weights is not None else "starting anew"
@@ -187,11 +173,11 @@ class Trainer:
     def train(self) -> None:
         """Take steps until the run is finished or stopped, and save."""
         state, every = self.state, self.config.train
-        # What a stop cut short is done first; and the best may be here, but not in this run's folder.
-        if self.validate_if_due() or self.kept_loss is not None:
-            self.save()
-        loader = self._loader()
-        meter = Meter(state, every.global_batch, self.group)
+        # What a stop cut short is done first.
+        best = self.validate_if_due()
+        if best is not None:
+            self.save(best)
+        loader, meter = self._loader(), Meter(state, every.global_batch, self.group)
         with contextlib.closing(iter(loader)) as batches:
             while not (self.is_stopped or self.is_finished):
                 with meter.waiting():
@@ -201,9 +187,11 @@ class Trainer:
                 meter.count(packed.num_points)
                 if state.step % every.log_every == 0:
                     self._log_training(gradient_norm, {**meter.read(), **loader.counts()})
-                if self.validate_if_due() or state.step % every.checkpoint_every == 0:
-                    self.save()
-            self.save_at_last()
+                best = self.validate_if_due()
+                if best is not None or state.step % every.checkpoint_every == 0:
+                    self.save(best)
+            self.loggers.flush()
+            self.checkpoints.save_at_last()
         logger.info(self._farewell())
 
     def train_step(self, packed: PackedBatch, loaded: Any) -> Tensor:
@@ -226,51 +214,43 @@ class Trainer:
         self.engine.model.begin_step(state.step)
         losses, gradient_norm = self.engine.backward(self.prepare(loaded, self.group.device))
         state.step += 1
-        if self._account(losses, gradient_norm, packed):
+        own = [float(term) for term in losses]
+        if failpoint("loss", state.step):
+            own[-1] = float("nan")
+        sums = self._agree(own)
+        if math.isfinite(sums[-1] + float(gradient_norm)):
+            state.num_bad_steps = 0
+            state.window.add(dict(zip(losses._fields, sums, strict=True)), self.config.train.global_batch)
             self.engine.update(rate)
         else:
             self.engine.discard()
+            self._note_bad_step(own[-1], float(gradient_norm), packed)
         return gradient_norm
 
-    def _account(self, losses: Any, gradient_norm: Tensor, packed: PackedBatch) -> bool:
-        """Add a step's losses of all ranks to the window, unless they or the gradient are not finite.
-
-        Returns:
-            Whether the step is to be taken. All ranks agree on it, and on whether to stop since some rank was asked to.
-        """
-        own = [float(term) for term in losses]
-        if failpoint("loss", self.state.step):
-            own[-1] = float("nan")
-        numbers = [*own, float(self._stop.requested), float(self.checkpoints.is_overdue)]
-        *sums, stops, overdue = self.group.sum(numbers)
+    def _agree(self, losses: list[float]) -> list[float]:
+        """The losses summed over the ranks, which agree at the same time on whether to stop, since some rank was asked
+        to, and on whether a checkpoint takes too long."""
+        flags = [float(self._stop.is_set()), float(self.checkpoints.is_overdue)]
+        *sums, stops, overdue = self.group.sum([*losses, *flags])
         self.is_stopped = stops > 0
         if overdue:
             self.checkpoints.refuse_overdue()
-        if not np.isfinite(sums[-1] + float(gradient_norm)):
-            self._skip_step(own[-1], float(gradient_norm), packed)
-            return False
-        self.state.num_bad_steps = 0
-        window = self.state.window
-        window.num_sketches += self.config.train.global_batch
-        for name, value in zip(losses._fields, sums, strict=True):
-            window.sums[name] = window.sums.get(name, 0.0) + value
-        return True
+        return sums
 
-    def _skip_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
-        """Write the step's sketches down, and give up if there were too many such steps in a row."""
+    def _note_bad_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
+        """Write the sketches of a skipped step down, and give up if there were too many such steps in a row."""
         run_dir, state, most = self.config.train.run, self.state, self.config.train.bad_steps
         write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id, self.group)
         state.num_bad_steps += 1
         state.num_skipped_steps += 1
         if state.num_bad_steps > most:
-            error = TrainingError(
-                f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that were "
-                f"skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and start again "
-                "in another train.run"
+            raise self.group.told_once(
+                TrainingError(
+                    f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that "
+                    f"were skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and "
+                    "start again in another train.run"
+                )
             )
-            # All ranks see the same numbers and come here together.
-            error.told = self.group.rank != 0
-            raise error
         if self.group.rank == 0:
             logger.warning(
                 "step %d is skipped: its loss or gradient is not finite (%s/%s)", state.step, run_dir, BAD_STEPS
@@ -297,16 +277,16 @@ class Trainer:
 
     def _log_training(self, gradient_norm: Tensor, performance: Record) -> None:
         """Log the losses since the last such line, averaged, and start a new window."""
-        window = self.state.window
+        state = self.state
         *others, total = self.engine.model.loss_names
-        means: Record = {}
-        for name, term in (("loss", total), *((name, name) for name in others)):
-            # All steps of the window may have been skipped.
-            means[name] = window.sums[term] / window.num_sketches if window.num_sketches else None
-        means["skipped_steps"] = self.state.num_skipped_steps
-        rate = learning_rate(self.config.optimizer, self.state.step - 1)
-        self._log("train", {**means, "gradient_norm": float(gradient_norm), "learning_rate": rate, **performance})
-        self.state.window = LossWindow()
+        losses = {name: state.window.mean(term) for name, term in zip(["loss", *others], [total, *others], strict=True)}
+        step = {
+            "skipped_steps": state.num_skipped_steps,
+            "gradient_norm": float(gradient_norm),
+            "learning_rate": learning_rate(self.config.optimizer, state.step - 1),
+        }
+        self._log("train", {**losses, **step, **performance})
+        state.window = LossWindow()
 
     # Validate.
 
@@ -315,49 +295,41 @@ class Trainer:
         """Whether all steps are done, or validation has not improved for too long."""
         return self.state.is_finished(self.config.train.num_steps, self.config.train.patience)
 
-    @functools.cached_property
-    def _validation_interval(self) -> int:
-        return self.config.train.validation_interval(self.manifest.splits["train"].num_sketches)
-
-    def validate_if_due(self) -> bool:
+    def validate_if_due(self) -> float | None:
         """Validate at the steps where the configuration says so, log it, and show what the model draws.
 
         A validation that a stop cuts short counts for nothing; the resumed run repeats it.
 
         Returns:
-            Whether the weights are to be saved as the best.
+            The validation loss of this step's weights where they are to be saved as the best; else None.
         """
-        state, step, num_steps = self.state, self.state.step, self.config.train.num_steps
-        is_due = step > 0 and (step % self._validation_interval == 0 or step == num_steps)
+        state, step, train = self.state, self.state.step, self.config.train
+        interval = train.validation_interval(self.manifest.splits["train"].num_sketches)
+        is_due = step > 0 and (step % interval == 0 or step == train.num_steps)
         if not is_due or state.validated_step == step:
-            return False
+            # A run that branches off from the best checkpoint of another has the best, but not in its folder.
+            return state.best_loss if state.best_step == step and self._is_best_lost else None
         with self.engine.whole_model() as model:
-            losses = self.validation(model, lambda: self._stop.requested)
+            losses = self.validation(model, self._stop.is_set)
+            pictures: dict[str, bytes] = {}
+            if losses is not None and self.gallery is not None and self.group.rank == 0:
+                pictures = self.gallery.draw(model, self.group.device)
         if losses is None:
             self.is_stopped = True
-            return False
-        state.validated_step = step
+            return None
         loss, is_best_lost = losses["loss"], self._is_best_lost
-        improved = loss < state.best_loss
-        if improved:
+        is_new_best = loss < state.best_loss
+        if is_new_best:
             state.best_loss, state.best_step, state.num_bad_validations = loss, step, 0
         else:
             state.num_bad_validations += 1
+        state.validated_step = step
         self._log("validation", {**losses, "best_loss": state.best_loss, "best_step": state.best_step})
-        self._show_gallery()
-        # Where the best is lost, the best of what follows is kept.
-        is_kept = improved or (is_best_lost and loss < self.checkpoints.best_kept())
-        self.kept_loss = loss if is_kept else None
-        return is_kept
-
-    def _show_gallery(self) -> None:
-        """Have rank 0 draw, while the others wait."""
-        if self.gallery is None:
-            return
-        with self.engine.whole_model() as model:
-            pictures = self.gallery.draw(model, self.group.device) if self.group.rank == 0 else {}
         for name, png in pictures.items():
-            self.loggers.show(name, self.state.step, png)
+            self.loggers.show(name, step, png)
+        # Where the best is lost, the best of what follows is kept.
+        is_kept = is_new_best or (is_best_lost and loss < self.checkpoints.best_kept())
+        return loss if is_kept else None
 
     # Save.
 
@@ -367,23 +339,16 @@ class Trainer:
         best = self.state.best_step
         return best not in (None, self.state.saved_best_step) and not self.checkpoints.holds(best)
 
-    def save(self) -> None:
-        """Save a checkpoint of this step: training may go on while it is written."""
+    def save(self, best: float | None = None) -> None:
+        """Save a checkpoint of this step: training may go on while it is written.
+
+        Args:
+            best: the validation loss of the weights, where they are the best; else None.
+        """
         failpoint("save", self.state.step)
-        since, loss = self._before_saving()
-        self.checkpoints.save(loss, since=since)
-
-    def save_at_last(self) -> None:
-        """Save a checkpoint of this step, and the best, unless that has been done, and wait until all is committed."""
-        since, loss = self._before_saving()
-        self.checkpoints.save_at_last(loss, since=since)
-
-    def _before_saving(self) -> tuple[float, float | None]:
-        """Flush the loggers: a run that resumes at a checkpoint has the lines up to it."""
-        since = time.monotonic()
+        # A run that resumes here has the lines up to here.
         self.loggers.flush()
-        loss, self.kept_loss = self.kept_loss, None
-        return since, loss
+        self.checkpoints.save(best)
 
     def _farewell(self) -> str:
         state, every = self.state, self.config.train

@@ -4,7 +4,6 @@ import contextlib
 import logging
 from collections.abc import Callable
 
-import numpy as np
 import torch
 
 from sgloc.config import RunConfig
@@ -33,9 +32,7 @@ class Validation:
     def __init__(self, config: RunConfig, manifest: Manifest, prepare: Prepare, group: Group) -> None:
         options = read_options(config.data, config.train.timeout)
         self.reader = ShardReader(config.data.path, manifest, "valid", options=options)
-        num_sketches, limit = self.reader.num_sketches, config.data.validation_limit
-        count = min(limit or num_sketches, num_sketches)
-        self.chosen = np.arange(count, dtype=np.int64) * num_sketches // count
+        self.chosen = self.reader.spread(config.data.validation_limit or self.reader.num_sketches)
         self.batch_size = -(-config.train.global_batch // (group.world_size * config.train.accumulation))
         self.prepare, self.group, self.bad_shards = prepare, group, config.data.bad_shards
         self.autocast = config.train.precision == "bfloat16"
@@ -45,7 +42,7 @@ class Validation:
         """Mean loss terms a sketch in nats, the same on all ranks. All ranks must call it together.
 
         Args:
-            model: to validate, on the group's device.
+            model: to validate, on the group's device; it is left in training mode.
             stop: asked between batches whether this rank is to leave off: it may take longer than a run has left.
 
         Returns:
@@ -54,7 +51,6 @@ class Validation:
         Raises:
             DataError: if a shard stays bad and is not to be skipped, or nothing is left.
         """
-        was_training = model.training
         model.eval()
         while True:
             sums, error = [0.0] * len(model.loss_names), None
@@ -66,7 +62,7 @@ class Validation:
             if shard is None:
                 break
             self._skip(shard)
-        model.train(was_training)
+        model.train()
         names = (*model.loss_names[:-1], "loss")
         *totals, stops = self.group.sum([*sums, float(stop())])
         if stops > 0:

@@ -12,7 +12,7 @@ from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.errors import DataError
 from sgloc.models.sketchgloc.config import Config
-from sgloc.train.checkpoint import read_checkpoint
+from sgloc.train.checkpoint.load import read_checkpoint
 from tests.checkpoints import find_checkpoint
 from tests.train.launch import losses, run
 from tests.train.runs import make_config, open_run, records, train

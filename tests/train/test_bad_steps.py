@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from sgloc.errors import TrainingError
-from sgloc.train.checkpoint import read_checkpoint
+from sgloc.train.checkpoint.load import read_checkpoint
 from tests.checkpoints import find_checkpoint
 from tests.train.launch import losses, run
 from tests.train.runs import make_config, open_run, records, train

@@ -13,26 +13,23 @@ import safetensors.torch
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch import Tensor
 
 from sgloc.errors import CheckpointError, DamagedCheckpointError
-from sgloc.train.checkpoint import (
-    Retention,
-    SaveError,
+from sgloc.train.checkpoint.format import read_manifest
+from sgloc.train.checkpoint.load import (
     checkpoint_steps,
-    load_tensors,
     newest_checkpoint,
     read_checkpoint,
-    read_manifest,
-    read_tensors,
-    share_out,
+    refuse_other_tensors,
 )
 from sgloc.train.checkpoint.safetensors_io import header
+from sgloc.train.checkpoint.writer import SaveError, share_out
 from tests.checkpoints import (
     SHARD,
     change_manifest,
     find_checkpoint,
     flip_bit,
+    load,
     make_manifest,
     replace_file,
     save_steps,
@@ -63,11 +60,6 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_dir(saved: Path, tmp_path: Path) -> Path:
     """The same, to be spoiled."""
     return Path(shutil.copytree(saved, tmp_path / "run"))
-
-
-def load(folder: Path | str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint."""
-    return dict(read_tensors(str(folder), read_manifest(str(folder))))
 
 
 TENSORS = {
@@ -158,10 +150,10 @@ def test_a_save_that_fails_leaves_nothing_and_can_be_done_again(
     write(run_dir, make_manifest(step=1), tensors)
     monkeypatch.setenv("SGLOC_FAILPOINT", f"checkpoint.{phase}:full:2")
     with pytest.raises(SaveError, match="No space left on device"):
-        write(run_dir, make_manifest(step=2), tensors, Retention(keep=1))
+        write(run_dir, make_manifest(step=2), tensors, keep=1)
     assert checkpoint_steps(run_dir) == [1]
     read_checkpoint(f"{run_dir}/checkpoints/step-00000001")
-    write(run_dir, make_manifest(step=3), tensors, Retention(keep=1))
+    write(run_dir, make_manifest(step=3), tensors, keep=1)
     assert checkpoint_steps(run_dir) == [3]
     if "memory" not in url:
         assert [path.name for path in (tmp_path / phase / "checkpoints").iterdir()] == ["step-00000003"]
@@ -172,7 +164,7 @@ def test_a_removal_that_fails_is_told_and_does_not_matter(
     run_dir: Path, phase: str, monkeypatch: pytest.MonkeyPatch, logged: list[str]
 ) -> None:
     monkeypatch.setenv("SGLOC_FAILPOINT", f"checkpoint.{phase}:full:4")
-    write(run_dir, make_manifest(step=4), {"model.weight": torch.ones(2)}, Retention(keep=1))
+    write(run_dir, make_manifest(step=4), {"model.weight": torch.ones(2)}, keep=1)
     assert len(logged) == 1
     assert "could not be removed ([Errno 28] No space left on device)" in logged[0]
     assert checkpoint_steps(str(run_dir)) == ([4, 3, 2, 1] if phase == "renamed" else [4, 2, 1])
@@ -310,7 +302,10 @@ def test_a_flipped_bit_or_a_cut_of_a_shard_is_seen(run_dir: Path, saved: Path, w
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"version": 1, "format": "sgloc-checkpoint"}, "version 1, which this program cannot read: finish that run"),
+        (
+            {"version": 1, "format": "sgloc-checkpoint"},
+            "is of checkpoint version 1, this program reads version 3: finish that run",
+        ),
         ({"version": 4}, "is of checkpoint version 4, this program reads version 3"),
     ],
 )
@@ -352,16 +347,17 @@ def test_a_program_in_place_of_a_file_is_refused_and_not_executed(run_dir: Path,
 
 
 def test_tensors_of_another_model_are_named(saved: Path) -> None:
-    folder = str(step_path(saved, 3))
-    manifest = read_manifest(folder)
-    for layout, message in (
-        ({"model.bias": torch.zeros(2), "model.scale": torch.zeros(1)}, r"it has no tensor model\.scale$"),
-        ({"model.bias": torch.zeros(3, 1)}, r"its model\.bias is F32 \[2\], not F32 \[3, 1\]$"),
-        ({"model.bias": torch.zeros(2).double()}, r"its model\.bias is F32 \[2\], not F64 \[2\]$"),
+    theirs = read_manifest(str(step_path(saved, 3))).tensors
+    for ours, message in (
+        ({"model.bias": torch.zeros(2), "scale": torch.zeros(1)}, r"scale is missing there and float32 \[1\] here;"),
+        ({"model.bias": torch.zeros(3, 1)}, r"model\.bias is float32 \[2\] there and float32 \[3, 1\] here; give"),
+        ({"model.bias": torch.zeros(2).double()}, r"model\.bias is float32 \[2\] there and float64 \[2\] here; give"),
     ):
-        with pytest.raises(CheckpointError, match=f"is of another model: {message}"):
-            load_tensors(folder, manifest, layout)
-    assert load_tensors(folder, manifest, {"model.bias": torch.zeros(2)}).keys() == {"model.bias"}
+        with pytest.raises(CheckpointError, match=f"^there is of another model: {message}"):
+            refuse_other_tensors("there", theirs, ours, exactly=False)
+    refuse_other_tensors("there", theirs, {"model.bias": torch.zeros(2)}, exactly=False)
+    with pytest.raises(CheckpointError, match=r"model\.weight is float32 \[2, 3\] there and missing here;"):
+        refuse_other_tensors("there", theirs, {"model.bias": torch.zeros(2)})
 
 
 def test_a_place_that_cannot_be_written_is_told(tmp_path: Path) -> None:

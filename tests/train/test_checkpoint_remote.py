@@ -20,7 +20,7 @@ from sgloc import load_pretrained
 from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.models.sketchgloc.config import Config
 from sgloc.storage import Retries
-from sgloc.train.checkpoint import checkpoint_steps, newest_checkpoint, read_checkpoint
+from sgloc.train.checkpoint.load import checkpoint_steps, newest_checkpoint, read_checkpoint
 from tests.checkpoints import find_checkpoint
 from tests.servers import Bucket
 from tests.train.launch import TIMEOUT, kill, losses, start

@@ -18,8 +18,8 @@ from sgloc.data.manifest import load_manifest
 from sgloc.errors import CheckpointError, ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.storage import Storage
-from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, read_tensors
 from sgloc.train.checkpoint import manager as manager_module
+from sgloc.train.checkpoint.load import checkpoint_steps, read_checkpoint, read_tensors
 from sgloc.train.checkpoint.manager import CheckpointManager
 from sgloc.train.engine import Engine
 from sgloc.train.state import TrainState

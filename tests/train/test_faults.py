@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from sgloc.train.checkpoint import checkpoint_steps, read_checkpoint, step_folder
+from sgloc.train.checkpoint.format import step_folder
+from sgloc.train.checkpoint.load import checkpoint_steps, read_checkpoint
 from tests.checkpoints import flip_bit
 from tests.train.launch import (
     TIMEOUT,

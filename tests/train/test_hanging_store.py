@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from sgloc.train.checkpoint import checkpoint_steps
+from sgloc.train.checkpoint.load import checkpoint_steps
 from tests.hanging import AFTER, AT
 from tests.train.launch import kill, records, start, wait_until
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from sgloc.cli import main
 from sgloc.hub.export import export_model
 from sgloc.models.sketchgloc.config import Config
-from sgloc.train.checkpoint import read_manifest, read_tensors
+from sgloc.train.checkpoint.format import read_manifest
+from sgloc.train.checkpoint.load import read_tensors
 from tests.checkpoints import step_path
 from tests.commands import Said
 from tests.train.launch import losses, records, run, tiny_options
@@ -119,9 +120,9 @@ def test_a_start_that_is_refused_leaves_nothing(
     assert "--init_from starts a new run from weights, --resume goes on with a run; give one of them" in told
     assert "does not exist" in said(*here, "--init_from", tmp_path / "nothing")
     told = said(*here, "--init_from", trained, "--model.latent_size=5")
-    assert f"the weights of {trained} do not fit this model: " in told
+    assert f"{trained} is of another model: " in told
     assert re.search(r"\w+ is float32 \[[\d, ]+\] there and float32 \[[\d, ]+\] here;", told)
-    assert "tensors more; give the options of the model that they were trained with" in told
+    assert "tensors more; give the options of the model that was trained" in told
     told = said(*here, "--init_from", trained / "exported", "--model.decoder.cell=layer_norm")
     assert "is missing there and float32" in told
     told = said("train", "--config", path, "--train.run", trained, "--init_from", tmp_path, "--train.num_steps=9")

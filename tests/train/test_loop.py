@@ -21,7 +21,7 @@ from sgloc.errors import ConfigError, DataError, TrainingError
 from sgloc.models.sketchgloc.config import TrainConfig
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.models.sketchgloc.recipe import SketchGlocRecipe
-from sgloc.train.checkpoint import checkpoint_steps
+from sgloc.train.checkpoint.load import checkpoint_steps
 from sgloc.train.schedule import learning_rate
 from sgloc.train.validation import Validation
 from tests.checkpoints import find_checkpoint

@@ -14,7 +14,7 @@ from sgloc.data.manifest import Manifest, load_manifest
 from sgloc.errors import CheckpointError
 from sgloc.models.sketch_a_net.config import ClassifierConfig
 from sgloc.models.sketchgloc.config import Config, DataConfig
-from sgloc.train.checkpoint import read_manifest
+from sgloc.train.checkpoint.format import read_manifest
 from sgloc.train.start import checkpoints_to_resume, refuse_other_run
 from tests.checkpoints import (
     SHARD,

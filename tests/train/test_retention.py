@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sgloc.errors import CheckpointError
-from sgloc.train.checkpoint import checkpoint_steps
+from sgloc.train.checkpoint.load import checkpoint_steps
 from tests.checkpoints import SHARD, find_checkpoint, save_steps, single_process, step_path, truncate
 
 

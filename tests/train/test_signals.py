@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from sgloc.signals import STOP_SIGNALS, leave_to_parent, starting_workers
-from sgloc.train.checkpoint import checkpoint_steps
+from sgloc.train.checkpoint.load import checkpoint_steps
 from tests.train.launch import kill, records, start, tiny_options, wait_until
 from tests.train.runs import make_config, train
 

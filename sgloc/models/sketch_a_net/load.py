@@ -17,7 +17,8 @@ from sgloc.models.trained import build_network
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.sketch.raster import rasterise
 from sgloc.tf32 import float32_products
-from sgloc.train.checkpoint import put_weights, read_manifest, read_weights, use_checkpoint
+from sgloc.train.checkpoint.format import read_manifest
+from sgloc.train.checkpoint.load import put_weights, read_weights, use_checkpoint
 
 
 @dataclass(frozen=True)

@@ -170,16 +170,20 @@ def read_manifest(folder: str) -> CheckpointManifest:
         fields = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise DamagedCheckpointError(f"{path} cannot be read ({error})") from error
-    _refuse_other_formats(fields, folder)
+    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
+        raise DamagedCheckpointError(
+            f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*"
+        )
+    sha256, version = fields.pop("sha256", None), fields.get("version")
+    # Version 1 had no checksum.
+    if sha256 != _digest(fields) and (sha256 or version != 1):
+        raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {_digest(fields)}, not {sha256}")
+    if version not in _READABLE:
+        raise CheckpointError(
+            f"{folder} is of checkpoint version {version}, this program reads version {VERSION}: finish that run with "
+            "the revision of this program that its versions.json names, or start anew in another --train.run"
+        )
     try:
-        sha256 = fields.pop("sha256")
-        if sha256 != _digest(fields):
-            raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {_digest(fields)}, not {sha256}")
-        if fields.get("version") not in _READABLE:
-            raise CheckpointError(
-                f"{folder} is of checkpoint version {fields.get('version')}, this program reads version {VERSION}; "
-                "use the version of this program that wrote it"
-            )
         fields.pop("config_hash", None)
         fields["config"] = with_new_names(fields["config"])
         fields["files"] = {name: (int(size), str(sha256)) for name, (size, sha256) in fields["files"].items()}
@@ -187,22 +191,8 @@ def read_manifest(folder: str) -> CheckpointManifest:
         manifest = CheckpointManifest(**fields)
         _check(manifest)
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        if isinstance(error, CheckpointError):
-            raise
         raise DamagedCheckpointError(f"{path} is malformed ({error})") from error
     return manifest
-
-
-def _refuse_other_formats(fields: object, folder: str) -> None:
-    if not isinstance(fields, dict) or fields.get("format") != FORMAT:
-        raise DamagedCheckpointError(
-            f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*"
-        )
-    if fields.get("version") == 1 and "sha256" not in fields:
-        raise CheckpointError(
-            f"{folder} is of checkpoint version 1, which this program cannot read: finish that run with the revision "
-            "of this program that its versions.json names, or start anew in another --train.run"
-        )
 
 
 def _check(manifest: CheckpointManifest) -> None:

@@ -4,14 +4,13 @@ The newest checkpoint that verifies is taken; those that are skipped are named. 
 anything but numbers.
 """
 
-import dataclasses
 import logging
 import math
 import os.path
 import textwrap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import safetensors.torch
 import torch
@@ -21,7 +20,6 @@ from torch import Tensor, nn
 from sgloc.dist import Group
 from sgloc.errors import CheckpointError, DamagedCheckpointError
 from sgloc.storage import Storage
-from sgloc.strict_json import finite
 from sgloc.terminal import progress
 from sgloc.train.checkpoint.format import (
     DTYPES,
@@ -40,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 # The file of an exported model, beside which stands what the model is.
 EXPORTED_WEIGHTS = "model.safetensors"
+# Tensors that a message names.
+_MOST_NAMED = 3
 
 Value = TypeVar("Value")
 
@@ -137,7 +137,10 @@ def use_checkpoint(path: str, use: Callable[[str], Value]) -> tuple[str, Value]:
     folders = checkpoint_folders(path)
     if not folders:
         raise no_checkpoint(path)
-    found = first_whole(_best_first(path, folders), use)
+    ordered, lost = _best_first(path, folders)
+    if lost is not None:
+        logger.warning("%s; %s is taken in its place", lost, ordered[0])
+    found = first_whole(ordered, use)
     if found is None:
         raise CheckpointError(f"no checkpoint in {path} is whole; all {len(folders)} are damaged")
     return found
@@ -153,30 +156,20 @@ def missing_best(run_dir: str, step: int | None, loss: float | None) -> str:
 
 def lost_best(run_dir: str) -> str | None:
     """The sentence about a run's best checkpoint if it is not there; None if it is, or nothing was validated."""
-    folders = checkpoint_folders(run_dir)
-    state = _state_of_newest(folders)
-    step = state.get("best_step")
-    if not isinstance(step, int) or step_folder(run_dir, step) in folders:
-        return None
-    return missing_best(run_dir, step, state.get("best_loss"))
+    return _best_first(run_dir, checkpoint_folders(run_dir))[1]
 
 
-def _best_first(run_dir: str, folders: list[str]) -> list[str]:
-    """The checkpoints of a run, newest first, with the best one at the front."""
-    state = _state_of_newest(folders)
-    steps = [step for name in ("best_step", "saved_best_step") if isinstance(step := state.get(name), int)]
-    best = [folder for step in steps if (folder := step_folder(run_dir, step)) in folders][:1]
-    ordered = best + [folder for folder in folders if folder not in best]
-    if isinstance(state.get("best_step"), int) and step_folder(run_dir, state["best_step"]) not in folders:
-        missing = missing_best(run_dir, state["best_step"], state.get("best_loss"))
-        logger.warning("%s; %s is taken in its place", missing, ordered[0])
-    return ordered
-
-
-def _state_of_newest(folders: list[str]) -> dict[str, Any]:
-    """The training state in the newest manifest that can be read, which says what holds for all; else nothing."""
+def _best_first(run_dir: str, folders: list[str]) -> tuple[list[str], str | None]:
+    """The checkpoints of a run, newest first, with the best one at the front; and `lost_best`."""
+    # The training state in the newest manifest that can be read says what holds for all.
     newest = first_whole(folders, read_manifest, logging.DEBUG)
-    return newest[1].state if newest else {}
+    state = newest[1].state if newest else {}
+    steps = [state.get(name) for name in ("best_step", "saved_best_step")]
+    best, saved = (step_folder(run_dir, step) if isinstance(step, int) else None for step in steps)
+    front = [folder for folder in (best, saved) if folder in folders][:1]
+    is_lost = best is not None and best not in folders
+    lost = missing_best(run_dir, steps[0], state.get("best_loss")) if is_lost else None
+    return front + [folder for folder in folders if folder not in front], lost
 
 
 def read_tensors(folder: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
@@ -191,45 +184,49 @@ def read_tensors(folder: str, manifest: CheckpointManifest) -> Iterator[tuple[st
         yield from read_file(storage, file, manifest)
 
 
-def read_checkpoint(folder: str, *, verify: bool = True) -> CheckpointManifest:
-    """Read a checkpoint's manifest and, unless told otherwise, check every file against it.
+def read_checkpoint(folder: str) -> CheckpointManifest:
+    """Read a checkpoint's manifest, and check every file against it.
 
     Raises:
         CheckpointError: if it is not there, not a checkpoint, of another format version, or cannot be reached.
         DamagedCheckpointError: if it is not whole; it names the file.
     """
     manifest = read_manifest(folder)
-    if verify:
-        for _ in read_tensors(folder, manifest):
-            pass
+    for _ in read_tensors(folder, manifest):
+        pass
     return manifest
 
 
-def refuse_other_tensors(folder: str, manifest: CheckpointManifest, layout: Mapping[str, Tensor]) -> None:
-    """Refuse a checkpoint that does not hold these tensors; it may hold more.
+def refuse_other_tensors(
+    where: str, theirs: Mapping[str, Tensor | TensorEntry], ours: Mapping[str, Tensor], *, exactly: bool = True
+) -> None:
+    """Refuse tensors that are not those of a model.
+
+    Args:
+        where: they were read.
+        theirs: the tensors by name, or their entries in a manifest.
+        ours: the tensors that are wanted.
+        exactly: there must be no more of them.
 
     Raises:
-        CheckpointError: naming the first that is missing, or of another type or shape.
+        CheckpointError: naming some that are missing, superfluous, or of another type or shape.
     """
-    for name, tensor in layout.items():
-        entry, wanted = manifest.tensors.get(name), TensorEntry.of(tensor, "")
-        if entry is None:
-            raise CheckpointError(f"{folder} is of another model: it has no tensor {name}")
-        if (entry.dtype, entry.shape) != (wanted.dtype, wanted.shape):
-            raise CheckpointError(
-                f"{folder} is of another model: "
-                f"its {name} is {entry.dtype} {entry.shape}, not {wanted.dtype} {wanted.shape}"
-            )
+    wrong = []
+    for name in sorted({*ours, *(theirs if exactly else ())}):
+        there, here = (_form(tensors[name]) if name in tensors else "missing" for tensors in (theirs, ours))
+        if there != here:
+            wrong.append(f"{name} is {there} there and {here} here")
+    if wrong:
+        more = f"; and {len(wrong) - _MOST_NAMED} tensors more" if len(wrong) > _MOST_NAMED else ""
+        raise CheckpointError(
+            f"{where} is of another model: {'; '.join(wrong[:_MOST_NAMED])}{more}; give the options of the model that "
+            "was trained"
+        )
 
 
-def load_tensors(folder: str, manifest: CheckpointManifest, layout: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those tensors of a checkpoint that are wanted; all of it is read and checked.
-
-    Raises:
-        CheckpointError: as `refuse_other_tensors` and `read_tensors` do.
-    """
-    refuse_other_tensors(folder, manifest, layout)
-    return {name: tensor for name, tensor in read_tensors(folder, manifest) if name in layout}
+def _form(tensor: Tensor | TensorEntry) -> str:
+    dtype = DTYPES[tensor.dtype] if isinstance(tensor, TensorEntry) else tensor.dtype
+    return f"{str(dtype).removeprefix('torch.')} {list(tensor.shape)}"
 
 
 def read_weights(folder: str, manifest: CheckpointManifest) -> dict[str, Tensor]:
@@ -284,9 +281,9 @@ def spread_tensors(
         group: of the ranks, on host memory.
 
     Raises:
-        CheckpointError: on every rank, as `load_tensors` does.
+        CheckpointError: on every rank, as `refuse_other_tensors` and `read_tensors` do.
     """
-    group.on_rank_0(lambda: refuse_other_tensors(folder, manifest, layout))
+    group.on_rank_0(lambda: refuse_other_tensors(folder, manifest.tensors, layout, exactly=False))
     source = read_tensors(folder, manifest) if group.rank == 0 else iter(())
     for file in sorted(manifest.files):
         for name in manifest.names_of(file):
@@ -378,9 +375,3 @@ def list_checkpoints(path: str) -> list[Listed]:
             found.append(examine(step_folder(path, step)))
             advance(len(found))
     return found
-
-
-def facts(manifest: CheckpointManifest) -> dict[str, Any]:
-    """A manifest as JSON has it, which knows no infinity: null stands for it."""
-    plain: dict[str, Any] = finite(dataclasses.asdict(manifest))
-    return plain

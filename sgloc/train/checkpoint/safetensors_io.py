@@ -5,8 +5,10 @@ that is not to the byte what the manifest's tensors ask for is damage: nothing i
 """
 
 import hashlib
+import io
 import json
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -100,43 +102,36 @@ def read_file(storage: Storage, name: str, manifest: CheckpointManifest) -> Iter
         raise DamagedCheckpointError(f"{path} is damaged: {found} bytes, not {size}")
     if size != len(beginning) + sum(manifest.tensors[tensor].num_bytes for tensor in names):
         raise DamagedCheckpointError(f"{path} is damaged: its {size} bytes are not those of its tensors")
-    stream = _Stream(storage, name, size)
-    opening = bytearray(len(beginning))
-    stream.read_into(memoryview(opening))
-    if opening != beginning:
+    content = _Content(storage, name, size)
+    stream = io.BufferedReader(content, _READ_BYTES)
+    if stream.read(len(beginning)) != beginning:
         raise DamagedCheckpointError(f"{path} is damaged: its header is not that of its tensors")
     for tensor in names:
         entry = manifest.tensors[tensor]
         values = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
-        stream.read_into(_values(values))
+        stream.readinto(_values(values))
         yield tensor, values
-    if stream.digest.hexdigest() != sha256:
-        raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {stream.digest.hexdigest()}, not {sha256}")
+    if content.digest.hexdigest() != sha256:
+        raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {content.digest.hexdigest()}, not {sha256}")
 
 
-class _Stream:
+class _Content(io.RawIOBase):
     """A file's bytes in order, each fetched once, and their digest."""
 
     def __init__(self, storage: Storage, name: str, size: int) -> None:
         self.storage, self.name, self.size = storage, name, size
-        self.position = 0
-        self.chunk = memoryview(b"")
-        self.digest = hashlib.sha256()
+        self.position, self.digest = 0, hashlib.sha256()
 
-    def read_into(self, target: memoryview) -> None:
-        """Fill a buffer with the next bytes."""
-        filled = 0
-        while filled < len(target):
-            if not self.chunk:
-                self._fetch()
-            some = self.chunk[: len(target) - filled]
-            target[filled : filled + len(some)] = some
-            self.chunk = self.chunk[len(some) :]
-            filled += len(some)
+    def readable(self) -> bool:
+        """Whether it can be read."""
+        return True
 
-    def _fetch(self) -> None:
-        stop = min(self.position + _READ_BYTES, self.size)
+    def readinto(self, target: Any) -> int:
+        """Fill the beginning of a buffer with the next bytes, and say how many they are."""
+        stop = min(self.position + len(target), self.position + _READ_BYTES, self.size)
         with self.storage.reading(self.name):
             content = self.storage.read(self.name, self.position, stop)
+        target[: len(content)] = content
         self.digest.update(content)
-        self.chunk, self.position = memoryview(content), stop
+        self.position = stop
+        return len(content)

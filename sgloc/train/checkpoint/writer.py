@@ -6,7 +6,6 @@ import heapq
 import logging
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TypeVar
 
 from torch import Tensor
@@ -55,50 +54,31 @@ def shard_name(rank: int, world_size: int) -> str:
     return f"shard-{rank:05d}-of-{world_size:05d}.safetensors"
 
 
-@dataclass(frozen=True)
-class Retention:
-    """Which checkpoints stay.
-
-    Attributes:
-        keep: how many of the newest.
-        every: those of every so manieth step besides; 0: none.
-        best: those of these steps besides.
-        reached: the run's step. Checkpoints of later ones are removed: they were damaged, and the run went on from an
-            older one. None: that of the checkpoint which is written.
-    """
-
-    keep: int
-    every: int = 0
-    best: frozenset[int] = frozenset()
-    reached: int | None = None
-
-    def superfluous(self, steps: list[int]) -> list[int]:
-        """Which of the steps need not stay; they are given newest first."""
-        return [
-            step for step in steps[self.keep :] if step not in self.best and not (self.every and step % self.every == 0)
-        ]
-
-
 class Writer:
     """Writes a run's checkpoints. All ranks must make it, and call it, together.
 
     Args:
         run_dir: the run's folder or URL.
         group: of the ranks, on host memory.
+        keep: how many of the newest checkpoints stay, besides the best.
+        keep_every: those of every so manieth step stay as well; 0: none.
         check: raises ConfigError once the run must not write there any more.
     """
 
-    def __init__(self, run_dir: str, group: Group, check: Callable[[], None] = lambda: None) -> None:
+    def __init__(
+        self, run_dir: str, group: Group, keep: int, keep_every: int = 0, check: Callable[[], None] = lambda: None
+    ) -> None:
         self.storage = Storage(f"{run_dir.rstrip('/')}/{FOLDER}")
-        self.group, self.check = group, check
+        self.group, self.keep, self.keep_every, self.check = group, keep, keep_every, check
+        # The last step of which a checkpoint was to be written.
+        self._reached = 0
 
-    def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor], retention: Retention) -> None:
-        """Commit a checkpoint: afterwards it is there whole, or not at all.
+    def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor]) -> None:
+        """Commit a checkpoint: afterwards it is there whole, or not at all. Then remove those that need not stay.
 
         Args:
-            manifest: everything but its files.
+            manifest: everything but its files. The best are those that its state names.
             tensors: those of its tensors that are this rank's by `share_out`, contiguous, in host memory.
-            retention: which checkpoints stay once it is there.
 
         Raises:
             SaveError: on every rank, if it cannot be written.
@@ -109,7 +89,7 @@ class Writer:
             self._together(lambda: self._begin(step))
             written = self._together(lambda: self._write_own(manifest, tensors))
             files = {name: digest for part in self.group.gather(written) for name, digest in part.items()}
-            self._together(lambda: self._commit(dataclasses.replace(manifest, files=files), retention))
+            self._together(lambda: self._commit(dataclasses.replace(manifest, files=files)))
         except SaveError:
             if self.group.rank == 0:
                 # A disk that is full is not to stay so. What cannot be removed now, the next save removes.
@@ -158,7 +138,7 @@ class Writer:
                 self.storage.remove(name, FILE_NAME)
         self.storage.make_folder(f"{step_name(step)}.tmp")
 
-    def _commit(self, manifest: CheckpointManifest, retention: Retention) -> None:
+    def _commit(self, manifest: CheckpointManifest) -> None:
         failpoint("checkpoint.gathered", manifest.step)
         if self.group.rank != 0:
             return
@@ -172,7 +152,7 @@ class Writer:
         # There may be one that is damaged: the run went on from an older one, and is here again.
         self.storage.remove(final, FILE_NAME)
         self.storage.rename(f"{final}.tmp", final, [*manifest.files, FILE_NAME])
-        self._retain(manifest.step, retention)
+        self._retain(manifest)
 
     def _refuse_lone_folders(self, folder: str, manifest: CheckpointManifest) -> None:
         """Raise CheckpointError unless rank 0 sees what all ranks have written."""
@@ -189,16 +169,19 @@ class Writer:
                 )
             time.sleep(0.1)
 
-    def _retain(self, step: int, retention: Retention) -> None:
+    def _retain(self, manifest: CheckpointManifest) -> None:
         """Remove what need not stay; the checkpoint is there whether that goes well or not."""
         try:
-            failpoint("checkpoint.renamed", step)
+            failpoint("checkpoint.renamed", manifest.step)
             steps = complete_steps(self.storage)
-            reached = step if retention.reached is None else retention.reached
-            # They must not count as newest.
-            rejected = [later for later in steps if later > reached]
-            for superfluous in rejected + retention.superfluous(steps[len(rejected) :]):
+            # Those of later steps were damaged, and the run went on from an older one. They must not count as newest.
+            self._reached = max(self._reached, manifest.step)
+            own = [step for step in steps if step <= self._reached]
+            stay = {*own[: self.keep], manifest.state.get("best_step"), manifest.state.get("saved_best_step")}
+            if self.keep_every:
+                stay |= {step for step in own if step % self.keep_every == 0}
+            for superfluous in [step for step in steps if step not in stay]:
                 self.storage.remove(step_name(superfluous), FILE_NAME)
-                failpoint("checkpoint.retained", step)
+                failpoint("checkpoint.retained", manifest.step)
         except Exception as error:  # As above.
             logger.warning("old checkpoints in %s could not be removed (%s)", self.storage.location, describe(error))
