@@ -68,22 +68,18 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
     Raises:
         ConfigError: if a number of drawings or the seed is negative.
     """
-    for name, value in (("num_train", num_train), ("num_valid", num_valid), ("num_test", num_test), ("seed", seed)):
+    counts = {"train": num_train, "valid": num_valid, "test": num_test}
+    for name, value in {**{f"num_{split}": count for split, count in counts.items()}, "seed": seed}.items():
         if value < 0:
             raise ConfigError(f"{name} of the synthetic sample is {value}: give at least 0")
     paths = []
     for category in CATEGORIES:
+        splits = {split: _split(category, number, count, seed) for number, (split, count) in enumerate(counts.items())}
         # Written in memory first: a zip's bytes depend on whether its file can seek.
         buffer = io.BytesIO()
-        np.savez_compressed(
-            buffer,
-            train=_split(category, 0, num_train, seed),
-            valid=_split(category, 1, num_valid, seed),
-            test=_split(category, 2, num_test, seed),
-        )
-        path = f"{folder.rstrip('/')}/{category}.npz"
-        write_file(path, buffer.getvalue())
-        paths.append(path)
+        np.savez_compressed(buffer, **splits)
+        paths.append(f"{folder.rstrip('/')}/{category}.npz")
+        write_file(paths[-1], buffer.getvalue())
     return paths
 
 

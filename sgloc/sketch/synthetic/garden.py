@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from sgloc.sketch.synthetic.curves import Curve, Frame, Point
+from sgloc.sketch.synthetic.curves import Curve, Frame, Point, line, swing
 from sgloc.sketch.synthetic.jitter import Hand, Part
 from sgloc.sketch.synthetic.parts import eyes, smile
 
@@ -26,7 +26,7 @@ def bee(hand: Hand) -> Iterator[Part]:
         face = Frame(*body.at(-0.66, -0.1), 0.3, 0.4)
     yield eyes(hand, face.dot(-0.25, -0.2, 0.08))
     yield [_feeler(hand, face, angle) for angle in (-125, -85)] if hand.maybe(0.75) else []
-    yield [hand.line(body.rim(-9), body.at(hand.about(1.3, 0.06), 0), body.rim(9))] if hand.maybe(0.75) else []
+    yield [line(body.rim(-9), body.at(hand.about(1.3, 0.06), 0), body.rim(9))] if hand.maybe(0.75) else []
     yield [smile(hand, face, 0.35, 0.4, 0.25)] if hand.maybe(0.4) else []
 
 
@@ -37,13 +37,13 @@ def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
     for stripe in range(num_stripes):
         u = -0.3 + 1.05 * stripe / num_stripes
         v = 0.97 * (1 - u * u) ** 0.5
-        drawn.append(hand.swing(*body.path((u, -v), (u + bulge, 0), (u, v))))
+        drawn.append(swing(*body.path((u, -v), (u + bulge, 0), (u, v))))
     return drawn
 
 
 def _feeler(hand: Hand, head: Frame, angle: float) -> Curve:
     """A line that leaves a head and bends forward at its end."""
-    return hand.swing(head.rim(angle), head.rim(angle - 2, 1.6), head.rim(angle - 18, hand.about(2.1)))
+    return swing(head.rim(angle), head.rim(angle - 2, 1.6), head.rim(angle - 18, hand.about(2.1)))
 
 
 def _drop(hand: Hand, root: Point, lean: float, half_width: float, length: float) -> Curve:
@@ -51,7 +51,7 @@ def _drop(hand: Hand, root: Point, lean: float, half_width: float, length: float
     frame = Frame(*root, half_width, hand.about(length), tilt=lean)
     side = hand.about(0.9)
     places = (-0.8, -0.35), (-side, -0.75), (0, -1.02), (1, -0.7), (0.75, -0.3), (0.05, -0.02)
-    return hand.swing(root, *frame.path(*places))
+    return swing(root, *frame.path(*places))
 
 
 def flower(hand: Hand) -> Iterator[Part]:
@@ -64,14 +64,14 @@ def flower(hand: Hand) -> Iterator[Part]:
         yield from _blossom(hand, head, hand.about(0.36))
     foot = Frame(hand.between(-0.35, 0.35), hand.between(2.0, 3.0), 1, 1)
     top = head.at(0, hand.between(0.65, 1.0))
-    stem = hand.swing(top, ((foot.x + hand.between(-0.3, 0.3)) / 2, (1 + foot.y) / 2), (foot.x, foot.y))
+    stem = swing(top, ((foot.x + hand.between(-0.3, 0.3)) / 2, (1 + foot.y) / 2), (foot.x, foot.y))
     if tulip or hand.maybe(0.9):
         yield [stem]
         joint = tuple(stem[len(stem) * 2 // 3].tolist())
         for side in (-1, 1):
             if hand.maybe(0.55):
                 yield [_drop(hand, joint, side * hand.between(45, 70), 0.2, 0.75)]
-        yield [hand.swing(*foot.path((-1.2, 0.03), (0, -0.03), (1.2, 0.03)))] if hand.maybe(0.15) else []
+        yield [swing(*foot.path((-1.2, 0.03), (0, -0.03), (1.2, 0.03)))] if hand.maybe(0.15) else []
 
 
 def _blossom(hand: Hand, head: Frame, middle: float) -> Iterator[Part]:
@@ -95,7 +95,7 @@ def _scallops(hand: Hand, head: Frame, middle: float, angles: list[float]) -> Cu
         petal = ((-0.75, 0.8), (0.0, 1.0), (0.75, 0.8))
         points += [head.rim(angle + share * half, hand.about(reach, 0.05)) for share, reach in petal]
         points.append(head.rim(angle + half, valley))
-    return hand.swing(*points)
+    return swing(*points)
 
 
 def _tulip(hand: Hand, head: Frame) -> Curve:
@@ -103,4 +103,4 @@ def _tulip(hand: Hand, head: Frame) -> Curve:
     dip = hand.between(-0.35, 0.0)
     half = [(0.6, 0.75), (0.8, 0), (0.75, -0.95), (0.35, dip)]
     left = [(-u, v) for u, v in half]
-    return hand.line(*head.path((0, 1), *left, (0, -1), *reversed(half), (0, 1)), softness=0.12)
+    return line(*head.path((0, 1), *left, (0, -1), *reversed(half), (0, 1)), softness=0.12)

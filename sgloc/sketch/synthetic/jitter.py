@@ -7,7 +7,7 @@ from typing import TypeVar
 import numpy as np
 
 from sgloc.sketch.simplify import resample
-from sgloc.sketch.synthetic.curves import Curve, Frame, Point, ellipse, smooth, soften
+from sgloc.sketch.synthetic.curves import Curve, Frame, line
 
 Part = list[Curve]
 """Strokes that belong together, as a pair of ears does: they are drawn one after the other and misplaced together."""
@@ -69,18 +69,10 @@ class Hand:
         """Pick a number of the sign and, up to a factor of typically 1 + `spread`, the size of `value`."""
         return value * float(np.exp(np.clip(self.generator.normal(0, spread), -2 * spread, 2 * spread)))
 
-    def line(self, *points: Point, softness: float = 0.06) -> Curve:
-        """Draw straight lines from point to point, turning the corners a little round."""
-        return soften(np.array(points), softness) if len(points) > 2 else np.array(points)
-
-    def swing(self, *points: Point) -> Curve:
-        """Draw one smooth line through all points."""
-        return smooth(points)
-
     def box(self, frame: Frame) -> Curve:
         """Draw a frame's box from its top left corner, without quite meeting the beginning."""
         miss_x, miss_y = self.generator.normal(0, 0.05 * self.sloppiness, 2).tolist()
-        return self.line(*frame.path((-1, -1), (1, -1), (1, 1), (-1, 1), (-1 + miss_x, -1 + miss_y)))
+        return line(*frame.path((-1, -1), (1, -1), (1, 1), (-1, 1), (-1 + miss_x, -1 + miss_y)))
 
     def loop(self, frame: Frame) -> Curve:
         """Draw a frame's ellipse from somewhere near the top, lopsided, its end missing or passing its beginning."""
@@ -92,7 +84,7 @@ class Hand:
         reach = 1 + two * np.cos(np.radians(2 * angles + generator.uniform(0, 360)))
         reach += three * np.cos(np.radians(3 * angles + generator.uniform(0, 360)))
         reach += generator.normal(0, 0.05 * sloppiness) * np.linspace(-0.5, 0.5, len(angles))
-        return ellipse(frame, angles, reach)
+        return np.stack(frame.rim(angles, reach), axis=1)
 
     def finish(self, parts: Iterable[Part]) -> list[Curve]:
         """Draw planned parts: in an order of one's own, each a little out of its place, each line a little off.

@@ -1,6 +1,6 @@
 """Parts that more than one kind of drawing has."""
 
-from sgloc.sketch.synthetic.curves import Curve, Frame, Point
+from sgloc.sketch.synthetic.curves import Curve, Frame, Point, line, swing
 from sgloc.sketch.synthetic.jitter import Hand, Part
 
 
@@ -16,31 +16,30 @@ def eyes(hand: Hand, *frames: Frame) -> Part:
     return drawn
 
 
-def pointed_ear(hand: Hand, head: Frame, angle: float, width: float, length: float) -> Curve:
-    """Draw a triangular ear on a head's rim, `width` degrees to both sides, `length` of the head's radius high."""
-    tip = head.rim(angle + hand.between(-6, 6), 1 + hand.about(length))
-    return hand.line(head.rim(angle - width), tip, head.rim(angle + width))
+def ear(hand: Hand, style: str, head: Frame, angle: float, width: float, length: float) -> Curve:
+    """Draw an ear on a head's rim, pointed, round, or hanging: folded over outwards.
 
-
-def round_ear(hand: Hand, head: Frame, angle: float, width: float, length: float) -> Curve:
-    """Draw a rounded ear in the place of a pointed one."""
-    reach = 1 + hand.about(length)
-    shoulders = [head.rim(angle + side * 0.9 * width, 0.35 + 0.65 * reach) for side in (-1, 1)]
-    return hand.swing(
-        head.rim(angle - width), shoulders[0], head.rim(angle, reach), shoulders[1], head.rim(angle + width)
-    )
-
-
-def hanging_ear(hand: Hand, head: Frame, angle: float, width: float, length: float) -> Curve:
-    """Draw an ear that is folded over outwards, in the place of a pointed one."""
-    outwards = 1 if -90 < angle < 90 else -1
-    return hand.line(
-        head.rim(angle - outwards * width),
+    Args:
+        hand: the hand that draws.
+        style: "pointed", "round" or "hanging".
+        head: the head.
+        angle: where the ear stands on the rim.
+        width: degrees to both sides.
+        length: how high it stands, in radii of the head.
+    """
+    if style == "pointed":
+        tip = head.rim(angle + hand.between(-6, 6), 1 + hand.about(length))
+        return line(head.rim(angle - width), tip, head.rim(angle + width))
+    if style == "round":
+        reach = 1 + hand.about(length)
+        left, right = (head.rim(angle + side * 0.9 * width, 0.35 + 0.65 * reach) for side in (-1, 1))
+        return swing(head.rim(angle - width), left, head.rim(angle, reach), right, head.rim(angle + width))
+    side = width if -90 < angle < 90 else -width
+    fold, tip = (
         head.rim(angle, 1 + 0.5 * hand.about(length)),
-        head.rim(angle + 1.6 * outwards * width, 1 + 0.6 * hand.about(length)),
-        head.rim(angle + outwards * width),
-        softness=0.2,
+        head.rim(angle + 1.6 * side, 1 + 0.6 * hand.about(length)),
     )
+    return line(head.rim(angle - side), fold, tip, head.rim(angle + side), softness=0.2)
 
 
 def legs(hand: Hand, body: Frame, front: float, back: float, length: float, width: float) -> Part:
@@ -63,16 +62,16 @@ def legs(hand: Hand, body: Frame, front: float, back: float, length: float, widt
         lean = hand.between(-0.3, 0.3) * width
         if style == "outline":
             left, right = x - width / 2, x + width / 2
-            drawn.append(hand.line((left, top), (left + lean, ground), (right + lean, ground), (right, top)))
+            drawn.append(line((left, top), (left + lean, ground), (right + lean, ground), (right, top)))
         else:
             foot = [(x + lean - 0.8 * width, ground)] if style == "foot" else []
-            drawn.append(hand.line((x, top), (x + lean, ground), *foot))
+            drawn.append(line((x, top), (x + lean, ground), *foot))
     return drawn
 
 
 def smile(hand: Hand, face: Frame, v: float, half_width: float, depth: float) -> Curve:
     """Draw a mouth at height `v` of a face, turned up at its ends; its measures in half widths and half heights."""
-    return hand.swing(*face.path((-half_width, v), (0, v + depth), (half_width, v)))
+    return swing(*face.path((-half_width, v), (0, v + depth), (half_width, v)))
 
 
 def wheels(hand: Hand, axles: list[Point], radius: float) -> Part:
