@@ -8,6 +8,7 @@ import io
 import itertools
 from collections.abc import Iterator
 from functools import partial
+from json import detect_encoding
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -20,13 +21,6 @@ MAX_LINE_BYTES = 4 * 2**20
 # The longest array that is read as one; a longer one is taken for lines.
 MAX_ARRAY_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**16
-# By a file's byte order mark; those of 32 bits come first, for the others are how they begin.
-_MARKS = {
-    codecs.BOM_UTF32_LE: "utf-32",
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 
 
 class Columns(NamedTuple):
@@ -52,20 +46,17 @@ def decoded(stream: io.BufferedReader) -> io.BufferedReader:
         UnicodeDecodeError: while reading, if a stream of UTF-16 or UTF-32 ends within a character.
     """
     start = stream.peek(4)[:4]
-    if start.startswith(codecs.BOM_UTF8):
-        stream.read(len(codecs.BOM_UTF8))
-        return stream
-    encoding = next((name for mark, name in _MARKS.items() if start.startswith(mark)), None)
-    # Without a mark, the zeros of two characters of ASCII tell.
-    if encoding is None and len(start) == 4:
-        zeros = "".join("0" if byte == 0 else "x" for byte in start)
-        is_json = start.strip(b"\0")[:1] in (b"{", b"[")
-        encoding = {"x0x0": "utf-16-le", "0x0x": "utf-16-be"}.get(zeros) if is_json else None
-    if encoding is None:
+    encoding: str = detect_encoding(start)
+    if encoding.endswith(("le", "be")):
+        # Without a mark, the zeros of characters of ASCII tell.
+        text = start.decode(encoding, "replace")
+        encoding = encoding if text.isascii() and text[0] in "{[" else "utf-8"
+    if encoding.startswith("utf-8"):
+        stream.read(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
         return stream
     # A lone surrogate stays one, for the line that has it to fail.
-    text = codecs.iterdecode(_pieces(stream), encoding, "surrogatepass")
-    return io.BufferedReader(_Pieces(codecs.iterencode(text, "utf-8", "surrogatepass")), _PIECE_BYTES)
+    characters = codecs.iterdecode(_pieces(stream), encoding, "surrogatepass")
+    return io.BufferedReader(_Pieces(codecs.iterencode(characters, "utf-8", "surrogatepass")), _PIECE_BYTES)
 
 
 class _Pieces(io.RawIOBase):

@@ -17,7 +17,7 @@ _PIXELS |= {"pt": 96 / 72, "pc": 16.0, "rem": 16.0}
 _RADIANS = {"": math.radians(1), "deg": math.radians(1), "grad": math.radians(0.9), "rad": 1.0, "turn": 2 * math.pi}
 _VALUE = re.compile(rf"({NUMBER})\s?(%|[a-zA-Z]*)")
 _NUMBERS = re.compile(NUMBER)
-_FUNCTION = re.compile(r"[ ,]*([a-zA-Z]+) ?\(([^()]*)\) ?")
+_FUNCTION = re.compile(r"[ ,]*(matrix|rotate|(?:translate|scale|skew)[XY]?) ?\(([^()]*)\) ?")
 
 
 def to_float(number: str) -> float:
@@ -74,14 +74,8 @@ def parse_transform(text: str, *, is_css: bool) -> Transform | None:
 _TRANSFORMS = {
     "matrix": ("nnnnnn", (6,)),
     "translate": ("ll", (1, 2)),
-    "translateX": ("l", (1,)),
-    "translateY": ("l", (1,)),
     "scale": ("nn", (1, 2)),
-    "scaleX": ("n", (1,)),
-    "scaleY": ("n", (1,)),
     "rotate": ("all", (1, 3)),
-    "skewX": ("a", (1,)),
-    "skewY": ("a", (1,)),
     "skew": ("aa", (1, 2)),
 }
 _UNITS = {"n": {"": 1.0}, "a": _RADIANS, "l": _PIXELS}
@@ -90,8 +84,10 @@ _UNITS = {"n": {"": 1.0}, "a": _RADIANS, "l": _PIXELS}
 def _parse_function(name: str, text: str, is_css: bool) -> Transform | None:
     """The matrix of one transform; None where there is none of this name and these arguments."""
     arguments = re.split(r" ?, ?" if is_css else r" ?, ?| |(?<=[\d.])(?=[-+])(?<![eE])", text.strip())
-    kinds, counts = _TRANSFORMS.get(name, ("", ()))
-    if len(arguments) not in counts or (is_css and name == "rotate" and len(arguments) != 1):
+    kinds, counts = _TRANSFORMS[name.rstrip("XY")]
+    if name[-1] in "XY" or (is_css and name == "rotate"):
+        counts = (1,)
+    if len(arguments) not in counts:
         return None
     numbers = []
     for argument, kind in zip(arguments, kinds, strict=False):

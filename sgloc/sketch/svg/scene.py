@@ -25,14 +25,7 @@ from sgloc.sketch.svg.tree import Element, parse_tree
 SHAPES = frozenset({"path", "rect", "circle", "ellipse", "line", "polyline", "polygon"})
 _GROUPS = frozenset({"g", "a", "switch", "svg"})
 # What is drawn and is no line, by what it is called.
-_OTHERS = {
-    "text": "text",
-    "image": "image",
-    "foreignObject": "foreign object",
-    "video": "video",
-    "canvas": "canvas element",
-    "iframe": "frame",
-}
+_OTHERS = {"text": "text", "image": "image", "foreignObject": "foreign object"}
 # Values that leave a property that is inherited as it is.
 _NOT_SAID = frozenset({"", "inherit", "unset", "revert", "revert-layer"})
 _FONT_SIZE = 16.0

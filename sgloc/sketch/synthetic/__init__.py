@@ -8,6 +8,7 @@ sample serves tests, demonstrations and first runs where the real files cannot b
 import io
 from collections.abc import Callable, Iterator, Mapping
 from types import MappingProxyType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -74,7 +75,9 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
             raise ConfigError(f"{name} of the synthetic sample is {value}: give at least 0")
     paths = []
     for category in CATEGORIES:
-        splits = {split: _split(category, number, count, seed) for number, (split, count) in enumerate(counts.items())}
+        splits: dict[str, Any] = {
+            split: _split(category, number, count, seed) for number, (split, count) in enumerate(counts.items())
+        }
         # Written in memory first: a zip's bytes depend on whether its file can seek.
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **splits)

@@ -33,12 +33,9 @@ def bee(hand: Hand) -> Iterator[Part]:
 def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
     """Lines across a body, from its upper rim to its lower one."""
     bulge = hand.between(-0.02, 0.14)
-    drawn = []
-    for stripe in range(num_stripes):
-        u = -0.3 + 1.05 * stripe / num_stripes
-        v = 0.97 * (1 - u * u) ** 0.5
-        drawn.append(swing(*body.path((u, -v), (u + bulge, 0), (u, v))))
-    return drawn
+    columns = [-0.3 + 1.05 * stripe / num_stripes for stripe in range(num_stripes)]
+    ends = [(u, 0.97 * (1 - u * u) ** 0.5) for u in columns]
+    return [swing(*body.path((u, -v), (u + bulge, 0), (u, v))) for u, v in ends]
 
 
 def _feeler(hand: Hand, head: Frame, angle: float) -> Curve:
