@@ -1,6 +1,7 @@
 """`sgloc doctor`: every check fails where it has to; on facts of four ranks, and in one real process."""
 
 import json
+import math
 import os
 import re
 import shutil
@@ -15,19 +16,28 @@ import pytest
 
 from sgloc.cli import main
 from sgloc.doctor import shards as shards_module
-from sgloc.doctor.examination import Examination
+from sgloc.doctor.examination import Examination, merged
 from sgloc.doctor.finding import Finding
 from sgloc.doctor.folder import Folder, judge_folder
-from sgloc.doctor.machines import Device, Host, Programs, judge_devices, judge_hosts, judge_programs
+from sgloc.doctor.machines import (
+    Device,
+    Process,
+    judge_cuda,
+    judge_devices,
+    judge_limits,
+    judge_processes,
+    judge_shared_memory,
+    judge_versions,
+)
 from sgloc.doctor.network import Network, bus_bandwidth, judge_network
 from sgloc.doctor.shards import judge_manifests, judge_rates, judge_shards
 from tests.checkpoints import flip_bit
 
 GIB = 2**30
 RANKS = Examination(0, ["n1", "n1", "n2", "n2"], 1.0, lambda _: None)
-PROGRAMS = Programs({"torch": "2.13.0", "cuda": "12.8", "nccl": "2.27.3"}, "570.86", None)
+VERSIONS = {"torch": "2.13.0", "cuda": "12.8", "nccl": "2.27.3"}
 GPU = Device("H100", 5e13, "GPU", 8, 80 * GIB, 79 * GIB)
-HOST = Host(4 * GIB, 4 * GIB, 4096.0, float("inf"), False, frozenset(range(8)), 4, 1e9)
+PROCESS = Process(frozenset(range(8)), 4, 1e9)
 NETWORK = Network(5e-5, 0.002, 0.001, True)
 FOLDER = Folder(0.01, 0.5, True, 10**12)
 
@@ -45,23 +55,39 @@ def expect(found: Iterable[Finding], check: str, status: str, told: str) -> None
     assert {one.status for one in findings if one is not finding} <= {"ok"}, findings
 
 
+def test_versions() -> None:
+    facts = dict.fromkeys(range(4), VERSIONS)
+    expect(judge_versions(facts, RANKS), "versions", "ok", "torch 2.13.0")
+    for older in ({**VERSIONS, "nccl": "2.26"}, {"torch": "2.13.0", "cuda": "12.8"}):
+        told = rf"^rank 2 \(n2\) has nccl {older.get('nccl', 'none')}, others have nccl 2.27.3"
+        expect(judge_versions({**facts, 2: older}, RANKS), "versions", "problem", told)
+
+
 @pytest.mark.parametrize(
-    ("changes", "check", "status", "told"),
+    ("cuda", "driver", "error", "status", "told"),
     [
-        ({}, "versions", "ok", "torch 2.13.0"),
-        ({}, "CUDA", "ok", "torch for CUDA 12.8, driver 570.86"),
-        ({"versions": {**PROGRAMS.versions, "nccl": "2.26"}}, "versions", "problem", r"^rank 2 \(n2\) has nccl 2.26"),
-        ({"cuda_error": "too old"}, "CUDA", "problem", r"^rank 2 \(n2\): torch for CUDA 12.8: too old"),
-        ({"cuda_error": "no driver", "driver": None}, "CUDA", "warning", "no driver"),
+        ("12.8", "570.86", None, "ok", "torch for CUDA 12.8, driver 570.86"),
+        ("12.8", "570.86", "too old", "problem", "torch for CUDA 12.8: too old"),
+        ("12.8", None, "no driver", "warning", "torch for CUDA 12.8: no driver"),
+        (None, "570.86", None, "problem", "NVIDIA driver 570.86, but torch is built for the CPU"),
+        (None, None, None, "ok", "no NVIDIA driver, and torch is built for the CPU"),
     ],
+    ids=["all is well", "an old driver", "no driver", "torch for the CPU", "a CPU"],
 )
-def test_versions(changes: dict[str, Any], check: str, status: str, told: str) -> None:
-    expect(judge_programs(of_all(PROGRAMS, **changes), RANKS), check, status, told)
+def test_torch_and_the_driver(cuda: str | None, driver: str | None, error: str | None, status: str, told: str) -> None:
+    expect([judge_cuda(cuda, driver, error)], "CUDA", status, f"^{told}")
 
 
-def test_torch_for_the_cpu_beside_a_gpu() -> None:
-    programs = replace(PROGRAMS, versions={**PROGRAMS.versions, "cuda": "none"})
-    expect(judge_programs(of_all(programs), RANKS), "CUDA", "problem", "driver 570.86, but torch is built for the CPU")
+def test_ranks_with_the_same_trouble_are_named_together() -> None:
+    well, few = judge_limits(4096.0, math.inf, 4), judge_limits(200.0, math.inf, 4)
+    assert merged(dict.fromkeys(range(4), well), RANKS) == [well]
+    assert [one.found for one in merged({0: well, 1: few, 2: well, 3: judge_limits(100.0, math.inf, 4)}, RANKS)] == [
+        "rank 1 (n1), rank 3 (n2): 200 open files"
+    ]
+    locked = judge_limits(4096.0, 65536.0, 4)
+    other = merged({0: well, 1: few, 2: locked, 3: locked}, RANKS)
+    assert [one.found.partition(":")[0] for one in other] == ["rank 1 (n1)", "rank 2 (n2), rank 3 (n2)"]
+    assert {one.status for one in other} == {"problem"}
 
 
 @pytest.mark.parametrize(
@@ -87,19 +113,35 @@ def test_devices(changes: dict[str, Any], check: str, status: str, told: str) ->
     expect(judge_devices(facts, RANKS), check, status, told)
 
 
+def test_shared_memory() -> None:
+    for free, num_ranks, uses_nccl, status in (
+        (4 * GIB, 2, True, "ok"),
+        (100 * 2**20, 2, True, "problem"),
+        (100 * 2**20, 1, True, "ok"),
+        (100 * 2**20, 2, False, "ok"),
+        (2**19, 1, False, "problem"),
+    ):
+        finding = judge_shared_memory(4 * GIB, free, num_ranks, uses_nccl=uses_nccl)
+        expect([finding], "shared memory", status, f"^{free / 2**20:,.0f} of 4,096 MiB of /dev/shm free")
+
+
+def test_limits() -> None:
+    expect([judge_limits(math.inf, math.inf, 4)], "limits", "ok", "^inf open files")
+    expect([judge_limits(200.0, math.inf, 4)], "limits", "problem", "^200 open files")
+    expect([judge_limits(4096.0, 65536.0, 4)], "limits", "problem", "^InfiniBand, but only 64 KiB")
+
+
 @pytest.mark.parametrize(
     ("changes", "check", "status", "told"),
     [
-        ({}, "shared memory", "ok", "4,096 of 4,096 MiB"),
-        ({"shared_free_bytes": 100 * 2**20}, "shared memory", "problem", "^100 of 4,096 MiB of /dev/shm free on n2"),
-        ({"open_files": 200.0}, "limits", "problem", r"^200 open files on rank 2 \(n2\)"),
-        ({"has_infiniband": True, "locked_bytes": 65536.0}, "limits", "problem", r"64 KiB .* on rank 2 \(n2\)"),
+        ({}, "cores", "ok", "^8 threads of 2 processes on 8 cores of n2"),
         ({"num_threads": 5}, "cores", "warning", "^9 threads of 2 processes on 8 cores of n2: they wait"),
+        ({}, "clocks", "ok", "^within 0.000 s"),
         ({"time": 1e9 + 3}, "clocks", "warning", r"^rank 2 \(n2\) is 3.0 s ahead of rank 0 \(n1\)"),
     ],
 )
-def test_hosts(changes: dict[str, Any], check: str, status: str, told: str) -> None:
-    expect(judge_hosts(of_all(HOST, **changes), RANKS, uses_nccl=True), check, status, told)
+def test_processes(changes: dict[str, Any], check: str, status: str, told: str) -> None:
+    expect(judge_processes(of_all(PROCESS, **changes), RANKS, uses_nccl=True), check, status, told)
 
 
 def test_cores() -> None:
@@ -107,8 +149,8 @@ def test_cores() -> None:
         ({"num_threads": 1}, "most cores stay idle"),
         ({"cores": frozenset([0]), "num_threads": 1}, "^2 threads of 2 processes on 1 cores of n1"),
     ):
-        facts = dict.fromkeys(range(4), replace(HOST, **changes))
-        expect(judge_hosts(facts, RANKS, uses_nccl=False), "cores", "warning", told)
+        facts = dict.fromkeys(range(4), replace(PROCESS, **changes))
+        expect(judge_processes(facts, RANKS, uses_nccl=False), "cores", "warning", told)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, TypeVar
 
 from sgloc import dist
@@ -135,3 +135,11 @@ def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:
     for rank, value in values.items():
         groups.setdefault(value, []).append(rank)
     return groups
+
+
+def merged(facts: Mapping[int, Finding], ranks: Examination) -> list[Finding]:
+    """What each rank found by itself as what all found: the lowest rank's finding where all is well, else one for all
+    ranks that have to do the same."""
+    troubles = by_value({rank: (one.status, one.advice) for rank, one in facts.items() if one.status != "ok"})
+    firsts = [(facts[who[0]], ranks.names(who)) for who in troubles.values()]
+    return [replace(first, found=f"{names}: {first.found}") for first, names in firsts] or [facts[0]]

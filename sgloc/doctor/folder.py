@@ -8,14 +8,12 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 from sgloc import dist
 from sgloc.doctor.examination import Examination
 from sgloc.doctor.finding import Finding
-from sgloc.errors import DataError
-from sgloc.storage import Storage
-from sgloc.storage.lock import lock
+from sgloc.errors import DataError, OccupiedError
+from sgloc.storage import Storage, only_writer
 
 _CHECK = "run folder"
 # Written by all ranks together.
@@ -48,38 +46,41 @@ class Folder:
 class _Probe:
     """A folder inside the run's that is written as checkpoints are, a part by each rank, and removed."""
 
-    def __init__(self, run: str, name: str, num_bytes: int) -> None:
-        self.storage, self.name, self.num_bytes = Storage(run), name, num_bytes
-        self.was_there = self.storage.exists()
-        self._write_seconds = 0.0
-        self._lock: IO[bytes] | None = None
+    def __init__(self, run: str, name: str, rank: int, num_bytes: int) -> None:
+        self.storage, self.name, self.rank, self.num_bytes = Storage(run), name, rank, num_bytes
+        self.location = f"{self.storage.location}/{name}"
+        self.write_seconds = 0.0
+        self._on_exit = contextlib.ExitStack()
 
     def prepare(self) -> None:
-        """On rank 0: write its part, and move it into place in one step; hold a lock."""
+        """On rank 0: write its part, move it into place in one step, and claim the folder as a run does."""
+        if self.rank != 0:
+            return
+        if self.storage.is_local and not self.storage.exists():
+            self._on_exit.callback(Path(self.storage.root).rmdir)
+        for folder in (self.name, f"{self.name}.tmp"):
+            self._on_exit.callback(self.storage.remove, folder, "0")
         self.storage.make_folder(f"{self.name}.tmp")
         self._write(f"{self.name}.tmp/0")
         self.storage.rename(f"{self.name}.tmp", self.name, ["0"])
-        if self.storage.is_local:
-            self._lock = self._open()
-            lock(self._lock)
+        self._on_exit.enter_context(only_writer(self.location))
 
-    def look(self, rank: int) -> Folder:
+    def look(self) -> Folder:
         """What a rank sees of what rank 0 wrote, and how fast it writes its own part.
 
         Raises:
             DataError: if it does not see it in time.
         """
         seen_seconds = self.see([0])
-        if rank != 0:
-            self._write(f"{self.name}/{rank}")
-        if not self.storage.is_local:
-            return Folder(seen_seconds, self._write_seconds)
-        with self._open() as stream:
-            try:
-                is_locked = False if lock(stream) else None
-            except BlockingIOError:
-                is_locked = True
-        return Folder(seen_seconds, self._write_seconds, is_locked, shutil.disk_usage(self.storage.root).free)
+        if self.rank != 0:
+            self._write(f"{self.name}/{self.rank}")
+        try:
+            with only_writer(self.location) as claim:
+                is_locked = False if claim.token is None else None
+        except OccupiedError:
+            is_locked = True
+        free = shutil.disk_usage(self.storage.root).free if self.storage.is_local else None
+        return Folder(seen_seconds, self.write_seconds, is_locked, free)
 
     def see(self, ranks: Iterable[int]) -> float:
         """Wait until the parts of some ranks are there, whole; gives the seconds that it took.
@@ -101,46 +102,31 @@ class _Probe:
     def _write(self, name: str) -> None:
         start = time.monotonic()
         self.storage.write(name, [os.urandom(_LEAST_BYTES)] * (self.num_bytes // _LEAST_BYTES))
-        self._write_seconds = time.monotonic() - start
-
-    def _open(self) -> IO[bytes]:
-        return Path(self.storage.path(f"{self.name}/0")).open("rb")
+        self.write_seconds = time.monotonic() - start
 
     def remove(self) -> None:
-        """On rank 0: leave the run's folder as it was."""
-        if self._lock is not None:
-            self._lock.close()
+        """Leave the run's folder as it was."""
         with contextlib.suppress(OSError):
-            for folder in (self.name, f"{self.name}.tmp"):
-                self.storage.remove(folder, "0")
-            if self.storage.is_local and not self.was_there:
-                Path(self.storage.root).rmdir()
+            self._on_exit.close()
 
 
 def check_folder(examination: Examination, run: str, num_parameters: int) -> None:
     """Write into a run's folder as a run does, from all ranks, and remove it again. All ranks must call it together."""
-    name = dist.Group().on_rank_0(lambda: f"doctor-{secrets.token_hex(8)}")
-    world_size, rank = len(examination.hosts), examination.rank
+    world_size = len(examination.hosts)
     num_bytes = max(_LEAST_BYTES, _NUM_BYTES // world_size // _LEAST_BYTES * _LEAST_BYTES)
+    name = dist.Group().on_rank_0(lambda: f"doctor-{secrets.token_hex(8)}")
+    probe = _Probe(run, name, examination.rank, num_bytes)
     advice = f"give a --run that every node can write, as a --train.run must be; now {run}"
-    probes: list[_Probe] = []
-
-    def prepare() -> None:
-        probes.append(_Probe(run, name, num_bytes))
-        if rank == 0:
-            probes[0].prepare()
-
     try:
-        if examination.check(_CHECK, prepare, advice) is None:
+        if examination.check(_CHECK, probe.prepare, advice) is None:
             return
-        facts = examination.check(_CHECK, lambda: probes[0].look(rank), advice)
+        facts = examination.check(_CHECK, probe.look, advice)
         if facts is None:
             return
-        if examination.check(_CHECK, lambda: probes[0].see(range(world_size)), advice):
+        if examination.check(_CHECK, lambda: probe.see(range(world_size)), advice):
             examination.findings += judge_folder(facts, examination, run, world_size * num_bytes, num_parameters)
     finally:
-        if rank == 0 and probes:
-            probes[0].remove()
+        probe.remove()
 
 
 def judge_folder(

@@ -1,6 +1,8 @@
 """What the ranks run on: programs, devices, and what the machines give them."""
 
+import functools
 import importlib.metadata
+import math
 import os
 import re
 import resource
@@ -15,7 +17,7 @@ import torch
 from torch.utils.benchmark import Timer
 
 from sgloc import dist
-from sgloc.doctor.examination import Examination, by_value
+from sgloc.doctor.examination import Examination, by_value, merged
 from sgloc.doctor.finding import Finding
 from sgloc.nn.product import product
 from sgloc.tf32 import float32_products
@@ -40,23 +42,15 @@ _FILES_ANYHOW, _FILES_A_RANK = 256, 4
 _MOST_SKEW = 1.0
 
 
-@dataclass(frozen=True)
-class Programs:
-    """What a rank runs.
-
-    Attributes:
-        versions: of each program; "none" where it is not installed.
-        driver: version of the NVIDIA driver; None where there is none.
-        cuda_error: why torch, built for CUDA, cannot use it; None if it can, or is not.
-    """
-
-    versions: Mapping[str, str]
-    driver: str | None
-    cuda_error: str | None
+def check_programs(examination: Examination) -> None:
+    """All ranks are to run the same, and torch is to fit the driver. All ranks must call it together."""
+    advice = "repair the environment there"
+    examination.check("versions", _versions, advice, judge_versions)
+    examination.check("CUDA", lambda: judge_cuda(torch.version.cuda, _driver(), _cuda_error()), advice, merged)
 
 
-def look_at_programs() -> Programs:
-    """The programs of this rank."""
+def _versions() -> dict[str, str]:
+    """The version of each program; "none" where it is not installed."""
     found = {**versions(), "cuda": torch.version.cuda or _NONE, "nccl": _NONE}
     if torch.version.cuda and torch.distributed.is_nccl_available():
         found["nccl"] = ".".join(map(str, torch.cuda.nccl.version()))
@@ -65,10 +59,24 @@ def look_at_programs() -> Programs:
             found[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             found[name] = _NONE
-    return Programs(found, _driver(), _cuda_error())
+    return found
+
+
+def judge_versions(facts: Mapping[int, Mapping[str, str]], ranks: Examination) -> Iterator[Finding]:
+    """All ranks are to run the same."""
+    advice = "start all ranks in the same environment; training refuses to start like this"
+    is_same = True
+    for name in facts[0]:
+        for sentence in ranks.differences({rank: f"{name} {found.get(name, _NONE)}" for rank, found in facts.items()}):
+            is_same = False
+            yield Finding("versions", "problem", sentence, advice)
+    if is_same:
+        listed = ", ".join(f"{name} {version:.12}" for name, version in facts[0].items())
+        yield Finding("versions", "ok", f"{listed}; the same on all ranks")
 
 
 def _driver() -> str | None:
+    """The version of the NVIDIA driver; None where there is none."""
     try:
         text = Path("/proc/driver/nvidia/version").read_text()
     except OSError:
@@ -78,6 +86,7 @@ def _driver() -> str | None:
 
 
 def _cuda_error() -> str | None:
+    """Why torch, built for CUDA, cannot use it; None if it can, or is not."""
     try:
         if torch.version.cuda is not None and not torch.cuda.is_available():
             torch.cuda.init()
@@ -86,42 +95,25 @@ def _cuda_error() -> str | None:
     return None
 
 
-def judge_programs(facts: Mapping[int, Programs], ranks: Examination) -> Iterator[Finding]:
-    """All ranks are to run the same, and torch is to fit the driver."""
-    names = facts[0].versions
-    differences = [
-        sentence
-        for name in names
-        for sentence in ranks.differences(
-            {rank: f"{name} {one.versions.get(name, _NONE)}" for rank, one in facts.items()}
-        )
-    ]
-    for sentence in differences:
-        advice = "start all ranks in the same environment; training refuses to start like this"
-        yield Finding("versions", "problem", sentence, advice)
-    if not differences:
-        listed = ", ".join(f"{name} {version:.12}" for name, version in names.items())
-        yield Finding("versions", "ok", f"{listed}; the same on all ranks")
-    yield _judge_cuda(facts, ranks)
+def judge_cuda(cuda: str | None, driver: str | None, error: str | None) -> Finding:
+    """Torch is to fit a rank's driver.
 
-
-def _judge_cuda(facts: Mapping[int, Programs], ranks: Examination) -> Finding:
-    cpu_builds = [rank for rank, one in facts.items() if one.driver is not None and one.versions["cuda"] == _NONE]
-    broken = [rank for rank, one in facts.items() if one.cuda_error is not None]
-    first = facts[(cpu_builds or broken or [0])[0]]
-    cuda = f"torch for CUDA {first.versions['cuda']}"
-    if cpu_builds:
-        found = f"{ranks.names(cpu_builds)}: NVIDIA driver {first.driver}, but torch is built for the CPU alone"
+    Args:
+        cuda: what torch is built for; None: the CPU alone.
+        driver: the NVIDIA driver's version; None: there is none.
+        error: why torch cannot use CUDA, if it is built for it.
+    """
+    if driver is not None and cuda is None:
+        found = f"NVIDIA driver {driver}, but torch is built for the CPU alone"
         return Finding("CUDA", "problem", found, "install a CUDA build of torch (see pytorch.org)")
-    if broken:
-        found = f"{ranks.names(broken)}: {cuda}: {first.cuda_error}"
-        if first.driver is None:
-            return Finding("CUDA", "warning", found, "no NVIDIA driver here: start on a node with GPUs")
-        advice = f"the driver is {first.driver}: update it, or install torch for an older CUDA"
-        return Finding("CUDA", "problem", found, advice)
-    if first.driver is None:
-        return Finding("CUDA", "ok", "no NVIDIA driver, and torch is built for the CPU")
-    return Finding("CUDA", "ok", f"{cuda}, driver {first.driver}")
+    if error is not None and driver is not None:
+        advice = f"the driver is {driver}: update it, or install torch for an older CUDA"
+        return Finding("CUDA", "problem", f"torch for CUDA {cuda}: {error}", advice)
+    if error is not None:
+        advice = "no NVIDIA driver here: start on a node with GPUs"
+        return Finding("CUDA", "warning", f"torch for CUDA {cuda}: {error}", advice)
+    plain = "no NVIDIA driver, and torch is built for the CPU"
+    return Finding("CUDA", "ok", plain if driver is None else f"torch for CUDA {cuda}, driver {driver}")
 
 
 @dataclass(frozen=True)
@@ -156,11 +148,9 @@ def check_devices(examination: Examination, wanted: str, placement: dist.Placeme
         wanted: "auto", "cpu" or "cuda".
         placement: of this rank.
     """
-    chosen: list[torch.device] = []
 
     def look() -> Device:
-        chosen.append(dist.select_device(wanted, placement))
-        (device,) = chosen
+        device = dist.select_device(wanted, placement)
         dist.use_device(device)
         if device.type != "cuda":
             return Device(processor(device), _product_rate(device))
@@ -170,7 +160,8 @@ def check_devices(examination: Examination, wanted: str, placement: dist.Placeme
         return Device(processor(device), _product_rate(device), identity, torch.cuda.device_count(), size, free)
 
     advice = "see nvidia-smi, CUDA_VISIBLE_DEVICES, and the GPUs that were asked for"
-    return chosen[0] if examination.check("devices", look, advice, judge_devices) else None
+    facts = examination.check("devices", look, advice, judge_devices)
+    return dist.select_device(wanted, placement) if facts else None
 
 
 def _product_rate(device: torch.device) -> float:
@@ -225,83 +216,74 @@ def _judge_speed(facts: Mapping[int, Device], ranks: Examination) -> Finding:
 
 
 @dataclass(frozen=True)
-class Host:
-    """What a rank sees of its machine.
+class Process:
+    """A rank as a process of its machine.
 
     Attributes:
-        shared_bytes, shared_free_bytes: of /dev/shm; 0 where there is none.
-        open_files: that the process may have.
-        locked_bytes: of memory that it may lock.
-        has_infiniband: whether the machine has such an adapter.
-        cores: that the process may run on.
+        cores: that it may run on.
         num_threads: that torch computes with.
         time: seconds since the epoch, taken by all ranks at the same moment.
     """
 
-    shared_bytes: int
-    shared_free_bytes: int
-    open_files: float
-    locked_bytes: float
-    has_infiniband: bool
     cores: frozenset[int]
     num_threads: int
     time: float
 
 
-def look_at_host() -> Host:
-    """The machine of this rank. All ranks must call it together."""
-    torch.distributed.barrier()
-    now = time.time()
-    shared_bytes, _, shared_free_bytes = (
-        shutil.disk_usage(_SHARED_MEMORY) if Path(_SHARED_MEMORY).is_dir() else (0, 0, 0)
-    )
-    limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK)]
-    open_files, locked_bytes = (float("inf") if limit == resource.RLIM_INFINITY else limit for limit in limits)
-    has_infiniband = _INFINIBAND.is_dir() and any(_INFINIBAND.iterdir())
-    cores, num_threads = frozenset(os.sched_getaffinity(0)), torch.get_num_threads()
-    return Host(shared_bytes, shared_free_bytes, open_files, locked_bytes, has_infiniband, cores, num_threads, now)
+def check_hosts(examination: Examination, *, uses_nccl: bool) -> None:
+    """Every machine is to have room, and no more threads than cores. All ranks must call it together."""
+    num_here = len(examination.on_each_host()[examination.hosts[examination.rank]])
+
+    def look_at_shared_memory() -> Finding:
+        if not Path(_SHARED_MEMORY).is_dir():
+            return Finding("shared memory", "ok", f"no {_SHARED_MEMORY}")
+        size, _, free = shutil.disk_usage(_SHARED_MEMORY)
+        return judge_shared_memory(size, free, num_here, uses_nccl=uses_nccl)
+
+    def look_at_limits() -> Finding:
+        limits = [resource.getrlimit(which)[0] for which in (resource.RLIMIT_NOFILE, resource.RLIMIT_MEMLOCK)]
+        open_files, locked_bytes = (math.inf if limit == resource.RLIM_INFINITY else limit for limit in limits)
+        has_infiniband = _INFINIBAND.is_dir() and any(_INFINIBAND.iterdir())
+        return judge_limits(open_files, locked_bytes if has_infiniband else math.inf, len(examination.hosts))
+
+    def look_at_process() -> Process:
+        torch.distributed.barrier()
+        now = time.time()
+        return Process(frozenset(os.sched_getaffinity(0)), torch.get_num_threads(), now)
+
+    advice = "see what is mounted there"
+    examination.check("shared memory", look_at_shared_memory, advice, merged)
+    examination.check("limits", look_at_limits, advice, merged)
+    examination.check("cores", look_at_process, advice, functools.partial(judge_processes, uses_nccl=uses_nccl))
 
 
-def judge_hosts(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: bool) -> list[Finding]:
-    """Every machine is to have room, and no more threads than cores."""
-    return [
-        _judge_shared_memory(facts, ranks, uses_nccl=uses_nccl),
-        _judge_limits(facts, ranks),
-        _judge_cores(facts, ranks, uses_nccl=uses_nccl),
-        _judge_clocks(facts, ranks),
-    ]
-
-
-def _judge_shared_memory(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: bool) -> Finding:
-    here = [rank for rank, host in facts.items() if host.shared_bytes]
-    if not here:
-        return Finding("shared memory", "ok", f"no {_SHARED_MEMORY}")
-    tight = min(here, key=lambda rank: facts[rank].shared_free_bytes)
-    free, size = facts[tight].shared_free_bytes, facts[tight].shared_bytes
-    num_ranks = len(ranks.on_each_host()[ranks.hosts[tight]])
+def judge_shared_memory(size: int, free: int, num_ranks: int, *, uses_nccl: bool) -> Finding:
+    """So many ranks of a machine are to have room in its shared memory, of which some bytes are free."""
     needed = num_ranks * _NCCL_BYTES
     has_room = free >= (needed if uses_nccl and num_ranks > 1 else _FULL)
-    found = f"{free / _MIB:,.0f} of {size / _MIB:,.0f} MiB of {_SHARED_MEMORY} free on {ranks.hosts[tight]}"
+    found = f"{free / _MIB:,.0f} of {size / _MIB:,.0f} MiB of {_SHARED_MEMORY} free"
     advice = f"remove what others left there, or start the container with --shm-size: {needed / _MIB:,.0f} MiB or more"
     return Finding.judged("shared memory", has_room, "problem", found, advice, {"free_bytes": free})
 
 
-def _judge_limits(facts: Mapping[int, Host], ranks: Examination) -> Finding:
-    least = min(facts, key=lambda rank: facts[rank].open_files)
-    limit, needed = facts[least].open_files, _FILES_ANYHOW + _FILES_A_RANK * len(facts)
-    found = f"{limit:,.0f} open files"
-    if limit < needed:
+def judge_limits(open_files: float, locked_bytes: float, num_ranks: int) -> Finding:
+    """A rank is to have all files open that it needs, and memory locked that InfiniBand needs."""
+    needed, found = _FILES_ANYHOW + _FILES_A_RANK * num_ranks, f"{open_files:,.0f} open files"
+    if open_files < needed:
         advice = f"`ulimit -n {needed}` or more before the start; some {_FILES_A_RANK} are needed a rank"
-        return Finding("limits", "problem", f"{found} on {ranks.names([least])}", advice)
-    locked = [rank for rank, host in facts.items() if host.has_infiniband and host.locked_bytes != float("inf")]
-    if locked:
-        kibibytes = facts[locked[0]].locked_bytes / 1024
-        found = f"InfiniBand, but only {kibibytes:,.0f} KiB of memory may be locked on {ranks.names(locked)}"
-    advice = "`ulimit -l unlimited`, or LimitMEMLOCK=infinity of slurmd"
-    return Finding.judged("limits", not locked, "problem", found, advice)
+        return Finding("limits", "problem", found, advice)
+    if locked_bytes < math.inf:
+        found = f"InfiniBand, but only {locked_bytes / 1024:,.0f} KiB of memory may be locked"
+        return Finding("limits", "problem", found, "`ulimit -l unlimited`, or LimitMEMLOCK=infinity of slurmd")
+    return Finding("limits", "ok", found)
 
 
-def _judge_cores(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: bool) -> Finding:
+def judge_processes(facts: Mapping[int, Process], ranks: Examination, *, uses_nccl: bool) -> list[Finding]:
+    """No machine is to have more threads than cores, or clocks that others do not have."""
+    return [_judge_cores(facts, ranks, uses_nccl=uses_nccl), _judge_clocks(facts, ranks)]
+
+
+def _judge_cores(facts: Mapping[int, Process], ranks: Examination, *, uses_nccl: bool) -> Finding:
     for host, here in ranks.on_each_host().items():
         of_host = [facts[rank] for rank in here]
         cores = frozenset[int]().union(*(one.cores for one in of_host))
@@ -317,7 +299,7 @@ def _judge_cores(facts: Mapping[int, Host], ranks: Examination, *, uses_nccl: bo
     return Finding("cores", "ok", found)
 
 
-def _judge_clocks(facts: Mapping[int, Host], ranks: Examination) -> Finding:
+def _judge_clocks(facts: Mapping[int, Process], ranks: Examination) -> Finding:
     by_time = sorted(facts, key=lambda rank: facts[rank].time)
     first, last = by_time[0], by_time[-1]
     skew = facts[last].time - facts[first].time

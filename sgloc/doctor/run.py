@@ -1,7 +1,6 @@
 """All checks, one after another, by all ranks together."""
 
 import contextlib
-import functools
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -12,7 +11,7 @@ from sgloc import dist
 from sgloc.doctor.examination import Examination
 from sgloc.doctor.finding import Finding, has_problem
 from sgloc.doctor.folder import check_folder
-from sgloc.doctor.machines import check_devices, judge_hosts, judge_programs, look_at_host, look_at_programs
+from sgloc.doctor.machines import check_devices, check_hosts, check_programs
 from sgloc.doctor.network import check_network
 from sgloc.doctor.options import DoctorOptions
 from sgloc.doctor.shards import check_data
@@ -79,11 +78,10 @@ def _explained(error: RuntimeError | ConfigError, world_size: int, seconds: floa
 
 def _make_checks(examination: Examination, placement: dist.Placement, options: DoctorOptions) -> None:
     examination.findings.append(_judge_nodes(examination, placement))
-    examination.check("versions", look_at_programs, "repair the environment there", judge_programs)
+    check_programs(examination)
     device = check_devices(examination, options.device, placement)
     uses_nccl = device is not None and dist.backend(device) == "nccl"
-    judge = functools.partial(judge_hosts, uses_nccl=uses_nccl)
-    examination.check("hosts", look_at_host, "see what is mounted there", judge)
+    check_hosts(examination, uses_nccl=uses_nccl)
     config = Config()
     with torch.device("meta"):
         published = SketchGloc(config.model, config.loss, 2)

@@ -29,19 +29,18 @@ _RETRIES = Retries(num_attempts=2, timeout=10.0)
 
 def check_data(examination: Examination, folder: str) -> None:
     """Read shards as training does, and as `sgloc shards verify` does. All ranks must call it together."""
-    manifests: list[Manifest] = []
+    load = functools.cache(lambda: load_manifest(folder, _RETRIES))
 
-    def load() -> tuple[str, int, int]:
-        manifests.append(load_manifest(folder, _RETRIES))
+    def look() -> tuple[str, int, int]:
         # It refuses a split without drawings.
-        ShardReader(folder, manifests[0], "train")
-        splits = manifests[0].splits
-        return manifests[0].identity, splits["train"].num_sketches, splits["valid"].num_sketches
+        ShardReader(folder, load(), "train")
+        splits = load().splits
+        return load().identity, splits["train"].num_sketches, splits["valid"].num_sketches
 
     advice = "put shards that `sgloc shard` wrote where every node sees them, or give their URL"
-    if examination.check(_CHECK, load, advice, judge_manifests) is None:
+    if examination.check(_CHECK, look, advice, judge_manifests) is None:
         return
-    (manifest,) = manifests
+    manifest = load()
     judge = functools.partial(judge_shards, folder=folder, num_shards=len(manifest.shards))
     examination.check(_CHECK, lambda: _check_part(folder, manifest, examination), advice, judge)
     advice = "see what `sgloc shards verify` says of the folder"
