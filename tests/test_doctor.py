@@ -363,7 +363,7 @@ def test_a_port_that_is_taken(examined: Examined, monkeypatch: pytest.MonkeyPatc
 
 def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
-        (["--timeout=0"], "timeout must be at least 1 second, not 0.0"),
+        (["--timeout=0"], "timeout must be from 1 to 1,000,000, not 0.0"),
         (["--run="], "run is not set; give a folder or URL"),
         (["--dta=x"], "did you mean --data?"),
     ):

@@ -36,10 +36,12 @@ A backward pass has twice the products: for the gradient of the weight, and for 
 not needed where the other factor depends on no weight: points and the rows of the drawing.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from sgloc import ops
-from sgloc.models.sketchgloc.config import CellName, ModelConfig
+from sgloc.models.sketchgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.nn.rows import NUM_PEN_STATES, ROW_SIZE
 from sgloc.sketch.ragged import SketchBatch
 
@@ -80,24 +82,13 @@ class Shapes:
         return cls(num_sketches, num_nodes, num_points, num_rows)
 
 
-@dataclass(frozen=True)
-class Product:
+class Product(NamedTuple):
     """rows x inputs x outputs; `is_constant` where the rows depend on no weight."""
 
     rows: int
     inputs: int
     outputs: int
     is_constant: bool = False
-
-    @property
-    def forward(self) -> int:
-        """Operations of the product itself."""
-        return 2 * self.rows * self.inputs * self.outputs
-
-    @property
-    def backward(self) -> int:
-        """Operations of the gradients."""
-        return self.forward if self.is_constant else 2 * self.forward
 
 
 @dataclass(frozen=True)
@@ -136,16 +127,16 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
         "strokes": _stroke_products(config, shapes),
         "graphs": config.graph_layers * [Product(shapes.num_graph_rows, 2 * width, 2 * width)],
         "latent": 2 * [Product(num_sketches, 2 * width, config.latent_size)],
-        "decoder": _decoder_products(config, num_sketches, rows),
-        "output": [_output_product(config, rows)],
+        **_drawing_products(config, num_sketches, rows),
     }
-    forward = {stage: sum(product.forward for product in some) for stage, some in products.items()}
-    backward = {stage: sum(product.backward for product in some) for stage, some in products.items()}
+    forward = {stage: _sum(some) for stage, some in products.items()}
+    backward = {
+        stage: _sum(some) + _sum(one for one in some if not one.is_constant) for stage, some in products.items()
+    }
     # The latent is computed over the whole batch and never computed again.
     recomputed = {stage: number * (num_parts > 1 and stage != "latent") for stage, number in forward.items()}
     if checkpoint_decoder:
-        steps = _state_products(config.decoder.cell, config.decoder.hidden_size, config, rows, rows)
-        recomputed["decoder"] += sum(product.forward for product in steps)
+        recomputed["decoder"] += _sum(_state_products(config, config.decoder, rows, rows))
     return Flops(forward, backward, recomputed)
 
 
@@ -157,45 +148,47 @@ def drawing_flops(config: ModelConfig, num_sketches: int, num_rows: int) -> int:
         num_sketches: drawings.
         num_rows: their rows in all, end rows included.
     """
-    products = [*_decoder_products(config, num_sketches, num_rows), _output_product(config, num_rows)]
-    return sum(product.forward for product in products)
+    return sum(_sum(some) for some in _drawing_products(config, num_sketches, num_rows).values())
+
+
+def _sum(products: Iterable[Product]) -> int:
+    """Operations of the products themselves."""
+    return sum(2 * one.rows * one.inputs * one.outputs for one in products)
 
 
 def _stroke_products(config: ModelConfig, shapes: Shapes) -> list[Product]:
-    name, size, rows = config.encoder.cell, config.encoder.hidden_size, shapes.num_points
-    of_inputs = [Product(rows, _POINT_SIZES[config.kind], width, True) for width in _input_widths(name, size, config)]
-    return 2 * [*of_inputs, *_state_products(name, size, config, rows, rows - shapes.num_nodes)]
+    rows = shapes.num_points
+    of_points = Product(rows, _POINT_SIZES[config.kind], 4 * _num_units(config, config.encoder), is_constant=True)
+    return 2 * [of_points, *_state_products(config, config.encoder, rows, rows - shapes.num_nodes)]
 
 
-def _decoder_products(config: ModelConfig, num_sketches: int, num_rows: int) -> list[Product]:
-    name, size = config.decoder.cell, config.decoder.hidden_size
-    widths = _input_widths(name, size, config)
-    state_size = 2 * (size + config.hyper_size) if name == "hyper" else 2 * size
-    return [
-        *(Product(num_sketches, config.latent_size, width) for width in (state_size, *widths)),
-        *(Product(num_rows, ROW_SIZE, width, is_constant=True) for width in widths),
-        *_state_products(name, size, config, num_rows, num_rows),
+def _drawing_products(config: ModelConfig, num_sketches: int, num_rows: int) -> dict[str, list[Product]]:
+    part, units = config.decoder, _num_units(config, config.decoder)
+    decoder = [
+        # The first state, h and c, and what the cell makes of the code.
+        Product(num_sketches, config.latent_size, (2 + 4) * units),
+        Product(num_rows, ROW_SIZE, 4 * units, is_constant=True),
+        *_state_products(config, part, num_rows, num_rows),
     ]
+    output = Product(num_rows, part.hidden_size, NUM_PEN_STATES + 6 * part.num_mixtures)
+    return {"decoder": decoder, "output": [output]}
 
 
-def _output_product(config: ModelConfig, num_rows: int) -> Product:
-    return Product(num_rows, config.decoder.hidden_size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
+def _num_units(config: ModelConfig, part: EncoderConfig | DecoderConfig) -> int:
+    """H of a cell, or H + A of `hyper`."""
+    return part.hidden_size + (config.hyper_size if part.cell == "hyper" else 0)
 
 
-def _input_widths(name: CellName, size: int, config: ModelConfig) -> tuple[int, ...]:
-    """Widths of the products of the cell's inputs."""
-    return (4 * size, 4 * config.hyper_size) if name == "hyper" else (4 * size,)
-
-
-def _state_products(name: CellName, size: int, config: ModelConfig, rows: int, old_rows: int) -> list[Product]:
+def _state_products(
+    config: ModelConfig, part: EncoderConfig | DecoderConfig, rows: int, old_rows: int
+) -> list[Product]:
     """What a cell makes of its state at so many rows, of which `old_rows` have one from before."""
-    products = [Product(old_rows, size, 4 * size)]
-    if name == "hyper":
-        hyper, embedding = config.hyper_size, config.hyper_embedding_size
+    hyper, embedding = config.hyper_size, config.hyper_embedding_size
+    products = [Product(old_rows, part.hidden_size, 4 * _num_units(config, part))]
+    if part.cell == "hyper":
         products += [
-            Product(old_rows, size, 4 * hyper),
             Product(old_rows, hyper, 4 * hyper),
             Product(rows, hyper, _NUM_MODULATIONS * embedding),
-            Product(_NUM_MODULATIONS * rows, embedding, size),
+            Product(_NUM_MODULATIONS * rows, embedding, part.hidden_size),
         ]
     return products

@@ -33,8 +33,7 @@ def measure(options: GenerateOptions, config: Config, report: Report) -> None:
     mean_points = min(packed.num_points / num_sketches, LONGEST_POINTS - 1.0)
     cell = f"{config.model.decoder.cell} {config.model.decoder.hidden_size}"
     report.settings = {**describe(packed, options), "steps": LONGEST_POINTS, "cell": cell}
-    clock = Clock(device)
-    ceiling = Ceiling(clock, torch.float32, options.ceiling_size)
+    ceiling = Ceiling(Clock(device), torch.float32, options.ceiling_size)
     for name, end_probability, temperature in (
         ("greedy, all steps forced", 0.0, 0.0),
         ("sampled, real lengths", end_probability_for(mean_points), 1.0),
@@ -43,7 +42,7 @@ def measure(options: GenerateOptions, config: Config, report: Report) -> None:
         work = partial(draw, model.decoder, codes, keys, max_points=LONGEST_POINTS, temperature=temperature)
         # The first round is not timed: it warms up, and shows what is computed.
         drawings, executed = executed_flops(work)
-        ((seconds, ceilings),) = ceiling.between([partial(clock.time, work)], options.repeats)
+        ((seconds, ceilings),) = ceiling.between([partial(ceiling.clock.time, work)], options.repeats)
         lengths = [len(drawing) for drawing in drawings]
         # One more row says that the drawing ends, where it does before the last step.
         num_rows = sum(min(length + 1, LONGEST_POINTS) for length in lengths)

@@ -23,9 +23,8 @@ def measure(options: RetrievalOptions, config: Config, report: Report) -> None:
     gallery, queries = numbers[:count], numbers[:count] + _NOISE * numbers[count:]
     rank = partial(retrieval_ranks, queries, torch.arange(count, device=device), gallery)
     report.settings = {"codes": count, "width": width, "threads": torch.get_num_threads(), "repeats": options.repeats}
-    clock = Clock(device)
-    ceiling = Ceiling(clock, product_type(device), options.ceiling_size)
-    ((seconds, ceilings),) = ceiling.between([partial(clock.time, rank)], options.repeats)
+    ceiling = Ceiling(Clock(device), product_type(device), options.ceiling_size)
+    ((seconds, ceilings),) = ceiling.between([partial(ceiling.clock.time, rank)], options.repeats)
     ranks, flops = rank(), 2 * count * count * width
     top = {f"top_{at}": float((ranks < at).double().mean()) for at in (1, 10, 50)}
     report.add("ranks", seconds, count, 0, flops=flops, executed_flops=flops, ceilings=ceilings, extra=top)

@@ -42,11 +42,7 @@ class Examination:
     findings: list[Finding] = field(default_factory=list)
 
     def check(
-        self,
-        name: str,
-        look: Callable[[], Value],
-        advice: str,
-        judge: Callable[[Mapping[int, Value], "Examination"], Iterable[Finding]] | None = None,
+        self, name: str, look: Callable[[], Value], advice: str, judge: "Judge[Value] | None" = None
     ) -> dict[int, Value] | None:
         """Have every rank look at something, and add what is found. All ranks must call it together.
 
@@ -127,6 +123,10 @@ class Examination:
     def on_each_host(self) -> dict[str, list[int]]:
         """The ranks of each machine."""
         return by_value(dict(enumerate(self.hosts)))
+
+
+Judge = Callable[[Mapping[int, Value], Examination], Iterable[Finding]]
+"""Finds what is to be said of what each rank saw."""
 
 
 def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from sgloc.config import require
+from sgloc.config import Options, option
 
 
 @dataclass(frozen=True)
-class DoctorOptions:
+class DoctorOptions(Options):
     """What to look at."""
 
     data: str | None = None
@@ -16,8 +16,5 @@ class DoctorOptions:
     """Folder or URL that the run is to write to; left as it was."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
     """Where to compute."""
-    timeout: float = 60.0
+    timeout: float = option(60.0, at_least=1, at_most=10**6)
     """Seconds that one check of one rank may take."""
-
-    def __post_init__(self) -> None:
-        require(1 <= self.timeout < float("inf"), "timeout", "at least 1 second", self.timeout)
