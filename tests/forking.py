@@ -3,9 +3,11 @@
 import contextlib
 import multiprocessing
 import os
-import socket
+import time
 from collections.abc import Sequence
 from pathlib import Path
+
+from tests.ports import free_port
 
 # The process that others are forked from starts when the first of them is wanted, and has no threads.
 FORKING = multiprocessing.get_context("forkserver")
@@ -21,19 +23,19 @@ def run_ranks(words: Sequence[str], number: int, log: Path, timeout: float) -> N
         log: the file to which all append what they say; it is shown when one fails.
         timeout: seconds after which what still runs is killed.
     """
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(number)}
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(number)}
     log.touch()
     ranks = []
     for rank in range(number):
         place = {**meeting, "RANK": str(rank), "LOCAL_RANK": str(rank)} if number > 1 else {}
         arguments = (list(words), {**os.environ, **place}, str(Path.cwd()), str(log))
         ranks.append(FORKING.Process(target=_be_a_rank, args=arguments))
+    end = time.monotonic() + timeout
     try:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(timeout)
+            process.join(max(0, end - time.monotonic()))
         assert [process.exitcode for process in ranks] == [0] * number, log.read_text()
     finally:
         for process in ranks:

@@ -18,6 +18,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 _START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 # Becomes the command, which the kernel kills with the tests' process.
@@ -58,8 +60,7 @@ def _running(command: Callable[[int], list[str]], log: Path) -> Iterator[int]:
         log: where what it prints goes.
     """
     for _ in range(5):
-        with socket.create_server(("127.0.0.1", 0)) as listener:
-            port = listener.getsockname()[1]
+        port = free_port()
         with log.open("ab") as output:
             process = subprocess.Popen(
                 [sys.executable, "-c", _WITH_PARENT, *command(port)], stdout=output, stderr=output

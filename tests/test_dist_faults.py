@@ -4,7 +4,6 @@ import functools
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from sgloc import dist
 from sgloc.data.reader import BadShardError
 from sgloc.dist import Group, Placement
 from sgloc.errors import DataError
+from tests.ports import free_port
 
 TIMEOUT = 1.0
 # What becomes of the first rank, which serves the store; and what the second then calls.
@@ -99,18 +99,13 @@ def _fork(call: Callable[..., None], *arguments: object) -> int:
     return child
 
 
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
-
-
 def main() -> None:
     """Print what ranks are told in each case; one process, so that torch is imported once."""
-    port = _free_port()
+    port = free_port()
     for child in [_fork(_together, rank, port) for rank in (0, 1)]:
         os.waitpid(child, 0)
     for fault, what in CASES.values():
-        port = _free_port()
+        port = free_port()
         first, second = (_fork(_rank, rank, port, fault, what) for rank in (0, 1))
         os.waitpid(second, 0)
         os.kill(first, signal.SIGKILL)

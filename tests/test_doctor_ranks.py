@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from tests.ports import free_port
+
 pytestmark = pytest.mark.slow
 
 SECONDS = 100
@@ -44,11 +46,6 @@ def findings(process: "subprocess.Popen[str]", code: int) -> list[dict[str, Any]
         process.kill()
     assert (process.returncode, errors) == (code, ""), output
     return [json.loads(line) for line in output.splitlines()]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
 
 
 def fifo_shards(folder: Path) -> Path:

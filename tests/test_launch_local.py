@@ -13,6 +13,7 @@ import pytest
 
 from launch.local import main
 from sgloc.program import run_program
+from tests.ports import free_port
 from tests.train.launch import kill, losses, records, run, tiny_options, wait_for_ranks_to_stop, wait_until, workers
 
 STEPS = ("--train.num_steps", "24")
@@ -86,8 +87,7 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
 @pytest.mark.timeout(600)
 def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path: Path, picture_shards: str) -> None:
     run_dir = tmp_path / "run"
-    with socket.create_server(("localhost", 0)) as free:
-        meeting = f"localhost:{free.getsockname()[1]}"
+    meeting = f"localhost:{free_port()}"
     words = ["--nodes", "1:2", "--processes", "1", "--rendezvous", meeting]
     words += ["train", *tiny_options(run_dir, picture_shards), *FOREVER]
     # All write into one log, of which rank 0 tells how many there are, and may be on either.
@@ -129,8 +129,7 @@ def _listens(meeting: str) -> bool:
 
 @pytest.mark.slow
 def test_a_machine_does_not_wait_for_one_that_has_ended_for_good(tmp_path: Path, tiny_shards: str) -> None:
-    with socket.create_server(("localhost", 0)) as free:
-        meeting = f"localhost:{free.getsockname()[1]}"
+    meeting = f"localhost:{free_port()}"
     words = ["--nodes=2", "--processes=1", "--rendezvous", meeting, "--max_restarts=1"]
     training = ["train", *tiny_options(tmp_path / "run", tiny_shards), *STEPS]
     with launched(tmp_path / "first", *words, "--node_rank=0", *training) as first:

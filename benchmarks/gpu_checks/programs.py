@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -106,9 +105,10 @@ def ranks(setting: Setting) -> Facts:
     alone, together = _config(setting, "alone", num_steps), _config(setting, "together", num_steps)
     train(alone, "never", SketchGlocRecipe())
     shared = setting.is_cuda and torch.cuda.device_count() < 2
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = str(server.getsockname()[1])
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    # The ranks meet at a store of this process, as they meet torchrun's: no port is free for anybody else meanwhile.
+    store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
+    meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    environment = {**os.environ, **meeting, "WORLD_SIZE": "2"}
     path = setting.folder / "together.json"
     path.write_text(json.dumps(dataclasses.asdict(together)))
     command = [sys.executable, "-m", "benchmarks.gpu_checks.rank", str(path), *(["--shared"] if shared else [])]

@@ -3,7 +3,6 @@
 import dataclasses
 import json
 import os
-import socket
 import subprocess
 import sys
 from typing import Any
@@ -30,6 +29,7 @@ from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.train.engine import open_engine
+from tests.ports import free_port
 
 CPU = torch.device("cpu")
 TINY = Config(
@@ -73,8 +73,7 @@ def _rank(rank: int, port: int) -> None:
 
 def main() -> None:
     """Print what the second step of two ranks exchanges."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        port = server.getsockname()[1]
+    port = free_port()
     children = []
     for rank in range(2):
         children.append(os.fork())

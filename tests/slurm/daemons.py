@@ -17,6 +17,8 @@ import sys
 import time
 from pathlib import Path
 
+from tests.ports import free_ports
+
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
 NUM_NODES = 2
 GPUS_PER_NODE = 8
@@ -65,15 +67,6 @@ def missing_programs() -> list[str]:
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
-def _free_ports(number: int) -> list[int]:
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(number)]
-    try:
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
-
-
 def _write_configuration(folder: Path) -> None:
     # Others than root are to reach munge's socket.
     folder.chmod(0o755)
@@ -86,7 +79,7 @@ def _write_configuration(folder: Path) -> None:
         # Slurm takes nothing but device nodes for GPUs; these are /dev/null.
         os.mknod(folder / f"gpu/{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     host = socket.gethostname().partition(".")[0]
-    controller_port, *ports = _free_ports(1 + NUM_NODES)
+    controller_port, *ports = free_ports(1 + NUM_NODES)
     nodes = [
         _NODE.format(number=number, host=host, port=port, gpus=GPUS_PER_NODE)
         for number, port in enumerate(ports, start=1)

@@ -3,7 +3,6 @@
 import dataclasses
 import os
 import shutil
-import socket
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.train.faults import refuse_other_ranks
 from tests.checkpoints import single_process
+from tests.ports import free_port
 
 
 @pytest.fixture
@@ -92,8 +92,7 @@ def test_ranks_that_differ_do_not_start(sample_shards: str, tiny_shards: str, tm
         "manifest": "rank 1 has manifest.",
         "unreadable": "manifest.json",
     }[case]
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     ranks = [
         start_rank(0, port, Path(sample_shards), tmp_path / "run"),
         start_rank(1, port, own, tmp_path / "run", *options),

@@ -2,11 +2,11 @@
 
 import json
 import os
-import socket
 import subprocess
 import sys
 from collections.abc import Sequence
 
+from tests.ports import free_port
 from tests.virtual_cuda.build import library
 
 _TIMEOUT = 280
@@ -42,8 +42,7 @@ def run_commands(*commands: Sequence[str], num_ranks: int = 1, **variables: str)
     words = json.dumps([list(map(str, command)) for command in commands])
     ranks: list[dict[str, str]] = [{}]
     if num_ranks > 1:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(server.getsockname()[1])}
+        meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
         places = [{"RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(num_ranks)]
         ranks = [{**meeting, **place, "WORLD_SIZE": str(num_ranks)} for place in places]
     return finish(*(start("-m", "tests.virtual_cuda.run", words, **rank, **variables) for rank in ranks))
