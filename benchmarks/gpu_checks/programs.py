@@ -146,7 +146,7 @@ def commands(setting: Setting) -> Facts:
     training = {"data": data, "train.run": judge, "train.num_steps": num_steps, "train.device": device}
     training |= {"model.width": 2 if setting.is_tiny else 8, "train.global_batch": 8, "train.validate_every": 20}
     drawing = {"checkpoint": run, "data": data, "device": device, "max_points": 40, "count": count}
-    moving = {"out": runs / "drawn", "task": "reorganization", "temperature": 0.3}
+    moving = {"out": runs / "drawn", "disturb": 0.1, "temperature": 0.3}
     judging = {"out": runs / "evaluated", "classifier": judge, "batch_size": 32}
     every = (("train-classifier", training), ("generate", drawing | moving), ("evaluate", drawing | judging))
     words = [[name, *(f"--{option}={value}" for option, value in options.items())] for name, options in every]
