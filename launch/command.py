@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sgloc.cli import COMMANDS
-from sgloc.errors import UsageError, nearest
+from sgloc.cli import COMMANDS, command_name, unknown_command
+from sgloc.config import RunConfig
+from sgloc.errors import UsageError
 from sgloc.program import run_program
 
 # A rank that does not listen yet is not to be killed by what asks it to stop.
@@ -50,14 +51,15 @@ def read_command(words: Sequence[str], *, check_data: bool) -> Launched:
     """
     if not words:
         raise UsageError("the command to start is missing; give one, such as train, and its options after it")
-    name = next((name for name in (" ".join(words[:2]), words[0]) if name in COMMANDS), "")
+    name = command_name(words)
     if not name:
-        raise UsageError(f"there is no command {words[0]!r}{nearest(words[0], list(COMMANDS))}; see `sgloc --help`")
-    options = list(words[len(name.split()) :])
-    config, *others = COMMANDS[name].read(f"sgloc {name}", options)
-    if not hasattr(config, "train"):
+        raise unknown_command(words[0])
+    options = words[len(name.split()) :]
+    arguments = COMMANDS[name].read(f"sgloc {name}", options)
+    config = arguments.get("config")
+    if not isinstance(config, RunConfig):
         return Launched(name, options)
-    if any(start.resume == "never" for start in others):
+    if arguments["resume"] == "never":
         raise UsageError("what is started again after a fault goes on from its own checkpoints; leave --resume out")
     if check_data:
         from sgloc.data.manifest import load_manifest

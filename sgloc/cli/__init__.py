@@ -3,19 +3,18 @@
 What a command needs is imported when it runs, so that `sgloc --help` and a mistyped option answer at once.
 """
 
-import importlib
+import dataclasses
+import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from types import MappingProxyType
-from typing import Any, ClassVar, get_type_hints
+from typing import Any
 
 from sgloc import __version__
 from sgloc.bench.options import OPTIONS
 from sgloc.cli import bench, checkpoint, data, doctor, model, train
-from sgloc.cli.shared import JsonOptions
-from sgloc.errors import UsageError, nearest
+from sgloc.errors import ConfigError, UsageError, nearest
 from sgloc.orphan import die_with_parent
 from sgloc.program import SPEECH, begin, ending, show
 
@@ -27,64 +26,50 @@ class Command:
     """What a command does.
 
     Attributes:
-        function: does it. The types of its arguments are the dataclasses of its options.
+        function: does it. Its parameters are the options, those that are dataclasses by their fields.
         bare: the option that words without a name give; empty: there is none.
-        text: what it does, in words; empty: the function's docstring.
-        options: the dataclasses, where the function does not tell.
+        chosen: the dataclass for a parameter whose annotation is a name in quotes, or what finds it by the words.
     """
 
     function: Callable[..., None]
     bare: str = ""
-    text: str = ""
-    options: tuple[type, ...] = ()
+    chosen: type | Callable[[Sequence[str]], type] | None = None
 
-    def read(self, program: str, words: Sequence[str]) -> tuple[Any, ...]:
-        """The options, as an instance of each dataclass.
+    @property
+    def text(self) -> str:
+        """What it does, in words."""
+        return (self.chosen if isinstance(self.chosen, type) else self.function).__doc__ or ""
+
+    def read(self, program: str, words: Sequence[str]) -> dict[str, Any]:
+        """The arguments of the function.
 
         Raises:
             UsageError, ConfigError: if an option is wrong.
         """
         from sgloc.cli.options import Reader
 
-        hints = {} if self.options else get_type_hints(self.function, localns=_Late(words))
-        types = self.options or [hint for name, hint in hints.items() if name != "return"]
-        return Reader(program, *types, description=self.text or self.function.__doc__ or "", bare=self.bare).read(words)
-
-
-class _Late(dict[str, type]):
-    """Dataclasses whose modules take their time, imported when they are asked for by name; for a command's words."""
-
-    _MODULES: ClassVar = {
-        "BuildOptions": "sgloc.data.build.plan",
-        "Config": "sgloc.models.sketchgloc.config",
-        "ClassifierConfig": "sgloc.models.sketch_a_net.config",
-        "GenerateOptions": "sgloc.evaluate.options",
-        "EvaluateOptions": "sgloc.evaluate.options",
-        "SamplingOptions": "sgloc.evaluate.options",
-        "ReportOptions": "sgloc.report.options",
-        "DoctorOptions": "sgloc.doctor.options",
-    }
-
-    def __init__(self, words: Sequence[str]) -> None:
-        super().__init__()
-        self._words = words
-
-    def __missing__(self, name: str) -> type:
-        if name == "RunConfig":
-            # The model that the words name has options of its own.
-            return train.config_type(self._words)
-        found: type = getattr(importlib.import_module(self._MODULES[name]), name)
-        return found
+        chosen = self.chosen(words) if inspect.isfunction(self.chosen) else self.chosen
+        hints = inspect.get_annotations(self.function).items()
+        types: dict[str, Any] = {name: chosen if isinstance(hint, str) else hint for name, hint in hints}
+        types = {name: hint for name, hint in types.items() if dataclasses.is_dataclass(hint)}
+        reader = Reader(program, self.function, *types.values(), description=self.text, bare=self.bare)
+        try:
+            plain, *made = reader.read(words)
+        except ConfigError as error:
+            # torchrun gives all processes of a machine the same words; the first of them says what is wrong.
+            error.told = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+            raise
+        return {**plain, **dict(zip(types, made, strict=True))}
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(
     {
         "sample": Command(data.sample),
-        "shard": Command(data.shard),
+        "shard": Command(data.shard, chosen=data.build_options),
         "shards verify": Command(data.verify, bare="data"),
         "shards stats": Command(data.stats, bare="data"),
         "shards merge": Command(data.merge, bare="data"),
-        "train": Command(train.train),
+        "train": Command(train.train, chosen=train.config_type),
         "train-classifier": Command(train.train_classifier),
         "generate": Command(model.generate),
         "evaluate": Command(model.evaluate),
@@ -96,16 +81,19 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
         "checkpoint export": Command(checkpoint.export, bare="checkpoint"),
         "import-tf": Command(checkpoint.import_tf, bare="checkpoint"),
         "doctor": Command(doctor.doctor),
-        **{
-            f"bench {what}": Command(
-                partial(bench.measure, what),
-                text=kind.__doc__ or "",
-                options=(kind, bench.MeasuredOptions, JsonOptions),
-            )
-            for what, kind in OPTIONS.items()
-        },
+        **{f"bench {what}": Command(bench.measure, chosen=kind) for what, kind in OPTIONS.items()},
     }
 )
+
+
+def command_name(words: Sequence[str]) -> str:
+    """The name of the command that words begin with; empty: it is none."""
+    return next((name for name in (" ".join(words[:2]), *words[:1]) if name in COMMANDS), "")
+
+
+def unknown_command(name: str) -> UsageError:
+    """The error that there is no such command."""
+    return UsageError(f"there is no command {name!r}{nearest(name, list(COMMANDS))}; see `sgloc --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -115,14 +103,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
         SystemExit: with code 1 where it may pass, 2 for a mistake of the user, 3 for a fault of the program.
     """
     words = begin("sgloc", arguments)
-    name = next((name for name in (" ".join(words[:2]), " ".join(words[:1])) if name in COMMANDS), "")
+    name = command_name(words)
     program = f"sgloc {name}".rstrip()
     with ending(program):
         if "TORCHELASTIC_RUN_ID" in os.environ:
             die_with_parent()
         if name:
             command = COMMANDS[name]
-            command.function(*command.read(program, words[len(name.split()) :]))
+            command.function(**command.read(program, words[len(name.split()) :]))
         elif words == ["--version"]:
             show(__version__)
         else:
@@ -138,10 +126,9 @@ def _show_commands(words: Sequence[str]) -> None:
     groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
     group = [word for word in words[:1] if word in groups]
     if words[len(group) :] not in ([], *([word] for word in _HELP)):
-        wrong = " ".join(words[: len(group) + 1])
-        raise UsageError(f"there is no command {wrong!r}{nearest(wrong, list(COMMANDS))}; see `sgloc --help`")
+        raise unknown_command(" ".join(words[: len(group) + 1]))
     lines = [
-        f"  {name:<17} {(command.text or command.function.__doc__ or '').splitlines()[0]}"
+        f"  {name:<17} {command.text.splitlines()[0]}"
         for name, command in COMMANDS.items()
         if name.split()[: len(group)] == group
     ]

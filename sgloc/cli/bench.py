@@ -1,9 +1,9 @@
 """`sgloc bench`."""
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from sgloc.cli.shared import JsonOptions, chosen_device
+from sgloc.bench.options import OPTIONS
+from sgloc.cli.shared import chosen_device
 from sgloc.cli.train import read_config
 from sgloc.program import show
 
@@ -11,23 +11,22 @@ if TYPE_CHECKING:
     from sgloc.bench.options import BenchOptions
 
 
-@dataclass(frozen=True)
-class MeasuredOptions:
-    """The run that is measured."""
+def measure(options: "BenchOptions", config: str = "", json: bool = False) -> None:
+    """Measure a part of a run.
 
-    config: str = ""
-    """YAML file of options of `sgloc train`; default: the published sizes."""
-
-
-def measure(what: str, wanted: "BenchOptions", options: MeasuredOptions, form: JsonOptions) -> None:
-    """Measure a part of a run."""
+    Args:
+        options: Of the measurement.
+        config: YAML file of options of `sgloc train`; default: the published sizes.
+        json: Print JSON in place of text and tables.
+    """
     from sgloc.bench import run
     from sgloc.terminal import results
 
-    config = read_config(f"sgloc bench {what}", options.config)
-    chosen_device(wanted.device)
-    report = run.bench(what, wanted, config)
-    if form.json:
+    (what,) = (name for name, kind in OPTIONS.items() if kind is type(options))
+    run_config = read_config(f"sgloc bench {what}", config)
+    chosen_device(options.device)
+    report = run.bench(what, options, run_config)
+    if json:
         show(report.to_json(), end="")
     else:
         report.print(results())

@@ -4,19 +4,22 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from sgloc.cli.shared import JsonOptions
+from sgloc.doctor.options import DoctorOptions
 from sgloc.faults import PASSING
 from sgloc.program import show
 
 if TYPE_CHECKING:
     from sgloc.doctor.finding import Finding
-    from sgloc.doctor.options import DoctorOptions
 
 
-def doctor(options: "DoctorOptions", form: JsonOptions) -> None:
+def doctor(options: DoctorOptions, json: bool = False) -> None:
     """Look for what would spoil a run, with the ranks that a run would have: plain, under torchrun or srun.
 
     Exit code 1 tells of a problem.
+
+    Args:
+        options: What to look at.
+        json: Print JSON in place of text and tables.
     """
     # What torch's C++ says of a connection that fails, with its stack, is told below in a sentence.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
@@ -25,7 +28,7 @@ def doctor(options: "DoctorOptions", form: JsonOptions) -> None:
     from sgloc.terminal import results
 
     def present(findings: "list[Finding]") -> None:
-        if form.json:
+        if json:
             show(to_json(findings), end="")
         else:
             print_table(findings, results())

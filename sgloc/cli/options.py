@@ -1,8 +1,8 @@
-"""One reader of options for every command and launcher: a dataclass in, an instance of it out.
+"""One reader of options for every command and launcher.
 
-Its fields are the options, their docstrings the help. A field of type `bool` is a flag; of type `list`, an option that
-takes several words; of type `tuple`, one that takes one word with commas. Fields that are dataclasses are sections of
-options, which a YAML file may give too.
+The parameters of a function are options, and so are the fields of a dataclass; their docstrings are the help. An option
+of type `bool` is a flag; one of type `list` takes several words; one of type `tuple` takes one word with commas. Fields
+of a dataclass that are dataclasses themselves are sections of options, which a YAML file may give too.
 """
 
 import dataclasses
@@ -11,14 +11,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 import jsonargparse
 
-from sgloc.errors import ConfigError, DataError, UsageError, nearest
+from sgloc.errors import DataError, UsageError, nearest
 from sgloc.masking import is_masked
 from sgloc.program import SPEECH, show
 from sgloc.renamed import RENAMED
@@ -36,6 +36,8 @@ SHORT: Mapping[str, str] = MappingProxyType(
         "kind": "model.kind",
     }
 )
+# Either name is right in every command: torchrun takes --run for an option of its own.
+_ALIASES = {**SHORT, **{whole: short for short, whole in SHORT.items()}}
 # The last part of the name of every option that holds a path or URL, or several.
 _PLACES = frozenset(
     "cache checkpoint classifier config data deepspeed downloads drawing evaluated init_from mirror out path plot "  # noqa: SIM905
@@ -60,7 +62,8 @@ class Reader:
 
     Args:
         program: how people start the command.
-        types: the dataclasses of its options; no two of them share a name.
+        parts: functions and dataclasses; no two of them share the name of an option. Parameters of a function that are
+            dataclasses are no options: they are parts of their own.
         description: what the command does.
         bare: the option that words without a name give; empty: there is none.
         starts_command: whether the first such word is another command, whose options follow.
@@ -70,20 +73,22 @@ class Reader:
     def __init__(
         self,
         program: str,
-        *types: type,
+        *parts: Callable[..., Any],
         description: str = "",
         bare: str = "",
         starts_command: bool = False,
         needs_all: bool = True,
     ) -> None:
-        self.program, self._types, self._bare = program, types, bare
+        self.program, self._parts, self._bare = program, parts, bare
         self._starts_command, self._needs_all = starts_command, needs_all
-        self._options = {name: option for each in types for name, option in _leaves(each)}
+        self._options = {name: option for part in parts for name, option in _leaves(part)}
         self._has_sections = any("." in name for name in self._options)
-        self._description = inspect.cleandoc(description)
+        of_files = {"config": "file", "print_config": "switch"} if self._has_sections else {}
+        self._shapes = {name: option.shape for name, option in self._options.items()} | of_files
+        self._description = inspect.cleandoc(description).partition("\nArgs:")[0].rstrip()
 
     def read(self, words: Sequence[str]) -> tuple[Any, ...]:
-        """The options, as an instance of each dataclass.
+        """The options: of each dataclass an instance, of each function the arguments.
 
         Raises:
             UsageError: if an option is unknown, missing, misspelled or has no such value.
@@ -109,13 +114,8 @@ class Reader:
         self._refuse_nulls(parser, values)
         for name, option in self._options.items():
             values[name] = self._checked(name, option, values[name])
-        try:
-            found = parser.instantiate(values)
-            fields = [(each, [field.name for field in dataclasses.fields(each)]) for each in self._types]
-            return tuple(each(**{name: found[name] for name in names}) for each, names in fields), rest
-        except ConfigError as error:
-            error.told = _is_told_by_another_rank()
-            raise
+        found = parser.instantiate(values)
+        return tuple(_made(part, found) for part in self._parts), rest
 
     def _spell(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
         """The same words, each option as --name=value with its whole name, files first, for options override them; and
@@ -134,23 +134,22 @@ class Reader:
                 word, equals, value = rest.pop(0).removeprefix("--").partition("=")
                 name = self._known(word.replace("-", "_"))
                 values = [value] if equals else self._values(name, rest)
-            option = self._options.get(name)
-            if option is not None and option.is_tuple:
+            shape = self._shapes[name]
+            if shape == "tuple":
                 values = [json.dumps([part.strip() for value in values for part in value.split(",") if part.strip()])]
-            plus = "+" if option is not None and option.is_list else ""
-            into = files if name == "config" and self._has_sections else spelled
+            plus = "+" if shape == "list" else ""
+            into = files if shape == "file" else spelled
             into += [f"--{name}{plus}={value}" for value in values] if values else [f"--{name}"]
         return [*files, *spelled], rest
 
     def _values(self, name: str, rest: list[str]) -> list[str]:
         """Take the words that belong to an option from those after it."""
-        option = self._options.get(name)
-        if name == "print_config":
+        shape, values = self._shapes[name], list[str]()
+        if shape == "switch":
             return []
-        if option is not None and option.is_flag:
+        if shape == "flag":
             return [rest.pop(0) if rest and rest[0].lower() in _TRUTHS else "true"]
-        values = list[str]()
-        takes_several = option is not None and option.is_list and not self._starts_command
+        takes_several = shape == "list" and not self._starts_command
         while rest and not rest[0].startswith("--") and (takes_several or not values):
             values.append(rest.pop(0))
         if not values:
@@ -159,14 +158,9 @@ class Reader:
 
     def _known(self, name: str) -> str:
         """The whole name of an option."""
-        if name in self._options or (self._has_sections and name in ("config", "print_config")):
-            return name
-        if SHORT.get(name) in self._options:
-            return SHORT[name]
-        # Of commands without sections too: torchrun takes --run for an option of its own.
-        short = next((short for short, whole in SHORT.items() if whole == name), "")
-        if short in self._options:
-            return short
+        for known in (name, _ALIASES.get(name)):
+            if known in self._shapes:
+                return known
         inside = [known for known in self._options if known.startswith(f"{name}.")]
         if inside:
             raise self._wrong(f"--{name} is a section of options; give one of them, such as --{inside[0]}")
@@ -175,11 +169,11 @@ class Reader:
 
     def _instead(self, name: str, dashes: str) -> str:
         """What to give in place of an option that there is not."""
-        known = [*self._options, *(short for short, whole in SHORT.items() if whole in self._options)]
+        known = [*self._shapes, *(alias for alias, one in _ALIASES.items() if one in self._options)]
         for new in RENAMED.get(name, "").split():
             if new in known:
                 return f"; it is {dashes}{new} now"
-        return nearest(name, [*known, *(["config", "print_config"] if self._has_sections else [])], dashes=dashes)
+        return nearest(name, known, dashes=dashes)
 
     def _parser(self) -> "ArgumentParser":
         jsonargparse.set_parsing_settings(docstring_parse_attribute_docstrings=True)
@@ -197,8 +191,12 @@ class Reader:
             parser.add_argument(
                 "--config", action="config", help="YAML file of options, which those given here override"
             )
-        for each in self._types:
-            parser.add_class_arguments(each)
+        for part in self._parts:
+            if isinstance(part, type):
+                parser.add_class_arguments(part)
+            else:
+                others: set[str | int] = {*(inspect.signature(part).parameters.keys() - _names(part))}
+                parser.add_function_arguments(part, as_group=False, skip=others)
         return parser
 
     def _epilog(self) -> str:
@@ -230,7 +228,7 @@ class Reader:
                 )
 
     def _checked(self, name: str, option: "_Option", value: Any) -> Any:
-        """A value as it is used: ~ and the environment's variables are expanded in places, as a shell does."""
+        """A value as it is used: ~ and the environment's variables are expanded in paths, as a shell does."""
         if isinstance(value, list):
             return [self._checked(name, option, each) for each in value]
         if not isinstance(value, str):
@@ -244,31 +242,22 @@ class Reader:
             return value
         if not value:
             raise self._wrong(f"{name} is not set; give a folder or URL")
-        place = self._expanded(name, value)
-        self._check_place(name, place)
-        return place
+        return self._place(name, value)
 
-    def _expanded(self, name: str, place: str) -> str:
-        if not ("$" in place or place.startswith("~")) or Path(place).exists():
-            return place
-        try:
-            # Only a local path may begin so; a URL must stay as it is.
-            home = str(Path(place).expanduser()) if place.startswith("~") else place
-        except RuntimeError as error:
-            raise self._wrong(f"{name} is {place!r}, but there is no such user; give the path itself") from error
-        expanded = os.path.expandvars(home)
-        unknown = re.search(r"\$(\w+|\{[^}]*\})", expanded)
-        if unknown is not None:
-            variable = unknown[1].strip("{}")
-            raise self._wrong(
-                f"{name} is {place!r}, but the environment has no variable {variable}; give the path itself"
-            )
-        return expanded
-
-    def _check_place(self, name: str, place: str) -> None:
-        """Refuse a path or URL that no file system here can use."""
+    def _place(self, name: str, given: str) -> str:
+        """A path or URL as it is used; one that no file system here can use is refused."""
         from sgloc.storage import open_file_system
 
+        place = given
+        if ("$" in given or given.startswith("~")) and not Path(given).exists():
+            place = os.path.expandvars(os.path.expanduser(given))  # noqa: PTH111, a URL must stay as it is
+            unknown = re.search(r"\$\{?(\w+)", place)
+            if place.startswith("~"):
+                raise self._wrong(f"{name} is {given!r}, but there is no such user; give the path itself")
+            if unknown is not None:
+                raise self._wrong(
+                    f"{name} is {given!r}, but the environment has no variable {unknown[1]}; give the path itself"
+                )
         if _BUCKET_OF_USER.search(place):
             raise self._wrong(
                 f"{name} is {place!r}, but the URL of a bucket holds no user and password; set the variables of the "
@@ -282,56 +271,59 @@ class Reader:
             open_file_system(place)
         except DataError as error:
             raise self._wrong(f"{name} is {place!r}, which cannot be used ({error.__cause__}); give another") from error
+        return place
 
     def _wrong(self, message: str) -> UsageError:
-        error = UsageError(f"{message}; see `{self.program} --help`")
-        error.told = _is_told_by_another_rank()
-        return error
+        return UsageError(f"{message}; see `{self.program} --help`")
 
 
 @dataclasses.dataclass(frozen=True)
 class _Option:
-    """A field that is no section.
+    """A parameter or field that is no section.
 
     Attributes:
-        hint: its type.
+        shape: how words give it: "flag", "list", "tuple", "word"; beside these there are "file" and "switch".
         is_missing: whether it has no value unless one is given.
         is_required: whether no other value than a given one makes sense.
         may_be_empty: whether an empty word is one of its values.
     """
 
-    hint: Any
+    shape: str
     is_missing: bool
     is_required: bool
     may_be_empty: bool
 
-    @property
-    def is_flag(self) -> bool:
-        return self.hint is bool
 
-    @property
-    def is_list(self) -> bool:
-        return get_origin(self.hint) is list
-
-    @property
-    def is_tuple(self) -> bool:
-        return bool({tuple, Sequence} & {get_origin(self.hint), *map(get_origin, get_args(self.hint))})
+def _shape(hint: Any) -> str:
+    if hint is bool:
+        return "flag"
+    if get_origin(hint) is list:
+        return "list"
+    return "tuple" if {tuple, Sequence} & {get_origin(hint), *map(get_origin, get_args(hint))} else "word"
 
 
-def _leaves(options_type: type, prefix: str = "") -> Iterator[tuple[str, _Option]]:
-    """The options of a dataclass and of those within it, by dotted name."""
-    hints = get_type_hints(options_type)
-    for field in dataclasses.fields(options_type):
-        hint, name = hints[field.name], f"{prefix}{field.name}"
-        if dataclasses.is_dataclass(hint):
+def _leaves(part: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, _Option]]:
+    """The options of a function, or of a dataclass and those within it, by dotted name."""
+    fields = {one.name: one for one in dataclasses.fields(part)} if isinstance(part, type) else {}
+    hints = get_type_hints(part) if fields else inspect.get_annotations(part)
+    for name, parameter in inspect.signature(part).parameters.items():
+        hint = hints[name]
+        if fields and dataclasses.is_dataclass(hint):
             assert isinstance(hint, type)
-            yield from _leaves(hint, f"{name}.")
-        else:
-            is_missing = field.default is field.default_factory is dataclasses.MISSING
-            is_required = is_missing or bool(field.metadata.get("required"))
-            yield name, _Option(hint, is_missing, is_required, field.default == "" and not is_required)
+            yield from _leaves(hint, f"{prefix}{name}.")
+        elif not dataclasses.is_dataclass(hint) and not isinstance(hint, str):
+            is_missing = parameter.default is parameter.empty
+            is_required = is_missing or bool(fields and fields[name].metadata.get("required"))
+            may_be_empty = parameter.default == "" and not is_required
+            yield f"{prefix}{name}", _Option(_shape(hint), is_missing, is_required, may_be_empty)
 
 
-def _is_told_by_another_rank() -> bool:
-    """Whether another process of this machine, to which torchrun gave the same words, says what is wrong with them."""
-    return "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+def _names(part: Callable[..., Any]) -> set[str]:
+    """The parameters of a function or dataclass that are options, or sections of options."""
+    return {name.partition(".")[0] for name, _ in _leaves(part)}
+
+
+def _made(part: Callable[..., Any], found: "Namespace") -> Any:
+    """An instance of a dataclass, or the arguments of a function."""
+    values = {name: found[name] for name in _names(part)}
+    return part(**values) if isinstance(part, type) else values
