@@ -6,8 +6,8 @@ import datetime
 import os
 import pickle
 import re
-from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -176,19 +176,14 @@ class Group:
             SilentStoreError: on every rank, if it asks a store that does not answer.
         """
         value, error = None, None
-        outcome: list[Any] = [None, None]
         if self.rank == 0:
             value, error = self._attempt(function)
             if error is None:
                 # In the collective itself, a value that cannot be pickled would leave the others waiting.
                 _, error = self._attempt(lambda: pickle.dumps(value))
-            outcome = [None if error else value, _for_others(error, 0)]
+        outcome: list[Any] = [None if error else value, _for_others(error, 0)]
         dist.broadcast_object_list(outcome, src=0, group=self._handle[0])
-        if error is not None:
-            raise error
-        if outcome[1] is not None:
-            outcome[1].told = not isinstance(outcome[1], OtherRankError)
-            raise outcome[1]
+        self._raise_first([outcome[1]], error)
         return value if self.rank == 0 else outcome[0]  # type: ignore[return-value]
 
     def on_each_rank(self, function: Callable[[], Value]) -> Value:
@@ -200,18 +195,7 @@ class Group:
             SilentStoreError: as `on_rank_0`.
         """
         value, error = self._attempt(function)
-        errors = self.gather(_for_others(error, self.rank))
-        if error is not None and not isinstance(error, SglocError):
-            raise error
-        failed = [rank for rank, raised in enumerate(errors) if raised is not None]
-        if failed:
-            first = errors[failed[0]]
-            assert first is not None
-            if failed[0] == self.rank:
-                assert error is not None
-                raise error
-            first.told = not isinstance(first, OtherRankError)
-            raise first
+        self._raise_first(self.gather(_for_others(error, self.rank)), error)
         return value  # type: ignore[return-value]
 
     def told_once(self, error: Failure) -> Failure:
@@ -247,9 +231,18 @@ class Group:
         try:
             return (function() if self._patience is None else self._patience(function)), None
         except Exception as error:
-            if isinstance(error, RuntimeError) and (is_lost_peer(error) or is_timeout(error)):
+            if lost_rank(error):
                 raise
             return None, error
+
+    def _raise_first(self, errors: Sequence[SglocError | None], own: Exception | None) -> None:
+        """Raise the first of the ranks' errors, if there is one; but this rank's own, if that is it, or a fault."""
+        for rank, error in enumerate(errors):
+            if own is not None and (rank == self.rank or not isinstance(own, SglocError)):
+                raise own
+            if error is not None:
+                error.told = not isinstance(error, OtherRankError)
+                raise error
 
 
 def _for_others(error: Exception | None, rank: int) -> SglocError | None:
@@ -279,26 +272,22 @@ _LOST_PHRASES = (
 _TIMEOUT_PHRASES = ("timed out", "timeout")
 
 
-def _of_collective(error: RuntimeError) -> str:
-    """What an error of a collective or the store says, in small letters; nothing for any other error."""
+def lost_rank(error: BaseException) -> Literal["gone", "silent", ""]:
+    """What an error says of another process, if it is one of a collective or the store: by gloo, nccl or torch.
+
+    Returns:
+        "gone": it has ended; "silent": it did not take part in time; empty: nothing.
+    """
     said = str(error).lower()
-    if not isinstance(error, dist.DistError) and not _GLOO.match(said):
-        # gloo raises plain RuntimeErrors; so do CUDA and Triton, which time out, too.
+    # gloo raises plain RuntimeErrors; so do CUDA and Triton, which time out, too.
+    is_of_collective = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and _GLOO.match(said))
+    if not is_of_collective or "cuda error" in said or "cuda failure" in said:
         return ""
-    return "" if "cuda error" in said or "cuda failure" in said else said
-
-
-def is_lost_peer(error: RuntimeError) -> bool:
-    """Whether a collective failed because another process has ended: by gloo, nccl or the store."""
-    said = _of_collective(error)
     if any(phrase in said for phrase in _LOST_PHRASES):
-        return True
-    return bool(said) and isinstance(error, dist.DistNetworkError) and not is_timeout(error)
-
-
-def is_timeout(error: RuntimeError) -> bool:
-    """Whether a collective failed because another process did not take part in time: by gloo, nccl or the store."""
-    return any(phrase in _of_collective(error) for phrase in _TIMEOUT_PHRASES)
+        return "gone"
+    if any(phrase in said for phrase in _TIMEOUT_PHRASES):
+        return "silent"
+    return "gone" if isinstance(error, dist.DistNetworkError) else ""
 
 
 @contextlib.contextmanager
@@ -314,9 +303,10 @@ def explaining_lost_ranks(timeout: float) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if is_lost_peer(error):
+        lost = lost_rank(error)
+        if lost == "gone":
             raise LostRankError("another process of this run is gone; what it said last tells why") from error
-        if is_timeout(error):
+        if lost == "silent":
             raise LostRankError(
                 f"another process of this run has not answered for {timeout:.0f} s (train.timeout); "
                 "start again, and the run goes on from its newest checkpoint"

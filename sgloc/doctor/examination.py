@@ -63,7 +63,7 @@ class Examination:
             with self.limited(name):
                 value = look()
         except Exception as error:
-            if isinstance(error, RuntimeError) and (dist.is_lost_peer(error) or dist.is_timeout(error)):
+            if dist.lost_rank(error):
                 # Nothing can be gathered any more.
                 raise
             # A fault, too, must not leave the others waiting.

@@ -67,10 +67,10 @@ def _explained(error: RuntimeError | ConfigError, world_size: int, seconds: floa
     """Why the ranks could not go on together; any other error is raised."""
     if isinstance(error, ConfigError):
         return Finding("meeting", "problem", str(error), "see the network between the nodes")
-    if dist.is_lost_peer(error):
+    if dist.lost_rank(error) == "gone":
         found = f"one of {world_size} ranks is gone; what it said last tells why"
         return Finding("ranks", "problem", found, "look into its output")
-    if dist.is_timeout(error):
+    if dist.lost_rank(error) == "silent":
         found = f"one of {world_size} ranks has not answered for {seconds:.0f} s"
         return Finding("ranks", "problem", found, "see whether all were started, and can reach each other")
     raise error
