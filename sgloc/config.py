@@ -7,7 +7,7 @@ import operator
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, TypeVar
+from typing import Any, ClassVar, Literal, TypedDict, TypeVar, Unpack
 
 from sgloc.errors import ConfigError
 
@@ -15,7 +15,6 @@ Value = TypeVar("Value")
 
 OriginName = Literal["first_point", "top_left"]
 
-_MISSING = object()
 _COMPARISONS = {"above": operator.gt, "at_least": operator.ge, "below": operator.lt, "at_most": operator.le}
 
 
@@ -25,34 +24,35 @@ def require(condition: bool, option: str, requirement: str, value: object) -> No
         raise ConfigError(f"{option} must be {requirement}, not {value}")
 
 
-def option(
-    default: Value,
-    *,
-    above: float | None = None,
-    at_least: float | None = None,
-    below: float | None = None,
-    at_most: float | None = None,
-    free: bool = False,
-    place: bool = False,
-    required: bool = False,
-    before: Any = _MISSING,
-) -> Value:
-    """A field of `Options`; its help text is the docstring below it.
+class Facts(TypedDict, total=False):
+    """What is known of an option besides its default.
 
-    Args:
-        default: its value, where none is given. Where that is None, None is allowed besides the range.
+    Attributes:
         above, at_least, below, at_most: the range of its value.
         free: a resumed run may change it: it says where, how long or how often, not what is computed.
         place: it holds a path or URL, which is recorded as an absolute one without secrets.
         required: a run cannot do without a value for it.
         before: what was done before the option existed, where that is not the default.
     """
-    limits = {"above": above, "at_least": at_least, "below": below, "at_most": at_most}
-    metadata: dict[str, Any] = {name: limit for name, limit in limits.items() if limit is not None}
-    metadata |= {"free": free, "place": place, "required": required}
-    if before is not _MISSING:
-        metadata["before"] = before
-    return field(default=default, metadata=metadata)
+
+    above: float
+    at_least: float
+    below: float
+    at_most: float
+    free: bool
+    place: bool
+    required: bool
+    before: Any
+
+
+def option(default: Value, **facts: Unpack[Facts]) -> Value:
+    """A field of `Options`; its help text is the docstring below it.
+
+    Args:
+        default: its value, where none is given. Where that is None, None is allowed besides the range.
+        facts: what else is known of it.
+    """
+    return field(default=default, metadata=facts)
 
 
 def _range(limits: Mapping[str, Any]) -> str:

@@ -34,21 +34,8 @@ class SglocError(ValueError):
         from sgloc.faults import exit_code_of, trace_of
 
         kept = {**self.__dict__, "exit_code": exit_code_of(self), "trace": trace_of(self)}
-        return _restored, (type(self), self.args, kept)
-
-
-def _restored(kind: type[SglocError], arguments: tuple[Any, ...], attributes: dict[str, Any]) -> SglocError:
-    """An error as another process had it; subclasses may take other arguments than their ancestor keeps."""
-    error = kind.__new__(kind, *arguments)
-    error.args = arguments
-    error.__dict__.update(attributes)
-    return error
-
-
-class ProgramFaultError(SglocError):
-    """A fault of the program itself, whatever it was given."""
-
-    exit_code = 3
+        # Subclasses may take other arguments than their ancestor keeps, so they are not called.
+        return type(self).__new__, (type(self), *self.args), kept
 
 
 class ConfigError(SglocError):

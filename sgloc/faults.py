@@ -7,7 +7,7 @@ import sys
 import traceback
 from pathlib import Path
 
-from sgloc.errors import LostRankError, ProgramFaultError, SglocError
+from sgloc.errors import SglocError
 
 PASSING, MISTAKE, FAULT, INTERRUPTED = 1, 2, 3, 130
 
@@ -20,41 +20,19 @@ _STORE_MISTAKES = frozenset(
 # What is full may be emptied; none of it is worth another try within seconds.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
 # What a wrong path gives. Of anything else a path is no explanation.
-_WRONG_PATH = frozenset(
-    {
-        errno.EACCES,
-        errno.EEXIST,
-        errno.EISDIR,
-        errno.ELOOP,
-        errno.ENAMETOOLONG,
-        errno.ENOENT,
-        errno.ENOTDIR,
-        errno.ENOTEMPTY,
-        errno.EPERM,
-        errno.EROFS,
-        errno.EXDEV,
-    }
-)
-_WRONG_PATH_TYPES = (
-    FileExistsError,
-    FileNotFoundError,
-    IsADirectoryError,
-    NotADirectoryError,
-    PermissionError,
-)
+_WRONG_PATH = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS, errno.EXDEV})
+_WRONG_PATH_TYPES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
 # Names a file in which a program that must not be started again leaves its exit code: torchrun starts ranks again
 # whatever theirs was, and srun gives that of a node that it ended itself.
 VERDICT_VARIABLE = "SGLOC_VERDICT"
 # Of torch, by name: importing it takes seconds, and versions have them in different places.
-_OUT_OF_MEMORY = "OutOfMemoryError"
-_OF_DEVICES = frozenset({"AcceleratorError"})
 _OF_COLLECTIVES = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "RendezvousError"})
-# A process of a pool that the kernel ended, for want of memory as a rule.
-_OF_PROCESSES = frozenset({"BrokenProcessPool"})
 _DEVICE_PHRASES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "NCCL")
 # The program asked for what cannot be, and would ask again.
 _DEVICE_FAULTS = ("device-side assert", "invalid argument", "invalid configuration", "illegal memory access")
 _LONGEST = 300
+# A sentence and an exit code, where an exception is of a certain kind.
+_Told = tuple[str, int] | None
 
 
 def exit_code_of(error: SglocError) -> int:
@@ -75,7 +53,8 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _FULL):
             return True
         cause = cause.__cause__
-    return is_transient(error) or bool(_names(error) & (_OF_COLLECTIVES | _OF_PROCESSES))
+    # A process of a pool that the kernel ended, for want of memory as a rule.
+    return is_transient(error) or bool(_names(error) & (_OF_COLLECTIVES | {"BrokenProcessPool"}))
 
 
 def as_told(error: Exception) -> SglocError:
@@ -90,8 +69,9 @@ def as_told(error: Exception) -> SglocError:
     if isinstance(error, SglocError):
         return error
     kinds = (_of_memory, _of_ranks_and_devices, _of_names, _of_paths, _of_stores)
-    told = next((told for kind in kinds if (told := kind(error)) is not None), None) or _fault(error)
-    told.__cause__ = error
+    sentence, code = next(filter(None, (kind(error) for kind in kinds)), None) or _fault(error)
+    told = SglocError(sentence)
+    told.exit_code, told.__cause__ = code, error
     return told
 
 
@@ -112,80 +92,71 @@ def _line(error: BaseException) -> str:
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
-def _passing(sentence: str) -> SglocError:
-    told = SglocError(sentence)
-    told.exit_code = PASSING
-    return told
-
-
-def _of_memory(error: Exception) -> SglocError | None:
-    if _OUT_OF_MEMORY in _names(error):
-        return _passing(
-            f"the memory of the device does not suffice ({_line(error)}); give a smaller batch, or for training a "
-            "larger train.accumulation"
-        )
+def _of_memory(error: Exception) -> _Told:
+    if "OutOfMemoryError" in _names(error):
+        advice = "give a smaller batch, or for training a larger train.accumulation"
+        return f"the memory of the device does not suffice ({_line(error)}); {advice}", PASSING
     if isinstance(error, MemoryError):
-        return _passing(f"the memory does not suffice ({_line(error)}); free some, or give less to do at a time")
+        return f"the memory does not suffice ({_line(error)}); free some, or give less to do at a time", PASSING
     return None
 
 
-def _of_ranks_and_devices(error: Exception) -> SglocError | None:
+def _of_ranks_and_devices(error: Exception) -> _Told:
     if not isinstance(error, RuntimeError):
         return None
-    dist = sys.modules.get("sgloc.dist")
-    if dist is not None and (dist.is_lost_peer(error) or dist.is_timeout(error)):
-        return LostRankError(f"another process is gone or does not answer ({_line(error)}); start again")
+    dist, text = sys.modules.get("sgloc.dist"), str(error)
+    if dist is not None and dist.lost_rank(error):
+        return f"another process is gone or does not answer ({_line(error)}); start again", PASSING
     if _names(error) & _OF_COLLECTIVES:
-        return LostRankError(f"the processes have lost each other ({_line(error)}); start again")
-    text = str(error)
-    is_of_device = bool(_names(error) & _OF_DEVICES) or any(phrase in text for phrase in _DEVICE_PHRASES)
+        return f"the processes have lost each other ({_line(error)}); start again", PASSING
+    is_of_device = "AcceleratorError" in _names(error) or any(phrase in text for phrase in _DEVICE_PHRASES)
     if is_of_device and not any(phrase in text for phrase in _DEVICE_FAULTS):
-        return _passing(f"the device has failed ({_line(error)}); start again, and see `sgloc doctor` if it comes back")
+        advice = "start again, and see `sgloc doctor` if it comes back"
+        return f"the device has failed ({_line(error)}); {advice}", PASSING
     return None
 
 
-def _of_names(error: Exception) -> SglocError | None:
+def _of_names(error: Exception) -> _Told:
     encoding = sys.getfilesystemencoding()
     if not isinstance(error, UnicodeEncodeError) or encoding == "utf-8" or error.encoding not in encoding:
         return None
-    return SglocError(f"names of files have to be {encoding} here ({_line(error)}); set LC_ALL=C.UTF-8")
+    return f"names of files have to be {encoding} here ({_line(error)}); set LC_ALL=C.UTF-8", MISTAKE
 
 
-def _of_paths(error: Exception) -> SglocError | None:
+def _of_paths(error: Exception) -> _Told:
     """Of what the operating system says of a path, a disk or a network; not of what only a fault brings about."""
     from sgloc.storage import STORES
 
     if not isinstance(error, OSError) or type(error).__module__.partition(".")[0] in STORES:
         return None
+    said = " ".join(str(error).split())
     if may_pass(error):
-        is_full = error.errno in _FULL
-        advice = "make room" if is_full else "check the network and the server, or the disk"
-        return _passing(f"{' '.join(str(error).split())}; {advice}, then start again")
+        advice = "make room" if error.errno in _FULL else "check the network and the server, or the disk"
+        return f"{said}; {advice}, then start again", PASSING
     name = error.filename if isinstance(error.filename, str) else ""
+    is_of_path = isinstance(error, _WRONG_PATH_TYPES) or error.errno in _WRONG_PATH
     # A store's file system gives neither number nor name.
-    is_of_path = (error.errno in _WRONG_PATH and name) or (error.errno is None and isinstance(error, _WRONG_PATH_TYPES))
-    if not is_of_path or (name and Path(name).is_relative_to(_ROOT / "sgloc")):
+    if not is_of_path or bool(name) != (error.errno is not None) or Path(name).is_relative_to(_ROOT / "sgloc"):
         return None
-    return SglocError(f"{' '.join(str(error).split())}; check the path and its permissions")
+    return f"{said}; check the path and its permissions", MISTAKE
 
 
-def _of_stores(error: Exception) -> SglocError | None:
+def _of_stores(error: Exception) -> _Told:
     from sgloc.storage import STORES, is_transient
 
     if type(error).__module__.partition(".")[0] not in STORES:
         return None
     what = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    told = SglocError(f"the store cannot be used ({what}); check the URL, the credentials and the network")
-    told.exit_code = PASSING if is_transient(error) or not _names(error) & _STORE_MISTAKES else MISTAKE
-    return told
+    code = PASSING if is_transient(error) or not _names(error) & _STORE_MISTAKES else MISTAKE
+    return f"the store cannot be used ({what}); check the URL, the credentials and the network", code
 
 
-def _fault(error: Exception) -> ProgramFaultError:
+def _fault(error: Exception) -> tuple[str, int]:
     what = f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
-    return ProgramFaultError(
+    return (
         f"this is a fault of the program, not of what it was given: {what}, in {_place(error)}; please report it with "
         "the traceback, which SGLOC_DEBUG=1 or --debug shows"
-    )
+    ), FAULT
 
 
 def _place(error: Exception) -> str:

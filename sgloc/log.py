@@ -10,7 +10,6 @@ import logging
 import os
 import sys
 import time
-import types
 from collections.abc import Mapping
 from typing import Literal, get_args
 
@@ -45,36 +44,33 @@ def configure(level: int | None = None, form: Form | None = None) -> None:
     if level is None:
         level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, ""), logging.INFO)
     is_json = (form or os.environ.get(FORM_VARIABLE)) == "json"
-    rank = rank_of(os.environ)
     logger = logging.getLogger("sgloc")
     for old in [handler for handler in logger.handlers if isinstance(handler, _StandardError)]:
         logger.removeHandler(old)
-    handler = _StandardError()
-    is_detailed = level <= logging.DEBUG
-    handler.setFormatter(_Json(rank) if is_json else _Text(rank, is_detailed=is_detailed))
-    handler.setLevel(level if rank == 0 or is_detailed else max(level, logging.WARNING))
-    logger.addHandler(handler)
+    logger.addHandler(_StandardError(level, rank_of(os.environ), is_json=is_json))
     logger.setLevel(min(level, logging.INFO))
 
 
 class _StandardError(logging.Handler):
-    """Writes to whatever is standard error now, a bar's console included; where that is gone, to nobody."""
+    """Writes to whatever is standard error now, a bar's console included; where that is gone, to nobody.
+
+    Attributes:
+        is_json: whether it writes for log collectors, not for people.
+    """
+
+    def __init__(self, level: int, rank: int, *, is_json: bool) -> None:
+        self.is_json, self._rank, self._is_detailed = is_json, rank, level <= logging.DEBUG
+        super().__init__(level if rank == 0 or self._is_detailed else max(level, logging.WARNING))
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record, without the secrets of its URLs."""
-        line = mask(self.format(record))
+        line = mask(self._json(record) if self.is_json else self._text(record))
         # Closed, it is None; once its pipe is broken or the disk is full, it raises.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
 
-
-class _Text(logging.Formatter):
-    def __init__(self, rank: int, *, is_detailed: bool) -> None:
-        super().__init__()
-        self._rank, self._is_detailed = rank, is_detailed
-
-    def format(self, record: logging.LogRecord) -> str:
+    def _text(self, record: logging.LogRecord) -> str:
         """A line for people, and the traceback of an error, if the record has one."""
         message = record.getMessage()
         if self._is_detailed:
@@ -82,16 +78,11 @@ class _Text(logging.Formatter):
             message = f"{clock} rank {self._rank} {record.name} {record.levelname}: {message}"
         elif self._rank != 0:
             message = f"rank {self._rank}: {message}"
-        return "\n".join([*_traceback(self, record), message])
+        return f"{_traceback(record)}{message}"
 
-
-class _Json(logging.Formatter):
-    def __init__(self, rank: int) -> None:
-        super().__init__()
-        self._rank = rank
-
-    def format(self, record: logging.LogRecord) -> str:
+    def _json(self, record: logging.LogRecord) -> str:
         """A JSON object: time in seconds since 1970, level, rank, module, message, and a traceback if there is one."""
+        traceback = _traceback(record).rstrip()
         fields = {
             "time": round(record.created, 3),
             "level": record.levelname,
@@ -99,21 +90,18 @@ class _Json(logging.Formatter):
             "module": record.name,
             "message": record.getMessage(),
         }
-        traceback = _traceback(self, record)
-        return json.dumps({**fields, **({"traceback": traceback[0]} if traceback else {})}, ensure_ascii=False)
+        return json.dumps({**fields, **({"traceback": traceback} if traceback else {})}, ensure_ascii=False)
 
 
 def is_for_people(level: int = logging.INFO) -> bool:
     """Whether this process writes lines of this level for people."""
     handlers = [handler for handler in logging.getLogger("sgloc").handlers if isinstance(handler, _StandardError)]
-    return any(handler.level <= level and isinstance(handler.formatter, _Text) for handler in handlers)
+    return any(handler.level <= level and not handler.is_json for handler in handlers)
 
 
-def _traceback(formatter: logging.Formatter, record: logging.LogRecord) -> list[str]:
-    """That of the error that a record is about; `trace` of a record has those of other processes, too."""
+def _traceback(record: logging.LogRecord) -> str:
+    """The lines of that of the error that a record is about; `trace` of a record has those of other processes, too."""
     trace = str(getattr(record, "trace", "")).rstrip()
-    if trace:
-        return [trace]
-    if isinstance(record.exc_info, tuple) and isinstance(record.exc_info[2], types.TracebackType):
-        return [formatter.formatException(record.exc_info)]
-    return []
+    if not trace and isinstance(record.exc_info, tuple) and record.exc_info[2]:
+        trace = logging.Formatter().formatException(record.exc_info)
+    return f"{trace}\n" if trace else ""

@@ -15,15 +15,7 @@ from typing import NoReturn
 
 from sgloc import log
 from sgloc.errors import SglocError, SilentStoreError, UsageError
-from sgloc.faults import (
-    INTERRUPTED,
-    PASSING,
-    as_told,
-    exit_code_of,
-    leave_verdict,
-    read_verdict,
-    trace_of,
-)
+from sgloc.faults import INTERRUPTED, PASSING, as_told, exit_code_of, leave_verdict, read_verdict, trace_of
 from sgloc.masking import mask
 
 SPEECH = """Every command takes --quiet (warnings and errors alone), --verbose (all that is logged, with time, rank and
@@ -120,8 +112,11 @@ def ending(name: str) -> Iterator[None]:
         SystemExit: 1 for what may pass, 2 for a mistake, 3 for a fault of the program, 130 for Ctrl-C.
     """
     try:
-        with _flushed():
+        try:
             yield
+        finally:
+            # Here it can be told what goes wrong.
+            sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
     except SystemExit as stop:
@@ -129,17 +124,16 @@ def ending(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _has_reader():
-            # Whoever read the output, as head does, has seen enough; flushing it at exit must find no pipe either.
-            _let_go_of_output()
+            # Whoever read the output, as head does, has seen enough.
+            _drop_output()
             sys.exit(PASSING)
-        told = as_told(error)
+        told, code = as_told(error), exit_code_of(as_told(error))
         if debugging() or not told.told:
             tell(name, str(told), told)
+        _drop_output()
         if isinstance(told, SilentStoreError):
             # Python would take its time to end, or crash, beside a thread that hangs.
-            _flush()
-            os._exit(exit_code_of(told))
-        code = exit_code_of(told)
+            os._exit(code)
         leave_verdict(code)
         sys.exit(code)
 
@@ -150,29 +144,12 @@ def _heed_verdict() -> None:
         sys.exit(verdict)
 
 
-@contextlib.contextmanager
-def _flushed() -> Iterator[None]:
-    """Have what is printed inside written at the end of it, where it can be told what goes wrong."""
-    try:
-        yield
-    except SystemExit:
-        _flush()
-        raise
-    _flush()
-
-
-def _flush() -> None:
+def _drop_output() -> None:
+    """Let go of what cannot be written to standard output: Python would try again when it exits."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
-        raise
     except OSError:
-        _let_go_of_output()
-        raise
-
-
-def _let_go_of_output() -> None:
-    os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), _OUTPUT)
 
 
 def _has_reader() -> bool:

@@ -23,11 +23,13 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 
 def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
     """A recorded configuration of sections of options, with the names that these options have now."""
-    renamed = {**config}
-    for old, new in RENAMED.items():
-        section, _, old_name = old.rpartition(".")
-        options = renamed.get(section)
-        if isinstance(options, Mapping) and old_name in options:
-            new_name = new.rpartition(".")[2]
-            renamed[section] = {new_name if name == old_name else name: value for name, value in options.items()}
-    return renamed
+    return {
+        section: {_new_name(section, name): value for name, value in options.items()}
+        if isinstance(options, Mapping)
+        else options
+        for section, options in config.items()
+    }
+
+
+def _new_name(section: str, name: str) -> str:
+    return RENAMED.get(f"{section}.{name}", name).rpartition(".")[2]

@@ -30,16 +30,15 @@ def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]
     Raises:
         ConfigError: if the environment makes NVIDIA's libraries do the opposite.
     """
-    is_cuda = device.type == "cuda"
-    if is_cuda:
+    if device.type == "cuda":
         _refuse_override(tf32)
-    before = _Switches()
-    allowed = tf32 and is_cuda
+    before = _switches()
+    allowed = tf32 and device.type == "cuda"
     _set("high" if allowed else "highest", allowed, ["tf32" if allowed else "ieee"] * len(_new_switches()))
     try:
         yield
     finally:
-        before.restore()
+        _set(*before)
 
 
 def _refuse_override(tf32: bool) -> None:
@@ -54,25 +53,19 @@ def _new_switches() -> tuple[Any, ...]:
     return torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
 
 
-class _Switches:
-    """What torch's switches say now: an older and a newer set of them."""
-
-    def __init__(self) -> None:
-        self.matmul = torch.get_float32_matmul_precision()
-        self.new = [switch.fp32_precision for switch in _new_switches()]
-        # torch tells what the older one says only while the newer ones agree with it.
-        for switch in _new_switches()[1:]:
-            switch.fp32_precision = "tf32"
-        try:
-            with _silent():
-                self.cudnn = bool(torch.backends.cudnn.allow_tf32)
-        except RuntimeError:
-            self.cudnn = False
-        self.restore()
-
-    def restore(self) -> None:
-        """Set them as they were."""
-        _set(self.matmul, self.cudnn, self.new)
+def _switches() -> tuple[str, bool, list[str]]:
+    """What torch's switches say now: the two of the older set, and the newer set."""
+    matmul, new = torch.get_float32_matmul_precision(), [switch.fp32_precision for switch in _new_switches()]
+    # torch tells what the older one of cuDNN says only while the newer ones agree with it.
+    for switch in _new_switches()[1:]:
+        switch.fp32_precision = "tf32"
+    try:
+        with _silent():
+            cudnn = bool(torch.backends.cudnn.allow_tf32)
+    except RuntimeError:
+        cudnn = False
+    _set(matmul, cudnn, new)
+    return matmul, cudnn, new
 
 
 @contextlib.contextmanager
