@@ -61,14 +61,12 @@ class Task:
             # submitit leaves by an exception when it has queued the job again.
             process.kill()
         code = process.wait()
+        # Before Slurm takes nodes away, it may ask the ranks alone to end. A mistake, or a fault of the program, would
+        # come again.
+        if self._launched.run and code not in (MISTAKE, FAULT) and (code != 0 or not self._has_finished()):
+            self._go_on(code)
         if code != 0:
-            # A mistake, or a fault of the program, would come again.
-            if self._launched.run and code not in (MISTAKE, FAULT):
-                self._judge()
             raise RuntimeError(f"sgloc {self._launched.name} ended with exit code {code}")
-        # Before Slurm takes nodes away, it may ask the ranks alone to end.
-        if self._launched.run and not self._has_finished():
-            self._requeue()
 
     def checkpoint(self, share: str = "") -> submitit.helpers.DelayedSubmission | None:
         """Have the process save and end; gives what submitit queues again, unless nothing can be saved."""
@@ -100,33 +98,30 @@ class Task:
         """The run's newest checkpoint; empty when there is none."""
         if not self._launched.run:
             return ""
-        command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self._launched.run, "--newest"]
         try:
-            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STORE_SECONDS)
+            return self._listed("--newest").stdout.strip()
         except subprocess.TimeoutExpired:
             return ""
-        return done.stdout.strip()
-
-    def _judge(self) -> None:
-        """After a failure, have the job queued again if it came to a new checkpoint; else come back."""
-        if not self._leads:
-            # Whoever ends now takes all others along, rank 0 before it has judged.
-            time.sleep(self._launched.timeout + _VERDICT_SECONDS)
-        elif self._newest() != self._at_start:
-            self._requeue()
 
     def _has_finished(self) -> bool:
         """Whether training is done, and not only stopped."""
-        command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self._launched.run, "--finished"]
-        code = subprocess.run(command, check=False, timeout=_STORE_SECONDS).returncode
+        done = self._listed("--finished")
         # Stopped before there was a checkpoint, it has none, of which 2 tells.
-        if code not in (0, PASSING, MISTAKE):
-            raise RuntimeError(f"sgloc checkpoint list ended with exit code {code}")
-        return code == 0
+        if done.returncode not in (0, PASSING, MISTAKE):
+            raise RuntimeError(f"sgloc checkpoint list ended with exit code {done.returncode}: {done.stderr}")
+        return done.returncode == 0
 
-    def _requeue(self) -> None:
-        """Have Slurm end the job and queue it again, once for all ranks."""
-        if self._leads:
+    def _listed(self, what: str) -> "subprocess.CompletedProcess[str]":
+        command = [sys.executable, "-m", "sgloc", "checkpoint", "list", self._launched.run, what]
+        return subprocess.run(command, capture_output=True, text=True, check=False, timeout=_STORE_SECONDS)
+
+    def _go_on(self, code: int) -> None:
+        """Have Slurm end the job and queue it again, once for all ranks; after a failure only if the run came to a new
+        checkpoint."""
+        if not self._leads:
+            # Whoever ends now takes all others along, rank 0 before it has judged.
+            time.sleep(_VERDICT_SECONDS + (self._launched.timeout if code else 0))
+        elif code == 0 or self._newest() != self._at_start:
             subprocess.run(["scontrol", "requeue", os.environ["SLURM_JOB_ID"]], check=True)
-        # Slurm ends this.
-        time.sleep(_VERDICT_SECONDS)
+            # Slurm ends this.
+            time.sleep(_VERDICT_SECONDS)

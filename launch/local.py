@@ -14,6 +14,7 @@ The exit code is 0 when all is done or was stopped, 1 when it failed for a reaso
 a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again, on any machine.
 """
 
+import atexit
 import contextlib
 import datetime
 import os
@@ -21,7 +22,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
@@ -29,6 +30,7 @@ from typing import TYPE_CHECKING
 
 from launch.command import Launched, read_command
 from sgloc.cli.options import Reader
+from sgloc.config import Options, option
 from sgloc.errors import ConfigError
 from sgloc.faults import FAULT, INTERRUPTED, MISTAKE, PASSING, VERDICT_VARIABLE, read_verdict
 from sgloc.program import run_program, tell
@@ -47,7 +49,7 @@ _PARTING_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
-class LocalOptions:
+class LocalOptions(Options):
     """The processes, and the machines that they are on."""
 
     processes: str = "auto"
@@ -58,17 +60,16 @@ class LocalOptions:
     """Number of this machine, unless elastic."""
     rendezvous: str = ""
     """HOST:PORT where the machines meet, on machine 0."""
-    max_restarts: int = 3
+    max_restarts: int = option(3, at_least=0)
     """How often ranks are started again after a failure."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         numbers = self.nodes.split(":")
         if not all(number.isdecimal() for number in numbers) or not 1 <= self.least_nodes <= self.most_nodes:
             raise ConfigError(f"nodes must be a number or MIN:MAX, not {self.nodes}")
         if self.processes != "auto" and not (self.processes.isdecimal() and int(self.processes) >= 1):
             raise ConfigError(f"processes must be auto or at least 1, not {self.processes}")
-        if self.max_restarts < 0:
-            raise ConfigError(f"max_restarts must be at least 0, not {self.max_restarts}")
         if self.is_alone:
             return
         host, _, port = self.rendezvous.rpartition(":")
@@ -96,17 +97,13 @@ class LocalOptions:
         return self.most_nodes == 1 and not self.rendezvous and self.node_rank is None
 
 
-def _children() -> Iterator[int]:
-    """The processes that this one started: the ranks."""
-    for task in Path("/proc/self/task").iterdir():
-        with contextlib.suppress(OSError):
-            yield from (int(child) for child in (task / "children").read_text().split())
-
-
 def _signal_ranks(number: int) -> None:
-    for rank in _children():
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(rank, number)
+    """Send a signal to all that this process has started."""
+    for task in Path("/proc/self/task").iterdir():
+        # Threads and ranks come and go.
+        with contextlib.suppress(OSError):
+            for rank in (task / "children").read_text().split():
+                os.kill(int(rank), number)
 
 
 class _Stop:
@@ -114,37 +111,28 @@ class _Stop:
 
     torchrun forwards signals, too, but kills after 30 seconds, whatever is being saved, and fails in the end. And Slurm
     with control groups signals this process alone.
+
+    Attributes:
+        requested: whether this process was asked to stop.
+        for_ranks: the signal that asks ranks: they are there later.
     """
 
-    def __init__(self, launched: Launched) -> None:
-        self.requested = threading.Event()
-        # Only training has something to save.
-        self._signal = signal.SIGUSR1 if launched.run else signal.SIGTERM
+    def __init__(self) -> None:
+        self.requested, self.for_ranks = False, signal.SIGTERM
+        # What nohup ignores stays ignored.
+        wanted = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+        for number in (*wanted, signal.SIGALRM):
+            signal.signal(number, self._ask)
+        # Python takes its handlers away before it ends.
+        atexit.register(signal.signal, signal.SIGALRM, signal.SIG_IGN)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.requested.is_set() and number == signal.SIGINT:
+        if self.requested and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.requested.set()
-
-    def _forward(self, ended: threading.Event) -> None:
-        self.requested.wait()
+        self.requested = True
+        _signal_ranks(self.for_ranks)
         # Again and again: a rank may not have listened yet.
-        while not ended.wait(_REPEAT_SECONDS):
-            _signal_ranks(self._signal)
-
-    @contextlib.contextmanager
-    def forwarding(self) -> Iterator[None]:
-        """While inside, signals to stop go to the ranks."""
-        ended = threading.Event()
-        for number in STOP_SIGNALS:
-            # What nohup ignores stays ignored.
-            if signal.getsignal(number) != signal.SIG_IGN:
-                signal.signal(number, self._ask)
-        threading.Thread(target=self._forward, args=(ended,), daemon=True).start()
-        try:
-            yield
-        finally:
-            ended.set()
+        signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
 
 
 class _Partners:
@@ -157,28 +145,21 @@ class _Partners:
     _KEY = "sgloc/verdict"
 
     def __init__(self, options: LocalOptions) -> None:
-        self._is_host = options.node_rank == 0
-        self._place = options.rendezvous
+        self._is_host, self._place = options.node_rank == 0, options.rendezvous
         self._store: TCPStore | None = None
         self._has_parted = threading.Event()
         if options.node_rank is not None:
-            if self._is_host:
-                self._meet()
             threading.Thread(target=self._listen, daemon=True).start()
 
-    def _meet(self) -> "TCPStore":
+    def _listen(self) -> None:
         from torch.distributed import TCPStore
 
-        if self._store is None:
-            host, _, port = self._place.rpartition(":")
-            day = datetime.timedelta(days=1)
-            # torchrun's store is at the same place, and is the same one.
-            self._store = TCPStore(host, int(port), None, self._is_host, day, wait_for_workers=False, multi_tenant=True)
-        return self._store
-
-    def _listen(self) -> None:
+        host, _, port = self._place.rpartition(":")
+        day = datetime.timedelta(days=1)
         with contextlib.suppress(RuntimeError):
-            store = self._meet()
+            # torchrun's store is at the same place, and is the same one.
+            store = TCPStore(host, int(port), None, self._is_host, day, wait_for_workers=False, multi_tenant=True)
+            self._store = store
             while not (heard := store.check([self._KEY])) and not self._has_parted.wait(_REPEAT_SECONDS):
                 pass
             if heard and not self._has_parted.is_set():
@@ -197,7 +178,7 @@ class _Partners:
                 time.sleep(_PARTING_SECONDS if self._is_host else 0)
 
 
-def _launch(options: LocalOptions, launched: Launched) -> int:
+def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:
     """Run the ranks to their end; gives the exit code."""
     # What is above answers a mistake at once.
     import torch
@@ -225,13 +206,12 @@ def _launch(options: LocalOptions, launched: Launched) -> int:
         # The others are forwarded here.
         signals_to_handle="SIGQUIT",
     )
-    stop, partners = _Stop(launched), _Partners(options)
-    with stop.forwarding():
+    partners = _Partners(options)
+    code = _run_ranks(config, launched)
+    for _ in range(options.max_restarts if options.most_nodes == 1 else 0):
+        if code != PASSING or stop.requested:
+            break
         code = _run_ranks(config, launched)
-        for _ in range(options.max_restarts if options.most_nodes == 1 else 0):
-            if code != PASSING or stop.requested.is_set():
-                break
-            code = _run_ranks(config, launched)
     partners.part(code)
     return code
 
@@ -267,12 +247,15 @@ def _run_ranks(config: "LaunchConfig", launched: Launched) -> int:
 def main(arguments: Sequence[str]) -> int:
     """Check the options and start the command; gives the exit code."""
     reader = Reader(f"python -m {_NAME}", LocalOptions, description=__doc__.split("\n\n")[0], starts_command=True)
+    stop = _Stop()
     (options,), words = reader.read_until_word(arguments)
     launched = read_command(words, check_data=True)
+    # Only training has something to save.
+    stop.for_ranks = signal.SIGUSR1 if launched.run else signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix="sgloc-launch-") as folder:
         # torchrun starts ranks again after any failure; those that read there that it would come again end at once.
         os.environ.setdefault(VERDICT_VARIABLE, f"{folder}/verdict")
-        return _launch(options, launched)
+        return _launch(options, launched, stop)
 
 
 if __name__ == "__main__":

@@ -14,8 +14,9 @@ from typing import Any, Literal
 
 from launch.command import Launched, read_command
 from launch.job import WARNING_SECONDS, Task
-from launch.submit import exit_code, failure, submit, wait
+from launch.submit import ended, failure, submit
 from sgloc.cli.options import Reader
+from sgloc.config import Options, option
 from sgloc.errors import ConfigError, UsageError
 from sgloc.faults import INTERRUPTED
 from sgloc.masking import mask
@@ -27,24 +28,24 @@ _NAME = "launch.slurm"
 
 
 @dataclass(frozen=True)
-class SlurmOptions:
+class SlurmOptions(Options):
     """What to ask Slurm for."""
 
-    nodes: int = 1
+    nodes: int = option(1, at_least=1)
     """Machines."""
-    gpus_per_node: int = 0
+    gpus_per_node: int = option(0, at_least=0)
     """GPUs of each machine."""
-    processes_per_node: int = 0
+    processes_per_node: int = option(0, at_least=0)
     """Ranks on each machine; 0: one a GPU, or 1."""
-    cpus_per_process: int = 4
+    cpus_per_process: int = option(4, at_least=1)
     """Cores of each rank; of each task of an array, which builds in as many processes."""
-    memory_per_cpu: int = 0
+    memory_per_cpu: int = option(0, at_least=0)
     """In GB; 0: the cluster's default."""
     partition: str = ""
     """Of the cluster; default: its default."""
     minutes: int = 1440
     """Time after which a job is queued again and goes on."""
-    tasks: int = 0
+    tasks: int = option(0, at_least=0)
     """Shares in which an array builds shards; 0: a job and no array."""
     logs: str = "slurm-logs"
     """Folder for logs, seen by all nodes."""
@@ -56,13 +57,7 @@ class SlurmOptions:
     """Stay until all has ended, and tell how."""
 
     def __post_init__(self) -> None:
-        for names, least in (
-            (("nodes", "cpus_per_process"), 1),
-            (("gpus_per_node", "processes_per_node", "memory_per_cpu", "tasks"), 0),
-        ):
-            for name in names:
-                if getattr(self, name) < least:
-                    raise ConfigError(f"{name} must be at least {least}, not {getattr(self, name)}")
+        super().__post_init__()
         if self.minutes < _LEAST_MINUTES:
             raise ConfigError(
                 f"minutes must be at least {_LEAST_MINUTES}, not {self.minutes}; "
@@ -75,28 +70,26 @@ class SlurmOptions:
 
 def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
     """What submitit is to ask Slurm for."""
-    additional: dict[str, Any] = {"requeue": True, **dict(setting.split("=", 1) for setting in options.slurm)}
-    if options.memory_per_cpu:
-        additional["mem-per-cpu"] = f"{options.memory_per_cpu}G"
-    parameters: dict[str, Any] = {
+    additional = {
+        "requeue": True,
+        "partition": options.partition,
+        "gpus-per-node": options.gpus_per_node,
+        "mem-per-cpu": options.memory_per_cpu and f"{options.memory_per_cpu}G",
+        **dict(setting.split("=", 1) for setting in options.slurm),
+    }
+    return {
         "name": f"sgloc-{name.replace(' ', '-')}",
         "timeout_min": options.minutes,
         "nodes": options.nodes,
         "tasks_per_node": options.processes_per_node or options.gpus_per_node or 1,
         "cpus_per_task": options.cpus_per_process,
+        "slurm_array_parallelism": options.tasks or 1,
         "slurm_signal_delay_s": WARNING_SECONDS,
         # Of the job's processors, srun takes one a task unless told. A rank that fails takes all along.
         "slurm_srun_args": [f"--cpus-per-task={options.cpus_per_process}", "--kill-on-bad-exit=1"],
         "slurm_setup": [f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{options.cpus_per_process}}}"],
-        "slurm_additional_parameters": additional,
+        "slurm_additional_parameters": {name: value for name, value in additional.items() if value},
     }
-    if options.tasks:
-        parameters["slurm_array_parallelism"] = options.tasks
-    if options.gpus_per_node:
-        parameters["slurm_gpus_per_node"] = options.gpus_per_node
-    if options.partition:
-        parameters["slurm_partition"] = options.partition
-    return parameters
 
 
 def _shares(options: SlurmOptions, launched: Launched) -> tuple[Launched, list[str]]:
@@ -121,20 +114,17 @@ def main(arguments: Sequence[str]) -> int:
     (options,), words = reader.read_until_word(arguments)
     launched, shares = _shares(options, read_command(words, check_data=False))
     codes: list[int] = []
-
-    def take(number: int, has_result: bool) -> None:
-        reason = failure(jobs[number], has_result, launched.name)
-        if reason is not None:
-            codes.append(exit_code(jobs[number], has_result))
-        outcome = "done" if reason is None else f"{reason} (log: {jobs[number].paths.stderr})"
-        print(f"task {shares[number]}: {outcome}" if shares else outcome, flush=True)
-
     try:
         jobs = submit(options.logs, options.cluster, _parameters(options, launched.name), Task(launched), shares)
         run = f", run in {mask(launched.run)}" if launched.run else ""
         print(f"submitted {', '.join(job.job_id for job in jobs)}; logs in {options.logs}{run}", flush=True)
-        if options.wait:
-            wait(jobs, take)
+        for number, has_result in ended(jobs) if options.wait else ():
+            outcome = "done"
+            if failed := failure(jobs[number], has_result, launched.name):
+                reason, code = failed
+                codes.append(code)
+                outcome = f"{reason} (log: {jobs[number].paths.stderr})"
+            print(f"task {shares[number]}: {outcome}" if shares else outcome, flush=True)
     except KeyboardInterrupt:
         tell(_NAME, "no longer waiting; what was submitted goes on")
         return INTERRUPTED

@@ -3,7 +3,7 @@
 import re
 import subprocess
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import submitit
@@ -53,7 +53,7 @@ def submit(
         raise LaunchError(f"the tasks cannot be submitted: {error}") from error
 
 
-def wait(jobs: Sequence[Any], told: Callable[[int, bool], None]) -> None:
+def ended(jobs: Sequence[Any]) -> Iterator[tuple[int, bool]]:
     """Wait until all jobs have ended.
 
     submitit asks Slurm's accounting, and would wait for ever for a killed job where there is none; so the queue is
@@ -61,7 +61,9 @@ def wait(jobs: Sequence[Any], told: Callable[[int, bool], None]) -> None:
 
     Args:
         jobs: submitit's.
-        told: takes a job's place among them when it has ended, and whether there is a result.
+
+    Yields:
+        A job's place among them when it has ended, and whether there is a result.
 
     Raises:
         LaunchError: if Slurm does not answer.
@@ -79,20 +81,18 @@ def wait(jobs: Sequence[Any], told: Callable[[int, bool], None]) -> None:
             lost.exit_code = PASSING
             raise lost
         for number, job in list(pending.items()):
-            if job.paths.result_pickle.exists():
-                told(number, True)
-                del pending[number]
-            elif queued is None or job.job_id in queued:
+            has_result = job.paths.result_pickle.exists()
+            if not has_result and (queued is None or job.job_id in queued):
                 missing_since.pop(number, None)
-            elif now - missing_since.setdefault(number, now) >= _RESULT_SECONDS or _is_local(job):
-                told(number, False)
+            elif has_result or _is_local(job) or now - missing_since.setdefault(number, now) >= _RESULT_SECONDS:
                 del pending[number]
+                yield number, has_result
         if pending:
             time.sleep(_POLL_SECONDS)
 
 
-def failure(job: Any, has_result: bool, command: str) -> str | None:
-    """What went wrong in a job, or a task of one, that has ended; None: nothing.
+def failure(job: Any, has_result: bool, command: str) -> tuple[str, int] | None:
+    """What went wrong in a job, or a task of one, that has ended, and the exit code; None: nothing.
 
     Args:
         job: submitit's.
@@ -100,18 +100,14 @@ def failure(job: Any, has_result: bool, command: str) -> str | None:
         command: of `sgloc`, which it ran.
     """
     if not has_result:
-        return "it was killed"
-    if job.exception() is None:
+        return "it was killed", PASSING
+    error = job.exception()
+    if error is None:
         return None
     # Whether its lines are text or JSON.
     told = re.findall(rf'sgloc {command}: [^"\n]*', job.stderr() or "")
-    return told[-1] if told else "it ended with an error"
-
-
-def exit_code(job: Any, has_result: bool) -> int:
-    """The exit code of the program of a job, or a task of one, that has ended in failure: 1 where it is not known."""
-    told = re.search(r"ended with exit code (\d+)", str(job.exception())) if has_result else None
-    return int(told[1]) if told else PASSING
+    code = re.search(r"ended with exit code (\d+)", str(error))
+    return told[-1] if told else "it ended with an error", int(code[1]) if code else PASSING
 
 
 def _is_local(job: Any) -> bool:

@@ -13,11 +13,23 @@ import pytest
 
 from launch.local import main
 from sgloc.program import run_program
+from sgloc.signals import STOP_SIGNALS
 from tests.ports import free_port
 from tests.train.launch import kill, losses, records, run, tiny_options, wait_for_ranks_to_stop, wait_until, workers
 
+
 STEPS = ("--train.num_steps", "24")
 FOREVER = ("--train.num_steps", "100000", "--train.patience", "0")
+
+
+@pytest.fixture(autouse=True)
+def _handlers() -> Iterator[None]:
+    """The launcher listens to signals for as long as its process lives; here that is the process of the tests."""
+    numbers = (*STOP_SIGNALS, signal.SIGALRM)
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
 
 
 class Launched:
@@ -45,6 +57,13 @@ class Launched:
         return self.process.wait(240)
 
 
+def listens_to(pid: int, number: int) -> bool:
+    """Whether a process has a handler for a signal."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (mask,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
+    return bool(int(mask, 16) >> (number - 1) & 1)
+
+
 @contextlib.contextmanager
 def launched(log: Path, *words: str, failpoint: str = "") -> Iterator[Launched]:
     started = Launched(log, *words, failpoint=failpoint)
@@ -60,9 +79,10 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
     run_dir = tmp_path / "run"
     words = ("--processes", "2", "train", *tiny_options(run_dir, sample_shards), *STEPS)
     with launched(tmp_path / "early", *words) as early:
-        # Ranks that do not listen yet.
-        assert wait_until(lambda: len(list(workers(early.process))) == 2, early.process), early.log
-        assert early.ask(signal.SIGUSR1) == 0, early.log
+        # While options are checked, and so before ranks are started, which do not listen at once either.
+        assert wait_until(lambda: listens_to(early.process.pid, signal.SIGTERM), early.process), early.log
+        assert list(workers(early.process)) == []
+        assert early.ask(signal.SIGTERM) == 0, early.log
         assert "stopped by a signal at step 1;" in early.log
     monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:7")
     with launched(tmp_path / "log", *words) as second:

@@ -1,6 +1,7 @@
 """launch/slurm.py: shares of a build through submitit, under a real Slurm and as processes of this machine."""
 
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -74,12 +75,12 @@ def test_a_task_that_is_out_of_time_goes_on(
 def test_failed_and_killed_tasks_are_told(
     inside: Cluster, folder: Path, mirror: Mirror, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def cancel_second(jobs: list[object], told: object) -> None:
+    def cancel_second(jobs: list[object]) -> Iterator[tuple[int, bool]]:
         inside.run("scancel", str(jobs[1].job_id))  # type: ignore[attr-defined]
-        wait(jobs, told)  # type: ignore[arg-type]
+        return ended(jobs)
 
-    wait = launch.submit.wait
-    monkeypatch.setattr(launch.slurm, "wait", cancel_second)
+    ended = launch.submit.ended
+    monkeypatch.setattr(launch.slurm, "ended", cancel_second)
     assert main(["--tasks=2", *WAITING, "shard", "--source=nowhere", "--out=out"]) == 2
     said = capsys.readouterr().out
     assert re.search(r"^task 0/2: sgloc shard: .*nowhere.* \(log: .*_log\.err\)$", said, re.MULTILINE)
