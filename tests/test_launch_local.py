@@ -17,7 +17,6 @@ from sgloc.signals import STOP_SIGNALS
 from tests.ports import free_port
 from tests.train.launch import kill, losses, records, run, tiny_options, wait_for_ranks_to_stop, wait_until, workers
 
-
 STEPS = ("--train.num_steps", "24")
 FOREVER = ("--train.num_steps", "100000", "--train.patience", "0")
 
