@@ -134,7 +134,7 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
         stage: _sum(some) + _sum(one for one in some if not one.is_constant) for stage, some in products.items()
     }
     # The latent is computed over the whole batch and never computed again.
-    recomputed = {stage: number * (num_parts > 1 and stage != "latent") for stage, number in forward.items()}
+    recomputed = {stage: number if num_parts > 1 and stage != "latent" else 0 for stage, number in forward.items()}
     if checkpoint_decoder:
         recomputed["decoder"] += _sum(_state_products(config, config.decoder, rows, rows))
     return Flops(forward, backward, recomputed)

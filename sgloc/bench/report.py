@@ -88,7 +88,7 @@ class Report:
             "peak_memory_mib": peak_memory_mib or peak_memory(self.device),
         }
         if ceilings:
-            # What the ceiling's rate would have computed meanwhile.
+            # Operations that the ceiling's rate allows in the same time.
             possible = np.multiply(seconds, ceilings)
             record["sketches_per_second_per_gflops"] = float(np.median(1e9 * num_sketches / possible))
             if flops is not None:

@@ -53,7 +53,7 @@ def take_step(engine: Engine, sketches: SketchBatch, learning_rate: float) -> No
 
 @contextmanager
 def _watched(model: Trainable, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Inside, the marks at which a step's phases last ended, by hooks on the model and its weights.
+    """Inside, hooks on the model and its weights keep the marks at which a step's phases last ended.
 
     What follows the last weight's gradient counts as the optimizer's: the end of the gradients' reduction, clipping and
     Adam.

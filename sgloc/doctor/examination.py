@@ -50,7 +50,7 @@ class Examination:
             name: of the check.
             look: what each rank does; what keeps a rank from it becomes a problem.
             advice: what to do about such a problem.
-            judge: finds what is to be said of what the ranks saw; None: nothing.
+            judge: makes findings of what the ranks saw; None: there are none to make.
 
         Returns:
             What each rank saw, by rank; None if there is a problem.
@@ -80,8 +80,8 @@ class Examination:
 
     @contextlib.contextmanager
     def limited(self, check: str, patience: float = 0.0) -> Iterator[None]:
-        """Limit the time of a check: what hangs in a driver or a file system cannot be interrupted, so that the process
-        ends, after it has shown what was found so far.
+        """Limit the time of a check. What hangs in a driver or a file system cannot be interrupted, so the process ends
+        after it shows the findings so far.
 
         Args:
             check: its name.
@@ -126,7 +126,7 @@ class Examination:
 
 
 Judge = Callable[[Mapping[int, Value], Examination], Iterable[Finding]]
-"""Finds what is to be said of what each rank saw."""
+"""Makes findings of what each rank saw."""
 
 
 def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:
@@ -138,8 +138,8 @@ def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:
 
 
 def merged(facts: Mapping[int, Finding], ranks: Examination) -> list[Finding]:
-    """What each rank found by itself as what all found: the lowest rank's finding where all is well, else one for all
-    ranks that have to do the same."""
+    """Combine the ranks' own findings: the lowest rank's where all is well, else one for each advice, which names the
+    ranks that need it."""
     troubles = by_value({rank: (one.status, one.advice) for rank, one in facts.items() if one.status != "ok"})
     firsts = [(facts[who[0]], ranks.names(who)) for who in troubles.values()]
     return [replace(first, found=f"{names}: {first.found}") for first, names in firsts] or [facts[0]]

@@ -258,7 +258,14 @@ def check_hosts(examination: Examination, *, uses_nccl: bool) -> None:
 
 
 def judge_shared_memory(size: int, free: int, num_ranks: int, *, uses_nccl: bool) -> Finding:
-    """So many ranks of a machine are to have room in its shared memory, of which some bytes are free."""
+    """A machine's shared memory is to have room for its ranks.
+
+    Args:
+        size: in bytes.
+        free: bytes of it that are free.
+        num_ranks: on the machine.
+        uses_nccl: whether they pass on gradients through it.
+    """
     needed = num_ranks * _NCCL_BYTES
     has_room = free >= (needed if uses_nccl and num_ranks > 1 else _FULL)
     found = f"{free / _MIB:,.0f} of {size / _MIB:,.0f} MiB of {_SHARED_MEMORY} free"
@@ -267,7 +274,13 @@ def judge_shared_memory(size: int, free: int, num_ranks: int, *, uses_nccl: bool
 
 
 def judge_limits(open_files: float, locked_bytes: float, num_ranks: int) -> Finding:
-    """A rank is to have all files open that it needs, and memory locked that InfiniBand needs."""
+    """A rank is to be allowed the open files and the locked memory that it needs.
+
+    Args:
+        open_files: that it may have.
+        locked_bytes: of memory that it may lock; infinite where there is no InfiniBand, which needs that.
+        num_ranks: of the run.
+    """
     needed, found = _FILES_ANYHOW + _FILES_A_RANK * num_ranks, f"{open_files:,.0f} open files"
     if open_files < needed:
         advice = f"`ulimit -n {needed}` or more before the start; some {_FILES_A_RANK} are needed a rank"
@@ -279,7 +292,7 @@ def judge_limits(open_files: float, locked_bytes: float, num_ranks: int) -> Find
 
 
 def judge_processes(facts: Mapping[int, Process], ranks: Examination, *, uses_nccl: bool) -> list[Finding]:
-    """No machine is to have more threads than cores, or clocks that others do not have."""
+    """No machine is to have more threads than cores, and all clocks are to agree."""
     return [_judge_cores(facts, ranks, uses_nccl=uses_nccl), _judge_clocks(facts, ranks)]
 
 

@@ -80,8 +80,7 @@ def _make_checks(examination: Examination, placement: dist.Placement, options: D
     examination.findings.append(_judge_nodes(examination, placement))
     check_programs(examination)
     device = check_devices(examination, options.device, placement)
-    uses_nccl = device is not None and dist.backend(device) == "nccl"
-    check_hosts(examination, uses_nccl=uses_nccl)
+    check_hosts(examination, uses_nccl=options.device != "cpu" and torch.cuda.is_available())
     config = Config()
     with torch.device("meta"):
         published = SketchGloc(config.model, config.loss, 2)
