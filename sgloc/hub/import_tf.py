@@ -1,14 +1,13 @@
 """`sgloc import-tf`: the authors' TensorFlow 1 checkpoints become models of ours.
 
-The names of the original's variables are put beside ours, cell by cell. Kernels are [in, out] there; gates stand in the
-order i, j, f, o in both; so do the parts of the states (METHOD 6).
+original_variables.txt puts the names of the original's variables beside ours. Gates stand in the order i, j, f, o in
+both; so do the parts of the states (METHOD 6).
 """
 
 import re
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,7 @@ _CLASSES = {cell: name for name, cell in _CELLS.items()}
 _DECODER = "decoder/decoder/rnn"
 # TensorFlow's fused batch norm does not take a smaller one.
 _BATCH_NORM_EPSILON = 1.001e-5
+_TABLE = Path(__file__).with_name("original_variables.txt")
 _CHECKPOINT = re.compile(r"vector-(\d+)\.index")
 
 
@@ -127,90 +127,47 @@ def convert(variables: Variables, config: ModelConfig, where: str) -> dict[str, 
     Raises:
         CheckpointError: if a variable is missing, unknown, or of another shape; it is named.
     """
-    left, tensors = dict(variables), {}
-    own = SketchGloc(config).state_dict()
-    for name, taken, join in _recipes(config):
-        arrays = []
-        for each in taken:
-            if each not in left:
-                raise CheckpointError(f"{where} has no variable {_SCOPE}{each}, of which {name} is made")
-            arrays.append(left.pop(each))
+    left, tensors, recipes = dict(variables), {}, _recipes(config)
+    for name, own in SketchGloc(config).state_dict().items():
+        how, taken = recipes[name]
+        missing = next((each for each in taken if each not in left), None)
+        if missing is not None:
+            raise CheckpointError(f"{where} has no variable {_SCOPE}{missing}, of which {name} is made")
+        arrays = [left.pop(each) for each in taken]
+        listed = ", ".join(f"{_SCOPE}{each} {list(array.shape)}" for each, array in zip(taken, arrays, strict=True))
         try:
-            tensor = torch.from_numpy(np.ascontiguousarray(join(*arrays), dtype=np.float32))
+            joined = np.stack(arrays) if how == "above" else np.concatenate(arrays, axis=-1)
         except ValueError as error:
-            raise CheckpointError(f"{where}: the shapes of {_listed(taken, arrays)} do not fit together") from error
-        if tensor.shape != own[name].shape:
+            raise CheckpointError(f"{where}: the shapes of {listed} do not fit together") from error
+        tensors[name] = torch.from_numpy(np.ascontiguousarray(joined.T if how == "transposed" else joined))
+        if tensors[name].shape != own.shape:
             raise CheckpointError(
-                f"{where} is of another model: {name} of shape {list(own[name].shape)} cannot be made of "
-                f"{_listed(taken, arrays)}"
+                f"{where} is of another model: {name} of shape {list(own.shape)} cannot be made of {listed}"
             )
-        tensors[name] = tensor
     if left:
         raise CheckpointError(f"{where} has a variable {_SCOPE}{min(left)} that no SketchGloc has")
     return tensors
 
 
-def _listed(names: tuple[str, ...], arrays: list[Array]) -> str:
-    return ", ".join(f"{_SCOPE}{name} {list(array.shape)}" for name, array in zip(names, arrays, strict=True))
-
-
-# How one of our tensors is made: its name, the variables that are taken, and what becomes of these.
-Recipe = tuple[str, tuple[str, ...], Callable[..., Array]]
-
-
-def _beside(*arrays: Array) -> Array:
-    return np.concatenate(arrays, axis=-1)
-
-
-def _above(*arrays: Array) -> Array:
-    return np.stack(arrays)
-
-
-def _recipes(config: ModelConfig) -> Iterator[Recipe]:
-    for ours, theirs in (("forward_cell", "fw"), ("backward_cell", "bw")):
-        yield from _cell(config.encoder.cell, f"encoder.strokes.{ours}", f"ENC1_RNN/{theirs}")
-    for ours, theirs in (
-        ("graph.weight1", "gcn_weight_1"),
-        ("graph.weight2", "gcn_weight_2"),
-        ("batch_norm.weight", "BatchNorm/gamma"),
-        ("batch_norm.bias", "BatchNorm/beta"),
-        ("batch_norm.running_mean", "BatchNorm/moving_mean"),
-        ("batch_norm.running_var", "BatchNorm/moving_variance"),
+def _recipes(config: ModelConfig) -> dict[str, tuple[str, list[str]]]:
+    """How our tensors are made, and of which variables, by our names; see original_variables.txt."""
+    scopes = {"": ""}
+    for ours, scope, part in (
+        ("encoder.strokes.forward_cell.", "ENC1_RNN/fw", config.encoder),
+        ("encoder.strokes.backward_cell.", "ENC1_RNN/bw", config.encoder),
+        ("decoder.cell.", _DECODER, config.decoder),
     ):
-        yield f"encoder.{ours}", (theirs,), np.asarray
-    yield from _cell(config.decoder.cell, "decoder.cell", _DECODER)
-    for ours, theirs in (
-        ("encoder.mean", "fc_mu"),
-        ("encoder.log_variance", "fc_sigma2"),
-        ("decoder.initial_state", "decoder/init_state"),
-        ("decoder.output", "decoder/decoder/fc"),
-    ):
-        yield f"{ours}.weight", (f"{theirs}/fc_w",), np.transpose
-        yield f"{ours}.bias", (f"{theirs}/fc_b",), np.asarray
-
-
-def _cell(cell: CellName, ours: str, scope: str) -> Iterator[Recipe]:
-    theirs = f"{scope}/{_CLASSES[cell]}"
-    yield f"{ours}.weight_input", (f"{theirs}/W_xh",), np.asarray
-    yield f"{ours}.weight_hidden", (f"{theirs}/W_hh",), np.asarray
-    if cell != "layer_norm":
-        yield f"{ours}.bias", (f"{theirs}/bias",), np.asarray
-    if cell != "lstm":
-        for part, layer in (("gate", "ln_all"), ("cell", "ln_c")):
-            yield f"{ours}.norm.{part}_gain", (f"{theirs}/{layer}/ln_gamma",), np.asarray
-            yield f"{ours}.norm.{part}_bias", (f"{theirs}/{layer}/ln_beta",), np.asarray
-    if cell == "hyper":
-        yield from _cell("layer_norm", f"{ours}.hyper", theirs)
-        hidden = [f"{theirs}/hyper_{gate}h" for gate in "ijfo"]
-        every = [*(f"{theirs}/hyper_{gate}x" for gate in "ijfo"), *hidden]
-        for name, gates, variable, join in (
-            ("scale_down_weight", every, "zw/super_linear_w", _beside),
-            ("scale_down_bias", every, "zw/super_linear_b", _beside),
-            ("scale_up", every, "alpha/super_linear_w", _above),
-            ("shift_down", hidden, "zb/super_linear_w", _beside),
-            ("shift_up", hidden, "beta/super_linear_w", _above),
-        ):
-            yield f"{ours}.{name}", tuple(f"{gate}/{variable}" for gate in gates), join
+        theirs = f"{scope}/{_CLASSES[part.cell]}/"
+        scopes |= {ours: theirs, f"{ours}hyper.": f"{theirs}{_CLASSES['layer_norm']}/"}
+    recipes = {}
+    for line in _TABLE.read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            name, how, *patterns = line.split()
+            # A pattern without a star is one variable.
+            taken = dict.fromkeys(pattern.replace("*", gate) for pattern in patterns for gate in "ijfo")
+            for ours, theirs in scopes.items():
+                recipes[ours + name] = how, [theirs + each for each in taken]
+    return recipes
 
 
 def _read_variables(checkpoint: Path) -> tuple[Variables, int]:
@@ -264,12 +221,6 @@ def _longest(options: dict[str, Any], folder: str) -> int:
 def _model_config(variables: Variables, options: dict[str, Any], max_node_points: int, where: str) -> ModelConfig:
     """The model's shape, by the variables there are; what these do not tell, by model_config.json."""
 
-    def cell_of(scope: str) -> CellName:
-        for name, cell in _CELLS.items():
-            if f"{scope}/{name}/W_hh" in variables:
-                return cell
-        raise CheckpointError(f"{where} has no variable {_SCOPE}{scope}/<cell>/W_hh, for none of {', '.join(_CELLS)}")
-
     def shape(name: str, num_dimensions: int) -> tuple[int, ...]:
         if name not in variables:
             raise CheckpointError(f"{where} has no variable {_SCOPE}{name}")
@@ -278,25 +229,25 @@ def _model_config(variables: Variables, options: dict[str, Any], max_node_points
             raise CheckpointError(f"{where}: the shape of {_SCOPE}{name}, {list(found)}, cannot be")
         return found
 
-    encoder, decoder = cell_of("ENC1_RNN/fw"), cell_of(_DECODER)
     hyper: dict[str, int] = {}
-    for scope, cell in (("ENC1_RNN/fw", encoder), (_DECODER, decoder)):
-        if cell == "hyper":
-            path = f"{scope}/{_CLASSES['hyper']}"
-            hyper = {
-                "hyper_size": shape(f"{path}/{_CLASSES['layer_norm']}/W_hh", 2)[0],
-                "hyper_embedding_size": shape(f"{path}/hyper_ix/zw/super_linear_b", 1)[0],
-            }
-    (num_outputs,) = shape("decoder/decoder/fc/fc_b", 1)
+
+    def cell_and_size(scope: str) -> tuple[CellName, int]:
+        name = next((name for name in _CELLS if f"{scope}/{name}/W_hh" in variables), None)
+        if name is None:
+            cells = ", ".join(_CELLS)
+            raise CheckpointError(f"{where} has no variable {_SCOPE}{scope}/<cell>/W_hh, for none of {cells}")
+        path = f"{scope}/{name}"
+        if _CELLS[name] == "hyper":
+            hyper["hyper_size"] = shape(f"{path}/{_CLASSES['layer_norm']}/W_hh", 2)[0]
+            hyper["hyper_embedding_size"] = shape(f"{path}/hyper_ix/zw/super_linear_b", 1)[0]
+        return _CELLS[name], shape(f"{path}/W_hh", 2)[0]
+
+    encoder, decoder = cell_and_size("ENC1_RNN/fw"), cell_and_size(_DECODER)
     keep = original.recurrent_keep(options)
+    num_mixtures = max(1, (shape("decoder/decoder/fc/fc_b", 1)[0] - NUM_PEN_STATES) // 6)
     return ModelConfig(
-        EncoderConfig(encoder, shape(f"ENC1_RNN/fw/{_CLASSES[encoder]}/W_hh", 2)[0], keep),
-        DecoderConfig(
-            decoder,
-            shape(f"{_DECODER}/{_CLASSES[decoder]}/W_hh", 2)[0],
-            keep,
-            num_mixtures=max(1, (num_outputs - NUM_PEN_STATES) // 6),
-        ),
+        EncoderConfig(*encoder, keep),
+        DecoderConfig(*decoder, keep, num_mixtures),
         latent_size=shape("fc_mu/fc_b", 1)[0],
         max_node_points=max_node_points or original.node_points(options),
         batch_norm_epsilon=_BATCH_NORM_EPSILON,

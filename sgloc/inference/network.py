@@ -4,7 +4,7 @@ from typing import Any, Protocol
 
 from torch import Tensor, nn
 
-from sgloc.sketch.ragged import SketchBatch
+from sgloc.sketch.ragged import SketchBatch, smallest_batch
 
 
 class Stepper(Protocol):
@@ -48,7 +48,7 @@ class Network(nn.Module):
 
     def toy_batch(self) -> SketchBatch:
         """The smallest batch there is, on the host."""
-        raise NotImplementedError
+        return smallest_batch()
 
     def encode(self, sketches: SketchBatch) -> Code:
         """Codes of a batch (METHOD 5); their means, in evaluation mode."""

@@ -153,7 +153,7 @@ class GraphConvolution(nn.Module):
         super().__init__()
         if graph not in ("grid9", *GRAPHS):
             raise ConfigError(f"graph must be one of grid9, {', '.join(GRAPHS)}, not {graph}")
-        self.name, self.num_layers, self.num_neighbours = graph, num_layers, num_neighbours
+        self.name, self.num_neighbours = graph, num_neighbours
         self.relation, self.has_center, self.takes_mean = relation, has_center, takes_mean
         self.num_graphs = ops.NUM_CELLS if graph == "grid9" else 1
         shape = (1 if shares_weights else self.num_graphs, width, width)
@@ -169,10 +169,7 @@ class GraphConvolution(nn.Module):
         counts = is_real.sum(1).tolist()
         row = is_real.flatten().nonzero()[:, 0]
         parts = h0.flatten(0, 1).index_select(0, row).split(counts)
-        layers = [
-            self.get_parameter(f"weight{layer}").expand(self.num_graphs, -1, -1).unbind()
-            for layer in range(1, self.num_layers + 1)
-        ]
+        layers = [weight.expand(self.num_graphs, -1, -1).unbind() for weight in self.parameters()]
         outputs = []
         for h, *weights in zip(parts, *layers, strict=True):
             for weight in weights:

@@ -1,14 +1,16 @@
 """Nine graphs from a 3x3 grid around every node (METHOD 4), for ragged batches.
 
-Each operation is a custom operator of torch, `torch.ops.sgloc.<name>`: vectorised PyTorch on any device, and Triton on
-CUDA where it is installed. torch.compile takes them into a graph; the size of an adjacency depends on data, which torch
-2.9 allows with `torch._dynamo.config.capture_dynamic_output_shape_ops`, and later releases with fullgraph=True too.
+Adjacency and aggregation are custom operators of torch, `torch.ops.sgloc.<name>`: vectorised PyTorch on any device, and
+Triton on CUDA where it is installed. torch.compile takes them into a graph; the size of an adjacency depends on data,
+which torch 2.9 allows with `torch._dynamo.config.capture_dynamic_output_shape_ops`, and later releases with
+fullgraph=True too.
 
 Shapes: P points, S nodes and B sketches in the batch, M the most nodes in a sketch, D the width of an embedding.
 """
 
 import functools
 import importlib.util
+import math
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
@@ -18,7 +20,7 @@ from torch import Tensor
 from torch.library import CustomOpDef
 
 from sgloc.ops import vectorised
-from sgloc.ops.ragged import group_index, segment_sum
+from sgloc.ops.ragged import group_index
 
 NUM_CELLS = vectorised.NUM_CELLS
 
@@ -39,7 +41,11 @@ def node_boxes(points: Tensor, node_offsets: Tensor) -> Tensor:
     """
     _check_rows("points", points, 2)
     _check_offsets("node_offsets", node_offsets, points)
-    return _node_boxes(points, node_offsets)  # type: ignore[no-any-return]
+    node = group_index(node_offsets, points.shape[0])[:, None].expand(-1, 2)
+    # A number would share the gradient of a bound that is equal to it.
+    room = points.new_full((node_offsets.shape[0] - 1, 2), math.nan)
+    low, high = (room.scatter_reduce(0, node, points, bound, include_self=False) for bound in ("amin", "amax"))
+    return torch.stack([low, high], dim=2).flatten(1)
 
 
 def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
@@ -62,7 +68,7 @@ def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
 
 
 def node_adjacency(points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """`grid_adjacency` of the `node_boxes` of points, in one kernel on CUDA (METHOD 4).
+    """`grid_adjacency` of the `node_boxes` of points (METHOD 4).
 
     Args:
         points: floating [P, 2], absolute (x, y).
@@ -75,10 +81,7 @@ def node_adjacency(points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor)
     Raises:
         ValueError: if a tensor has another shape, type or device than stated.
     """
-    _check_rows("points", points, 2)
-    _check_offsets("node_offsets", node_offsets, points)
-    _check_offsets("sketch_offsets", sketch_offsets, points)
-    return _node_adjacency(points, node_offsets, sketch_offsets)  # type: ignore[no-any-return]
+    return grid_adjacency(node_boxes(points.detach(), node_offsets), sketch_offsets)
 
 
 def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
@@ -106,7 +109,7 @@ def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor
             f"not {_describe(adjacency)}"
         )
     _check_device("adjacency", adjacency, embeddings)
-    return _grid_aggregate(adjacency, embeddings, sketch_offsets)  # type: ignore[no-any-return]
+    return _grid_aggregate(embeddings, adjacency, sketch_offsets, False)  # type: ignore[no-any-return]
 
 
 def _describe(tensor: Tensor) -> str:
@@ -143,26 +146,18 @@ def _register(name: str) -> CustomOpDef:
     implementation: Callable[..., Tensor] = getattr(vectorised, name)
     operator = torch.library.custom_op(f"sgloc::{name}", implementation, mutates_args=())
 
-    def on_cuda(*tensors: Tensor) -> Tensor:
+    def on_cuda(rows: Tensor, *others: Tensor | bool) -> Tensor:
         # The kernels compute in float32.
-        if _triton() is None or any(tensor.dtype == torch.float64 for tensor in tensors):
-            return implementation(*tensors)
-        return getattr(_triton(), name)(*tensors)  # type: ignore[no-any-return]
+        if _triton() is None or rows.dtype == torch.float64:
+            return implementation(rows, *others)
+        return getattr(_triton(), name)(rows, *others)  # type: ignore[no-any-return]
 
     operator.register_kernel("cuda")(on_cuda)
     return operator
 
 
-_node_boxes = _register("node_boxes")
 _grid_adjacency = _register("grid_adjacency")
-_node_adjacency = _register("node_adjacency")
 _grid_aggregate = _register("grid_aggregate")
-_grid_aggregate_transposed = _register("grid_aggregate_transposed")
-
-
-@_node_boxes.register_fake
-def _(points: Tensor, node_offsets: Tensor) -> Tensor:
-    return points.new_empty(node_offsets.shape[0] - 1, 4)
 
 
 @_grid_adjacency.register_fake
@@ -171,51 +166,19 @@ def _(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
     return boxes.new_empty(sketch_offsets.shape[0] - 1, most, most, dtype=torch.int16)
 
 
-@_node_adjacency.register_fake
-def _(points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor) -> Tensor:
-    most = torch.library.get_ctx().new_dynamic_size()
-    return points.new_empty(sketch_offsets.shape[0] - 1, most, most, dtype=torch.int16)
-
-
 @_grid_aggregate.register_fake
-def _(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
-    return embeddings.new_empty(NUM_CELLS, *embeddings.shape)
+def _(rows: Tensor, adjacency: Tensor, sketch_offsets: Tensor, transposed: bool) -> Tensor:
+    return rows.new_empty(rows.shape[1:] if transposed else (NUM_CELLS, *rows.shape))
 
 
-@_grid_aggregate_transposed.register_fake
-def _(adjacency: Tensor, sums: Tensor, sketch_offsets: Tensor) -> Tensor:
-    return sums.new_empty(sums.shape[1:])
-
-
-def _save_boxes(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs, output)
-
-
-def _node_boxes_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-    points, node_offsets, boxes = ctx.saved_tensors
-    node = group_index(node_offsets, points.shape[0])
-    attains = points.repeat_interleave(2, dim=1) == boxes[node]  # [P, 4]
-    shares = attains * (gradient / segment_sum(attains.long(), node_offsets))[node]
-    return shares.view(-1, 2, 2).sum(2), None
-
-
-_node_boxes.register_autograd(_node_boxes_backward, setup_context=_save_boxes)
-
-
-def _save_relation(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor], output: Tensor) -> None:
-    adjacency, _, sketch_offsets = inputs
+def _save_relation(ctx: Any, inputs: tuple[Tensor, Tensor, Tensor, bool], output: Tensor) -> None:
+    _, adjacency, sketch_offsets, ctx.transposed = inputs
     ctx.save_for_backward(adjacency, sketch_offsets)
 
 
-def _transpose(operator: CustomOpDef) -> Callable[[Any, Tensor], tuple[None, Tensor, None]]:
-    """The backward of a sum over neighbours whose transpose is `operator`."""
-
-    def backward(ctx: Any, gradient: Tensor) -> tuple[None, Tensor, None]:
-        adjacency, sketch_offsets = ctx.saved_tensors
-        return None, operator(adjacency, gradient, sketch_offsets), None
-
-    return backward
+def _grid_aggregate_backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None, None]:
+    adjacency, sketch_offsets = ctx.saved_tensors
+    return _grid_aggregate(gradient, adjacency, sketch_offsets, not ctx.transposed), None, None, None
 
 
-_grid_aggregate.register_autograd(_transpose(_grid_aggregate_transposed), setup_context=_save_relation)
-_grid_aggregate_transposed.register_autograd(_transpose(_grid_aggregate), setup_context=_save_relation)
+_grid_aggregate.register_autograd(_grid_aggregate_backward, setup_context=_save_relation)

@@ -58,73 +58,43 @@ def most_nodes(sketch_offsets: Tensor) -> int:
     return int(sketch_offsets.diff().max()) if len(sketch_offsets) > 1 else 0
 
 
-def node_boxes(points: Tensor, node_offsets: Tensor) -> Tensor:
-    """[P, 2] and [S+1] to [S, 4]."""
-    lengths = node_offsets.diff()
-    if len(lengths) == 0:
-        # segment_reduce refuses to reduce nothing.
-        return points.new_empty(0, 4)
-    low = torch.segment_reduce(points, "min", lengths=lengths, axis=0)
-    high = torch.segment_reduce(points, "max", lengths=lengths, axis=0)
-    return torch.stack([low[:, 0], high[:, 0], low[:, 1], high[:, 1]], dim=1)
-
-
-def _third(low: Tensor, high: Tensor, value: Tensor) -> Tensor:
-    """0 where value < low, 2 where value > high, else 1, as int16: the column or row of METHOD 4."""
-    return (value >= low).to(torch.int16) + (value > high)
-
-
-def _perimeter(a: Tensor, b: Tensor, c: Tensor, d: Tensor) -> Tensor:
-    """The bits 3u+v of the cells (u, v) on the perimeter of columns a..b and rows c..d; all int16 [N]."""
-    rows = (2 << d) - (1 << c)
-    ends = (1 << c) | (1 << d)
-    # Columns a and b are on the perimeter from end to end, a column between them only at its ends.
-    return (rows << 3 * a) | (rows << 3 * b) | ((b - a == 2) * (ends << 3))
+def _thirds(boxes: Tensor, axis: int, pairs: NodePairs) -> tuple[Tensor, Tensor]:
+    """The first and the last column (axis 0) or row (axis 1) of METHOD 4 that each pair's second box takes in the grid
+    of its first; int16 [N]."""
+    low, high = (side.index_select(0, pairs.first) for side in boxes[:, 2 * axis : 2 * axis + 2].unbind(1))
+    bounds = (side.index_select(0, pairs.second) for side in boxes[:, 2 * axis : 2 * axis + 2].unbind(1))
+    first, last = ((bound >= low).to(torch.int16) + (bound > high) for bound in bounds)
+    return first, last
 
 
 def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
     """[S, 4] and [B+1] to int16 [B, M, M]."""
     pairs = node_pairs(sketch_offsets, len(boxes))
-    x0, x1, y0, y1 = (side.index_select(0, pairs.first) for side in boxes.unbind(1))
-    other_x0, other_x1, other_y0, other_y1 = (side.index_select(0, pairs.second) for side in boxes.unbind(1))
-    columns = _third(x0, x1, other_x0), _third(x0, x1, other_x1)
-    rows = _third(y0, y1, other_y0), _third(y0, y1, other_y1)
+    (a, b), (c, d) = _thirds(boxes, 0, pairs), _thirds(boxes, 1, pairs)
+    rows, ends = (2 << d) - (1 << c), (1 << c) | (1 << d)
+    # Columns a and b are on the perimeter from end to end, a column between them only at its ends.
+    bits = (rows << 3 * a) | (rows << 3 * b) | ((b - a == 2) * (ends << 3))
     num_sketches, most = len(sketch_offsets) - 1, most_nodes(sketch_offsets)
     adjacency = torch.zeros(num_sketches * most * most, dtype=torch.int16, device=boxes.device)
-    adjacency.scatter_(0, pairs.place(most), _perimeter(*columns, *rows))
+    adjacency.scatter_(0, pairs.place(most), bits)
     return adjacency.view(num_sketches, most, most)
 
 
-def node_adjacency(points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """[P, 2], [S+1] and [B+1] to int16 [B, M, M]."""
-    return grid_adjacency(node_boxes(points, node_offsets), sketch_offsets)
-
-
-def _bag_sums(rows: Tensor, row: Tensor, bag: Tensor, num_bags: int) -> Tensor:
-    """Sums of rows [R, D] picked by row int64 [n] into the bags that int64 [n], ascending, says: [num_bags, D]."""
-    offsets = offsets_from_lengths(torch.bincount(bag, minlength=num_bags))
+def grid_aggregate(rows: Tensor, adjacency: Tensor, sketch_offsets: Tensor, transposed: bool) -> Tensor:
+    """[S, D], int16 [B, M, M] and [B+1] to [9, S, D]; the transpose from rows [9, S, D] to [S, D]."""
+    num_nodes = rows.shape[-2]
+    pairs = node_pairs(sketch_offsets, num_nodes)
+    bits = adjacency.reshape(-1).index_select(0, pairs.place(adjacency.shape[1], transposed=transposed))
+    masks = 1 << torch.arange(NUM_CELLS, dtype=torch.int16, device=bits.device)
+    if transposed:
+        pair, cell = (bits[:, None] & masks).nonzero(as_tuple=True)
+    else:
+        cell, pair = (bits & masks[:, None]).nonzero(as_tuple=True)
+    # The row of each summand and, in order, the bag that it goes into.
+    bag, row, of_cell = pairs.first.index_select(0, pair), pairs.second.index_select(0, pair), cell * num_nodes
+    bag, row = (bag, row + of_cell) if transposed else (bag + of_cell, row)
+    shape = rows.shape[1:] if transposed else torch.Size((NUM_CELLS, *rows.shape))
+    offsets = offsets_from_lengths(torch.bincount(bag, minlength=shape[:-1].numel()))
     # It reads each row once and sums half types in float32.
-    return torch.nn.functional.embedding_bag(row, rows, offsets, mode="sum", include_last_offset=True)
-
-
-def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """int16 [B, M, M], [S, D] and [B+1] to [9, S, D]."""
-    num_nodes, width = embeddings.shape
-    pairs = node_pairs(sketch_offsets, num_nodes)
-    bits = adjacency.reshape(-1).index_select(0, pairs.place(adjacency.shape[1]))
-    masks = 1 << torch.arange(NUM_CELLS, dtype=torch.int16, device=bits.device)
-    cell, pair = (bits & masks[:, None]).nonzero(as_tuple=True)
-    bag = cell * num_nodes + pairs.first.index_select(0, pair)
-    sums = _bag_sums(embeddings, pairs.second.index_select(0, pair), bag, NUM_CELLS * num_nodes)
-    return sums.view(NUM_CELLS, num_nodes, width)
-
-
-def grid_aggregate_transposed(adjacency: Tensor, sums: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """int16 [B, M, M], [9, S, D] and [B+1] to [S, D]."""
-    _, num_nodes, width = sums.shape
-    pairs = node_pairs(sketch_offsets, num_nodes)
-    bits = adjacency.reshape(-1).index_select(0, pairs.place(adjacency.shape[1], transposed=True))
-    masks = 1 << torch.arange(NUM_CELLS, dtype=torch.int16, device=bits.device)
-    pair, cell = (bits[:, None] & masks).nonzero(as_tuple=True)
-    row = cell * num_nodes + pairs.second.index_select(0, pair)
-    return _bag_sums(sums.reshape(-1, width), row, pairs.first.index_select(0, pair), num_nodes)
+    flat = rows.flatten(0, -2)
+    return torch.nn.functional.embedding_bag(row, flat, offsets, mode="sum", include_last_offset=True).view(shape)

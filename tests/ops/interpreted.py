@@ -24,14 +24,11 @@ def test_this_is_the_interpreter() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 @each_shape
-def test_boxes_and_adjacency(num_nodes: list[int], dtype: torch.dtype) -> None:
+def test_adjacency(num_nodes: list[int], dtype: torch.dtype) -> None:
     points, node_offsets, sketch_offsets = make_points(num_nodes, dtype)
-    expected_boxes = reference.node_boxes(points, node_offsets)
-    boxes = triton_launch.node_boxes(points, node_offsets)
-    torch.testing.assert_close(boxes, expected_boxes.to(dtype), rtol=0, atol=0)
-    expected = reference.grid_adjacency(expected_boxes, sketch_offsets)
-    torch.testing.assert_close(triton_launch.grid_adjacency(boxes, sketch_offsets), expected, rtol=0, atol=0)
-    found = triton_launch.node_adjacency(points, node_offsets, sketch_offsets)
+    boxes = reference.node_boxes(points, node_offsets)
+    expected = reference.grid_adjacency(boxes, sketch_offsets)
+    found = triton_launch.grid_adjacency(boxes.to(dtype), sketch_offsets)
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
@@ -43,11 +40,11 @@ def test_sums_over_neighbours(num_nodes: list[int], width: int, dtype: torch.dty
     points, node_offsets, sketch_offsets = make_points(num_nodes)
     adjacency = reference.grid_adjacency(reference.node_boxes(points, node_offsets), sketch_offsets)
     embeddings = make_rows(sum(num_nodes), width, dtype=dtype)
-    found = triton_launch.grid_aggregate(adjacency, embeddings, sketch_offsets)
+    found = triton_launch.grid_aggregate(embeddings, adjacency, sketch_offsets, False)
     torch.testing.assert_close(found, reference.grid_aggregate(adjacency, embeddings, sketch_offsets).to(dtype))
     sums = make_rows(*found.shape, dtype=dtype)
     torch.testing.assert_close(
-        triton_launch.grid_aggregate_transposed(adjacency, sums, sketch_offsets),
+        triton_launch.grid_aggregate(sums, adjacency, sketch_offsets, True),
         reference.grid_aggregate_transposed(adjacency, sums, sketch_offsets).to(dtype),
     )
 
@@ -58,18 +55,14 @@ def test_inputs_may_have_any_strides() -> None:
     def strided(tensor: torch.Tensor) -> torch.Tensor:
         return tensor.repeat_interleave(2, dim=-1)[..., ::2]
 
-    boxes = triton_launch.node_boxes(strided(points), strided(node_offsets))
-    torch.testing.assert_close(boxes, triton_launch.node_boxes(points, node_offsets), rtol=0, atol=0)
+    boxes = reference.node_boxes(points, node_offsets).float()
     adjacency = reference.grid_adjacency(boxes, sketch_offsets)
-    for found in (
-        triton_launch.grid_adjacency(strided(boxes), strided(sketch_offsets)),
-        triton_launch.node_adjacency(strided(points), strided(node_offsets), strided(sketch_offsets)),
-    ):
-        torch.testing.assert_close(found, adjacency, rtol=0, atol=0)
+    found = triton_launch.grid_adjacency(strided(boxes), strided(sketch_offsets))
+    torch.testing.assert_close(found, adjacency, rtol=0, atol=0)
     embeddings = make_rows(len(boxes), 3)
-    sums = triton_launch.grid_aggregate(strided(adjacency), strided(embeddings), strided(sketch_offsets))
-    torch.testing.assert_close(sums, triton_launch.grid_aggregate(adjacency, embeddings, sketch_offsets))
+    sums = triton_launch.grid_aggregate(strided(embeddings), strided(adjacency), strided(sketch_offsets), False)
+    torch.testing.assert_close(sums, triton_launch.grid_aggregate(embeddings, adjacency, sketch_offsets, False))
     torch.testing.assert_close(
-        triton_launch.grid_aggregate_transposed(strided(adjacency), strided(sums), strided(sketch_offsets)),
-        triton_launch.grid_aggregate_transposed(adjacency, sums, sketch_offsets),
+        triton_launch.grid_aggregate(strided(sums), strided(adjacency), strided(sketch_offsets), True),
+        triton_launch.grid_aggregate(sums, adjacency, sketch_offsets, True),
     )

@@ -32,7 +32,7 @@ def everything(
         "boxes": boxes,
         "gradient of points": of_points,
         "adjacency": ops.grid_adjacency(boxes, sketch_offsets),
-        "fused adjacency": adjacency,
+        "adjacency of points": adjacency,
         "sums": sums,
         "gradient of embeddings": of_embeddings,
     }

@@ -16,7 +16,7 @@ from triton import JITFunction
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 
-from sgloc.ops import triton_kernels, triton_launch
+from sgloc.ops import node_boxes, triton_kernels, triton_launch
 from tests.ops.reference import SHAPES, make_points, make_rows
 
 # What a block may have of it on every GPU from sm_80 on.
@@ -69,15 +69,14 @@ def launches(dtype: torch.dtype) -> list[Launch]:
             return lambda *arguments, **constants: found.append(Launch(self.kernel, arguments, constants))
 
     points, node_offsets, sketch_offsets = make_points(SHAPES["beyond a tile"], dtype)
+    boxes = node_boxes(points, node_offsets)
     embeddings = make_rows(len(node_offsets) - 1, 1024, dtype=dtype)
     with pytest.MonkeyPatch.context() as patch:
         for name, kernel in jit_functions().items():
             patch.setattr(triton_kernels, name, Recorder(kernel))
-        boxes = triton_launch.node_boxes(points, node_offsets)
-        triton_launch.node_adjacency(points, node_offsets, sketch_offsets)
         adjacency = triton_launch.grid_adjacency(boxes, sketch_offsets)
-        sums = triton_launch.grid_aggregate(adjacency, embeddings, sketch_offsets)
-        triton_launch.grid_aggregate_transposed(adjacency, sums, sketch_offsets)
+        sums = triton_launch.grid_aggregate(embeddings, adjacency, sketch_offsets, False)
+        triton_launch.grid_aggregate(sums, adjacency, sketch_offsets, True)
     return found
 
 
@@ -89,9 +88,10 @@ LAUNCHES = [launch for dtype in DTYPES for launch in launches(dtype)]
 
 
 def name_of(launch: Launch) -> str:
-    rows = launch.arguments[1] if "aggregate" in launch.kernel.__name__ else launch.arguments[0]
+    rows, is_transposed = launch.arguments[1], launch.constants.get("transposed", False)
     assert isinstance(rows, torch.Tensor)
-    return f"{launch.kernel.__name__}-{str(rows.dtype).removeprefix('torch.')}"
+    name = launch.kernel.__name__ + ("-transposed" if is_transposed else "")
+    return f"{name}-{str(rows.dtype).removeprefix('torch.')}"
 
 
 def resource_usage(cubin: Path) -> dict[str, int]:

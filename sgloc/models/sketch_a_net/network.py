@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sgloc import random
-from sgloc.nn.recomputed import recomputed
+from sgloc.nn.recomputed import of_each_part, parts_of
 from sgloc.random import Purpose
 from sgloc.sketch.raster import RASTER_SIZE, RasterBatch
 from sgloc.train.recipe import Trainable
@@ -100,11 +100,7 @@ class SketchANet(Trainable):
 
     def forward(self, batch: RasterBatch, num_parts: int = 1) -> ClassifierSums:
         """See `Trainable.forward`."""
-        if num_parts == 1:
-            return self._sums(batch)
-        bounds = [len(batch) * part // num_parts for part in range(num_parts + 1)]
-        parts = [batch.part(*bound) for bound in itertools.pairwise(bounds) if bound[0] < bound[1]]
-        terms = [recomputed(self._sums, part) for part in parts]
+        terms = of_each_part(self._sums, parts_of(batch, num_parts))
         return ClassifierSums(*(torch.stack(term).sum() for term in zip(*terms, strict=True)))
 
     def _sums(self, batch: RasterBatch) -> ClassifierSums:

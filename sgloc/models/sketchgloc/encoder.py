@@ -1,22 +1,25 @@
 """From strokes to a sketch code: SketchGloc's encoder (METHOD 5), and the classical one to compare with."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from sgloc import random
+from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import DecoderConfig, EncoderConfig, ModelConfig
 from sgloc.nn.batch_norm import GlobalBatchNorm
 from sgloc.nn.graphs import GraphConvolution
 from sgloc.nn.product import Linear, at_least_float32
 from sgloc.nn.recurrent.bidirectional import Bidirectional
-from sgloc.nn.recurrent.cells import Cell, make_cell
+from sgloc.nn.recurrent.cells import LSTM, Cell, HyperLSTM, LayerNormLSTM
 from sgloc.random import Purpose
 from sgloc.sketch.ragged import SketchBatch
 
 _POINT_SIZE = 2
 _OFFSET_ROW_SIZE = 4
+_CELLS: dict[str, Callable[..., Cell]] = {"lstm": LSTM, "layer_norm": LayerNormLSTM, "hyper": HyperLSTM}
 
 
 @dataclass(frozen=True)
@@ -29,15 +32,15 @@ class Code:
 
 
 def cell_of(config: ModelConfig, part: EncoderConfig | DecoderConfig, input_size: int) -> Cell:
-    """A new recurrent cell of a part of the model, for inputs of this size."""
-    return make_cell(
-        part.cell,
-        input_size,
-        part.hidden_size,
-        config.hyper_size,
-        config.hyper_embedding_size,
-        config.hyper_dropout == "both",
-    )
+    """A new recurrent cell of a part of the model, for inputs of this size.
+
+    Raises:
+        ConfigError: if there is no such cell.
+    """
+    if part.cell not in _CELLS:
+        raise ConfigError(f"cell must be one of {', '.join(_CELLS)}, not {part.cell}")
+    hyper = (config.hyper_size, config.hyper_embedding_size, config.hyper_dropout == "both")
+    return _CELLS[part.cell](input_size, part.hidden_size, *(hyper if part.cell == "hyper" else ()))
 
 
 def _bidirectional(config: ModelConfig, input_size: int) -> Bidirectional:
@@ -59,7 +62,7 @@ class Encoder(nn.Module):
 
     def activation(self, gathered: Tensor) -> Tensor:
         """What the code is made of, [B, D], from `gather` of the whole batch."""
-        raise NotImplementedError
+        return gathered
 
     def code(self, gathered: Tensor, random_key: Tensor) -> Code:
         """From `gather` [B, D] to codes: sampled in training, the mean otherwise; random_key int64 [B]."""
@@ -115,10 +118,6 @@ class SequenceEncoder(Encoder):
         offsets = sketches.sketch_point_offsets
         return self.points(_offset_rows(sketches), offsets, sketches)  # type: ignore[no-any-return]
 
-    def activation(self, gathered: Tensor) -> Tensor:
-        """The same: there is no batch norm."""
-        return gathered
-
 
 def _offset_rows(sketches: SketchBatch) -> Tensor:
     """(dx, dy, pen stays down, pen lifts) of every point, from the point before, a sketch's first from the origin: [P,
@@ -127,8 +126,3 @@ def _offset_rows(sketches: SketchBatch) -> Tensor:
     previous[sketches.sketch_point_offsets[:-1]] = 0
     lift = sketches.pen_lift[:, None].to(previous.dtype)
     return torch.cat([sketches.points - previous, 1 - lift, lift], dim=1)
-
-
-def make_encoder(config: ModelConfig) -> Encoder:
-    """The encoder that a configuration asks for."""
-    return LayoutEncoder(config) if config.kind == "sketchgloc" else SequenceEncoder(config)

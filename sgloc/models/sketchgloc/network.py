@@ -1,6 +1,5 @@
 """SketchGloc: encoder, decoder and loss in one module (METHOD 5 to 7)."""
 
-import itertools
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
 
@@ -11,14 +10,14 @@ from torch import Tensor
 from sgloc.inference.network import Network, Stepper
 from sgloc.models.sketchgloc.config import LossConfig, ModelConfig
 from sgloc.models.sketchgloc.decoder import Decoder
-from sgloc.models.sketchgloc.encoder import Code, make_encoder
+from sgloc.models.sketchgloc.encoder import Code, Encoder, LayoutEncoder, SequenceEncoder
 from sgloc.nn.mixture import split_output
-from sgloc.nn.recomputed import recomputed
+from sgloc.nn.recomputed import of_each_part, parts_of
 from sgloc.nn.recurrent.cells import Cell
 from sgloc.nn.recurrent.compiled import CompiledSteps
 from sgloc.nn.recurrent.sequence import TimeMajor
 from sgloc.nn.rows import decoder_rows
-from sgloc.sketch.ragged import SketchBatch, smallest_batch
+from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.recipe import Trainable
 
 _CHECKPOINT_STEPS = 32
@@ -40,7 +39,7 @@ class LossSums(NamedTuple):
     total: Tensor
 
 
-class SketchGloc(Trainable, Network):
+class SketchGloc(Network, Trainable):
     """The model; with another encoder, one of those that it is compared with.
 
     Args:
@@ -68,12 +67,8 @@ class SketchGloc(Trainable, Network):
         self.longest = longest
         self.checkpoint_decoder = checkpoint_decoder
         self.kl_share = 1.0
-        self.encoder = make_encoder(config)
+        self.encoder: Encoder = LayoutEncoder(config) if config.kind == "sketchgloc" else SequenceEncoder(config)
         self.decoder = Decoder(config)
-
-    def toy_batch(self) -> SketchBatch:
-        """See `Trainable.toy_batch`."""
-        return smallest_batch()
 
     def begin_step(self, step: int) -> None:
         """Have the training loss be that of a step, counted from 0: the divergence's weight grows with them."""
@@ -111,19 +106,11 @@ class SketchGloc(Trainable, Network):
         Returns:
             The loss terms.
         """
-        bounds = [len(sketches) * part // num_parts for part in range(num_parts + 1)]
-        parts = [sketches.part(*bound) for bound in itertools.pairwise(bounds) if bound[0] < bound[1]]
-        if num_parts == 1:
-            gathered = self.encoder.gather(sketches)
-        else:
-            gathered = torch.cat([recomputed(self.encoder.gather, part) for part in parts])
+        parts = parts_of(sketches, num_parts)
+        gathered = torch.cat(of_each_part(self.encoder.gather, parts))
         code = self.encoder.code(gathered, sketches.random_key)
-        if num_parts == 1:
-            mixture, pen = self.reconstruction(sketches, code.y)
-        else:
-            codes = code.y.split([len(part) for part in parts])
-            terms = [recomputed(self.reconstruction, part, y) for part, y in zip(parts, codes, strict=True)]
-            mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
+        terms = of_each_part(self.reconstruction, parts, code.y.split(list(map(len, parts))))
+        mixture, pen = (torch.stack(term).sum() for term in zip(*terms, strict=True))
         divergence = -0.5 * (1 + code.log_variance - code.mean.square() - code.log_variance.exp()).sum()
         total = mixture + pen
         if self.loss.kl_weight > 0:

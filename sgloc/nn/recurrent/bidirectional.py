@@ -61,18 +61,13 @@ class Bidirectional(nn.Module):
             if isinstance(cells[0], LSTM) and isinstance(cells[1], LSTM):
                 return torch.cat(last_outputs(cells[0], cells[1], inputs[ahead], layout), dim=1)
         back = starts[layout.sequence] + lengths[layout.sequence] - 1 - layout.step
-        directions = (
+        of_sketch = sketches.sketch_point_offsets
+        keys, place = sketches.random_key[group_index(of_sketch)], local_index(of_sketch)
+        outputs = []
+        for cell, point, purpose in (
             (self.forward_cell, ahead, Purpose.ENCODER_FORWARD),
             (self.backward_cell, back, Purpose.ENCODER_BACKWARD),
-        )
-        return torch.cat([self._last_output(inputs, sketches, layout, *direction) for direction in directions], dim=1)
-
-    def _last_output(
-        self, inputs: Tensor, sketches: SketchBatch, layout: TimeMajor, cell: Cell, point: Tensor, purpose: Purpose
-    ) -> Tensor:
-        mask = None
-        if self.training and self.keep < 1:
-            keys = sketches.random_key[group_index(sketches.sketch_point_offsets)]
-            place = local_index(sketches.sketch_point_offsets)
-            mask = recurrent_masks(cell, keys[point], purpose, place[point], self.keep)
-        return cell.run(cell.project(inputs[point]), layout, None, mask)[layout.last]
+        ):
+            mask = recurrent_masks(cell, keys[point], purpose, place[point], self.keep) if drops else None
+            outputs.append(cell.run(cell.project(inputs[point]), layout, None, mask)[layout.last])
+        return torch.cat(outputs, dim=1)

@@ -5,35 +5,24 @@ one product; the recurrence is the rest. Recurrent dropout masks are multiplied 
 cells add a forget bias of 1.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 from types import MappingProxyType
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
-from sgloc.errors import ConfigError
 from sgloc.nn.product import multiply
 from sgloc.nn.recurrent.compiled import CompiledRecurrence, CompiledSteps, Padding
 from sgloc.nn.recurrent.gates import Norm
 from sgloc.nn.recurrent.hyper import HyperRecurrence
-from sgloc.nn.recurrent.recurrence import LSTMRecurrence, Recurrence, StepwiseRecurrence, Tensors, through_time
+from sgloc.nn.recurrent.recurrence import LSTMRecurrence, Steps, Tensors, through_time
 from sgloc.nn.recurrent.sequence import TimeMajor
 
 _FORGET_BIAS = 1.0
 _SHIFT_STANDARD_DEVIATION = 0.01
 _INITIAL_SCALE = 0.1
-
-
-def _input_weight(input_size: int, num_outputs: int) -> nn.Parameter:
-    return nn.Parameter(nn.init.xavier_uniform_(torch.empty(input_size, num_outputs)))
-
-
-def _recurrent_weight(size: int) -> nn.Parameter:
-    """One orthogonal [H, H] matrix a gate, side by side."""
-    return nn.Parameter(torch.cat([nn.init.orthogonal_(torch.empty(size, size)) for _ in range(4)], dim=1))
 
 
 def _with_forget_bias(bias: Tensor) -> Tensor:
@@ -57,15 +46,19 @@ class Cell(nn.Module):
         mask_size: width of a step's dropout mask.
         packed_variables: parameters that hold several of the original's variables side by side: along which dimension,
             and how many (`sgloc.train.engine.clipping`).
+        recurrence: makes the cell's recurrence of its `weights`.
         compiled_steps: to run by; None runs each operation as it comes.
     """
 
+    recurrence: ClassVar[type[LSTMRecurrence] | type[HyperRecurrence]]
     packed_variables: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType({})
 
     def __init__(self, input_size: int, hidden_size: int, state_sizes: tuple[int, ...], mask_size: int) -> None:
         super().__init__()
-        self.weight_input = _input_weight(input_size, 4 * hidden_size)
-        self.weight_hidden = _recurrent_weight(hidden_size)
+        self.weight_input = nn.Parameter(nn.init.xavier_uniform_(torch.empty(input_size, 4 * hidden_size)))
+        # One orthogonal [H, H] matrix a gate, side by side.
+        gates = [nn.init.orthogonal_(torch.empty(hidden_size, hidden_size)) for _ in range(4)]
+        self.weight_hidden = nn.Parameter(torch.cat(gates, dim=1))
         self.hidden_size = hidden_size
         self.state_sizes = state_sizes
         self.mask_size = mask_size
@@ -85,11 +78,6 @@ class Cell(nn.Module):
 
     def weights(self) -> Tensors:
         """What `recurrence` is made of, differentiable; what multiplies is in autocast's type, where there is one."""
-        raise NotImplementedError
-
-    @staticmethod
-    def recurrence(weights: Tensors) -> StepwiseRecurrence:
-        """The cell's recurrence with these weights."""
         raise NotImplementedError
 
     def run(
@@ -114,25 +102,23 @@ class Cell(nn.Module):
             [R, H], the outputs, time-major, in the weights' type: autocast's shorter types are for products alone, a
             sum over many steps needs the digits.
         """
-        weights, sizes = self.weights(), layout.batch_sizes
+        weights, steps = self.weights(), Steps(layout.batch_sizes, state is not None)
         if state is None:
             parts = tuple(weights[-1].new_zeros(len(layout.order), size) for size in self.state_sizes)
         else:
             parts = self.split_state(state[layout.order].to(weights[-1].dtype))
-        has_state = state is not None
         if self.compiled_steps is None:
-            return _in_segments(self.recurrence, weights, projected, masks, parts, sizes, has_state, segment)
-        padding = Padding.of(sizes, projected.device)
+            return through_time(self.recurrence, weights, projected, masks, parts, steps, segment)
+        padding = Padding.of(steps.sizes, projected.device)
         # Ones do no more than no masks, and would be compiled apart from them.
         masks = parts[0].new_ones(len(projected), self.mask_size) if masks is None else masks
-        outputs = _in_segments(
+        outputs = through_time(
             partial(CompiledRecurrence, self.compiled_steps, self.recurrence),
             weights,
             padding.pad(projected),
             padding.pad(masks),
             tuple(map(padding.pad_state, parts)),
-            padding.batch_sizes,
-            has_state,
+            Steps(padding.batch_sizes, steps.has_state),
             segment,
         )
         return outputs[padding.rows]
@@ -142,41 +128,10 @@ class Cell(nn.Module):
         return tuple(flat.split(self.state_sizes, dim=1))
 
 
-def _in_segments(
-    make: Callable[[Tensors], Recurrence],
-    weights: Tensors,
-    projected: Tensor,
-    masks: Tensor | None,
-    parts: Tensors,
-    sizes: list[int],
-    has_state: bool,
-    segment: int | None,
-) -> Tensor:
-    """The outputs [R, H] of `through_time`; see there, and `Cell.run` for segment."""
-    if segment is None:
-        return through_time(make, weights, projected, masks, parts, sizes, has_state)[0]
-    outputs = []
-    for start in range(0, len(sizes), segment):
-        part = sizes[start : start + segment]
-        rows = slice(sum(sizes[:start]), sum(sizes[: start + segment]))
-        output, *parts = checkpoint(
-            through_time,
-            make,
-            weights,
-            projected[rows],
-            None if masks is None else masks[rows],
-            tuple(values[: part[0]] for values in parts),
-            part,
-            has_state or start > 0,
-            use_reentrant=False,
-            preserve_rng_state=False,
-        )
-        outputs.append(output)
-    return torch.cat(outputs)
-
-
 class LSTM(Cell):
     """The plain LSTM; its flat state is (c, h)."""
+
+    recurrence = LSTMRecurrence
 
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, (hidden_size, hidden_size), hidden_size)
@@ -185,12 +140,6 @@ class LSTM(Cell):
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
         return _for_product(self.weight_hidden), _with_forget_bias(self.bias).flatten()
-
-    @staticmethod
-    def recurrence(weights: Tensors) -> StepwiseRecurrence:
-        """See `Cell.recurrence`."""
-        hidden, bias = weights
-        return LSTMRecurrence(hidden, bias, None)
 
     def split_state(self, flat: Tensor) -> Tensors:
         """See `Cell.split_state`."""
@@ -208,19 +157,6 @@ class LSTM(Cell):
         return gates[:, :num_inputs], gates[:, num_inputs:-1], bias, torch.zeros_like(bias)
 
 
-def _in_one_chunk(directions: list[Tensors]) -> list[Tensor]:
-    """The same weights of `LSTM.library_weights`, direction after direction, in one piece of memory.
-
-    cuDNN wants all matrices first, then all biases, and would otherwise bring them together at every call, and warn.
-    """
-    weights = [weight for direction in directions for weight in direction]
-    order = sorted(range(len(weights)), key=lambda number: weights[number].dim() == 1)
-    memory = torch.cat([weights[number].flatten() for number in order])
-    parts = memory.split([weights[number].numel() for number in order])
-    placed = {number: part.view(weights[number].shape) for number, part in zip(order, parts, strict=True)}
-    return [placed[number] for number in range(len(weights))]
-
-
 @torch.no_grad()
 def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> tuple[Tensor, Tensor]:
     """The library's fused LSTM in both directions at once, without dropout and without gradients: cuDNN on CUDA.
@@ -233,7 +169,13 @@ def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> 
     Returns:
         The outputs at the last step of either direction, [n, H] each, in the sequences' original order.
     """
-    weights = _in_one_chunk([ahead.library_weights(), back.library_weights()])
+    directions = ahead.library_weights(), back.library_weights()
+    # cuDNN wants all matrices first, then all biases, in one piece of memory. It would bring them together at every
+    # call otherwise, and warn.
+    ordered = [weight for kind in (slice(2), slice(2, 4)) for weights in directions for weight in weights[kind]]
+    memory = torch.cat([weight.flatten() for weight in ordered]).split([weight.numel() for weight in ordered])
+    placed = [part.view(weight.shape) for part, weight in zip(memory, ordered, strict=True)]
+    weights = [*placed[:2], *placed[4:6], *placed[2:4], *placed[6:]]
     zeros = weights[0].new_zeros(2, len(layout.order), ahead.hidden_size)
     with torch.autocast(inputs.device.type, enabled=False):
         sizes = torch.tensor(layout.batch_sizes)
@@ -260,6 +202,8 @@ class _NormalizedGates(nn.Module):
 class LayerNormLSTM(Cell):
     """The layer-norm LSTM, without a gate bias; its flat state is (h, c)."""
 
+    recurrence = LSTMRecurrence
+
     def __init__(self, input_size: int, hidden_size: int) -> None:
         super().__init__(input_size, hidden_size, (hidden_size, hidden_size), hidden_size)
         self.norm = _NormalizedGates(hidden_size)
@@ -267,12 +211,6 @@ class LayerNormLSTM(Cell):
     def weights(self) -> Tensors:
         """See `Cell.weights`."""
         return (_for_product(self.weight_hidden), *self.norm.weights())
-
-    @staticmethod
-    def recurrence(weights: Tensors) -> StepwiseRecurrence:
-        """See `Cell.recurrence`."""
-        hidden, *norm = weights
-        return LSTMRecurrence(hidden, None, Norm(*norm))
 
 
 class HyperLSTM(Cell):
@@ -282,6 +220,8 @@ class HyperLSTM(Cell):
     the input, four recurrent) and shifts the four recurrent ones, through embeddings of width E. Dropout masks are
     [n, H], of the main candidate; with `drop_both` they are [n, H + A]: the main candidate's, then the small one's.
     """
+
+    recurrence = HyperRecurrence
 
     packed_variables: ClassVar[Mapping[str, tuple[int, int]]] = MappingProxyType(
         {
@@ -325,27 +265,3 @@ class HyperLSTM(Cell):
         )
         others = (self.bias.view(4, -1), *self.norm.weights(), *self.hyper.norm.weights())
         return (*(_for_product(weight) for weight in products), *others)
-
-    @staticmethod
-    def recurrence(weights: Tensors) -> StepwiseRecurrence:
-        """See `Cell.recurrence`."""
-        hidden, hyper_hidden, down, down_bias, up, bias, *norms = weights
-        return HyperRecurrence(hidden, hyper_hidden, down, down_bias, up, bias, Norm(*norms[:4]), Norm(*norms[4:]))
-
-
-def make_cell(
-    name: str, input_size: int, hidden_size: int, hyper_size: int, embedding_size: int, drop_both: bool = False
-) -> Cell:
-    """The cell of that name; what follows the sizes of input and state concerns only `hyper`.
-
-    Raises:
-        ConfigError: if there is no such cell.
-    """
-    if name == "hyper":
-        return HyperLSTM(input_size, hidden_size, hyper_size, embedding_size, drop_both)
-    if name not in _CELLS:
-        raise ConfigError(f"cell must be one of hyper, {', '.join(_CELLS)}, not {name}")
-    return _CELLS[name](input_size, hidden_size)
-
-
-_CELLS = {"lstm": LSTM, "layer_norm": LayerNormLSTM}

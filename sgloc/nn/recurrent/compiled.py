@@ -8,13 +8,13 @@ Shapes as in `sgloc.nn.recurrent.recurrence`.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from sgloc.nn.recurrent.recurrence import StepwiseRecurrence, Tensors
+from sgloc.nn.recurrent.recurrence import Make, Recurrence, Saved, Steps, Tensors, with_zeros
 from sgloc.torch_versions import compile_whole
 
 # Batch sizes up to a hundred million have fewer values.
@@ -59,7 +59,7 @@ class Padding:
 
     def pad_state(self, part: Tensor) -> Tensor:
         """A part of the first state [n, size] with zeros below."""
-        return _with_zeros(part, self.batch_sizes[0])
+        return with_zeros(part, self.batch_sizes[0])
 
 
 class CompiledSteps:
@@ -76,76 +76,52 @@ class CompiledSteps:
         self.back = compile_whole(_step_back, backend, _MOST_GRAPHS)
 
 
-class CompiledRecurrence:
+class CompiledRecurrence(Recurrence):
     """A recurrence by compiled steps. Its batch sizes are those of a `Padding`, and it always needs masks.
 
     Args:
-        steps: the compiled steps.
+        compiled: the steps.
         make: makes the plain recurrence of the weights; always the same object, for it is part of what is compiled.
         weights: for `make`.
     """
 
-    def __init__(self, steps: CompiledSteps, make: Callable[[Tensors], StepwiseRecurrence], weights: Tensors) -> None:
-        self.steps, self.make = steps, make
+    def __init__(self, compiled: CompiledSteps, make: Make, weights: Tensors) -> None:
+        self.compiled, self.make = compiled, make
         # In training and evaluation alike: what would need a gradient is compiled apart from what does not.
         self.weights = tuple(weight.detach() for weight in weights)
 
-    def run(
-        self, projected: Tensor, masks: Tensor | None, state: Tensors, batch_sizes: list[int], has_state: bool
-    ) -> Tensors:
+    def run(self, projected: Tensor, masks: Tensor | None, state: Tensors, steps: Steps) -> Tensors:
         """See `Recurrence.run`."""
-        assert masks is not None
         # The compiler looks at what a tensor is a part of, and complains of what it finds.
         states, tapes = [tuple(part.detach() for part in state)], []
-        for inputs, mask in zip(projected.detach().split(batch_sizes), masks.split(batch_sizes), strict=True):
+        for inputs, mask in zip(projected.detach().split(steps.sizes), steps.split(masks), strict=True):
             old = tuple(part[: len(inputs)] for part in states[-1])
-            new, tape = self.steps.forward(self.make, self.weights, inputs, mask, old)
+            new, tape = self.compiled.forward(self.make, self.weights, inputs, mask, old)
             states.append(new)
             tapes.append(tape)
         return *_join(states), *_join(tapes)
 
     def back(
-        self,
-        grad: Tensor,
-        grad_last: Tensors,
-        masks: Tensor | None,
-        saved: Tensors,
-        batch_sizes: list[int],
-        has_state: bool,
+        self, grad: Tensor, grad_last: Tensors, masks: Tensor | None, saved: Saved, steps: Steps
     ) -> tuple[Tensors, Tensors]:
         """See `Recurrence.back`."""
-        assert masks is not None
-        num_parts = len(grad_last)
-        states = [part.split([batch_sizes[0], *batch_sizes]) for part in saved[:num_parts]]
-        # What a sequence leaves on the tape is of the same size at every step.
-        tape = [part.split([len(part) // len(grad) * size for size in batch_sizes]) for part in saved[num_parts:]]
-        grads, step_masks = grad.split(batch_sizes), masks.split(batch_sizes)
+
+        def split(parts: Tensors) -> Iterator[Tensors]:
+            # What a sequence leaves on the tape is of the same size at every step.
+            sizes = ([len(part) // len(grad) * size for size in steps.sizes] for part in parts)
+            return zip(*map(torch.split, parts, sizes), strict=True)
+
+        each = zip(grad.split(steps.sizes), steps.split(masks), *map(split, saved), strict=True)
         grad_state, of_steps = grad_last, []
-        for number, size in reversed(list(enumerate(batch_sizes))):
-            grad_state, of_step = self.steps.back(
-                self.make,
-                self.weights,
-                grads[number],
-                tuple(_with_zeros(part, size) for part in grad_state),
-                step_masks[number],
-                tuple(part[number][:size] for part in states),
-                tuple(part[number + 1] for part in states),
-                tuple(part[number] for part in tape),
-            )
+        for step_grad, mask, *step_saved in reversed(list(each)):
+            last = tuple(with_zeros(part, len(step_grad)) for part in grad_state)
+            grad_state, of_step = self.compiled.back(self.make, self.weights, step_grad, last, mask, Saved(*step_saved))
             of_steps.append(of_step)
         return grad_state, _join(of_steps[::-1])
 
-    def gradients(
-        self, saved: Tensors, of_steps: Tensors, batch_sizes: list[int], has_state: bool
-    ) -> tuple[Tensor, Tensors]:
+    def gradients(self, saved: Saved, of_steps: Tensors, steps: Steps) -> tuple[Tensor, Tensors]:
         """See `Recurrence.gradients`."""
-        return self.make(self.weights).gradients(saved, of_steps, batch_sizes, has_state)
-
-
-def _with_zeros(part: Tensor, num_rows: int) -> Tensor:
-    """Rows [n, size], and zeros below them: [num_rows, size]; always anew, for a graph is made of a tensor's strides
-    too."""
-    return torch.cat([part, part.new_zeros(num_rows - len(part), part.shape[1])])
+        return self.make(self.weights).gradients(saved, of_steps, steps)
 
 
 def _join(steps: list[Tensors]) -> Tensors:
@@ -156,22 +132,13 @@ def _join(steps: list[Tensors]) -> Tensors:
 # Of these two a graph is made for each batch size.
 
 
-def _step(
-    make: Callable[[Tensors], StepwiseRecurrence], weights: Tensors, inputs: Tensor, mask: Tensor, old: Tensors
-) -> tuple[Tensors, Tensors]:
-    """See `StepwiseRecurrence.step`."""
+def _step(make: Make, weights: Tensors, inputs: Tensor, mask: Tensor | None, old: Tensors) -> tuple[Tensors, Tensors]:
+    """See `Recurrence.step`."""
     return make(weights).step(inputs, mask, old)
 
 
 def _step_back(
-    make: Callable[[Tensors], StepwiseRecurrence],
-    weights: Tensors,
-    grad: Tensor,
-    grad_last: Tensors,
-    mask: Tensor,
-    old: Tensors,
-    new: Tensors,
-    tape: Tensors,
+    make: Make, weights: Tensors, grad: Tensor, grad_last: Tensors, mask: Tensor | None, saved: Saved
 ) -> tuple[Tensors, Tensors]:
-    """See `StepwiseRecurrence.step_back`."""
-    return make(weights).step_back(grad, grad_last, mask, old, new, tape)
+    """See `Recurrence.back`."""
+    return make(weights).back(grad, grad_last, mask, saved, Steps([len(grad)], True))

@@ -6,7 +6,6 @@ is left to each step is a handful of products of numbers. Gates are in the order
 Shapes: n sequences that have a step, R steps of all sequences together, H units.
 """
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -82,11 +81,10 @@ class Linearized(NamedTuple):
     forget: Tensor
     normalized: tuple[Tensor, ...]
 
-    def steps(self, batch_sizes: list[int]) -> "Iterator[Linearized]":
-        """The same, step by step."""
-        fields = (self.gates, self.cell, self.forget, *self.normalized)
-        for gates, cell, forget, *normalized in zip(*(field.split(batch_sizes) for field in fields), strict=True):
-            yield Linearized(gates, cell, forget, tuple(normalized))
+    def steps(self, sizes: list[int]) -> "list[Linearized]":
+        """The same, step by step, of which so many sequences have each."""
+        fields = (field.split(sizes) for field in (self.gates, self.cell, self.forget, *self.normalized))
+        return [Linearized(*step[:3], step[3:]) for step in zip(*fields, strict=True)]
 
 
 def linearize(

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from sgloc.models.sketchgloc.config import CellName
-from sgloc.nn.recurrent.cells import Cell, make_cell
+from sgloc.models.sketchgloc.config import CellName, DecoderConfig, ModelConfig
+from sgloc.models.sketchgloc.encoder import cell_of
+from sgloc.nn.recurrent.cells import Cell
 
 CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]
 # With each, whether dropout falls on the small LSTM of a hyper cell too.
@@ -22,7 +23,10 @@ INPUT, HIDDEN, HYPER, EMBEDDING = 4, 6, 5, 3
 def random_cell(name: CellName, seed: int = 0, drop_both: bool = False) -> Cell:
     """A cell whose every parameter is random, so that none hides behind its initial value."""
     torch.manual_seed(seed)
-    cell = make_cell(name, INPUT, HIDDEN, HYPER, EMBEDDING, drop_both).double()
+    config = ModelConfig(
+        hyper_size=HYPER, hyper_embedding_size=EMBEDDING, hyper_dropout="both" if drop_both else "main"
+    )
+    cell = cell_of(config, DecoderConfig(name, HIDDEN), INPUT).double()
     with torch.no_grad():
         for parameter in cell.parameters():
             parameter.copy_(torch.randn_like(parameter) * 0.4 + 0.1)

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from sgloc.models.sketchgloc.config import CellName
-from sgloc.nn.recurrent.cells import Cell, HyperLSTM, make_cell
+from sgloc.nn.recurrent.cells import Cell, HyperLSTM
 from sgloc.nn.recurrent.sequence import TimeMajor
 from tests.nn.recurrent.cells import (
     CELLS,
@@ -135,8 +135,7 @@ def test_no_padded_step_is_computed() -> None:
 
 
 def test_initial_values_are_the_published_ones() -> None:
-    cell = make_cell("hyper", INPUT, HIDDEN, HYPER, EMBEDDING)
-    assert isinstance(cell, HyperLSTM)
+    cell = HyperLSTM(INPUT, HIDDEN, HYPER, EMBEDDING)
     assert cell.scale_down_weight.abs().max() == 0
     assert (cell.scale_down_bias == 1).all()
     torch.testing.assert_close(cell.scale_up, torch.full_like(cell.scale_up, 0.1 / EMBEDDING))
@@ -144,5 +143,5 @@ def test_initial_values_are_the_published_ones() -> None:
     assert 0 < cell.shift_down.std() < 0.02
     for gate in cell.weight_hidden.detach().chunk(4, dim=1):
         torch.testing.assert_close(gate @ gate.T, torch.eye(HIDDEN), rtol=0, atol=1e-5)
-    published = make_cell("hyper", 5 + 128, 512, 256, 32)
+    published = HyperLSTM(5 + 128, 512, 256, 32)
     assert sum(published.state_sizes) == 2 * (512 + 256)
