@@ -84,7 +84,8 @@ class Linearized(NamedTuple):
     def steps(self, sizes: list[int]) -> "list[Linearized]":
         """The same, step by step, of which so many sequences have each."""
         fields = (field.split(sizes) for field in (self.gates, self.cell, self.forget, *self.normalized))
-        return [Linearized(*step[:3], step[3:]) for step in zip(*fields, strict=True)]
+        each = zip(*fields, strict=True)
+        return [Linearized(gates, cell, forget, tuple(others)) for gates, cell, forget, *others in each]
 
 
 def linearize(

@@ -173,7 +173,8 @@ class LSTMRecurrence(Recurrence):
 
     def __init__(self, weights: Tensors) -> None:
         self.hidden, *others = weights
-        self.bias, self.norm = (others[0], None) if len(others) == 1 else (None, Norm(*others))
+        self.bias = others[0] if len(others) == 1 else None
+        self.norm = Norm(*others) if self.bias is None else None
         self.size, self.dtype = len(self.hidden), others[0].dtype
 
     def forward(self, projected: Tensor, masks: Tensor | None, states: Iterable[OldAndNew], steps: Steps) -> Tensors:
@@ -277,6 +278,7 @@ def through_time(
         rows = slice(sum(steps.sizes[:start]), sum(steps.sizes[: start + segment]))
         part_masks = None if masks is None else masks[rows]
         first = (values[: part.sizes[0]] for values in state)
-        output, *state = recomputed(apply, make, len(weights), part, projected[rows], part_masks, *weights, *first)
-        outputs.append(output)
+        results = recomputed(apply, make, len(weights), part, projected[rows], part_masks, *weights, *first)
+        outputs.append(results[0])
+        state = results[1:]
     return torch.cat(outputs)
