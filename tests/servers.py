@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
-_START_SECONDS = 60.0
 _STOP_SECONDS = 10.0
 # Becomes the command, which the kernel kills with the tests' process.
 _WITH_PARENT = (
@@ -82,7 +82,7 @@ def _running(command: Callable[[int], list[str]], log: Path) -> Iterator[int]:
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
     """Wait until a server takes connections; False if it ends before."""
-    end = time.monotonic() + _START_SECONDS
+    end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
             return process.poll() is None

@@ -15,6 +15,7 @@ from sgloc.cli import main
 from tests.checkpoints import SHARD, change_manifest, flip_bit, step_path, truncate
 from tests.commands import Said, only_sentence
 from tests.drawings import make_drawings, write_ndjson
+from tests.patience import PATIENCE
 
 TINY = {
     "model": {
@@ -66,7 +67,7 @@ def test_a_reader_that_has_seen_enough_is_no_error(trained: Path, words: list[st
     command = [sys.executable, "-m", "sgloc", *(word.format(trained) for word in words)]
     with os.fdopen(writer, "wb") as pipe:
         done = subprocess.run(
-            command, env=environment, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=240, check=False
+            command, env=environment, stdout=pipe, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False
         )
     assert (done.returncode, done.stderr) == (1, "")
 
@@ -95,7 +96,7 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
     command = [sys.executable, "-m", "sgloc", *(word.format(tmp_path) for word in words)]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     outcome = subprocess.run(
-        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=240, check=False
+        command, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (outcome.returncode, outcome.stdout) == (2, "")
     assert only_sentence(outcome.stderr, words[0]).startswith(sentence.format(tmp_path))

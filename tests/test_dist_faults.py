@@ -18,6 +18,7 @@ from sgloc import dist
 from sgloc.data.reader import BadShardError
 from sgloc.dist import Group, Placement
 from sgloc.errors import DataError
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 TIMEOUT = 1.0
@@ -121,7 +122,7 @@ def lines() -> list[dict[str, Any]]:
         env=environment,
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
         check=True,
     )
     return [json.loads(line) for line in done.stdout.splitlines()]

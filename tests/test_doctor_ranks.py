@@ -14,11 +14,10 @@ from typing import Any
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 pytestmark = pytest.mark.slow
-
-SECONDS = 100
 
 
 def start(*words: str, **variables: str) -> "subprocess.Popen[str]":
@@ -41,7 +40,7 @@ def start_rank(rank: int, port: int, *words: str, **variables: str) -> "subproce
 def findings(process: "subprocess.Popen[str]", code: int) -> list[dict[str, Any]]:
     """What a process found, which must end with a code and say nothing else."""
     try:
-        output, errors = process.communicate(timeout=SECONDS)
+        output, errors = process.communicate(timeout=PATIENCE)
     finally:
         process.kill()
     assert (process.returncode, errors) == (code, ""), output
@@ -57,7 +56,7 @@ def fifo_shards(folder: Path) -> Path:
 
 def wait_until_read(fifo: Path) -> None:
     """Wait until somebody waits for a pipe."""
-    end = time.monotonic() + SECONDS
+    end = time.monotonic() + PATIENCE
     while True:
         with contextlib.suppress(OSError):
             os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))

@@ -14,8 +14,9 @@ from typing import Any
 import pytest
 
 from sgloc.data.manifest import Manifest, load_manifest
+from tests.patience import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = pytest.mark.slow
 
 TOP = Path(__file__).parents[1]
 _BLOCK = re.compile(r"^```(\w+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
@@ -103,7 +104,13 @@ def run(project: Path) -> Run:
         path = f"{project / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
         place = {**os.environ, "PATH": path, "PYTHONPATH": str(project), "OMP_NUM_THREADS": "1", **environment}
         done = subprocess.run(
-            ["bash", "-ec", commands], cwd=project, env=place, capture_output=True, text=True, timeout=300, check=False
+            ["bash", "-ec", commands],
+            cwd=project,
+            env=place,
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+            check=False,
         )
         assert done.returncode == code, done.stdout + done.stderr
         return done.stdout + done.stderr

@@ -14,6 +14,7 @@ import pytest
 from launch.local import main
 from sgloc.program import run_program
 from sgloc.signals import STOP_SIGNALS
+from tests.patience import PATIENCE
 from tests.ports import free_port
 from tests.train.launch import kill, losses, records, run, tiny_options, wait_for_ranks_to_stop, wait_until, workers
 
@@ -53,7 +54,7 @@ class Launched:
     def ask(self, number: int) -> int:
         """Send a signal, and give the exit code."""
         self.process.send_signal(number)
-        return self.process.wait(240)
+        return self.process.wait(PATIENCE)
 
 
 def listens_to(pid: int, number: int) -> bool:
@@ -73,7 +74,6 @@ def launched(log: Path, *words: str, failpoint: str = "") -> Iterator[Launched]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pytest.MonkeyPatch) -> None:
     run_dir = tmp_path / "run"
     words = ("--processes", "2", "train", *tiny_options(run_dir, sample_shards), *STEPS)
@@ -91,19 +91,18 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
         # Those that are started in their place stop there as well.
         for rank in wait_for_ranks_to_stop(second.process, 2):
             os.kill(rank, signal.SIGCONT)
-        assert second.process.wait(240) == 0, second.log
+        assert second.process.wait(PATIENCE) == 0, second.log
         assert second.log.count("resuming from") == 2
         assert "Traceback" not in second.log
     monkeypatch.delenv("SGLOC_FAILPOINT")
     assert losses(records(run_dir)) == losses(run(tmp_path / "unbroken", sample_shards, 2, *STEPS))
     with launched(tmp_path / "other", *words, "--train.seed", "1") as refused:
-        assert refused.process.wait(240) == 2
+        assert refused.process.wait(PATIENCE) == 2
         assert refused.log.count("sgloc train: ") == refused.log.count("is of another run") == 1
         assert "Traceback" not in refused.log
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path: Path, picture_shards: str) -> None:
     run_dir = tmp_path / "run"
     meeting = f"localhost:{free_port()}"
@@ -133,7 +132,7 @@ def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path
             last = len(records(run_dir))
             assert wait_until(lambda: takes_steps(3), first.process), first.log
             assert first.ask(signal.SIGTERM) == 0, first.log
-            assert third.process.wait(240) == 0, third.log
+            assert third.process.wait(PATIENCE) == 0, third.log
     elastic = losses(records(run_dir))
     unbroken = losses(run(tmp_path / "unbroken", picture_shards, 1, "--train.num_steps", str(len(elastic))))
     for mine, theirs in zip(elastic, unbroken, strict=True):
@@ -154,8 +153,8 @@ def test_a_machine_does_not_wait_for_one_that_has_ended_for_good(tmp_path: Path,
     with launched(tmp_path / "first", *words, "--node_rank=0", *training) as first:
         # At its second step, the rank of the other machine meets a fault of the program.
         with launched(tmp_path / "second", *words, "--node_rank=1", *training, failpoint="step:fault:2") as second:
-            assert second.process.wait(120) == 3, second.log
-        assert first.process.wait(60) == 3, first.log
+            assert second.process.wait(PATIENCE) == 3, second.log
+        assert first.process.wait(PATIENCE) == 3, first.log
         assert "another machine ended with exit code 3" in first.log
 
 

@@ -16,6 +16,7 @@ from sgloc.doctor.finding import Finding, print_table, to_json
 from sgloc.errors import DataError
 from sgloc.masking import is_masked, mask
 from tests.drawings import make_drawings, write_npz
+from tests.patience import PATIENCE
 from tests.servers import Nginx
 from tests.test_program import SEVERAL
 from tests.train.launch import tiny_options
@@ -100,7 +101,7 @@ def test_a_password_stands_in_no_file_and_no_output(nginx: Nginx, tiny_shards: s
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=300,
+        timeout=PATIENCE,
         check=False,
     )
     said = done.stdout + done.stderr

@@ -17,6 +17,7 @@ import torch
 import sgloc
 from sgloc.errors import DataError
 from sgloc.faults import as_told, exit_code_of
+from tests.patience import PATIENCE
 from tests.train.launch import tiny_options
 
 # Commands that a process runs one after the other; it writes their exit codes down, for it may have no output.
@@ -43,7 +44,6 @@ def load_manifest(folder):
 sgloc.data.manifest.load_manifest = load_manifest
 main(["shards", "stats", *sys.argv[1:]])
 """
-_TIMEOUT = 120
 _OWN_FILE = Path(sgloc.__file__).with_name("nothing.txt")
 
 
@@ -53,7 +53,7 @@ def run(*command: object, **environment: str) -> "subprocess.CompletedProcess[st
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
         text=True,
-        timeout=_TIMEOUT,
+        timeout=PATIENCE,
         check=False,
     )
 
@@ -87,7 +87,7 @@ def test_a_mistake_is_told_from_what_may_pass(words: list[str], code: int, sente
 def test_a_full_disk_may_pass(tiny_shards: str) -> None:
     command = [sys.executable, "-m", "sgloc", "shards", "stats", tiny_shards]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=_TIMEOUT, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
     assert done.stderr == "sgloc shards stats: [Errno 28] No space left on device; make room, then start again\n"
 
@@ -236,7 +236,7 @@ def test_every_command_works_with_streams_of_every_kind(tmp_path: Path, tiny_sha
         ["/bin/sh", "-c", line, "sh", *command],
         env={**os.environ, "OMP_NUM_THREADS": "1", **environment},
         capture_output=True,
-        timeout=_TIMEOUT,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from sgloc.cli import COMMANDS, main
+from tests.patience import PATIENCE
 from tests.train.launch import tiny_options
 
 # In an order in which each finds what it needs; R is the folder of all.
@@ -120,7 +121,7 @@ def test_the_traceback_of_a_mistake_on_the_command_line_is_shown_where_it_is_ask
 def test_help_that_cannot_be_written_is_an_error() -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "sgloc", "train", "--help"]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=120, check=False)
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
     assert done.stderr == "sgloc train: [Errno 28] No space left on device; make room, then start again\n"
 
@@ -132,7 +133,7 @@ def test_a_rank_speaks_as_its_launcher_was_asked_to(tmp_path: Path, tiny_shards:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

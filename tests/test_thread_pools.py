@@ -6,6 +6,7 @@ import time
 import pytest
 
 from sgloc.threads import DaemonPool
+from tests.patience import PATIENCE
 
 
 def test_a_closed_pool_has_finished_its_job_and_begins_no_other() -> None:
@@ -17,7 +18,7 @@ def test_a_closed_pool_has_finished_its_job_and_begins_no_other() -> None:
         return "done"
 
     first, second = pool.submit(work), pool.submit(work)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     pool.close()
     assert not [thread for thread in threading.enumerate() if thread.name.startswith("pool-")]
     assert first.result(0) == "done"
@@ -32,10 +33,10 @@ def test_a_job_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Non
 
     def hang() -> bool:
         begun.set()
-        return release.wait(60)
+        return release.wait(PATIENCE)
 
     future = pool.submit(hang)
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     pool.close()
     assert not future.done()
     release.set()

@@ -16,6 +16,7 @@ from benchmarks.gpu_checks import Setting
 from benchmarks.gpu_checks.__main__ import CHECKS as FUNCTIONS
 from benchmarks.gpu_checks.__main__ import run
 from sgloc.nn.recurrent import bidirectional
+from tests.patience import PATIENCE
 
 # They start processes or a compiler, or run several commands.
 EXHAUSTIVE = {"ranks", "commands", "compile"}
@@ -142,7 +143,7 @@ def test_a_study_that_is_cut_short_keeps_what_it_has(tmp_path: Path) -> None:
 
 def start(*words: str) -> "subprocess.CompletedProcess[str]":
     command = [sys.executable, "-m", "benchmarks", *words]
-    return subprocess.run(command, capture_output=True, text=True, timeout=200, check=False, env=dict(os.environ))
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, env=dict(os.environ))
 
 
 def test_a_dry_run_by_the_command(tmp_path: Path) -> None:

@@ -29,6 +29,7 @@ from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, DecoderConfig, EncoderConfig, ModelConfig, TrainConfig
 from sgloc.models.sketchgloc.recipe import build_model
 from sgloc.train.engine import open_engine
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 CPU = torch.device("cpu")
@@ -90,7 +91,7 @@ def test_the_collectives_are_those_of_a_step() -> None:
         env={**os.environ, "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=200,
+        timeout=PATIENCE,
         check=True,
     )
     calls = json.loads(done.stdout)

@@ -11,6 +11,7 @@ from sgloc.data.build.plan import BuildOptions
 from sgloc.data.order import Order, Places
 from sgloc.data.reader import ReadOptions
 from sgloc.storage import Retries
+from tests.patience import PATIENCE
 
 THREAD_NAMES = ("sgloc-read-ahead", "sgloc-fetch")
 IMPATIENT = ReadOptions(retries=Retries(num_attempts=2, first_delay=0.001))
@@ -26,7 +27,7 @@ def expect_no_reading_thread() -> None:
     # A thread that is told to stop finishes the batch it is reading.
     for thread in threading.enumerate():
         if thread.name.startswith(THREAD_NAMES):
-            thread.join(timeout=240)
+            thread.join(timeout=PATIENCE)
     assert not [thread for thread in threading.enumerate() if thread.name.startswith(THREAD_NAMES)]
 
 

@@ -20,6 +20,7 @@ from sgloc.data.manifest import Manifest, join_manifests, load_manifest
 from sgloc.errors import ConfigError, DataError
 from tests.builds import folder_bytes, write_categories
 from tests.drawings import make_drawings, write_ndjson
+from tests.patience import PATIENCE
 
 NUM_PARTS = 8
 # Each file is a part.
@@ -77,8 +78,8 @@ def building(source: Path, out: Path, num_workers: int) -> Iterator[subprocess.P
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait for something that happens within a minute, and before the process ends."""
-    deadline = time.monotonic() + 240
+    """Wait for something that must happen before the process ends."""
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline, "it does not happen"
         assert process is None or process.poll() is None, "the process has ended before it happened"
@@ -174,7 +175,7 @@ def test_a_killed_worker_stops_the_build_which_then_goes_on(
         workers = workers_of(process)
         assert len(workers) == 2
         os.kill(workers[0], signal.SIGKILL)
-        _, error = process.communicate(timeout=240)
+        _, error = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
     (sentence,) = error.splitlines()
     assert "a worker process ended by signal SIGKILL while it built part" in sentence
@@ -205,7 +206,7 @@ def test_workers_say_nothing_when_a_build_is_killed(source: Path, tmp_path: Path
         # Of two workers each begins with one of the first two parts.
         wait_until(lambda: all(any((tmp_path / "out").glob(part_file(number, "*"))) for number in (0, 1)), process)
         os.kill(process.pid, signal.SIGKILL)
-        _, error = process.communicate(timeout=240)
+        _, error = process.communicate(timeout=PATIENCE)
     assert error == ""
 
 
@@ -213,7 +214,9 @@ def test_a_worker_whose_command_is_gone_ends_without_a_word() -> None:
     with subprocess.Popen([sys.executable, "-c", ""]) as gone:
         pass
     program = f"from sgloc.orphan import die_with_parent; die_with_parent({gone.pid}); print('goes on')"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE, check=False
+    )
     assert (done.returncode, done.stdout, done.stderr) == (1, "", "")
 
 
@@ -229,7 +232,7 @@ def test_what_a_terminal_tells_all_ends_all_without_a_word(
         wait_until(lambda: len(finished(out)) >= 1, process)
         workers = workers_of(process)
         os.killpg(process.pid, number)
-        _, error = process.communicate(timeout=240)
+        _, error = process.communicate(timeout=PATIENCE)
         assert (process.returncode, error) == (code, "")
     wait_until(lambda: not any(map(is_running, workers)))
 
@@ -241,7 +244,7 @@ def test_a_worker_that_is_told_alone_goes_on(source: Path, built: dict[str, byte
         for worker in workers_of(process):
             for number in (signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2):
                 os.kill(worker, number)
-        _, error = process.communicate(timeout=240)
+        _, error = process.communicate(timeout=PATIENCE)
         assert (process.returncode, error) == (0, "")
     assert folder_bytes(out) == built
 
@@ -335,7 +338,7 @@ def test_tasks_at_the_same_time(source: Path, built: dict[str, bytes], tmp_path:
     words = [sys.executable, "-c", script, str(source), str(tmp_path / "out")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     tasks = [subprocess.Popen([*words, str(index)], env=environment) for index in range(4)]
-    assert [task.wait(timeout=240) for task in tasks] == [0, 0, 0, 0]
+    assert [task.wait(timeout=PATIENCE) for task in tasks] == [0, 0, 0, 0]
     assert folder_bytes(tmp_path / "out") == built
 
 

@@ -12,6 +12,7 @@ import pytest
 from sgloc.data.cache import BlockCache
 from sgloc.errors import ConfigError
 from tests.forking import FORKING
+from tests.patience import PATIENCE
 
 BLOCK = b"x" * 1000
 OWN = "sgloc-blocks"
@@ -92,7 +93,7 @@ def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> Non
         workers = [FORKING.Process(target=fill, args=(str(tmp_path), limit, number)) for number in range(4)]
         for worker in workers:
             worker.start()
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while size_of_racing(tmp_path) < limit / 2:
             assert time.monotonic() < deadline, "the workers write nothing"
             assert all(worker.is_alive() for worker in workers)

@@ -22,6 +22,7 @@ from sgloc.errors import DataError
 from sgloc.storage import Retries
 from sgloc.storage.download import RANGE_BYTES, download
 from tests.faulty import Fault, FaultyProxy, Plan
+from tests.patience import PATIENCE
 from tests.servers import Bucket, Nginx
 
 # Two ranges and a bit; it begins like an npz file.
@@ -136,7 +137,7 @@ def test_a_killed_download_goes_on(site: Site) -> None:
     site.proxy.follow([None, Fault("stall", after=3_000_000)])
     with subprocess.Popen([sys.executable, "-c", _DOWNLOAD, site.url, str(site.path)]) as process:
         try:
-            end = time.monotonic() + 240
+            end = time.monotonic() + PATIENCE
             while not (site.part.exists() and site.part.stat().st_size > RANGE_BYTES):
                 assert process.poll() is None
                 assert time.monotonic() < end
@@ -308,7 +309,7 @@ def test_a_full_disk_is_told_and_what_came_is_kept(site: Site) -> None:
     limited = f"import resource; resource.setrlimit(resource.RLIMIT_FSIZE, ({RANGE_BYTES + 5},) * 2)\n"
     ignored = "import signal; signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     command = [sys.executable, "-c", limited + ignored + _DOWNLOAD, site.url, str(site.path)]
-    process = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    process = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert "DataError: the download to" in process.stderr
     assert "cannot be written (File too large); make room" in process.stderr
     assert site.part.read_bytes() == CONTENT[: RANGE_BYTES + 5]

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sgloc.cli import COMMANDS as ALL_COMMANDS
+from tests.patience import PATIENCE
 
 # Every command that makes or reads whole shards, all in one process; each of the builds has workers of its own.
 COMMANDS = """
@@ -38,7 +39,7 @@ def test_no_command_of_shards_and_no_worker_imports_torch(bare: dict[str, str], 
         env=bare,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
         check=False,
     )
     assert (done.returncode, done.stderr.strip()) == (0, "")
@@ -49,7 +50,7 @@ def test_no_command_of_shards_and_no_worker_imports_torch(bare: dict[str, str], 
 def test_the_package_itself_is_light(bare: dict[str, str]) -> None:
     command = "import sgloc, sgloc.cli, sys; print(*sorted({'torch', 'numpy', 'fsspec'} & set(sys.modules)))"
     done = subprocess.run(
-        [sys.executable, "-c", command], env=bare, capture_output=True, text=True, timeout=240, check=True
+        [sys.executable, "-c", command], env=bare, capture_output=True, text=True, timeout=PATIENCE, check=True
     )
     assert done.stdout.strip() == ""
 
@@ -57,6 +58,7 @@ def test_the_package_itself_is_light(bare: dict[str, str]) -> None:
 HELP = """
 import contextlib, sys
 from sgloc.cli import COMMANDS, main
+
 main(["--help"])
 assert not {"torch", "numpy"} & set(sys.modules)
 for name in COMMANDS:
@@ -67,7 +69,7 @@ for name in COMMANDS:
 
 def test_help_is_light(bare: dict[str, str]) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", HELP], env=bare, capture_output=True, text=True, timeout=240, check=False
+        [sys.executable, "-c", HELP], env=bare, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert "--model.graph" in done.stdout

@@ -16,6 +16,7 @@ import fsspec.core
 import pytest
 
 from tests.faulty import Fault, FaultyProxy, Plan
+from tests.patience import PATIENCE
 from tests.servers import Bucket, Nginx
 
 CONTENT = bytes(range(256)) * 1000
@@ -23,7 +24,7 @@ CONTENT = bytes(range(256)) * 1000
 
 def get(url: str, header: str = "") -> tuple[int, bytes]:
     request = urllib.request.Request(url, headers={"Range": header} if header else {})
-    with urllib.request.urlopen(request, timeout=240) as response:
+    with urllib.request.urlopen(request, timeout=PATIENCE) as response:
         return response.status, response.read()
 
 
@@ -108,7 +109,7 @@ def test_a_killed_test_leaves_no_server(nginx: Nginx, tmp_path: Path) -> None:
         port = int(test.stdout.readline().rpartition(b":")[2])
         socket.create_connection(("127.0.0.1", port)).close()
         os.kill(test.pid, signal.SIGKILL)
-    end = time.monotonic() + 240
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         try:
             socket.create_connection(("127.0.0.1", port)).close()

@@ -31,6 +31,7 @@ from sgloc.errors import DataError
 from tests.data.streams import IMPATIENT, SMALL, THREAD_NAMES, expect_equal, expect_no_reading_thread, sketches_at
 from tests.drawings import make_drawings, stroke3_of, write_ndjson, write_npz
 from tests.fuzzing import examples
+from tests.patience import PATIENCE
 
 
 @pytest.fixture(scope="module")
@@ -312,7 +313,7 @@ def test_closing_waits_for_nothing_and_reads_no_more(folder: str, monkeypatch: p
         # The second time is for the second epoch.
         if block in seen:
             begun.put(block)
-            go_on.wait(timeout=240)
+            go_on.wait(timeout=PATIENCE)
         seen.add(block)
         return real_fetch(self, block)
 
@@ -346,7 +347,7 @@ while not any(thread.name.startswith("sgloc-fetch") for thread in threading.enum
     pass
 print("at its end", flush=True)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, "at its end\n", "")
 
 
@@ -356,7 +357,7 @@ def test_batches_are_read_ahead(damaged: tuple[Path, Manifest]) -> None:
     with closing(training_batches(reader, order_of(manifest), Share(100), prefetch=3, num_threads=2)) as batches:
         next(batches)
         # All of an epoch is read within a few batches, and that of the next ones again.
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while reader.num_bytes_read < 2 * sum(sum(one.block_sizes) for one in manifest.splits["train"].shards):
             assert time.monotonic() < deadline, "nothing is read ahead"
             time.sleep(0.001)

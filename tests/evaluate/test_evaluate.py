@@ -30,6 +30,7 @@ from sgloc.models.sketch_a_net.recipe import SketchANetRecipe
 from tests.checkpoints import make_model, save_model, single_process
 from tests.commands import Said
 from tests.models.classifiers import make_config
+from tests.patience import PATIENCE
 from tests.train.runs import train
 
 CPU = torch.device("cpu")
@@ -94,7 +95,7 @@ def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
     # Threads, too, may be as many as they like.
     environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(tmp_path), "READS": str(reads)}
     done = subprocess.run(
-        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=150, check=False
+        command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     parts = sorted(part.name for part in (tmp_path / "out/parts").iterdir())

@@ -15,6 +15,7 @@ import safetensors.numpy
 from sgloc.models.sketchgloc.config import CellName
 from tests.oracle import layout, network
 from tests.oracle.cells import layer_norm, sigmoid
+from tests.patience import PATIENCE
 
 CLASSES = {"lstm": "LSTMCell", "layer_norm": "LayerNormLSTMCell", "hyper": "HyperLSTMCell"}
 Arrays = dict[str, npt.NDArray[np.float32]]
@@ -168,7 +169,7 @@ def write(folders: dict[Path, tuple[Arrays, dict[str, Any]]]) -> None:
         safetensors.numpy.save_file(every, folder / "all.safetensors")
         (folder / "model_config.json").write_text(json.dumps(options, indent=1))
     command = [sys.executable, str(Path(__file__).parent / "write_tf.py"), *map(str, folders)]
-    subprocess.run(command, check=True, capture_output=True, timeout=240)
+    subprocess.run(command, check=True, capture_output=True, timeout=PATIENCE)
 
 
 class Original:

@@ -22,7 +22,8 @@ from tests.checkpoints import make_model, save_model
 from tests.commands import Said
 from tests.forking import run_ranks
 from tests.models.classifiers import make_config
-from tests.train.launch import TIMEOUT, records
+from tests.patience import PATIENCE
+from tests.train.launch import records
 from tests.train.runs import train
 
 CPU = torch.device("cpu")
@@ -38,7 +39,7 @@ def words_of(config: ClassifierConfig) -> list[str]:
 def run(config: ClassifierConfig, num_processes: int) -> list[dict[str, Any]]:
     """Train in real processes, to the end."""
     run_dir = Path(config.train.run)
-    run_ranks(["train-classifier", *words_of(config)], num_processes, run_dir.with_suffix(".log"), TIMEOUT)
+    run_ranks(["train-classifier", *words_of(config)], num_processes, run_dir.with_suffix(".log"), PATIENCE)
     return records(run_dir)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from sgloc import ops
 from sgloc.ops.ragged import segment_sum
 from tests.ops.reference import SHAPES, make_points, make_rows
+from tests.patience import PATIENCE
 
 Arguments = tuple[Tensor | bool, ...]
 
@@ -125,4 +126,4 @@ def test_an_exported_program_holds_each_operation_as_one_node_and_takes_any_batc
 
 def test_triton_is_not_imported_before_a_cuda_tensor_needs_it() -> None:
     program = "import sys, sgloc.ops; sys.exit('triton' in sys.modules)"
-    subprocess.run([sys.executable, "-c", program], check=True, timeout=240)
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=PATIENCE)

@@ -18,6 +18,7 @@ from triton.compiler import ASTSource
 
 from sgloc.ops import node_boxes, triton_kernels, triton_launch
 from tests.ops.reference import SHAPES, make_points, make_rows
+from tests.patience import PATIENCE
 
 # What a block may have of it on every GPU from sm_80 on.
 MOST_SHARED_MEMORY = 99 * 1024
@@ -101,7 +102,7 @@ def resource_usage(cubin: Path) -> dict[str, int]:
         check=True,
         capture_output=True,
         text=True,
-        timeout=240,
+        timeout=PATIENCE,
     ).stdout
     return {name: int(number) for name, number in re.findall(r"\b(REG|STACK|LOCAL|SHARED):(\d+)", output)}
 
@@ -149,6 +150,6 @@ def test_kernels_agree_with_the_loops_in_the_interpreter() -> None:
         env=os.environ | {"TRITON_INTERPRET": "1"},
         capture_output=True,
         text=True,
-        timeout=280,
+        timeout=PATIENCE,
     )
     assert run.returncode == 0, run.stdout + run.stderr

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 START = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100" stroke="black" fill="none">'
 FILLED = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
 
@@ -82,6 +84,7 @@ RUN = """
 import json, resource, signal, sys
 resource.setrlimit(resource.RLIMIT_AS, (500 * 10**6, 500 * 10**6))
 from sgloc.cli import main
+
 def stop(*_): raise RuntimeError("takes more than 5 seconds")
 signal.signal(signal.SIGPROF, stop)
 ended = {}
@@ -115,7 +118,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, s
         text=True,
         cwd=folder,
         env={"OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd()), "PATH": ""},
-        timeout=280,
+        timeout=PATIENCE,
         check=False,
     )
     assert done.returncode == 0, done.stderr

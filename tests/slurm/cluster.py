@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Self
 
+from tests.patience import PATIENCE
+
 # Slurm's commands are not everywhere where they are looked for.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
-_START_SECONDS = 150
-_JOB_SECONDS = 240
 _ENDED = frozenset(
     {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY"}
 )
@@ -46,12 +46,12 @@ class Cluster:
         )
         assert self._daemons.stdout is not None
         if self._daemons.stdout.readline() != b"ready\n":
-            _, errors = self._daemons.communicate(timeout=_START_SECONDS)
+            _, errors = self._daemons.communicate(timeout=PATIENCE)
             raise RuntimeError(errors.decode())
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._daemons.communicate(timeout=_START_SECONDS)
+        self._daemons.communicate(timeout=PATIENCE)
         shutil.rmtree(self._folder, ignore_errors=True)
 
     @contextlib.contextmanager
@@ -104,7 +104,7 @@ class Cluster:
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
         """Wait until a condition holds."""
-        end = time.monotonic() + _JOB_SECONDS
+        end = time.monotonic() + PATIENCE
         while not condition():
             assert time.monotonic() < end, f"{what} does not get there: {self.run('squeue', '-t', 'all')}"
             time.sleep(0.05)

@@ -17,12 +17,12 @@ import sys
 import time
 from pathlib import Path
 
+from tests.patience import PATIENCE
 from tests.ports import free_ports
 
 PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "scancel", "sinfo", "setpriv")
 NUM_NODES = 2
 GPUS_PER_NODE = 8
-START_SECONDS = 120
 
 # preempt is a partition whose jobs requeue those of main, which are told some seconds before. Jobs that are requeued
 # start after cred_expire seconds.
@@ -109,14 +109,14 @@ def _start(folder: Path, name: str, *words: str) -> "subprocess.Popen[bytes]":
 
 def _wait_for(condition: str, folder: Path, *command: str, expected: str = "") -> None:
     """Wait until a command succeeds, with the expected output if that is given."""
-    end = time.monotonic() + START_SECONDS
+    end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode == 0 and expected in ("", done.stdout.strip()):
             return
         time.sleep(0.1)
     logs = "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("*.out")))
-    raise RuntimeError(f"{condition} is not there after {START_SECONDS} s\n{logs}")
+    raise RuntimeError(f"{condition} is not there after {PATIENCE} s\n{logs}")
 
 
 def _start_node(folder: Path, node: str) -> "subprocess.Popen[bytes]":

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
 from tests.slurm.cluster import Cluster
 
 START = """
@@ -44,7 +45,7 @@ def test_nothing_is_left_of_killed_tests() -> None:
         assert Path(configuration).exists()
         assert len(processes_of(configuration)) > 4
         os.killpg(tests.pid, signal.SIGKILL)
-    end = time.monotonic() + 240
+    end = time.monotonic() + PATIENCE
     while Path(configuration).exists() or processes_of(configuration):
         assert time.monotonic() < end, processes_of(configuration)
         time.sleep(0.2)

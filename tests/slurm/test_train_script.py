@@ -38,7 +38,6 @@ def ranks(cluster: Cluster) -> list[int]:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
 def test_preempted_killed_and_robbed_of_a_node(
     cluster: Cluster, folder: Path, picture_shards: str, request: pytest.FixtureRequest
 ) -> None:

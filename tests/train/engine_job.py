@@ -18,6 +18,7 @@ from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.sketch.ragged import SketchBatch
 from sgloc.train.engine import Engine, open_engine
 from tests.batches import make_batch
+from tests.patience import PATIENCE
 
 Tensors = dict[str, Tensor]
 # Loss of the global batch and norm of its gradient, step by step.
@@ -194,7 +195,7 @@ def main() -> None:
     source, target = sys.argv[1:]
     torch.set_num_threads(1)
     placement = dist.resolve_placement(os.environ)
-    with dist.process_group(placement, CPU, timeout=240):
+    with dist.process_group(placement, CPU, timeout=PATIENCE):
         job = Job(placement.rank, placement.world_size, torch.load(source))
         told = {Path(engine).stem or "ddp": job.run(engine) for engine in ENGINES}
         if placement.rank == 0:

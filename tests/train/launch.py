@@ -12,8 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.forking import run_ranks
-
-TIMEOUT = 150
+from tests.patience import PATIENCE
 
 
 def tiny_options(run_dir: Path, shards: str) -> list[str]:
@@ -65,7 +64,7 @@ def start(
 
 def run(run_dir: Path, shards: str, num_processes: int, *options: str) -> list[dict[str, Any]]:
     """Train to the end and give the training records; the log is shown when it fails."""
-    run_ranks(["train", *tiny_options(run_dir, shards), *options], num_processes, run_dir.with_suffix(".log"), TIMEOUT)
+    run_ranks(["train", *tiny_options(run_dir, shards), *options], num_processes, run_dir.with_suffix(".log"), PATIENCE)
     return records(run_dir)
 
 
@@ -86,7 +85,7 @@ def losses(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> bool:
     """Poll until a condition holds; False if the process ends before."""
-    end = time.monotonic() + TIMEOUT
+    end = time.monotonic() + PATIENCE
     while not condition():
         if process.poll() is not None:
             return False

@@ -26,8 +26,9 @@ from sgloc.train.checkpoint.writer import SaveError, Writer, share_out
 from tests.checkpoints import flip_bit, load, make_manifest, step_path
 from tests.forking import FORKING
 from tests.logged import collected
+from tests.patience import PATIENCE
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(200)]
+pytestmark = pytest.mark.slow
 
 SIZES = [4000, 3000, 2000, 1000, 1000, 10, 1, 0]
 
@@ -139,7 +140,7 @@ def test_ranks_write_and_read_together(tmp_path: Path, world_size: int) -> None:
         for process in ranks:
             process.start()
         for process in ranks:
-            process.join(150)
+            process.join(PATIENCE)
         assert [process.exitcode for process in ranks] == [0] * world_size
     finally:
         for process in ranks:

@@ -22,8 +22,9 @@ from sgloc.models.sketchgloc.config import Config
 from sgloc.storage import Retries
 from sgloc.train.checkpoint.load import checkpoint_steps, newest_checkpoint, read_checkpoint
 from tests.checkpoints import find_checkpoint
+from tests.patience import PATIENCE
 from tests.servers import Bucket
-from tests.train.launch import TIMEOUT, kill, losses, start
+from tests.train.launch import kill, losses, start
 from tests.train.runs import make_config, records, train
 from tests.train.test_checkpoint_saving import Run
 
@@ -78,7 +79,7 @@ def test_a_killed_run_in_a_bucket_keeps_the_lines_up_to_its_checkpoint(
     options = ["--train.run", url, "--train.num_steps", "8"]
     process = start(tmp_path / "run", sample_shards, 1, *options, log=tmp_path / "log")
     try:
-        assert process.wait(TIMEOUT) == -signal.SIGKILL, (tmp_path / "log").read_text()
+        assert process.wait(PATIENCE) == -signal.SIGKILL, (tmp_path / "log").read_text()
     finally:
         kill(process)
     assert [line["step"] for line in remote_records(url)] == [1, 2, 3, 4]

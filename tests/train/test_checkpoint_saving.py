@@ -25,6 +25,7 @@ from sgloc.train.engine import Engine
 from sgloc.train.state import TrainState
 from tests.checkpoints import SHARD, find_checkpoint, flip_bit, model_config, single_process, step_path
 from tests.logged import collected
+from tests.patience import PATIENCE
 from tests.train.launch import losses
 from tests.train.runs import make_config, records, train
 
@@ -99,7 +100,7 @@ class Gate:
 
         def wait(storage: Storage, name: str, chunks: Iterable[bytes | memoryview]) -> None:
             self.reached.set()
-            assert self.open.wait(240)
+            assert self.open.wait(PATIENCE)
             write(storage, name, chunks)
 
         monkeypatch.setattr(Storage, "write", wait)
@@ -112,7 +113,7 @@ def test_training_goes_on_and_what_it_changes_is_not_saved(
     with contextlib.closing(Run(str(tmp_path), tiny_shards)) as run:
         run.state.skipped_shards = ["one"]
         run.save(7)
-        assert gate.reached.wait(240)
+        assert gate.reached.wait(PATIENCE)
         assert checkpoint_steps(str(tmp_path)) == []
         run.weights.weight.fill_(-1)
         run.state.step = 8

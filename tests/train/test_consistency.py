@@ -16,6 +16,7 @@ from sgloc.errors import ConfigError
 from sgloc.models.sketchgloc.config import Config, TrainConfig
 from sgloc.train.faults import refuse_other_ranks
 from tests.checkpoints import single_process
+from tests.patience import PATIENCE
 from tests.ports import free_port
 
 
@@ -98,7 +99,7 @@ def test_ranks_that_differ_do_not_start(sample_shards: str, tiny_shards: str, tm
         start_rank(1, port, own, tmp_path / "run", *options),
     ]
     try:
-        errors = [rank.communicate(timeout=240)[1] for rank in ranks]
+        errors = [rank.communicate(timeout=PATIENCE)[1] for rank in ranks]
     finally:
         for rank in ranks:
             rank.kill()

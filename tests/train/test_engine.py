@@ -12,6 +12,7 @@ import torch
 
 from tests.checkpoints import single_process
 from tests.oracle import clipping
+from tests.patience import PATIENCE
 from tests.train.engine_job import (
     CLIP_NORM,
     LATER,
@@ -27,7 +28,6 @@ from tests.train.engine_job import (
     validate,
 )
 
-_TIMEOUT = 280
 NAMES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 
 
@@ -62,7 +62,7 @@ def two_ranks(one_rank: OneRank, tmp_path_factory: pytest.TempPathFactory) -> di
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     command += ["-m", "tests.train.engine_job", str(folder / "others.pt"), str(folder / "told.pt")]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=_TIMEOUT, check=False)
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     # Neither DeepSpeed's greetings nor warnings at every step.
     assert done.stdout == ""

@@ -12,8 +12,8 @@ import pytest
 from sgloc.train.checkpoint.format import step_folder
 from sgloc.train.checkpoint.load import checkpoint_steps, read_checkpoint
 from tests.checkpoints import flip_bit
+from tests.patience import PATIENCE
 from tests.train.launch import (
-    TIMEOUT,
     has_pending,
     is_running,
     kill,
@@ -26,7 +26,7 @@ from tests.train.launch import (
     workers,
 )
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]
+pytestmark = pytest.mark.slow
 
 STEPS = ("--train.num_steps", "24")
 # Without a checkpoint or a validation of its own accord.
@@ -99,7 +99,7 @@ def test_a_signal_saves_at_a_step_boundary_and_the_run_goes_on_from_there(
         assert wait_until(lambda: all(has_pending(rank, signal.SIGTERM) for rank in ranks), process)
         for rank in ranks:
             os.kill(rank, signal.SIGCONT)
-        process.wait(TIMEOUT)
+        process.wait(PATIENCE)
     finally:
         kill(process)
     assert "stopped by a signal" in log.read_text()
@@ -145,15 +145,16 @@ def test_a_rank_that_hangs_ends_the_attempt_and_torchrun_starts_the_next(
     tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
-    said = "another process of this run has not answered for 10 s (train.timeout)"
+    # So far apart are two ranks when they start on a machine that does much else.
+    said = "another process of this run has not answered for 20 s (train.timeout)"
     monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:10:1")
-    process = start(run_dir, sample_shards, 2, *STEPS, "--train.timeout", "10", log=log, max_restarts=1)
+    process = start(run_dir, sample_shards, 2, *STEPS, "--train.timeout", "20", log=log, max_restarts=1)
     try:
         (hanging,) = wait_for_ranks_to_stop(process, 1)
         assert wait_until(lambda: said in log.read_text(), process)
         # torchrun would give it 30 seconds.
         os.kill(hanging, signal.SIGKILL)
-        assert process.wait(TIMEOUT) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
         kill(process)
     assert losses(records(run_dir)) == unbroken
@@ -168,7 +169,7 @@ def test_another_run_in_the_folder_is_refused_and_a_killed_torchrun_takes_its_ra
         assert wait_until(lambda: len(records(run_dir)) >= 2, first), first_log.read_text()
         second = start(run_dir, sample_shards, 1, *STEPS, log=second_log)
         try:
-            assert second.wait(TIMEOUT) == 1
+            assert second.wait(PATIENCE) == 1
         finally:
             kill(second)
         assert "another run is writing to" in second_log.read_text()
@@ -177,7 +178,7 @@ def test_another_run_in_the_folder_is_refused_and_a_killed_torchrun_takes_its_ra
         assert len(ranks) == 2
         first.send_signal(signal.SIGKILL)
         first.wait()
-        end = time.monotonic() + 240
+        end = time.monotonic() + PATIENCE
         while any(is_running(rank) for rank in ranks):
             assert time.monotonic() < end, "a rank goes on without its torchrun"
             time.sleep(0.05)
@@ -203,7 +204,7 @@ def test_killed_in_a_phase_of_a_save(
     monkeypatch.setenv("SGLOC_FAILPOINT", f"checkpoint.{failpoint}")
     process = start(tmp_path / "run", sample_shards, 2, *STEPS, log=tmp_path / "log")
     try:
-        assert process.wait(TIMEOUT) != 0
+        assert process.wait(PATIENCE) != 0
     finally:
         kill(process)
     assert "SIGKILL" in (tmp_path / "log").read_text()
@@ -225,7 +226,7 @@ def test_torchrun_starts_a_run_again_that_was_killed_as_it_removed_old_checkpoin
     monkeypatch.setenv("SGLOC_FAILPOINT", "checkpoint.retained:kill:12:0")
     process = start(run_dir, sample_shards, 2, *STEPS, log=log, max_restarts=1)
     try:
-        assert process.wait(TIMEOUT) == 0, log.read_text()
+        assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
         kill(process)
     assert "(exitcode: -9) local_rank: 0" in log.read_text()

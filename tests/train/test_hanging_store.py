@@ -8,15 +8,16 @@ import pytest
 
 from sgloc.train.checkpoint.load import checkpoint_steps
 from tests.hanging import AFTER, AT
+from tests.patience import PATIENCE
 from tests.train.launch import kill, records, start, wait_until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = pytest.mark.slow
 
-# By number of ranks: on a busy machine, two are seconds apart when they start.
-TIMEOUT = {1: 2.0, 2: 8.0}
+# Seconds of train.timeout, by number of ranks. Two are apart when they start, on a busy machine by more than the first.
+TIMEOUTS = {1: (2.0,), 2: (8.0, 60.0)}
 OPTIONS = ("--train.num_steps", "100000", "--train.patience", "0", "--train.validate_every", "100000")
 # A machine of its own takes less than two; one that is busy with other tests takes its time for a step and for an end.
-ALLOWANCE = 30.0
+ALLOWANCE = 60.0
 SHARD = "step-00000008.tmp/shard"
 
 
@@ -26,7 +27,7 @@ SHARD = "step-00000008.tmp/shard"
         pytest.param(1, SHARD, "/", "the checkpoint of step 8 was not written to", id="in a save"),
         pytest.param(2, SHARD, "/", "the checkpoint of step 8 was not written to", id="in a save of two ranks"),
         pytest.param(1, "/", "step-00000004/manifest.json", "was not written to", id="after the first checkpoint"),
-        pytest.param(2, ".lock", "/", "has not answered for 7.2 s", id="at the start of two ranks"),
+        pytest.param(2, ".lock", "/", "has not answered for {:g} s", id="at the start of two ranks"),
     ],
 )
 def test_the_run_ends_in_time(
@@ -42,20 +43,26 @@ def test_the_run_ends_in_time(
     run_dir, log = tmp_path / "run", tmp_path / "log"
     monkeypatch.setenv(AT, at)
     monkeypatch.setenv(AFTER, str(run_dir / "checkpoints" / after))
-    options = ("--train.run", f"hang://{run_dir}", "--train.timeout", str(TIMEOUT[num_processes]), *OPTIONS)
-    process = start(run_dir, sample_shards, num_processes, *options, log=log)
-    try:
-        assert wait_until(hanging.exists, process), log.read_text()
-        began = time.monotonic()
-        code = process.wait(60)
-        took = time.monotonic() - began
-    finally:
-        kill(process)
+    for timeout in TIMEOUTS[num_processes]:
+        log.unlink(missing_ok=True)
+        options = ("--train.run", f"hang://{run_dir}", "--train.timeout", str(timeout), *OPTIONS)
+        process = start(run_dir, sample_shards, num_processes, *options, log=log)
+        try:
+            if wait_until(hanging.exists, process):
+                began = time.monotonic()
+                code = process.wait(PATIENCE)
+                took = time.monotonic() - began
+                break
+        finally:
+            kill(process)
+    else:
+        pytest.fail(log.read_text())
     text = log.read_text()
     assert code == 1, text
-    assert text.count("sgloc train: ") == text.count(said) == 1, text
+    # Who waits for the store gives up before others do who wait for it.
+    assert text.count("sgloc train: ") == text.count(said.format(0.9 * timeout)) == 1, text
     assert "sgloc/" not in text, "a traceback of ours"
-    assert took < TIMEOUT[num_processes] + ALLOWANCE
+    assert took < timeout + ALLOWANCE
     if said.startswith("the checkpoint"):
         assert "the newest is that of step 4; check the store, then start again" in text
         assert checkpoint_steps(str(run_dir)) == [4]
@@ -72,7 +79,7 @@ def test_a_stop_is_heard_while_a_save_hangs(
         # The save of step 12 waits for that of step 8.
         assert wait_until(lambda: hanging.exists() and records(run_dir)[-1]["step"] >= 8, process), log.read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 1, log.read_text()
+        assert process.wait(PATIENCE) == 1, log.read_text()
     finally:
         kill(process)
     text = log.read_text()
@@ -88,7 +95,7 @@ def test_shards_that_never_come_end_the_run(
     options = ("--data.path", f"hang://{sample_shards}", "--train.timeout", "2", *OPTIONS)
     process = start(tmp_path / "run", sample_shards, 1, *options, log=log)
     try:
-        assert process.wait(60) == 1, log.read_text()
+        assert process.wait(PATIENCE) == 1, log.read_text()
     finally:
         kill(process)
     assert f"sgloc train: the shards in hang://{sample_shards} have not answered for 2 s" in log.read_text()

@@ -10,6 +10,7 @@ import pytest
 
 from sgloc.signals import STOP_SIGNALS, leave_to_parent, starting_workers
 from sgloc.train.checkpoint.load import checkpoint_steps
+from tests.patience import PATIENCE
 from tests.train.launch import kill, records, start, tiny_options, wait_until
 from tests.train.runs import make_config, train
 
@@ -48,7 +49,7 @@ def test_a_closed_terminal_saves_and_ends(tmp_path: Path, sample_shards: str, nu
             os.killpg(process.pid, signal.SIGHUP)
         else:
             process.send_signal(signal.SIGHUP)
-        process.wait(240)
+        process.wait(PATIENCE)
     finally:
         kill(process)
     assert "stopped by a signal at step" in log.read_text()
@@ -67,7 +68,7 @@ def test_what_nohup_ignores_stays_ignored(tmp_path: Path, sample_shards: str) ->
         more = len(records(run_dir)) + 2
         assert wait_until(lambda: len(records(run_dir)) >= more, process), log.read_text()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(240) == 0
+        assert process.wait(PATIENCE) == 0
     finally:
         kill(process)
     assert "stopped by a signal at step" in log.read_text()
@@ -103,5 +104,5 @@ leave_to_parent()
 print("still here", flush=True)
 os.kill(os.getpid(), signal.SIGTERM)
 """
-    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=240, check=False)
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGTERM, "still here\n", "")

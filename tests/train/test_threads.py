@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.train.launch import TIMEOUT, tiny_options
+from tests.patience import PATIENCE
+from tests.train.launch import tiny_options
 
 CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
 
@@ -40,7 +41,7 @@ def test_no_thread_outlives_the_process_group(engine: str, tiny_shards: str, tmp
         capture_output=True,
         text=True,
         check=False,
-        timeout=TIMEOUT,
+        timeout=PATIENCE,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1] == "threads 0"

@@ -28,6 +28,7 @@ from sgloc.train.loggers import wandb as sgloc_wandb
 from sgloc.train.loggers.base import Loggers
 from sgloc.train.loggers.open import with_environment
 from sgloc.train.loggers.wandb import WeightsAndBiases
+from tests.patience import PATIENCE
 from tests.train.launch import children
 from tests.train.runs import make_config, records, train
 
@@ -225,7 +226,7 @@ while logger.messages.qsize():
 os.kill(os.getpid(), 9)
 """
     # The pipe ends when the process that talks to W&B has.
-    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
     assert killed.returncode == -signal.SIGKILL
     (folder,) = offline_runs(tmp_path)
     assert steps(folder, "train/loss") == list(range(1, 301))
@@ -289,7 +290,7 @@ def _configured() -> None:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end, "it does not get there"
         time.sleep(0.01)

@@ -6,10 +6,9 @@ import subprocess
 import sys
 from collections.abc import Sequence
 
+from tests.patience import PATIENCE
 from tests.ports import free_port
 from tests.virtual_cuda.build import library
-
-_TIMEOUT = 280
 
 
 def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
@@ -23,7 +22,7 @@ def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
 def finish(*processes: "subprocess.Popen[str]") -> list[str]:
     """What the processes say; all must succeed."""
     try:
-        said = [process.communicate(timeout=_TIMEOUT)[0] for process in processes]
+        said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     finally:
         for process in processes:
             process.kill()
