@@ -7,6 +7,7 @@ import codecs
 import io
 import itertools
 from collections.abc import Iterator
+from contextlib import suppress
 from functools import partial
 from json import detect_encoding
 from typing import Any, NamedTuple
@@ -88,19 +89,16 @@ def read_records(stream: io.BufferedReader) -> Iterator[Any]:
     Yields:
         Of each line or entry the value, or an UnfitError for what is none.
     """
-    lines = _bounded_lines(stream)
     if stream.peek(64)[:64].lstrip().startswith(b"["):
         start = stream.read(MAX_ARRAY_BYTES + 1)
-        if len(start) <= MAX_ARRAY_BYTES:
-            try:
-                found = orjson.loads(start)
-            except ValueError:
-                found = None
-            if isinstance(found, list) and found and isinstance(found[0], dict):
-                yield from found
-                return
-        lines = _bounded_lines(io.BufferedReader(_Pieces(itertools.chain([start], _pieces(stream)))))
-    yield from map(_parse_line, lines)
+        found = None
+        with suppress(ValueError):
+            found = orjson.loads(start) if len(start) <= MAX_ARRAY_BYTES else None
+        if isinstance(found, list) and found and isinstance(found[0], dict):
+            yield from found
+            return
+        stream = io.BufferedReader(_Pieces(itertools.chain([start], _pieces(stream))))
+    yield from map(_parse_line, _bounded_lines(stream))
 
 
 def _bounded_lines(stream: io.BufferedReader) -> Iterator[bytes]:

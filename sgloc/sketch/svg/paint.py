@@ -2,23 +2,12 @@
 
 import re
 from collections.abc import Mapping
-from types import MappingProxyType
 
 from sgloc.sketch.svg.tree import Element
 
 # The properties that elements inherit and that matter to what is seen, with what they are where nothing says it.
-INHERITED: Mapping[str, str] = MappingProxyType(
-    {
-        "fill": "black",
-        "fill-opacity": "1",
-        "stroke": "none",
-        "stroke-width": "1",
-        "stroke-opacity": "1",
-        "stroke-linecap": "butt",
-        "visibility": "visible",
-        "color": "black",
-    }
-)
+INHERITED = {"fill": "black", "stroke": "none", "color": "black", "visibility": "visible", "stroke-linecap": "butt"}
+INHERITED |= dict.fromkeys(("fill-opacity", "stroke-opacity", "stroke-width"), "1")
 _SERVERS = frozenset({"linearGradient", "radialGradient", "pattern", "meshgradient", "hatch", "solidcolor"})
 _ADDRESS = re.compile(r"url\(\s*['\"]?\s*#([^)'\"]*?)\s*['\"]?\s*\)(.*)", re.DOTALL | re.IGNORECASE)
 _NO_ALPHA = r"(?:-[\d.]+|\+?0*\.?0+)%?\s*"

@@ -18,6 +18,7 @@ _TOLERANCE = 1 / 4000
 _PAGE_SLACK = 0.02
 _MOST_SIZE = 1e12
 _PLURALS = {
+    "brush stroke became the line along its middle": "brush strokes became the lines along their middles",
     "shape inside definitions": "shapes inside definitions",
     "transform that cannot be read": "transforms that cannot be read",
     "copy of what is not in the file": "copies of what is not in the file",
@@ -58,10 +59,8 @@ def read_svg(content: bytes) -> tuple[Polylines, list[str]]:
     if strokes or others:
         scene.left_out["page background"] += len(fills) - len(others)
         fills = others
-    if num_brushes == 1:
-        notes.append("1 brush stroke became the line along its middle")
-    elif num_brushes:
-        notes.append(f"{num_brushes:,} brush strokes became the lines along their middles")
+    if num_brushes:
+        notes.append(_counted("brush stroke became the line along its middle", num_brushes))
     if strokes:
         scene.left_out["filled shape"] += len(fills)
     elif fills:

@@ -8,16 +8,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from fontTools.misc.transform import Identity, Transform
 
+from sgloc.sketch.svg import measures
 from sgloc.sketch.svg.css import Styles
 from sgloc.sketch.svg.limits import LIMITS, Limits, UnreadableError
-from sgloc.sketch.svg.measures import (
-    ViewBox,
-    parse_length,
-    parse_number,
-    parse_transform,
-    parse_view_box,
-    view_box_matrix,
-)
 from sgloc.sketch.svg.paint import INHERITED, is_visible_paint
 from sgloc.sketch.svg.paths import Chain, flattened, parse_path, transformed
 from sgloc.sketch.svg.tree import Element, parse_tree
@@ -60,7 +53,7 @@ class Scene:
 
     shapes: list[Painted] = field(default_factory=list)
     left_out: Counter[str] = field(default_factory=Counter)
-    page: ViewBox | None = None
+    page: measures.ViewBox | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +83,7 @@ class _Place:
     def length(self, text: str | None, axis: int | None = None) -> float | None:
         """A length in user units; percentages are of the viewport's width (axis 0), height (1) or diagonal."""
         whole = math.hypot(*self.viewport) / math.sqrt(2) if axis is None else self.viewport[axis]
-        return parse_length(text, whole, self.font_size)
+        return measures.parse_length(text, whole, self.font_size)
 
     def lengths(self, style: Mapping[str, str], *names: str) -> list[float]:
         """Lengths along x and y in turn, in user units; 0 where a style has none."""
@@ -175,12 +168,12 @@ class _Walk:
         """The place of what stands inside an element, its own transform applied."""
         own = {name: style[name] for name in INHERITED if style.get(name, "").lower() not in _NOT_SAID}
         own = {name: INHERITED[name] if value.lower() == "initial" else value for name, value in own.items()}
-        font_size = parse_length(style.get("font-size"), place.font_size, place.font_size)
+        font_size = measures.parse_length(style.get("font-size"), place.font_size, place.font_size)
         place = replace(
             place,
             style={**place.style, **own},
             font_size=place.font_size if font_size is None else font_size,
-            is_opaque=place.is_opaque and parse_number(style.get("opacity"), 1.0) > 0,
+            is_opaque=place.is_opaque and measures.parse_number(style.get("opacity"), 1.0) > 0,
         )
         # What is inherited is the length, whatever the font of those that inherit it.
         width = place.length(own.get("stroke-width"))
@@ -190,7 +183,7 @@ class _Walk:
             return place
         if element not in self._transforms:
             self._limits.count("character", len(style["transform"]))
-            self._transforms[element] = parse_transform(style["transform"], is_css=False)
+            self._transforms[element] = measures.parse_transform(style["transform"], is_css=False)
         matrix = self._transforms[element]
         if matrix is None:
             self._scene.left_out["transform that cannot be read"] += 1
@@ -213,7 +206,7 @@ class _Walk:
                 (x, y), size = points.min(0).tolist(), np.ptp(points, axis=0).tolist()
         shares = {"left": "0%", "top": "0%", "center": "50%", "right": "100%", "bottom": "100%"}
         right, down = (
-            parse_length(shares.get(word, word), side, place.font_size) or 0.0
+            measures.parse_length(shares.get(word, word), side, place.font_size) or 0.0
             for word, side in zip(words, size, strict=True)
         )
         return x + right, y + down
@@ -245,7 +238,7 @@ class _Walk:
     ) -> _Place | None:
         """The place inside an svg or symbol element; None where it is too small to show anything."""
         texts = [given or style.get(name) for given, name in zip(size, ("width", "height"), strict=True)]
-        view_box = parse_view_box(style.get("viewBox"))
+        view_box = measures.parse_view_box(style.get("viewBox"))
         if element is self._root and not place.uses:
             # A share of a page that nobody knows is no size.
             texts = [None if text is None or text.endswith("%") else text for text in texts]
@@ -268,7 +261,7 @@ class _Walk:
                 return None
         if view_box is None:
             return replace(place, viewport=(width, height))
-        inner = view_box_matrix(view_box, width, height, style.get("preserveAspectRatio"))
+        inner = measures.view_box_matrix(view_box, width, height, style.get("preserveAspectRatio"))
         return replace(place, matrix=place.matrix.transform(inner), viewport=view_box[2:])
 
     def _paint(self, element: Element, style: Mapping[str, str], place: _Place) -> None:
@@ -294,7 +287,8 @@ class _Walk:
         self._scene.shapes.append(Painted(placed, is_stroked, place.stroke_width * scale))
 
     def _is_painted(self, kind: str, style: Mapping[str, str]) -> bool:
-        return parse_number(style[f"{kind}-opacity"], 1.0) > 0 and is_visible_paint(style[kind], style, self._ids)
+        opacity = measures.parse_number(style[f"{kind}-opacity"], 1.0)
+        return opacity > 0 and is_visible_paint(style[kind], style, self._ids)
 
     def _outline(self, element: Element, style: Mapping[str, str], place: _Place) -> list[Chain]:
         """A shape's chains, in its own coordinates."""

@@ -70,7 +70,7 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
         ConfigError: if a number of drawings or the seed is negative.
     """
     counts = {"train": num_train, "valid": num_valid, "test": num_test}
-    for name, value in {**{f"num_{split}": count for split, count in counts.items()}, "seed": seed}.items():
+    for name, value in (*((f"num_{split}", count) for split, count in counts.items()), ("seed", seed)):
         if value < 0:
             raise ConfigError(f"{name} of the synthetic sample is {value}: give at least 0")
     paths = []

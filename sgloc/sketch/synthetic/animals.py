@@ -43,20 +43,18 @@ def cat(hand: Hand) -> Iterator[Part]:
     """A cat's face, a cat that sits below its face, or one that stands with its tail up."""
     pose = hand.choose("face", "face", "sitting", "standing")
     if pose == "face":
-        yield from _cat_face(hand, Frame(0, 0, 1, hand.about(0.85)), num_whiskers=hand.choose(0, 1, 2, 2, 3))
+        yield from _cat_face(hand, Frame(0, 0, 1, hand.about(0.85)), hand.choose(0, 1, 2, 2, 3))
     elif pose == "sitting":
         body = Frame(0.1, 1.55, hand.about(0.78), 1.0)
-        sides = body.path((-0.8, 0), (-0.95, 0.8), (0, 1), (0.95, 0.8), (0.8, -0.1))
-        yield [swing((-0.4, 0.7), *sides, (0.5, 0.65))]
-        yield from _cat_face(hand, Frame(0, 0, 0.85, hand.about(0.72)), num_whiskers=hand.choose(0, 0, 2))
+        yield [swing((-0.4, 0.7), *body.path((-0.8, 0), (-0.95, 0.8), (0, 1), (0.95, 0.8), (0.8, -0.1)), (0.5, 0.65))]
+        yield from _cat_face(hand, Frame(0, 0, 0.85, hand.about(0.72)), hand.choose(0, 0, 2))
         yield [swing(*body.path((0.9, 0.75), (1.6, 0.7), (1.9, 0.2), (1.6, hand.between(-0.6, 0.1))))]
         paws = [body.path((side * 0.25, 0.1), (side * 0.28, 0.95)) for side in (-1, 1)]
         yield [swing(*paw) for paw in paws] if hand.maybe(0.8) else []
     else:
         body = Frame(0, 0, 1, hand.about(0.45))
         yield [hand.loop(body)]
-        head = Frame(-1.0, -0.6, hand.about(0.5), hand.about(0.44))
-        yield from _cat_face(hand, head, num_whiskers=hand.choose(0, 0, 2))
+        yield from _cat_face(hand, Frame(-1.0, -0.6, hand.about(0.5), hand.about(0.44)), hand.choose(0, 0, 2))
         yield legs(hand, body, front=-0.65, back=0.7, length=hand.about(0.5), width=0.14)
         yield [swing(body.at(0.95, -0.2), (1.35, -0.4), (1.3, -0.85), (hand.between(1.3, 1.7), -1.2))]
 
@@ -107,8 +105,7 @@ def _horse_body(hand: Hand) -> Iterator[Part]:
     """A long body, a neck rising from it, a head that hangs forward, ears, and four legs."""
     body = Frame(0, 0, 0.95, hand.about(0.42))
     yield [hand.loop(body)]
-    front, back = ((-0.75, -0.15), (-0.95, -0.4), (-1.08, -0.68)), ((-0.3, -0.38), (-0.6, -0.6), (-0.85, -1.08))
-    yield [swing(*front), swing(*back)]
+    yield [swing((-0.75, -0.15), (-0.95, -0.4), (-1.08, -0.68)), swing((-0.3, -0.38), (-0.6, -0.6), (-0.85, -1.08))]
     yield [hand.loop(Frame(-1.25, -0.88, hand.about(0.45), hand.about(0.2), tilt=-32))]
     yield [line((-1.02, -1.1), (-0.95, -hand.about(1.42, 0.05)), (-0.85, -1.05))]
     yield legs(hand, body, front=-0.72, back=0.76, length=hand.about(0.75), width=0.13)
@@ -123,10 +120,10 @@ def _horse_outline(hand: Hand) -> Iterator[Part]:
         (1.0, ground), (0.8, ground), (0.7, 0.4), (0.3, 0.3), (-0.55, 0.35), (-0.6, ground), (-0.8, ground),
         (-0.85, 0.1), softness=0.16,
     )]  # fmt: skip
-    yield _far_legs(hand, (-0.45, 0.45), 0.35, ground - 0.06, 0.17) if hand.maybe(0.8) else []
+    yield _far_legs((-0.45, 0.45), 0.35, ground - 0.06, 0.17) if hand.maybe(0.8) else []
 
 
-def _far_legs(hand: Hand, places: tuple[float, float], top: float, ground: float, width: float) -> Part:
+def _far_legs(places: tuple[float, float], top: float, ground: float, width: float) -> Part:
     """The outlines of two legs."""
     return [line((x, top), (x, ground), (x + width, ground), (x + width, top)) for x in places]
 
@@ -142,8 +139,7 @@ def _horse_head(hand: Hand) -> Iterator[Part]:
     yield eyes(hand, Frame(-0.45, -0.3, 0.1, 0.09))
     yield [zigzag((0.08, -0.85), (0.85, 0.6), hand.about(0.22), hand.count(4, 6))] if hand.maybe(0.9) else []
     yield [hand.loop(Frame(-1.12, 0.28 + nose, 0.06, 0.05))] if hand.maybe(0.8) else []
-    mouth = (-1.25, 0.48 + nose), (-1.05, 0.42 + nose), (-0.8, 0.42 + nose)
-    yield [swing(*mouth)] if hand.maybe(0.7) else []
+    yield [swing((-1.25, 0.48 + nose), (-1.05, 0.42 + nose), (-0.8, 0.42 + nose))] if hand.maybe(0.7) else []
 
 
 def giraffe(hand: Hand) -> Iterator[Part]:
@@ -175,4 +171,4 @@ def _giraffe_outline(hand: Hand, top: float, ground: float) -> Iterator[Part]:
         (-0.6, top - 0.08), (-0.4, -0.45), (0.3, -0.34), (0.68, -0.2), (0.7, 0.3), (0.72, ground), (0.56, ground),
         (0.5, 0.35), (-0.45, 0.35), (-0.48, ground), (-0.64, ground), (-0.68, 0.1), softness=0.12,
     )]  # fmt: skip
-    yield _far_legs(hand, (-0.36, 0.3), 0.36, ground - 0.05, 0.13) if hand.maybe(0.7) else []
+    yield _far_legs((-0.36, 0.3), 0.36, ground - 0.05, 0.13) if hand.maybe(0.7) else []

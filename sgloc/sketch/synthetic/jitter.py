@@ -116,11 +116,11 @@ class Hand:
         generator = self.generator
         points = resample(curve, 0.01 * size)
         progress = 0.01 * np.arange(len(points))
-        turn = np.radians(generator.normal(0, STROKE_TURN * self.sloppiness))
+        turn = generator.normal(0, STROKE_TURN * self.sloppiness)
         stretch = 1 + generator.normal(0, STROKE_STRETCH * self.sloppiness, 2)
         shift = generator.normal(0, STROKE_SHIFT * self.sloppiness * size, 2)
         center = points.mean(axis=0)
-        points = (points - center) * stretch @ _rotation(turn) + center + shift
+        points = _turned((points - center) * stretch, turn) + center + shift
         # A short stroke has no room for a wide swing.
         width = WOBBLE * self.sloppiness * size * min(1.0, 3 * float(progress[-1]))
         waves = generator.uniform(0, 1 / SHORTEST_WAVE, 4)
@@ -138,11 +138,13 @@ class Hand:
 
     def _posed(self, strokes: list[Curve]) -> list[Curve]:
         """Turn the whole drawing by some degrees, stretch it, and let it look to the other side half the time."""
-        turn = np.radians(self.generator.normal(0, 4))
+        turn = self.generator.normal(0, 4)
         stretch = np.array([self.choose(-1, 1) * self.about(1.0, 0.08), 1.0])
-        return [stroke * stretch @ _rotation(turn) for stroke in strokes]
+        return [_turned(stroke * stretch, turn) for stroke in strokes]
 
 
-def _rotation(angle: float) -> Curve:
-    """Return the matrix [2, 2] that turns row vectors by an angle in radians."""
-    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+def _turned(curve: Curve, degrees: float) -> Curve:
+    """Turn a curve about the origin."""
+    cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    turned: Curve = curve @ np.array([[cosine, sine], [-sine, cosine]])
+    return turned
