@@ -15,7 +15,7 @@ from sgloc.bench.timing import Ceiling, Clock, executed_flops
 from sgloc.inference.sampling import draw
 from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.decoder import Decoder
-from sgloc.models.sketchgloc.recipe import build_model
+from sgloc.models.sketchgloc.recipe import RECIPE
 from sgloc.nn.rows import NUM_PEN_STATES, PEN_DOWN, PEN_END
 
 # Larger than anything the weights could add to a pen's logit.
@@ -25,9 +25,9 @@ _CERTAIN = 1e6
 def measure(options: GenerateOptions, config: Config, report: Report) -> None:
     """Measure drawing from random codes: greedy, with all steps forced, since the pen never ends; and sampled, with
     drawings that end at random and are as long as real ones on average. The weights are initial ones."""
-    packed, _ = first_batch(options, config)
+    packed, manifest = first_batch(options, config)
     num_sketches, device = options.batch, report.device
-    model = build_model(config, LONGEST_POINTS).to(device).eval()
+    model = RECIPE.build_model(config, manifest).to(device).eval()
     keys = random.fold(config.train.seed, torch.arange(num_sketches)).to(device)
     codes = random.normal(keys[:, None], torch.arange(config.model.latent_size, device=device))
     mean_points = min(packed.num_points / num_sketches, LONGEST_POINTS - 1.0)

@@ -12,7 +12,7 @@ from sgloc import random
 from sgloc.errors import DataError
 from sgloc.nn.rows import PEN_LIFT
 from sgloc.ops.ragged import offsets_from_lengths
-from sgloc.sketch.drawing import MOST_OFFSET
+from sgloc.sketch.drawing import MOST_OFFSET, stroke3_rows
 from sgloc.sketch.ragged import SketchBatch
 
 Polylines = list[npt.NDArray[np.float64]]
@@ -43,11 +43,7 @@ def stroke3_of_polylines(polylines: Sequence[npt.NDArray[np.floating]]) -> npt.N
     """Rows (dx, dy, pen_lift), float32 [N, 3], of strokes [n, 2] of absolute (x, y); [0, 3] of none."""
     if not polylines:
         return np.zeros((0, 3), dtype=np.float32)
-    points = np.concatenate(polylines)
-    rows = np.zeros((len(points), 3))
-    rows[:, :2] = np.diff(points, axis=0, prepend=np.zeros((1, 2)))
-    rows[np.cumsum([len(line) for line in polylines]) - 1, 2] = 1
-    return rows.astype(np.float32)
+    return stroke3_rows(polylines, np.float64).astype(np.float32)
 
 
 def batch_of(

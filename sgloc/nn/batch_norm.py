@@ -38,10 +38,8 @@ class GlobalBatchNorm(nn.Module):
         self.epsilon, self.momentum = epsilon, momentum
         self.weight = nn.Parameter(torch.ones(num_features))
         self.bias = nn.Parameter(torch.zeros(num_features))
-        self.running_mean: Tensor
-        self.running_var: Tensor
-        self.register_buffer("running_mean", torch.zeros(num_features))
-        self.register_buffer("running_var", torch.ones(num_features))
+        self.running_mean = nn.Buffer(torch.zeros(num_features))
+        self.running_var = nn.Buffer(torch.ones(num_features))
 
     def forward(self, rows: Tensor) -> Tensor:
         """Normalise rows [B, D]; in training B may be 0 on a rank, as long as some rank has a row."""

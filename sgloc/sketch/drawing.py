@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Int16Array = npt.NDArray[np.int16]
+Number = TypeVar("Number", bound=np.number[Any])
 # An offset beyond it, in the source's units, is clipped to it (METHOD 1).
 MOST_OFFSET = 1000
 
@@ -49,6 +51,23 @@ class Reject:
     detail: str
 
 
+def stroke3_rows(polylines: Sequence[npt.NDArray[Any]], dtype: type[Number]) -> npt.NDArray[Number]:
+    """Rows (dx, dy, pen_lift) of polylines.
+
+    Args:
+        polylines: one [n, 2] array of absolute (x, y) a stroke, n >= 1; at least one.
+        dtype: to compute in.
+
+    Returns:
+        [N, 3].
+    """
+    points = np.concatenate(polylines).astype(dtype)
+    rows = np.zeros((len(points), 3), dtype)
+    rows[:, :2] = np.diff(points, axis=0, prepend=0)
+    rows[np.cumsum([len(line) for line in polylines]) - 1, 2] = 1
+    return rows
+
+
 def polylines_to_stroke3(polylines: Sequence[npt.NDArray[np.integer]]) -> Int16Array:
     """Turn polylines into stroke-3 rows.
 
@@ -63,10 +82,7 @@ def polylines_to_stroke3(polylines: Sequence[npt.NDArray[np.integer]]) -> Int16A
     """
     if not polylines or any(len(line) == 0 for line in polylines):
         raise ValueError("a drawing needs at least one stroke, and a stroke at least one point")
-    points = np.concatenate(polylines).astype(np.int64)
-    rows = np.zeros((len(points), 3), dtype=np.int64)
-    rows[:, :2] = np.diff(points, axis=0, prepend=0)
-    rows[np.cumsum([len(line) for line in polylines]) - 1, 2] = 1
+    rows = stroke3_rows(polylines, np.int64)
     if np.abs(rows).max() > np.iinfo(np.int16).max:
         raise ValueError(f"an offset of {np.abs(rows).max()} does not fit in 16 bits")
     return rows.astype(np.int16)

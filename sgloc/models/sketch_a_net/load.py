@@ -37,11 +37,6 @@ class Classifier:
     checkpoint: str
     data_identity: str
 
-    @property
-    def device(self) -> torch.device:
-        """Where the model is."""
-        return self.model.output.weight.device
-
     @torch.no_grad()
     def classify(self, sketches: Sequence[Sequence[npt.NDArray[np.floating]]]) -> npt.NDArray[np.int64]:
         """The likeliest categories, as numbers into the manifest's list.
@@ -66,8 +61,9 @@ class Classifier:
                 offsets_from_lengths(torch.tensor([len(sketches[number]) for number in numbers])),
                 line_width=self.line_width,
             )
-            with float32_products(self.device):
-                categories[numbers] = self.model.logits(images.to(self.device)).argmax(1).cpu().numpy()
+            device = self.model.output.weight.device
+            with float32_products(device):
+                categories[numbers] = self.model.logits(images.to(device)).argmax(1).cpu().numpy()
         return categories
 
 

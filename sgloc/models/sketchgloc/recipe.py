@@ -14,16 +14,6 @@ from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.train.recipe import DataFacts
 
 
-def build_model(config: Config, longest_points: int) -> SketchGloc:
-    """A model with the initial weights of the configured seed; the same on every rank and every start."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.train.seed)
-        model = SketchGloc(config.model, config.loss, longest_points, config.train.checkpoint_decoder)
-    if config.train.compile:
-        model.compile_steps()
-    return model
-
-
 class SketchGlocRecipe:
     """SketchGloc, and what it is compared with."""
 
@@ -31,7 +21,12 @@ class SketchGlocRecipe:
 
     def build_model(self, config: Config, data: DataFacts) -> SketchGloc:
         """See `Recipe.build_model`."""
-        return build_model(config, data.longest_points)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.train.seed)
+            model = SketchGloc(config.model, config.loss, data.longest_points, config.train.checkpoint_decoder)
+        if config.train.compile:
+            model.compile_steps()
+        return model
 
     def preparations(self, config: Config, manifest: Manifest) -> tuple[Preparation, Preparation]:
         """See `Recipe.preparations`."""

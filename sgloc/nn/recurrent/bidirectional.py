@@ -59,7 +59,7 @@ class Bidirectional(nn.Module):
         if not drops and not torch.is_grad_enabled():
             cells = self.forward_cell, self.backward_cell
             if isinstance(cells[0], LSTM) and isinstance(cells[1], LSTM):
-                return torch.cat(last_outputs(cells[0], cells[1], inputs[ahead], layout), dim=1)
+                return last_outputs(cells[0], cells[1], inputs[ahead], layout)
         back = starts[layout.sequence] + lengths[layout.sequence] - 1 - layout.step
         of_sketch = sketches.sketch_point_offsets
         keys, place = sketches.random_key[group_index(of_sketch)], local_index(of_sketch)

@@ -17,7 +17,7 @@ from sgloc.nn.product import multiply
 from sgloc.nn.recurrent.compiled import CompiledRecurrence, CompiledSteps, Padding
 from sgloc.nn.recurrent.gates import Norm
 from sgloc.nn.recurrent.hyper import HyperRecurrence
-from sgloc.nn.recurrent.recurrence import LSTMRecurrence, Steps, Tensors, through_time
+from sgloc.nn.recurrent.recurrence import LSTMRecurrence, Steps, Tensors, through_time, with_zeros
 from sgloc.nn.recurrent.sequence import TimeMajor
 
 _FORGET_BIAS = 1.0
@@ -117,7 +117,7 @@ class Cell(nn.Module):
             weights,
             padding.pad(projected),
             padding.pad(masks),
-            tuple(map(padding.pad_state, parts)),
+            tuple(with_zeros(part, padding.batch_sizes[0]) for part in parts),
             Steps(padding.batch_sizes, steps.has_state),
             segment,
         )
@@ -158,7 +158,7 @@ class LSTM(Cell):
 
 
 @torch.no_grad()
-def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> tuple[Tensor, Tensor]:
+def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> Tensor:
     """The library's fused LSTM in both directions at once, without dropout and without gradients: cuDNN on CUDA.
 
     Args:
@@ -167,7 +167,7 @@ def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> 
         layout: where the rows belong.
 
     Returns:
-        The outputs at the last step of either direction, [n, H] each, in the sequences' original order.
+        The outputs at the last step of either direction side by side, [n, 2H], in the sequences' original order.
     """
     directions = ahead.library_weights(), back.library_weights()
     # cuDNN wants all matrices first, then all biases, in one piece of memory. It would bring them together at every
@@ -180,8 +180,7 @@ def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> 
     with torch.autocast(inputs.device.type, enabled=False):
         sizes = torch.tensor(layout.batch_sizes)
         _, h, _ = torch.lstm(inputs, sizes, (zeros, zeros), weights, True, 1, 0.0, False, True)
-    of_ahead, of_back = torch.empty_like(h).index_copy(1, layout.order, h)
-    return of_ahead, of_back
+    return torch.cat(torch.empty_like(h).index_copy(1, layout.order, h).unbind(), dim=1)
 
 
 class _NormalizedGates(nn.Module):

@@ -57,10 +57,6 @@ class Padding:
         """Rows [R, size] with zeros between."""
         return values.new_zeros(sum(self.batch_sizes), values.shape[1]).index_copy(0, self.rows, values)
 
-    def pad_state(self, part: Tensor) -> Tensor:
-        """A part of the first state [n, size] with zeros below."""
-        return with_zeros(part, self.batch_sizes[0])
-
 
 class CompiledSteps:
     """What torch.compile makes of the steps of a model's cells. Cells of the same sizes share it.
