@@ -12,13 +12,14 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import torch
 import yaml
 
-from benchmarks.study import counts, option, words
+from benchmarks.study import require_counts
 from sgloc import dist
-from sgloc.config import OptimizerConfig, require
+from sgloc.config import OptimizerConfig, Options, option, require
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.errors import ConfigError, TrainingError
@@ -36,20 +37,27 @@ _BUCKET = 1_000_000
 
 
 @dataclass(frozen=True)
-class RunOptions:
+class RunOptions(Options):
     """Which runs are made."""
 
-    data: str | None = option(None, "folder or URL of shards; without, a small drawn sample")
-    batch: int = option(0, "drawings in a global batch; 0: that of the configuration", int)
-    world_sizes: tuple[int, ...] = option((1, 2, 4), "numbers of ranks, comma-separated", counts)
-    engines: tuple[str, ...] = option(ENGINES, "what to train with, comma-separated", words)
-    device: str = option("auto", "auto, cpu or cuda")
-    steps: int = option(50, "steps that are compared", int)
+    data: str | None = None
+    """Folder or URL of shards; without, a small drawn sample."""
+    batch: int = option(0, at_least=0)
+    """Drawings in a global batch; 0: that of the configuration."""
+    world_sizes: tuple[int, ...] = (1, 2, 4)
+    """Numbers of ranks, comma-separated."""
+    engines: tuple[str, ...] = ENGINES
+    """What to train with, comma-separated."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    """Where to compute."""
+    steps: int = option(50, at_least=1)
+    """Steps that are compared."""
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         for engine in self.engines:
             require(engine in ENGINES, "engines", f"of {', '.join(ENGINES)}", repr(engine))
-        require(self.steps >= 1, "steps", "at least 1", self.steps)
+        require_counts("world_sizes", self.world_sizes)
 
 
 @dataclass(frozen=True)

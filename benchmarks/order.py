@@ -7,9 +7,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quickdraw import category_sizes, draw_block_bytes
-from benchmarks.study import WORLD_SIZES, counts, option, run_study, sketches
+from benchmarks.study import WORLD_SIZES, number_of_sketches, require_counts, run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
+from sgloc.config import Options, option
 from sgloc.data.block import IntArray
 from sgloc.data.manifest import load_manifest
 from sgloc.data.order import Order
@@ -37,14 +38,23 @@ _SHUFFLE_HEADINGS = {"what": ("", "s"), "here": ("here", ".4g"), "perfect": ("pe
 
 
 @dataclass(frozen=True)
-class OrderOptions:
+class OrderOptions(Options):
     """What is simulated."""
 
-    data: str | None = option(None, "folder or URL of shards; without, made-up ones")
-    batch: int = option(64, "sketches of each rank in a step", int)
-    sketches: int = option(50_000_000, "in the made-up QuickDraw", sketches)
-    world_sizes: tuple[int, ...] = option(WORLD_SIZES, "numbers of ranks, comma-separated", counts)
-    plot: str | None = option(None, "PNG file to plot to")
+    data: str | None = None
+    """Folder or URL of shards; without, made-up ones."""
+    batch: int = option(64, at_least=1)
+    """Sketches of each rank in a step."""
+    sketches: int = number_of_sketches()
+    """In the made-up QuickDraw."""
+    world_sizes: tuple[int, ...] = WORLD_SIZES
+    """Numbers of ranks, comma-separated."""
+    plot: str | None = None
+    """PNG file to plot to."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts("world_sizes", self.world_sizes)
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import itertools
 from dataclasses import dataclass
 
 from benchmarks.launched import ENGINES, RunOptions, engines_of, launcher, relative_difference, small_config
-from benchmarks.study import counts, option, run_study
+from benchmarks.study import require_counts, run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
 from sgloc.masking import mask
@@ -26,7 +26,12 @@ _HEADINGS = {
 class ParityOptions(RunOptions):
     """Which runs are compared."""
 
-    accumulations: tuple[int, ...] = option((1, 2, 4), "numbers of parts of a batch, comma-separated", counts)
+    accumulations: tuple[int, ...] = (1, 2, 4)
+    """Numbers of parts of a batch, comma-separated."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts("accumulations", self.accumulations)
 
 
 def study_parity(options: ParityOptions, config: Config) -> TableReport:

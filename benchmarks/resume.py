@@ -15,9 +15,10 @@ from benchmarks.launched import (
     relative_difference,
     small_config,
 )
-from benchmarks.study import option, run_study
+from benchmarks.study import run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
+from sgloc.config import option
 from sgloc.masking import mask
 from sgloc.models.sketchgloc.config import Config
 
@@ -53,7 +54,8 @@ class Change(NamedTuple):
 class ResumeOptions(RunOptions):
     """Which runs are resumed."""
 
-    steps: int = option(20, "steps before the checkpoint, and as many after it", int)
+    steps: int = option(20, at_least=1)
+    """Steps before the checkpoint, and as many after it."""
 
 
 def study_resume(options: ResumeOptions, config: Config) -> TableReport:

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from benchmarks.quickdraw import category_sizes, numbers_of, write_category
-from benchmarks.study import option, run_study, sketches
+from benchmarks.study import number_of_sketches, run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.report import Record
+from sgloc.config import Options, option
 from sgloc.data.build.plan import BuildOptions
 from sgloc.data.build.run import build_shards
 from sgloc.data.formats.sources import CATEGORIES
@@ -43,13 +44,17 @@ _HEADINGS = {
 
 
 @dataclass(frozen=True)
-class ScaleOptions:
+class ScaleOptions(Options):
     """How much is built, where, and by how many processes."""
 
-    sketches: int = option(50_000_000, "in the made-up QuickDraw", sketches)
-    folder: str | None = option(None, "local folder to build in; it must be given")
-    workers: int = option(1, "processes that build; 0: one a core", int)
-    batch: int = option(1024, "sketches in a batch of the stream", int)
+    sketches: int = number_of_sketches()
+    """In the made-up QuickDraw."""
+    folder: str | None = None
+    """Local folder to build in. Required."""
+    workers: int = option(1, at_least=0)
+    """Processes that build; 0: one a core."""
+    batch: int = option(1024, at_least=1)
+    """Sketches in a batch of the stream."""
 
 
 def study_scale(options: ScaleOptions, config: Config) -> TableReport:

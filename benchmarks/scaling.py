@@ -9,10 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from benchmarks.study import counts, option, run_study, sketches
+from benchmarks.study import number_of_sketches, require_counts, run_study
 from benchmarks.tables import Table, TableReport
 from sgloc.bench.drawn import draw_batch
 from sgloc.bench.report import Record
+from sgloc.config import Options
 from sgloc.data.batch import PackedBatch
 from sgloc.data.block import IntArray
 from sgloc.data.formats.sources import CATEGORIES
@@ -62,18 +63,25 @@ _BYTE_HEADINGS = {
 
 
 @dataclass(frozen=True)
-class ScalingOptions:
+class ScalingOptions(Options):
     """Of which data set, at which numbers of ranks, at which costs."""
 
-    data: str | None = option(None, "folder or URL of shards whose lengths are taken; without, drawn ones")
-    batches: tuple[int, ...] = option((100, 1024, 8192, 32768), "global batches, comma-separated", counts)
-    sketches: int = option(50_000_000, "in the epoch", sketches)
-    world_sizes: tuple[int, ...] = option((8, 64, 512), "numbers of ranks, comma-separated", counts)
-    costs: str = option(
-        "",
-        "seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a second, as "
-        "launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default",
-    )
+    data: str | None = None
+    """Folder or URL of shards whose lengths are taken; without, drawn ones."""
+    batches: tuple[int, ...] = (100, 1024, 8192, 32768)
+    """Global batches, comma-separated."""
+    sketches: int = number_of_sketches()
+    """In the epoch."""
+    world_sizes: tuple[int, ...] = (8, 64, 512)
+    """Numbers of ranks, comma-separated."""
+    costs: str = ""
+    """Seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a second, as
+    launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        require_counts("batches", self.batches)
+        require_counts("world_sizes", self.world_sizes)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,13 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 import webdataset
 
-from benchmarks.study import option, run_study
+from benchmarks.study import run_study
+from sgloc import dist
 from sgloc.bench.options import StreamOptions
 from sgloc.bench.report import Report
 from sgloc.bench.stream import measure_ways, shards
@@ -25,17 +24,7 @@ NAME = "webdataset, a sketch a member"
 _MEMBERS, _MEMBERS_IN_TAR = 20_000, 2_000
 
 
-@dataclass(frozen=True)
-class WebdatasetOptions:
-    """On what is measured."""
-
-    data: str | None = option(None, "folder or URL of shards; without, a synthetic sample is built")
-    remote: str | None = option(None, "URL of the same shards on a server, to measure as well")
-    batch: int = option(100, "sketches in a batch", int)
-    repeats: int = option(3, "repeats of each measurement", int)
-
-
-def study_webdataset(options: WebdatasetOptions, config: Config) -> Report:
+def study_webdataset(options: StreamOptions, config: Config) -> Report:
     """Measure the stream of training batches, and a plain webdataset of the same drawings, in turn.
 
     Args:
@@ -45,9 +34,8 @@ def study_webdataset(options: WebdatasetOptions, config: Config) -> Report:
     Raises:
         SglocError: if the shards cannot be used.
     """
-    wanted = StreamOptions(options.batch, options.repeats, "cpu", data=options.data, remote=options.remote)
-    report = Report("stream", torch.device("cpu"))
-    with shards(wanted, config) as folder, _one_sketch_a_member(folder) as (members, count):
+    report = Report("stream", dist.select_device(options.device, dist.resolve_placement({})))
+    with shards(options, config) as folder, _one_sketch_a_member(folder) as (members, count):
 
         def plain() -> Generator[int, None, None]:
             while True:
@@ -55,7 +43,7 @@ def study_webdataset(options: WebdatasetOptions, config: Config) -> Report:
                 for _, lengths in pipeline.decode().to_tuple("npy").batched(options.batch, collation_fn=_ragged):
                     yield len(lengths)
 
-        measure_ways(wanted, config, report, folder, {NAME: (plain, options.batch, count)})
+        measure_ways(options, config, report, folder, {NAME: (plain, options.batch, count)})
     return report
 
 
@@ -91,4 +79,4 @@ def _ragged(sketches: list[tuple[Int16Array]]) -> tuple[Int16Array, np.ndarray[t
 
 def main(arguments: list[str]) -> int:
     """Run the study."""
-    return run_study("webdataset", study_webdataset, WebdatasetOptions, arguments)
+    return run_study("webdataset", study_webdataset, StreamOptions, arguments)

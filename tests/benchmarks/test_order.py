@@ -159,11 +159,11 @@ def test_up_to_512_ranks_are_simulated_unless_others_are_named() -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--sketches", "9999"], "sketches: must be from 10000 to"),
-        (["--sketches", str(2**31)], "sketches: must be from 10000 to"),
-        (["--world_sizes", "4,0"], "world_sizes: '4,0': give numbers from 1 on"),
-        (["--world_sizes", ""], "world_sizes: '': give whole numbers"),
-        (["--world_sizes", "1,many"], "world_sizes: '1,many': give whole numbers"),
+        (["--sketches", "9999"], "sketches must be from 10,000 to 2,147,483,647"),
+        (["--sketches", str(2**31)], "sketches must be from 10,000 to 2,147,483,647"),
+        (["--world_sizes", "4,0"], "world_sizes must be numbers from 1 on, separated by commas, not 4,0"),
+        (["--world_sizes", ""], "world_sizes must be numbers from 1 on, separated by commas, not none"),
+        (["--world_sizes", "1,many"], "--world_sizes: "),
         (["--plot", "/nowhere/to/plot.png"], "plot is /nowhere/to/plot.png, whose folder does not exist"),
     ],
 )

@@ -141,10 +141,10 @@ def test_a_run_that_fails_is_told(sample_shards: str) -> None:
     ("words", "message"),
     [
         (["--engines", "ddp,zero4"], "engines must be of ddp, zero0, zero1, zero2, zero3, not 'zero4'"),
-        (["--accumulations", "1,0"], "accumulations: '1,0': give numbers from 1 on"),
-        (["--accumulations", "1,two"], "accumulations: '1,two': give whole numbers"),
+        (["--accumulations", "1,0"], "accumulations must be numbers from 1 on, separated by commas, not 1,0"),
+        (["--accumulations", "1,two"], "--accumulations: "),
         (["--steps", "-1"], "steps must be at least 1, not -1"),
-        (["--accumulation", "2"], "unrecognized arguments: --accumulation 2"),
+        (["--accumulation", "2"], "there is no option --accumulation; did you mean --accumulations?"),
     ],
 )
 def test_options_that_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

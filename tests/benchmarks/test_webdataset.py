@@ -4,14 +4,15 @@ import json
 
 import pytest
 
-from benchmarks.webdataset import NAME, WebdatasetOptions, study_webdataset
+from benchmarks.webdataset import NAME, study_webdataset
+from sgloc.bench.options import StreamOptions
 from sgloc.models.sketchgloc.config import Config
 
 
 # webdataset leaves it to the garbage collector to close its tars.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_the_stream_and_a_webdataset_of_the_same_drawings_are_measured(tiny_shards: str) -> None:
-    report = study_webdataset(WebdatasetOptions(data=tiny_shards, batch=6, repeats=1), Config())
+    report = study_webdataset(StreamOptions(data=tiny_shards, batch=6, repeats=1), Config())
     records = {record["name"]: record for record in map(json.loads, report.to_json().splitlines())}
     assert [name for name in records if "seconds" in records[name]] == ["stream", "stream and preparation", NAME]
     rates = [records[name]["sketches_per_second"] for name in ("stream", NAME)]
