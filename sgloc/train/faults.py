@@ -73,17 +73,15 @@ def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str
     shards = {"categories": len(manifest.categories), **sizes, "scale": manifest.scale, "identity": manifest.identity}
     mine = {**options, **flat({"versions": versions, "manifest": shards})}
     every_rank = group.gather(mine)
-
-    def compare() -> None:
-        for rank, theirs in enumerate(every_rank):
-            for name in {**every_rank[0], **theirs}:
-                if theirs.get(name) != every_rank[0].get(name):
-                    raise ConfigError(
+    for rank, theirs in enumerate(every_rank):
+        for name in {**every_rank[0], **theirs}:
+            if theirs.get(name) != every_rank[0].get(name):
+                raise group.told_once(
+                    ConfigError(
                         f"rank {rank} has {name} = {theirs.get(name)}, rank 0 has {every_rank[0].get(name)}; "
                         "start all ranks with the same options, shards and programs"
                     )
-
-    group.on_rank_0(compare)
+                )
 
 
 def write_bad_step(

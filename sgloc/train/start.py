@@ -1,7 +1,6 @@
 """Where a run starts: at its own checkpoint, at another run's, or anew, also from the weights of a trained model."""
 
 import logging
-from dataclasses import dataclass
 
 from torch import Tensor, nn
 
@@ -32,20 +31,9 @@ from sgloc.train.state import LossWindow, TrainState
 logger = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class Start:
-    """Where a run starts.
-
-    Attributes:
-        init_from: whose weights it started from at its very first start; empty: nobody's.
-        weights: those, by name in the model, where this is that start.
-    """
-
-    init_from: str
-    weights: dict[str, Tensor] | None = None
-
-
-def find_start(config: RunConfig, resume: str, data: Manifest, model: nn.Module) -> Start:
+def find_start(
+    config: RunConfig, resume: str, data: Manifest, model: nn.Module
+) -> tuple[str, dict[str, Tensor] | None]:
     """See whether a run may start, before anything of it is written. On rank 0 only.
 
     Args:
@@ -54,37 +42,30 @@ def find_start(config: RunConfig, resume: str, data: Manifest, model: nn.Module)
         data: manifest of its shards.
         model: of the run.
 
+    Returns:
+        Whose weights the run started from at its very first start, empty for nobody's; and those, by name in the model,
+        where this is that start.
+
     Raises:
         ConfigError: if both `resume` and `train.init_from` name a checkpoint.
         CheckpointError: if either cannot be used for this run.
     """
-    init_from = config.train.init_from
+    run_dir, init_from = config.train.run, config.train.init_from
     if init_from and resume not in ("auto", "never"):
         raise ConfigError("--init_from starts a new run from weights, --resume goes on with a run; give one of them")
-    folders = checkpoints_to_resume(config.train.run, resume)
+    folders = checkpoints_to_resume(run_dir, resume)
     # That of any of a run's checkpoints says what run it is.
     found = first_whole(folders, read_manifest, logging.DEBUG)
-    if found is not None:
-        refuse_other_run(*found, config, data)
-        return Start(_first_start(found[1], config, is_own=resume in ("auto", "never")))
-    if folders or not init_from:
-        return Start(init_from)
-    return Start(init_from, trained_weights(init_from, model))
-
-
-def _first_start(manifest: CheckpointManifest, config: RunConfig, *, is_own: bool) -> str:
-    """What a run that goes on was started from.
-
-    Raises:
-        CheckpointError: if that is not what this start asks for.
-    """
-    theirs, ours = str(manifest.config.get("train", {}).get("init_from", "")), config.train.init_from
-    if is_own and ours and recorded_place(ours) != theirs:
+    if found is None:
+        return init_from, trained_weights(init_from, model) if init_from and not folders else None
+    refuse_other_run(*found, config, data)
+    before = str(found[1].config.get("train", {}).get("init_from", ""))
+    if init_from and recorded_place(init_from) != before:
         raise CheckpointError(
-            f"{config.train.run} was started {f'from {theirs}' if theirs else 'anew'}, not from {ours}; leave "
+            f"{run_dir} was started {f'from {before}' if before else 'anew'}, not from {init_from}; leave "
             "--init_from out to go on with it, or give another --train.run"
         )
-    return theirs
+    return before, None
 
 
 def trained_weights(path: str, model: nn.Module) -> dict[str, Tensor]:
@@ -141,7 +122,15 @@ def checkpoints_to_resume(run_dir: str, resume: str, level: int = logging.WARNIN
     if resume in ("auto", "never"):
         return own
     if own:
-        _refuse_going_back(run_dir, resume, own, level)
+        if _is_other_of(resume, own[0]):
+            read_checkpoint(resume)
+            # It may be gone on from if what is newer is damaged.
+            newest = newest_checkpoint(run_dir, level)
+            if newest is not None and _is_other_of(resume, newest):
+                raise CheckpointError(
+                    f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another "
+                    "--train.run"
+                )
         return own
     if is_checkpoint(resume):
         read_checkpoint(resume)
@@ -152,19 +141,6 @@ def checkpoints_to_resume(run_dir: str, resume: str, level: int = logging.WARNIN
             f"{resume} holds no whole checkpoint; give a run's folder or one of its checkpoints/step-*"
         )
     return [newest]
-
-
-def _refuse_going_back(run_dir: str, resume: str, own: list[str], level: int) -> None:
-    """Refuse to go on from a checkpoint of this run that is not its newest."""
-    if not _is_other_of(resume, own[0]):
-        return
-    read_checkpoint(resume)
-    # Unless what is newer is damaged.
-    newest = newest_checkpoint(run_dir, level)
-    if newest is not None and _is_other_of(resume, newest):
-        raise CheckpointError(
-            f"{run_dir} has a newer checkpoint than {resume}; to branch off from there, give another --train.run"
-        )
 
 
 def _is_other_of(path: str, newest: str) -> bool:
@@ -180,23 +156,20 @@ def refuse_other_run(folder: str, checkpoint: CheckpointManifest, config: RunCon
         CheckpointError: naming the options that differ, or the data.
     """
     ours, theirs = identity(config), recorded_identity(checkpoint.config, type(config))
-    recorded = flat(checkpoint.config)
-    differing = [name for name in sorted(theirs.keys() | ours.keys()) if theirs.get(name) != ours.get(name)]
+    recorded, differing = flat(checkpoint.config), []
+    for name in sorted(theirs.keys() | ours.keys()):
+        if theirs.get(name) != ours.get(name):
+            since = "" if name in recorded else " (from before there was a choice)"
+            differing.append(f"{name} = {theirs.get(name)}{since}, this one {ours.get(name)}")
+    anew = f"or start a new run from its weights: --init_from {folder} and another --train.run"
     if differing:
-        said = [
-            f"{name} = {theirs.get(name)}{'' if name in recorded else ' (from before there was a choice)'}, "
-            f"this one {ours.get(name)}"
-            for name in differing
-        ]
         values = "that value" if len(differing) == 1 else "those values"
         raise CheckpointError(
-            f"checkpoint {folder} is of another run: it has {'; '.join(said)}; "
-            f"give {values}; or start a new run from its weights: --init_from {folder} and another --train.run"
+            f"checkpoint {folder} is of another run: it has {'; '.join(differing)}; give {values}; {anew}"
         )
     if checkpoint.data_identity != manifest.identity:
         raise CheckpointError(
-            f"checkpoint {folder} was trained on other shards than {config.data.path}; "
-            f"give those; or start a new run from its weights: --init_from {folder} and another --train.run"
+            f"checkpoint {folder} was trained on other shards than {config.data.path}; give those; {anew}"
         )
 
 

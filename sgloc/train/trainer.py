@@ -7,7 +7,6 @@ import math
 import os
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from sgloc import dist
@@ -27,7 +26,7 @@ from sgloc.train.loggers.base import Loggers, Record
 from sgloc.train.loggers.open import open_loggers, shows_galleries, with_environment
 from sgloc.train.meter import Meter
 from sgloc.train.recipe import Recipe
-from sgloc.train.record import versions, write_record
+from sgloc.train.record import processor, versions, write_record
 from sgloc.train.schedule import learning_rate
 from sgloc.train.start import checkpoints_to_resume, find_start, resume_from, saved_best
 from sgloc.train.state import LossWindow
@@ -97,10 +96,10 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
 
         # The checkpoints are listed twice: before the folder is touched, and for good once no other run writes to it.
         asking = group.asking(f"the store of {run_dir}")
-        start = asking.on_rank_0(lambda: find_start(config, resume, manifest, model))
-        config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=start.init_from))
-        if start.weights is not None:
-            model.load_state_dict(start.weights)
+        init_from, weights = asking.on_rank_0(lambda: find_start(config, resume, manifest, model))
+        config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=init_from))
+        if weights is not None:
+            model.load_state_dict(weights)
         claim = asking.on_rank_0(lambda: stack.enter_context(only_writer(run_dir)))
         folders = asking.on_rank_0(lambda: checkpoints_to_resume(run_dir, resume, logging.DEBUG))
 
@@ -129,7 +128,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         self.gallery = recipe.gallery(config, self.validation.reader, manifest) if shows_galleries(config) else None
         asking.on_rank_0(lambda: write_record(config))
         state.wandb_id = asking.on_rank_0(lambda: open_loggers(self.loggers, config, state.step, state.wandb_id))
-        anew = f"starting anew from the weights of {start.init_from}" if start.weights is not None else "starting anew"
+        anew = "starting anew" if weights is None else f"starting anew from the weights of {init_from}"
         self._greet(f"resuming from {folder}" if folder else anew)
 
     def _join(self, config: RunConfig, stack: contextlib.ExitStack) -> None:
@@ -158,13 +157,12 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         return manifest
 
     def _greet(self, how: str) -> None:
-        placement, device = self.placement, self.group.device
+        placement, device, splits = self.placement, self.group.device, self.manifest.splits
         moments = [tensor.numel() for name, tensor in self.engine.layout().items() if name.endswith(".exp_avg")]
-        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
         logger.info(
             f"{how} in {self.config.train.run}: {self.engine.name} over {dist.backend(device)}, "
-            f"{placement.world_size} process(es) by {placement.launcher} on {placement.num_nodes} node(s), {name}, "
-            f"{sum(moments):,} parameters, {self.manifest.splits['train'].num_sketches:,} training drawings of "
+            f"{placement.world_size} process(es) by {placement.launcher} on {placement.num_nodes} node(s), "
+            f"{processor(device)}, {sum(moments):,} parameters, {splits['train'].num_sketches:,} training drawings of "
             f"{len(self.manifest.categories)} categories"
         )
 
@@ -272,9 +270,6 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         loader.num_skipped_sketches = state.num_skipped_sketches
         return loader
 
-    def _log(self, event: str, record: Record) -> None:
-        self.loggers.log({"step": self.state.step, "event": event, **record})
-
     def _log_training(self, gradient_norm: Tensor, performance: Record) -> None:
         """Log the losses since the last such line, averaged, and start a new window."""
         state = self.state
@@ -285,7 +280,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
             "gradient_norm": float(gradient_norm),
             "learning_rate": learning_rate(self.config.optimizer, state.step - 1),
         }
-        self._log("train", {**losses, **step, **performance})
+        self.loggers.log({"step": state.step, "event": "train", **losses, **step, **performance})
         state.window = LossWindow()
 
     # Validate.
@@ -324,7 +319,8 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         else:
             state.num_bad_validations += 1
         state.validated_step = step
-        self._log("validation", {**losses, "best_loss": state.best_loss, "best_step": state.best_step})
+        best = {"best_loss": state.best_loss, "best_step": state.best_step}
+        self.loggers.log({"step": step, "event": "validation", **losses, **best})
         for name, png in pictures.items():
             self.loggers.show(name, step, png)
         # Where the best is lost, the best of what follows is kept.

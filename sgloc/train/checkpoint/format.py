@@ -29,20 +29,12 @@ _READABLE = (2, 3)
 FILE_NAME = "manifest.json"
 FOLDER = "checkpoints"
 # By their names in safetensors files.
-DTYPES: Mapping[str, torch.dtype] = MappingProxyType(
-    {
-        "F64": torch.float64,
-        "F32": torch.float32,
-        "F16": torch.float16,
-        "BF16": torch.bfloat16,
-        "I64": torch.int64,
-        "I32": torch.int32,
-        "I16": torch.int16,
-        "I8": torch.int8,
-        "U8": torch.uint8,
-        "BOOL": torch.bool,
-    }
-)
+# fmt: off
+DTYPES: Mapping[str, torch.dtype] = MappingProxyType({
+    "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
+    "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
+})
+# fmt: on
 # Of a checkpoint's folder; while it is being written, with the ending.
 NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
 _MOST_VALUES = 2**60
@@ -128,14 +120,11 @@ class CheckpointManifest:
         fields = finite(dataclasses.asdict(self))
         return to_json({"sha256": _digest(fields), **fields}, indent=1) + "\n"
 
-    def names_of(self, file: str) -> list[str]:
-        """Names of the tensors in a file, in the order in which they stand there."""
-        return in_order({name: entry for name, entry in self.tensors.items() if entry.file == file})
-
-
-def in_order(entries: Mapping[str, TensorEntry]) -> list[str]:
-    """Names of tensors in the order in which a file holds them: aligned to their types, then by name."""
-    return sorted(entries, key=lambda name: (-DTYPES[entries[name].dtype].itemsize, name))
+    def entries_of(self, file: str) -> dict[str, TensorEntry]:
+        """The tensors in a file, in the order in which they stand there: aligned to their types, then by name."""
+        names = [name for name, entry in self.tensors.items() if entry.file == file]
+        names.sort(key=lambda name: (-DTYPES[self.tensors[name].dtype].itemsize, name))
+        return {name: self.tensors[name] for name in names}
 
 
 def _digest(fields: dict[str, Any]) -> str:

@@ -286,12 +286,11 @@ def spread_tensors(
     group.on_rank_0(lambda: refuse_other_tensors(folder, manifest.tensors, layout, exactly=False))
     source = read_tensors(folder, manifest) if group.rank == 0 else iter(())
     for file in sorted(manifest.files):
-        for name in manifest.names_of(file):
+        for name, entry in manifest.entries_of(file).items():
             values: list[Tensor] = []
             # What is not wanted is read as well.
             group.on_rank_0(lambda values=values: values.append(next(source)[1]))  # type: ignore[misc]
             if name in layout:
-                entry = manifest.tensors[name]
                 tensor = values[0] if values else torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
                 group.broadcast(tensor.reshape(-1).view(torch.uint8))
                 yield name, tensor
@@ -316,19 +315,11 @@ class Listed:
     @property
     def cells(self) -> tuple[str, ...]:
         """What a table of checkpoints says: step, time, size, world size, engine, validation, whether it is whole."""
-        name, whole = self.folder.rsplit("/", 1)[-1], "no" if self.problems else "yes"
-        if self.manifest is None:
-            return (name, "", "", "", "", "", whole)
-        manifest = self.manifest
-        return (
-            name,
-            manifest.saved_at,
-            f"{manifest.num_bytes / 2**20:,.1f} MiB",
-            str(manifest.world_size),
-            manifest.engine,
-            _validation(manifest),
-            whole,
-        )
+        said, manifest = ("",) * 5, self.manifest
+        if manifest is not None:
+            size = f"{manifest.num_bytes / 2**20:,.1f} MiB"
+            said = (manifest.saved_at, size, str(manifest.world_size), manifest.engine, _validation(manifest))
+        return (self.folder.rsplit("/", 1)[-1], *said, "no" if self.problems else "yes")
 
 
 HEADINGS = ("checkpoint", "saved at", "size", "world size", "engine", "validation loss", "whole")

@@ -18,7 +18,7 @@ from torch import Tensor
 from sgloc.errors import DamagedCheckpointError
 from sgloc.failpoint import failpoint
 from sgloc.storage import Storage
-from sgloc.train.checkpoint.format import DTYPES, CheckpointManifest, TensorEntry, in_order
+from sgloc.train.checkpoint.format import DTYPES, CheckpointManifest, TensorEntry
 
 # Small enough that a thread which writes never holds Python's lock for long.
 _WRITE_BYTES = 2**22
@@ -27,10 +27,9 @@ _ALIGNMENT = 8
 
 
 def header(entries: Mapping[str, TensorEntry]) -> bytes:
-    """The beginning of a file that holds these tensors, as the safetensors library writes it."""
+    """The beginning of a file that holds these tensors in this order, as the safetensors library writes it."""
     places, start = {}, 0
-    for name in in_order(entries):
-        entry = entries[name]
+    for name, entry in entries.items():
         stop = start + entry.num_bytes
         places[name] = {"dtype": entry.dtype, "shape": entry.shape, "data_offsets": [start, stop]}
         start = stop
@@ -45,17 +44,17 @@ def _values(tensor: Tensor) -> memoryview:
     return array.data
 
 
-def write_tensors(
-    storage: Storage, name: str, entries: Mapping[str, TensorEntry], tensors: Mapping[str, Tensor], step: int
+def write_file(
+    storage: Storage, folder: str, name: str, manifest: CheckpointManifest, tensors: Mapping[str, Tensor]
 ) -> tuple[int, str]:
     """Write a file.
 
     Args:
         storage: the folder of checkpoints.
-        name: of the file, in it.
-        entries: the tensors that it is to hold.
+        folder: of the checkpoint, in it.
+        name: of the file.
+        manifest: of the checkpoint, which says which tensors the file holds.
         tensors: their values, contiguous, in host memory.
-        step: of the checkpoint, for failpoints.
 
     Returns:
         Its size in bytes and SHA-256.
@@ -63,6 +62,7 @@ def write_tensors(
     Raises:
         Exception: what the file system raises.
     """
+    entries = manifest.entries_of(name)
     beginning, digest = header(entries), hashlib.sha256()
     num_bytes = sum(entry.num_bytes for entry in entries.values())
 
@@ -70,7 +70,7 @@ def write_tensors(
         digest.update(beginning)
         yield beginning
         written, half = 0, False
-        for tensor in in_order(entries):
+        for tensor in entries:
             values = _values(tensors[tensor])
             for start in range(0, len(values), _WRITE_BYTES):
                 chunk = values[start : start + _WRITE_BYTES]
@@ -79,35 +79,33 @@ def write_tensors(
                 written += len(chunk)
                 if not half and written >= num_bytes / 2:
                     half = True
-                    failpoint("checkpoint.half", step)
+                    failpoint("checkpoint.half", manifest.step)
 
-    storage.write(name, chunks())
+    storage.write(f"{folder}/{name}", chunks())
     return len(beginning) + num_bytes, digest.hexdigest()
 
 
 def read_file(storage: Storage, name: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, one after the other, in the order of `CheckpointManifest.names_of`. It is read once, and
+    """The tensors of a file, one after the other, in the order of `CheckpointManifest.entries_of`. It is read once, and
     whole only if this comes to its end without an error.
 
     Raises:
         CheckpointError: if the file cannot be reached.
         DamagedCheckpointError: if it is not what the manifest says.
     """
-    path, (size, sha256) = f"{storage.location}/{name}", manifest.files[name]
-    names = manifest.names_of(name)
-    beginning = header({tensor: manifest.tensors[tensor] for tensor in names})
+    path, entries, (size, sha256) = f"{storage.location}/{name}", manifest.entries_of(name), manifest.files[name]
+    beginning = header(entries)
     with storage.reading(name):
         found = storage.size(name)
     if found not in (size, None):
         raise DamagedCheckpointError(f"{path} is damaged: {found} bytes, not {size}")
-    if size != len(beginning) + sum(manifest.tensors[tensor].num_bytes for tensor in names):
+    if size != len(beginning) + sum(entry.num_bytes for entry in entries.values()):
         raise DamagedCheckpointError(f"{path} is damaged: its {size} bytes are not those of its tensors")
     content = _Content(storage, name, size)
     stream = io.BufferedReader(content, _READ_BYTES)
     if stream.read(len(beginning)) != beginning:
         raise DamagedCheckpointError(f"{path} is damaged: its header is not that of its tensors")
-    for tensor in names:
-        entry = manifest.tensors[tensor]
+    for tensor, entry in entries.items():
         values = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
         stream.readinto(_values(values))
         yield tensor, values

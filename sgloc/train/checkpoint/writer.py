@@ -16,7 +16,7 @@ from sgloc.failpoint import failpoint
 from sgloc.storage import Storage, describe
 from sgloc.train.checkpoint.format import FILE_NAME, FOLDER, NAME, CheckpointManifest, TensorEntry, step_name
 from sgloc.train.checkpoint.load import complete_steps
-from sgloc.train.checkpoint.safetensors_io import write_tensors
+from sgloc.train.checkpoint.safetensors_io import write_file
 
 logger = logging.getLogger(__name__)
 
@@ -115,15 +115,13 @@ class Writer:
         """Write this rank's file, if it owns anything; returns its size in bytes and its SHA-256, by its name."""
         if not tensors:
             return {}
-        step, own = manifest.step, {name: manifest.tensors[name] for name in tensors}
+        folder, file = f"{step_name(manifest.step)}.tmp", shard_name(self.group.rank, self.group.world_size)
         # Where not all ranks see the same folder, writing goes well, and committing finds out.
-        self.storage.make_folder(f"{step_name(step)}.tmp")
-        file = shard_name(self.group.rank, self.group.world_size)
-        path = f"{step_name(step)}.tmp/{file}"
+        self.storage.make_folder(folder)
         written = self.storage.retry(
-            lambda: write_tensors(self.storage, path, own, tensors, step), path, verb="written"
+            lambda: write_file(self.storage, folder, file, manifest, tensors), f"{folder}/{file}", verb="written"
         )
-        failpoint("checkpoint.written", step)
+        failpoint("checkpoint.written", manifest.step)
         return {file: written}
 
     def _begin(self, step: int) -> None:

@@ -1,5 +1,6 @@
 """Clipping the gradient of each variable of the original by itself (METHOD 8 and 11)."""
 
+import itertools
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -53,9 +54,7 @@ class VariableClipping:
             for name, parts in getattr(module, "packed_variables", {}).items()
         }
         self._parts = [_Parts(parameter.shape, *packed.get(id(parameter), (0, 1))) for parameter in model.parameters()]
-        self._first = [0]
-        for parts in self._parts:
-            self._first.append(self._first[-1] + parts.num_parts)
+        self._first = list(itertools.accumulate((parts.num_parts for parts in self._parts), initial=0))
 
     @property
     def num_variables(self) -> int:

@@ -7,7 +7,6 @@ import os
 import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -30,7 +29,7 @@ _OLD_NAMES = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tenso
 _SHARDED_WEIGHTS = 3
 
 
-def import_deepspeed(device: torch.device) -> ModuleType:
+def import_deepspeed(device: torch.device) -> Any:
     """Import DeepSpeed, which from then on computes on this kind of device.
 
     Raises:
@@ -44,7 +43,7 @@ def import_deepspeed(device: torch.device) -> ModuleType:
             f"train.deepspeed is set, but DeepSpeed cannot be imported ({error}); run pip install 'sgloc[deepspeed]', "
             "or leave train.deepspeed empty"
         ) from error
-    return deepspeed  # type: ignore[no-any-return]
+    return deepspeed
 
 
 @contextlib.contextmanager
@@ -131,8 +130,7 @@ class DeepSpeedEngine(Engine):
 
     def _gathered(self, *parameters: Tensor, to_change: bool = False) -> AbstractContextManager[None]:
         """Inside, these weights are whole on every rank; changes last only with `to_change`."""
-        enabled = self.stage == _SHARDED_WEIGHTS
-        modifier = 0 if to_change else None
+        modifier, enabled = 0 if to_change else None, self.stage == _SHARDED_WEIGHTS
         return self.deepspeed.zero.GatheredParameters(parameters, modifier, enabled=enabled)  # type: ignore[no-any-return]
 
     def backward(self, batch: Any) -> tuple[Any, Tensor]:

@@ -37,14 +37,11 @@ class JSONLines(Logger):
         self._storage = Storage(run_dir)
         self.path, self.is_local = self._storage.path(METRICS_NAME), self._storage.is_local
         self._patience = Patience(patience, f"the store of {run_dir}")
-        self.lines = [line for line in self._read() if _step_of(line) <= resumed_step]
+        content = self._storage.content(METRICS_NAME) if self._storage.exists(METRICS_NAME) else b""
+        lines = content.decode(errors="replace").splitlines()
+        self.lines = [line for line in lines if _step_of(line) <= resumed_step]
         self.next_write, self.has_failed = 0.0, False
         self._rewrite()
-
-    def _read(self) -> list[str]:
-        if not self._storage.exists(METRICS_NAME):
-            return []
-        return self._storage.content(METRICS_NAME).decode(errors="replace").splitlines()
 
     def _rewrite(self) -> None:
         """Replace the file in one move, so that a kill leaves the old or the new one."""

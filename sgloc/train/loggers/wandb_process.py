@@ -80,15 +80,14 @@ def _start_anyhow(start: dict[str, Any], user: _User) -> Any:
     if start["mode"] == "online":
         try:
             run = _start("online", start)
+            user.tell(str(run.url))
+            return run
         except Exception as error:
             user.tell(f"not online ({in_a_few_words(error)}); the run is logged offline")
             import wandb
 
             # The id is in use until then.
             wandb.teardown()
-        else:
-            user.tell(str(run.url))
-            return run
     run = _start("offline", start)
     user.tell(f"offline in {run.settings.sync_dir}")
     return run
