@@ -287,8 +287,8 @@ def _stream(shards: str, manifest: Manifest, options: ScaleOptions, config: Conf
     for split in SPLITS[1:]:
         if manifest.splits[split].num_sketches > 0:
             other = ShardReader(shards, manifest, split)
-            for block in range(sum(len(shard.block_sizes) for shard in other.shards)):
-                visits.add(numbers_of(other.fetch(block, 0).key_id))
+            for block in range(other.num_blocks):
+                visits.add(numbers_of(other.unpack(other.fetch_bytes(block), block, 0).key_id))
     visits.check()
     return {
         "sketches": order.num_sketches,

@@ -318,9 +318,8 @@ def _seen_lengths(options: ScalingOptions, config: Config) -> list[IntArray]:
         return [points] * len(CATEGORIES)
     manifest = load_manifest(options.data)
     reader, split = ShardReader(options.data, manifest, "train"), manifest.splits["train"]
-    num_blocks = sum(len(shard.block_sizes) for shard in split.shards)
     every = -(-split.num_sketches // _MOST_READ)
-    packed = [reader.fetch(block, 0) for block in range(0, num_blocks, every)]
+    packed = [reader.unpack(reader.fetch_bytes(block), block, 0) for block in range(0, reader.num_blocks, every)]
     points = np.concatenate([_num_points(one) for one in packed])
     categories = np.concatenate([one.category for one in packed])
     return [points[categories == number] for number in np.unique(categories)]

@@ -17,6 +17,7 @@ from sgloc.bench.stream import measure_ways, shards
 from sgloc.data.batch import PackedBatch
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import ShardReader
+from sgloc.data.stream import fixed_batches
 from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.drawing import Int16Array
 
@@ -51,7 +52,7 @@ def study_webdataset(options: StreamOptions, config: Config) -> Report:
 def _one_sketch_a_member(folder: str) -> Iterator[tuple[list[str], int]]:
     """Tars of the first drawings, each a member of its own, as a plain webdataset has them; and how many these are."""
     reader = ShardReader(folder, load_manifest(folder), "train")
-    packed = reader.read(np.arange(min(reader.num_sketches, _MEMBERS)), np.zeros(1, dtype=np.int64))
+    (packed,) = fixed_batches(reader, np.arange(min(reader.num_sketches, _MEMBERS)), batch_size=_MEMBERS)
     with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as target:
         paths = []
         for start in range(0, len(packed), _MEMBERS_IN_TAR):

@@ -1,9 +1,12 @@
 """What tests of building shards share."""
 
+import dataclasses
 from pathlib import Path
 
 import numpy as np
 
+from sgloc.data.batch import PackedBatch, concatenate
+from sgloc.data.block import IntArray
 from sgloc.data.manifest import Manifest
 from sgloc.data.reader import ShardReader
 from sgloc.sketch.drawing import Drawing
@@ -12,12 +15,24 @@ from tests.drawings import make_drawings, stroke3s_of, write_ndjson
 Sketch = tuple[str, int, list[list[int]]]
 
 
+def read_block(reader: ShardReader, block: int) -> PackedBatch:
+    """The sketches of a block, as it stands."""
+    return reader.unpack(reader.fetch_bytes(block), block, 0)
+
+
+def read_sketches(reader: ShardReader, sketches: IntArray, epoch: IntArray | None = None) -> PackedBatch:
+    """Sketches, int64 [n], numbered as they stand in the shards, and visited in the given epochs, int64 [n], or in 0:
+    taken from all that there is."""
+    everything = concatenate([read_block(reader, block) for block in range(reader.num_blocks)])
+    return dataclasses.replace(everything.take(sketches), epoch=np.zeros_like(sketches) if epoch is None else epoch)
+
+
 def read_back(folder: str, manifest: Manifest, split: str) -> list[Sketch]:
     """Category, key_id and stroke-3 of every drawing of a split, in the order of the shards."""
     numbers = np.arange(manifest.splits[split].num_sketches)
     if len(numbers) == 0:
         return []
-    packed = ShardReader(folder, manifest, split, num_kept_blocks=1).read(numbers, np.zeros_like(numbers))
+    packed = read_sketches(ShardReader(folder, manifest, split), numbers)
     categories = [manifest.categories[number] for number in packed.category.tolist()]
     strokes = [rows.tolist() for rows in stroke3s_of(packed)]
     return list(zip(categories, packed.key_id.tolist(), strokes, strict=True))

@@ -11,7 +11,7 @@ from sgloc import dist
 from sgloc.bench.drawn import draw_batch
 from sgloc.bench.options import BatchOptions
 from sgloc.data.batch import PackedBatch, Preparation
-from sgloc.data.manifest import SPLITS, Contents, Manifest, Split, load_manifest
+from sgloc.data.manifest import SPLITS, Manifest, Moments, Split, add_counts, load_manifest
 from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.data.stream import Share, training_batches
@@ -49,11 +49,11 @@ def first_batch(options: BatchOptions, config: Config) -> tuple[PackedBatch, Man
 
 def drawn_manifest(packed: PackedBatch) -> Manifest:
     """The manifest of a data set without shards, whose training drawings are those of a batch."""
-    drawn = Contents()
-    drawn.count(packed.offsets, np.diff(packed.point_starts).tolist(), packed.num_strokes.tolist())
-    splits = {**{name: Split() for name in SPLITS}, "train": drawn.split([])}
+    points, strokes = np.diff(packed.point_starts).tolist(), packed.num_strokes.tolist()
+    splits = {name: Split() for name in SPLITS}
+    splits["train"] = Split(points=add_counts([points]), strokes=add_counts([strokes]))
     origin: dict[str, Any] = {"num_read": 0, "skipped": {}, "rejected": {}, "sources": [], "licence": ""}
-    return Manifest.of(splits, drawn.moments, sketches_per_block=1, **origin)
+    return Manifest.of(splits, Moments.of(packed.offsets), sketches_per_block=1, **origin)
 
 
 def preparation(config: Config, manifest: Manifest) -> Preparation:

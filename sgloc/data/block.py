@@ -19,9 +19,10 @@ from sgloc.sketch.drawing import Drawing
 IntArray = npt.NDArray[np.int64]
 
 COMPRESSIONS = ("none", "zstd")
+# A compressed block begins so.
+ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 # Of a whole block, far above what any real one needs: what is packed must not unpack to all of the memory.
 MAX_BLOCK_BYTES = 2**30
-_ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
 _ZSTD_LEVEL = 9
 
 # A member's header in a zip archive, at whose end stand the lengths of the name and the extra field that follow.
@@ -134,7 +135,7 @@ def unpack_block(content: bytes, where: str) -> Block:
     Raises:
         DataError: if it is damaged (the npz carries a checksum of every array) or its arrays do not fit together.
     """
-    if content.startswith(_ZSTD_MAGIC):
+    if content.startswith(ZSTD_MAGIC):
         content = _decompress(content, where)
     try:
         arrays = _read_arrays(content)

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -112,40 +112,6 @@ class Moments:
         return math.sqrt(self.count * self.sum_of_squares - self.sum**2) / self.count if self.count else 0.0
 
 
-@dataclass
-class Contents:
-    """Drawings, counted while they are packed or read.
-
-    Attributes:
-        categories: drawings of each category.
-        points: drawings of each number of points.
-        strokes: drawings of each number of strokes.
-        moments: of all offsets.
-    """
-
-    categories: Counter[str] = field(default_factory=Counter)
-    points: Counter[int] = field(default_factory=Counter)
-    strokes: Counter[int] = field(default_factory=Counter)
-    moments: Moments = field(default_factory=Moments)
-
-    def count(self, offsets: npt.NDArray[np.int16], num_points: Sequence[int], num_strokes: Sequence[int]) -> None:
-        """Count drawings in, but for their categories: their offsets, int16 [P, 2], and the lengths of each."""
-        self.points.update(num_points)
-        self.strokes.update(num_strokes)
-        self.moments += Moments.of(offsets)
-
-    def add(self, other: "Contents") -> None:
-        """Count others in."""
-        self.categories.update(other.categories)
-        self.points.update(other.points)
-        self.strokes.update(other.strokes)
-        self.moments += other.moments
-
-    def split(self, shards: list[Shard]) -> Split:
-        """The same as a split that consists of shards."""
-        return Split(_add([self.categories]), _add([self.points]), _add([self.strokes]), shards)
-
-
 @dataclass(frozen=True)
 class Manifest:
     """A whole folder of shards, or a part of one.
@@ -212,11 +178,7 @@ class Manifest:
 
     def to_json(self) -> str:
         """The file's text, a shard a line; equal manifests give equal text."""
-        fields = dataclasses.asdict(self)
-        for split in fields["splits"].values():
-            for name in ("points", "strokes"):
-                split[name] = {str(length): count for length, count in split[name].items()}
-        return _text(fields) + "\n"
+        return _text(dataclasses.asdict(self)) + "\n"
 
     # Writing out the manifest of all 345 categories takes a second.
     @functools.cached_property
@@ -263,8 +225,8 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
         total,
         sketches_per_block=manifests[0].sketches_per_block,
         num_read=sum(manifest.num_read for manifest in manifests),
-        skipped=_add(manifest.skipped for manifest in manifests),
-        rejected=_add(manifest.rejected for manifest in manifests),
+        skipped=add_counts(manifest.skipped for manifest in manifests),
+        rejected=add_counts(manifest.rejected for manifest in manifests),
         sources=[source for manifest in manifests for source in manifest.sources],
         licence=manifests[0].licence,
     )
@@ -273,19 +235,19 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
 def join_splits(splits: Sequence[Split]) -> Split:
     """All the shards of several splits as one."""
     return Split(
-        categories=_add(split.categories for split in splits),
-        points=_add(split.points for split in splits),
-        strokes=_add(split.strokes for split in splits),
+        categories=add_counts(split.categories for split in splits),
+        points=add_counts(split.points for split in splits),
+        strokes=add_counts(split.strokes for split in splits),
         shards=[shard for split in splits for shard in split.shards],
     )
 
 
-def _add(counts: Iterable[dict[Any, int]]) -> dict[Any, int]:
-    """Counts added up, in the order of what is counted."""
+def add_counts(counts: Iterable[Mapping[Any, int] | Iterable[Any]]) -> dict[Any, int]:
+    """Counts added up, in the order of what is counted; what is not counted yet is."""
     total: Counter[Any] = Counter()
     for some in counts:
         total.update(some)
-    return {key: total[key] for key in sorted(total)}
+    return dict(sorted(total.items()))
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:

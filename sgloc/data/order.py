@@ -16,20 +16,17 @@ The whole state of the data side is one integer, the number of sketches consumed
 and remainder by N.
 """
 
-import collections
 import functools
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from sgloc import random
+from sgloc.data.block import IntArray
 from sgloc.data.manifest import Manifest
 from sgloc.errors import DataError
 from sgloc.random import Purpose
-
-IntArray = npt.NDArray[np.int64]
 
 NUM_STREAMS = 1024
 
@@ -105,7 +102,8 @@ class Order:
         self._epoch_key = functools.lru_cache(maxsize=4)(
             lambda epoch: random.fold(random.fold(seed, Purpose.WINDOW_ORDER), epoch)
         )
-        self._rows: collections.OrderedDict[int, tuple[IntArray, IntArray]] = collections.OrderedDict()
+        # A batch may straddle two epochs.
+        self._row = functools.lru_cache(maxsize=2)(self._make_row)
 
     @classmethod
     def of_training(cls, manifest: Manifest, seed: int, skipped_shards: Collection[int] = ()) -> "Order":
@@ -185,21 +183,16 @@ class Order:
             replaced[batch, skipped[batch]] = np.resize(sound, int(skipped[batch].sum()))
         return replaced
 
-    def _row(self, epoch: int) -> tuple[IntArray, IntArray]:
+    def _make_row(self, epoch: int) -> tuple[IntArray, IntArray]:
         """An epoch's blocks in their row, and where in it each ends, in sketches."""
-        if epoch not in self._rows:
-            key = random.fold(random.fold(self.seed, Purpose.BLOCK_ORDER), epoch)
-            stream = np.empty(self.num_blocks, dtype=np.int64)
-            for deal, start in enumerate(range(0, self.num_blocks, self.num_streams)):
-                dealt = self._by_length[start : start + self.num_streams]
-                stream[dealt] = random.permutation(random.fold(key, deal), self.num_streams)[: len(dealt)]
-            shuffled = random.permutation(key, self.num_blocks)
-            blocks = shuffled[np.argsort(stream[shuffled], kind="stable")]
-            self._rows[epoch] = blocks, np.cumsum(self.block_sizes[blocks])
-            # A batch may straddle two epochs.
-            if len(self._rows) > 2:
-                self._rows.popitem(last=False)
-        return self._rows[epoch]
+        key = random.fold(random.fold(self.seed, Purpose.BLOCK_ORDER), epoch)
+        stream = np.empty(self.num_blocks, dtype=np.int64)
+        for deal, start in enumerate(range(0, self.num_blocks, self.num_streams)):
+            dealt = self._by_length[start : start + self.num_streams]
+            stream[dealt] = random.permutation(random.fold(key, deal), self.num_streams)[: len(dealt)]
+        shuffled = random.permutation(key, self.num_blocks)
+        blocks = shuffled[np.argsort(stream[shuffled], kind="stable")]
+        return blocks, np.cumsum(self.block_sizes[blocks])
 
 
 def _bit_reversed(size: int) -> IntArray:

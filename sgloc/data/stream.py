@@ -7,30 +7,27 @@ before it does.
 
 import collections
 import dataclasses
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
-from typing import TypeVar
 
 import numpy as np
 
 from sgloc.data.batch import FIXED_NOISE_EPOCH, PackedBatch, concatenate
 from sgloc.data.block import IntArray
-from sgloc.data.order import Order, Places
+from sgloc.data.order import Order
 from sgloc.data.reader import ShardReader
 from sgloc.errors import SilentStoreError
 from sgloc.threads import DaemonPool
-
-Value = TypeVar("Value")
 
 # Sketches of a rank that are assembled together, and positions of all ranks that are looked at for it.
 _SPAN_SKETCHES = 32768
 _SPAN_POSITIONS = 2**20
 # Spans whose blocks are asked for before they are needed.
 _SPANS_AHEAD = 2
+# Likewise of given sketches, where a span is a batch; and how many batches are assembled before they are asked for.
+_FIXED_SPANS_AHEAD, _FIXED_PREFETCH = 8, 2
 _REMOTE_THREADS = 8
-# Batches of given sketches that are assembled before they are asked for.
-_BATCHES_AHEAD = 2
 # A block is forgotten after as many rounds through the streams without a visit: no stream of this rank is in it any
 # more. One on the border between two ranks is not visited in every round.
 _ROUNDS_KEPT = 64
@@ -82,24 +79,49 @@ def training_batches(
         BadShardError: if a shard stays unreadable or damaged.
         SilentStoreError: if no batch has come for as long as the reader's patience lasts.
     """
-    fetchers = DaemonPool(_num_fetchers(reader, num_threads), "sgloc-fetch")
-    assembler = DaemonPool(1, "sgloc-read-ahead")
+    spans = _training_spans(order, share)
+    num_kept = _ROUNDS_KEPT * order.num_streams
+    assembler = _Assembler(reader, spans, share.size, _SPANS_AHEAD, num_kept, order.visits)
+    return _read_ahead(assembler, prefetch, num_threads)
+
+
+def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Generator[PackedBatch, None, None]:
+    """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
+    and test. They are read ahead; closing the generator ends the threads that do it.
+
+    Args:
+        reader: of the split.
+        sketches: int64 [n], numbers in the split, counted through the shards as the manifest lists them.
+        batch_size: most sketches in a batch.
+
+    Raises:
+        BadShardError: if a shard stays unreadable or damaged.
+        SilentStoreError: if no batch has come for as long as the reader's patience lasts.
+    """
+    assembler = _Assembler(reader, _fixed_spans(reader, sketches, batch_size), batch_size, _FIXED_SPANS_AHEAD)
+    return _read_ahead(assembler, _FIXED_PREFETCH, 0)
+
+
+def _read_ahead(assembler: "_Assembler", prefetch: int, num_threads: int) -> Generator[PackedBatch, None, None]:
+    """Batches, of which at least `prefetch` are assembled ahead by one thread, and their blocks fetched by others."""
+    reader = assembler.reader
+    # Where reads wait for nothing, more threads only wait for each other.
+    fetchers = DaemonPool(num_threads or (1 if reader.is_local else _REMOTE_THREADS), "sgloc-fetch")
+    thread = DaemonPool(1, "sgloc-read-ahead")
     try:
-        spans = _Spans(order, share, _Windows(reader, order, fetchers))
-        pending: collections.deque[Future[list[PackedBatch]]] = collections.deque([assembler.submit(spans.assemble)])
-        while True:
-            batches = _result(pending.popleft(), reader)
+        pending = collections.deque([thread.submit(assembler.assemble, fetchers)])
+        while batches := _result(pending.popleft(), reader):
             # The first spans are short, so that training need not wait for blocks that it needs later.
             num_ahead = max(1, -(-prefetch // len(batches)))
             while len(pending) < num_ahead:
-                pending.append(assembler.submit(spans.assemble))
+                pending.append(thread.submit(assembler.assemble, fetchers))
             yield from batches
     finally:
-        for pool in (assembler, fetchers):
+        for pool in (thread, fetchers):
             pool.close()
 
 
-def _result(future: Future[Value], reader: ShardReader) -> Value:
+def _result(future: Future[list[PackedBatch]], reader: ShardReader) -> list[PackedBatch]:
     patience = reader.options.patience
     wait([future], patience)
     if not future.done():
@@ -109,152 +131,122 @@ def _result(future: Future[Value], reader: ShardReader) -> Value:
     return future.result()
 
 
-class _Windows:
-    """The blocks that the streams are in, each with its sketches in the sequence of their visits; they are fetched
-    before they are needed and forgotten when they are done with."""
+@dataclass(frozen=True)
+class _Span:
+    """Batches that are assembled together.
 
-    def __init__(self, reader: ShardReader, order: Order, fetchers: DaemonPool) -> None:
-        self.reader, self.order, self.fetchers = reader, order, fetchers
-        self._fetched: dict[tuple[int, int], Future[bytes]] = {}
-        self._windows: dict[tuple[int, int], PackedBatch] = {}
-        self._last_use: dict[tuple[int, int], int] = {}
+    Attributes:
+        stop: position at which they end.
+        keys: of the windows that they need, in ascending order: epoch times the number of blocks, plus block.
+        which: int64 [n], each sketch's window among them.
+        visit: int64 [n], each sketch's place in its window.
+    """
 
-    def ask_for(self, keys: list[tuple[int, int]], position: int) -> None:
-        """Begin to fetch windows, given as epoch and block, that are needed up to a position of the sequence."""
-        for key in keys:
+    stop: int
+    keys: list[int]
+    which: IntArray
+    visit: IntArray
+
+    @classmethod
+    def of(cls, stop: int, key: IntArray, visit: IntArray) -> "_Span":
+        """Sketches that are given by their windows' keys and their places in these, int64 [n] each."""
+        keys, which = np.unique(key, return_inverse=True)
+        return cls(stop, keys.tolist(), which, visit)
+
+
+def _training_spans(order: Order, share: Share) -> Iterator[_Span]:
+    """A rank's spans, without end: first of one batch, then of twice as many each, up to a limit."""
+    most = max(1, min(_SPAN_SKETCHES // share.size, _SPAN_POSITIONS // share.global_batch))
+    position, num_batches = share.start, 1
+    while True:
+        places = order.share(position, num_batches, share.global_batch, share.rank, share.world_size)
+        position += num_batches * share.global_batch
+        num_batches = min(2 * num_batches, most)
+        yield _Span.of(position, places.epoch * order.num_blocks + places.block, places.visit)
+
+
+def _fixed_spans(reader: ShardReader, sketches: IntArray, batch_size: int) -> Iterator[_Span]:
+    """Spans of one batch each of given sketches."""
+    for start in range(0, len(sketches), batch_size):
+        block, place = reader.places(sketches[start : start + batch_size])
+        yield _Span.of(start + batch_size, FIXED_NOISE_EPOCH * reader.num_blocks + block, place)
+
+
+class _Assembler:
+    """Assembles spans of batches, one after another; used by one thread.
+
+    A window is a block in an epoch, its sketches in the sequence of their visits. Windows are fetched by other threads
+    before they are needed, and forgotten when they are done with.
+
+    Args:
+        reader: of the split.
+        spans: of batches; the positions at which they end grow.
+        batch_size: sketches in every batch of a span but its last.
+        num_ahead: spans whose windows are fetched before they are needed.
+        num_kept: positions for which a window that is not needed is kept.
+        visits: gives a block's sketches in the sequence in which an epoch visits them, int64 [n]; None: as they stand.
+    """
+
+    def __init__(
+        self,
+        reader: ShardReader,
+        spans: Iterator[_Span],
+        batch_size: int,
+        num_ahead: int,
+        num_kept: int = 0,
+        visits: Callable[[int, int], IntArray] | None = None,
+    ) -> None:
+        self.reader, self._spans, self._batch_size, self._visits = reader, spans, batch_size, visits
+        self._num_ahead, self._num_kept = num_ahead, num_kept
+        self._ahead: collections.deque[_Span] = collections.deque()
+        self._fetched: dict[int, Future[bytes]] = {}
+        self._windows: dict[int, PackedBatch] = {}
+        self._last_use: dict[int, int] = {}
+
+    def assemble(self, fetchers: DaemonPool) -> list[PackedBatch]:
+        """The next span's batches; none at the end."""
+        while len(self._ahead) <= self._num_ahead and (span := next(self._spans, None)) is not None:
+            self._ask_for(span, fetchers)
+            self._ahead.append(span)
+        if not self._ahead:
+            return []
+        span = self._ahead.popleft()
+        batch = self._gather(span)
+        self._forget(span.stop - self._num_kept)
+        starts = range(0, len(batch), self._batch_size)
+        return [batch.part(start, min(start + self._batch_size, len(batch))) for start in starts]
+
+    def _ask_for(self, span: _Span, fetchers: DaemonPool) -> None:
+        for key in span.keys:
             if key not in self._last_use:
-                self._fetched[key] = self.fetchers.submit(self.reader.fetch_bytes, key[1])
-            self._last_use[key] = position
+                self._fetched[key] = fetchers.submit(self.reader.fetch_bytes, key % self.reader.num_blocks)
+            self._last_use[key] = span.stop
 
-    def get(self, key: tuple[int, int]) -> PackedBatch:
+    def _window(self, key: int) -> PackedBatch:
         """A window that was asked for."""
         if key not in self._windows:
-            epoch, block = key
+            epoch, block = divmod(key, self.reader.num_blocks)
             content = self._fetched.pop(key).result()
             # Not in the threads that fetch: what keeps the interpreter busy there keeps others from their answers.
             packed = self.reader.unpack(content, block, epoch)
-            self._windows[key] = packed.take(self.order.visits(epoch, block))
+            self._windows[key] = packed if self._visits is None else packed.take(self._visits(epoch, block))
         return self._windows[key]
 
-    def forget(self, position: int) -> None:
-        """Forget what was last needed so long before a position that no stream is in it."""
-        oldest = position - _ROUNDS_KEPT * self.order.num_streams
-        for key in [key for key, last_use in self._last_use.items() if last_use < oldest]:
+    def _forget(self, position: int) -> None:
+        """Forget the windows that were last needed before a position."""
+        for key in [key for key, last_use in self._last_use.items() if last_use < position]:
             del self._last_use[key]
             self._fetched.pop(key, None)
             self._windows.pop(key, None)
 
-
-@dataclass(frozen=True)
-class _Plan:
-    """What a span of batches consists of.
-
-    Attributes:
-        stop: position at which it ends.
-        places: of all its sketches of this rank, batch after batch.
-        keys: epoch and block of the windows that it needs.
-        which: int64 [n], each sketch's window among them.
-    """
-
-    stop: int
-    places: Places
-    keys: list[tuple[int, int]]
-    which: IntArray
-
-
-class _Spans:
-    """Spans of batches, one after another, used by one thread."""
-
-    def __init__(self, order: Order, share: Share, windows: _Windows) -> None:
-        self.order, self.share, self.windows = order, share, windows
-        self._most = max(1, min(_SPAN_SKETCHES // share.size, _SPAN_POSITIONS // share.global_batch))
-        self._planned: collections.deque[_Plan] = collections.deque()
-        self._position, self._num_batches = share.start, 1
-
-    def assemble(self) -> list[PackedBatch]:
-        """The next span's batches."""
-        while len(self._planned) <= _SPANS_AHEAD:
-            self._planned.append(self._plan())
-        plan = self._planned.popleft()
-        batch = self._gather(plan)
-        self.windows.forget(plan.stop)
-        size = self.share.size
-        return [batch.part(start, start + size) for start in range(0, len(batch), size)]
-
-    def _plan(self) -> _Plan:
-        share, start = self.share, self._position
-        places = self.order.share(start, self._num_batches, share.global_batch, share.rank, share.world_size)
-        self._position += self._num_batches * share.global_batch
-        self._num_batches = min(2 * self._num_batches, self._most)
-        numbers, which = np.unique(places.epoch * self.order.num_blocks + places.block, return_inverse=True)
-        keys = [divmod(number, self.order.num_blocks) for number in numbers.tolist()]
-        self.windows.ask_for(keys, self._position)
-        return _Plan(self._position, places, keys, which)
-
-    def _gather(self, plan: _Plan) -> PackedBatch:
+    def _gather(self, span: _Span) -> PackedBatch:
         """Copy out of each window the run of its visits that the span touches, and put them in sequence."""
-        visit = plan.places.visit
-        by_window = np.argsort(plan.which, kind="stable")
-        bounds = np.searchsorted(plan.which[by_window], np.arange(len(plan.keys)))
-        firsts = np.minimum.reduceat(visit[by_window], bounds)
-        stops = np.maximum.reduceat(visit[by_window], bounds) + 1
-        runs = zip(plan.keys, firsts.tolist(), stops.tolist(), strict=True)
-        parts = concatenate([self.windows.get(key).part(first, stop) for key, first, stop in runs])
+        by_window = np.argsort(span.which, kind="stable")
+        bounds = np.searchsorted(span.which[by_window], np.arange(len(span.keys)))
+        firsts = np.minimum.reduceat(span.visit[by_window], bounds)
+        stops = np.maximum.reduceat(span.visit[by_window], bounds) + 1
+        runs = zip(span.keys, firsts.tolist(), stops.tolist(), strict=True)
+        parts = concatenate([self._window(key).part(first, stop) for key, first, stop in runs])
         lengths = stops - firsts
         begins = np.cumsum(lengths) - lengths
-        return parts.take(begins[plan.which] + visit - firsts[plan.which])
-
-
-def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Generator[PackedBatch, None, None]:
-    """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
-    and test. They are read ahead; closing the generator ends the threads that do it.
-
-    Raises:
-        BadShardError: if a shard stays unreadable or damaged.
-        SilentStoreError: if no batch has come for as long as the reader's patience lasts.
-    """
-    batches = [sketches[start : start + batch_size] for start in range(0, len(sketches), batch_size)]
-    fetchers = DaemonPool(_num_fetchers(reader, 0), "sgloc-fetch")
-    assembler = DaemonPool(1, "sgloc-read-ahead")
-    try:
-        ahead = _Ahead(reader, batches, fetchers, num_ahead=2 * _num_fetchers(reader, 0))
-        pending: collections.deque[Future[PackedBatch]] = collections.deque()
-        for batch in batches:
-            pending.append(assembler.submit(ahead.assemble, batch))
-            if len(pending) > _BATCHES_AHEAD:
-                yield _result(pending.popleft(), reader)
-        while pending:
-            yield _result(pending.popleft(), reader)
-    finally:
-        for pool in (assembler, fetchers):
-            pool.close()
-
-
-def _num_fetchers(reader: ShardReader, wanted: int) -> int:
-    """Blocks fetched at the same time. Where reads wait for nothing, more threads only wait for each other."""
-    return wanted or (1 if reader.is_local else _REMOTE_THREADS)
-
-
-class _Ahead:
-    """Batches of given sketches, used by one thread; their blocks are fetched before they are needed."""
-
-    def __init__(self, reader: ShardReader, batches: list[IntArray], fetchers: DaemonPool, num_ahead: int) -> None:
-        self.reader, self.fetchers, self._num_ahead = reader, fetchers, num_ahead
-        self._fetched: dict[int, Future[bytes]] = {}
-        # As `read` will ask for them, one batch after the other.
-        self._wanted = (block for some in batches for block in reader.missing_blocks(some))
-
-    def assemble(self, sketches: IntArray) -> PackedBatch:
-        """The next batch."""
-        self._fetch_ahead()
-        return self.reader.read(sketches, np.full(len(sketches), FIXED_NOISE_EPOCH, dtype=np.int64), self._bytes_of)
-
-    def _bytes_of(self, block: int) -> bytes:
-        fetched = self._fetched.pop(block, None)
-        self._fetch_ahead()
-        return self.reader.fetch_bytes(block) if fetched is None else fetched.result()
-
-    def _fetch_ahead(self) -> None:
-        while len(self._fetched) < self._num_ahead and (block := next(self._wanted, None)) is not None:
-            if block not in self._fetched:
-                self._fetched[block] = self.fetchers.submit(self.reader.fetch_bytes, block)
+        return parts.take(begins[span.which] + span.visit - firsts[span.which])

@@ -19,7 +19,7 @@ from sgloc.errors import DataError
 from sgloc.masking import mask
 from sgloc.storage.file_system import open_file_system, read_range
 from sgloc.storage.lock import lock
-from sgloc.storage.retry import DamagedReadError, Retries, retry_reading
+from sgloc.storage.retry import DamagedReadError, Retries, retry_reading, writing
 
 # A server tells with each of them what file it is from, so that a file is never put together from two versions.
 RANGE_BYTES = 8 * 2**20
@@ -61,7 +61,7 @@ def download(
         while not retry_reading(step, url, retries):
             if part.num_starts_over >= retries.num_attempts:
                 raise DataError(f"{url} was started over {part.num_starts_over} times: {part.trouble}; try again later")
-        with _writing(path):
+        with writing(path, "the download"):
             Path(f"{path}.part").replace(path)
             part.sidecar.unlink(missing_ok=True)
 
@@ -115,22 +115,22 @@ class _Part:
             DataError: if it cannot be written.
         """
         if self._identity is None:
-            with _writing(self.path):
+            with writing(self.path, "the download"):
                 self.sidecar.write_text(json.dumps({"url": mask(self.url), **asdict(identity)}))
             self._identity = identity
         elif self._identity != identity:
             self._start_over("it has changed on its server since its first bytes came")
         self.position = start
-        with _writing(self.path):
+        with writing(self.path, "the download"):
             self.file.truncate(self.position)
             self.file.seek(self.position)
         for piece in pieces:
-            with _writing(self.path):
+            with writing(self.path, "the download"):
                 rest = memoryview(piece)
                 while rest:
                     rest = rest[self.file.write(rest) :]
             self.position += len(piece)
-        with _writing(self.path):
+        with writing(self.path, "the download"):
             os.fsync(self.file.fileno())
         if self.position == start and self.position != identity.num_bytes:
             raise DamagedReadError("its server sends nothing")
@@ -161,7 +161,7 @@ class _Part:
     def _start_over(self, trouble: str) -> None:
         self.num_starts_over, self.trouble = self.num_starts_over + 1, trouble
         self.position, self._identity = 0, None
-        with _writing(self.path):
+        with writing(self.path, "the download"):
             self.sidecar.unlink(missing_ok=True)
             self.file.truncate(0)
         raise DamagedReadError(f"{trouble}, and is downloaded from the start")
@@ -178,7 +178,7 @@ class _Part:
 @contextlib.contextmanager
 def _open_part(path: str) -> Iterator[FileIO]:
     """Open the part of a file for this process alone."""
-    with _writing(path):
+    with writing(path, "the download"):
         file = FileIO(os.open(f"{path}.part", os.O_RDWR | os.O_CREAT, 0o666), "r+")
     with file:
         try:
@@ -193,17 +193,6 @@ def _open_part(path: str) -> Iterator[FileIO]:
             # Between opening and locking it was given its name.
             raise DataError(f"another process has just downloaded to {path}; start again")
         yield file
-
-
-@contextlib.contextmanager
-def _writing(path: str) -> Iterator[None]:
-    """Turn whatever goes wrong with the local file into a DataError, which is not retried."""
-    try:
-        yield
-    except OSError as error:
-        raise DataError(
-            f"the download to {path} cannot be written ({error.strerror}); make room, or give another folder"
-        ) from error
 
 
 @contextlib.contextmanager

@@ -4,8 +4,6 @@ import contextlib
 import errno
 import logging
 import random
-import socket
-import ssl
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -23,29 +21,19 @@ STORES = frozenset({
     "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "ftplib", "gcsfs", "google", "http", "paramiko", "requests",
     "s3fs", "smbprotocol", "ssl", "urllib3",
 })
-# fmt: on
-# By name, since importing them all costs time and some need packages that are not installed everywhere.
-_TRANSIENT_TYPES = frozenset(
-    {
-        "aiohttp.ClientConnectionError",
-        "aiohttp.ClientPayloadError",
-        "botocore.ConnectionError",
-        "botocore.HTTPClientError",
-        "botocore.IncompleteReadError",
-        "botocore.ResponseParserError",
-        "http.IncompleteRead",
-        "urllib3.IncompleteRead",
-    }
-)
-_PERMANENT_TYPES = frozenset(
-    {
-        "aiohttp.ClientConnectorCertificateError",
-        "aiohttp.ClientSSLError",
-        "botocore.SSLError",
-    }
-)
+# By name, since importing them all costs time and some need packages that are not installed everywhere. Some come
+# without an error number, and those of names and of TLS have numbers of their own. An overburdened resolver cannot be
+# told from a name that does not exist.
+_TRANSIENT_TYPES = frozenset({
+    "aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError", "botocore.ConnectionError",
+    "botocore.HTTPClientError", "botocore.IncompleteReadError", "botocore.ResponseParserError",
+    "builtins.ConnectionError", "builtins.TimeoutError", "http.IncompleteRead", "sgloc.DamagedReadError",
+    "socket.gaierror", "ssl.SSLEOFError", "ssl.SSLZeroReturnError", "urllib3.IncompleteRead",
+})
+_PERMANENT_TYPES = frozenset({
+    "aiohttp.ClientConnectorCertificateError", "aiohttp.ClientSSLError", "botocore.SSLError",
+})
 # s3fs tells an answer that it does not know as EIO, InternalError as EREMOTEIO and SlowDown as EBUSY.
-# fmt: off
 _TRANSIENT_ERRNOS = frozenset({
     errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EIO,
     errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH, errno.EPIPE, getattr(errno, "EREMOTEIO", errno.EIO),
@@ -109,17 +97,7 @@ def _verdict(error: BaseException) -> bool | None:
     status = _status(error)
     if status is not None:
         return status in _TRANSIENT_STATUSES or status >= 500
-    # Some come without an error number, and those of names and of TLS have numbers of their own. An overburdened
-    # resolver cannot be told from a name that does not exist.
-    passing = (
-        DamagedReadError,
-        TimeoutError,
-        ConnectionError,
-        socket.gaierror,
-        ssl.SSLEOFError,
-        ssl.SSLZeroReturnError,
-    )
-    if isinstance(error, passing) or names & _TRANSIENT_TYPES:
+    if names & _TRANSIENT_TYPES:
         return True
     if isinstance(error, OSError) and error.errno is not None:
         return error.errno in _TRANSIENT_ERRNOS

@@ -12,7 +12,7 @@ import pytest
 from benchmarks import scale
 from benchmarks.quickdraw import category_sizes, draw_block_bytes, numbers_of, write_category
 from benchmarks.scale import ScaleOptions, Visits, main, study_scale
-from sgloc.data.formats.binary import read_binary
+from sgloc.data.formats.form import read_drawings
 from sgloc.errors import ConfigError, DataError
 from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.drawing import Drawing
@@ -29,7 +29,7 @@ def measure(folder: Path, num_sketches: int = SKETCHES, **options: Any) -> dict[
 
 def drawings(path: Path) -> list[Drawing]:
     """All drawings of a .bin file, none of which may be rejected."""
-    found = list(read_binary(str(path), path.stem, max_points=10_000))
+    found = list(read_drawings(str(path)))
     assert all(isinstance(outcome, Drawing) for outcome in found)
     return [outcome for outcome in found if isinstance(outcome, Drawing)]
 

@@ -3,7 +3,6 @@
 import shutil
 import threading
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
@@ -11,11 +10,11 @@ import numpy as np
 import pytest
 
 from sgloc.data.batch import FIXED_NOISE_EPOCH, concatenate
-from sgloc.data.block import IntArray
 from sgloc.data.build.run import build_shards
 from sgloc.data.manifest import load_manifest
 from sgloc.data.reader import BadShardError, ShardReader
 from sgloc.data.stream import fixed_batches
+from tests.builds import read_sketches
 from tests.data.streams import IMPATIENT, SMALL, expect_equal, expect_no_reading_thread
 from tests.drawings import make_drawings, write_ndjson
 
@@ -31,23 +30,36 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 def test_fixed_batches_are_the_given_sketches_with_fixed_noise(shards: str) -> None:
     manifest = load_manifest(shards)
-    reader = ShardReader(shards, manifest, "train", 9)
+    reader = ShardReader(shards, manifest, "train")
     sketches = np.arange(7, 1000, 9)
     batches = list(fixed_batches(reader, sketches, batch_size=50))
     assert [len(batch) for batch in batches] == [50, 50, 11]
-    keys = reader.read(sketches, np.zeros_like(sketches)).key_id
+    keys = read_sketches(reader, sketches).key_id
     assert np.concatenate([batch.key_id for batch in batches]).tolist() == keys.tolist()
     assert set(np.concatenate([batch.epoch for batch in batches]).tolist()) == {FIXED_NOISE_EPOCH}
 
 
 def test_fixed_batches_of_any_sketches_are_what_the_reader_gives(shards: str) -> None:
     manifest = load_manifest(shards)
-    # One block at a time, so that most are forgotten before they are wanted again.
-    reader = ShardReader(shards, manifest, "train", num_kept_blocks=1)
+    reader = ShardReader(shards, manifest, "train")
     sketches = np.random.default_rng(0).integers(0, reader.num_sketches, 300)
-    expected = ShardReader(shards, manifest, "train").read(sketches, np.full_like(sketches, FIXED_NOISE_EPOCH))
-    expect_equal(concatenate(list(fixed_batches(reader, sketches, batch_size=70))), expected)
+    expected = read_sketches(reader, sketches, np.full_like(sketches, FIXED_NOISE_EPOCH))
+    # Where batches are small, blocks are forgotten before they are wanted again.
+    for batch_size in (1, 70, 300, 1000):
+        expect_equal(concatenate(list(fixed_batches(reader, sketches, batch_size=batch_size))), expected)
     expect_no_reading_thread()
+
+
+def test_no_sketches_are_no_batches(shards: str) -> None:
+    reader = ShardReader(shards, load_manifest(shards), "train")
+    assert list(fixed_batches(reader, np.arange(0), batch_size=70)) == []
+
+
+def test_a_block_is_read_once_for_the_batches_that_need_it_in_a_row(shards: str) -> None:
+    manifest = load_manifest(shards)
+    reader = ShardReader(shards, manifest, "train")
+    assert sum(map(len, fixed_batches(reader, np.arange(reader.num_sketches), batch_size=50))) == reader.num_sketches
+    assert reader.num_bytes_read == sum(sum(shard.block_sizes) for shard in manifest.splits["train"].shards)
 
 
 def test_fixed_batches_are_read_ahead(shards: str, tmp_path: Path) -> None:
@@ -82,20 +94,3 @@ def test_fixed_batches_of_a_store_are_fetched_several_at_once(shards: str, monke
 
     monkeypatch.setattr(reader, "fetch_bytes", fetch)
     assert sum(map(len, fixed_batches(reader, np.arange(reader.num_sketches), batch_size=100))) == reader.num_sketches
-
-
-def test_sketches_can_be_read_by_several_threads_at_once(shards: str) -> None:
-    manifest = load_manifest(shards)
-    reader = ShardReader(shards, manifest, "train", num_kept_blocks=2)
-    expected = {key: reader.read(key_sketches(key, reader), np.zeros(200, dtype=np.int64)).key_id for key in range(8)}
-    with ThreadPoolExecutor(4) as threads:
-        read = [
-            threads.submit(reader.read, key_sketches(key % 8, reader), np.zeros(200, dtype=np.int64))
-            for key in range(64)
-        ]
-    for number, future in enumerate(read):
-        np.testing.assert_array_equal(future.result().key_id, expected[number % 8])
-
-
-def key_sketches(seed: int, reader: ShardReader) -> IntArray:
-    return np.random.default_rng(seed).integers(0, reader.num_sketches, 200)

@@ -141,10 +141,10 @@ def test_what_no_merge_wrote_stays(builds: list[str], tmp_path: Path, overwrite:
     (tmp_path / "train-00000-00000.tar").write_bytes(b"mine")
     with pytest.raises(DataError, match=r"holds train-00000-00000\.tar, which no merge wrote"):
         merge_shards(builds, str(tmp_path), overwrite=overwrite)
-    (tmp_path / "plan.json").write_text("{}")
+    (tmp_path / "plan.sha256").write_text("0")
     with pytest.raises(DataError, match="holds an unfinished build"):
         merge_shards(builds, str(tmp_path), overwrite=overwrite)
-    assert folder_bytes(tmp_path) == {"plan.json": b"{}", "train-00000-00000.tar": b"mine"}
+    assert folder_bytes(tmp_path) == {"plan.sha256": b"0", "train-00000-00000.tar": b"mine"}
 
 
 @pytest.mark.parametrize("name", ["{}", "{}/", "{}/../shards"], ids=["same", "slash", "by-another-way"])

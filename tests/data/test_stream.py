@@ -16,8 +16,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sgloc.data.batch import PackedBatch
 from sgloc.data.build.plan import BuildOptions
@@ -28,9 +26,9 @@ from sgloc.data.order import Order
 from sgloc.data.reader import BadShardError, ReadOptions, ShardReader
 from sgloc.data.stream import Share, training_batches
 from sgloc.errors import DataError
+from tests.builds import read_block, read_sketches
 from tests.data.streams import IMPATIENT, SMALL, THREAD_NAMES, expect_equal, expect_no_reading_thread, sketches_at
 from tests.drawings import make_drawings, stroke3_of, write_ndjson, write_npz
-from tests.fuzzing import examples
 from tests.patience import PATIENCE
 
 
@@ -65,66 +63,30 @@ def batches_of(
     return training_batches(reader, order_of(manifest), share, prefetch=prefetch, num_threads=num_threads)
 
 
-@given(st.lists(st.integers(0, 1400), min_size=1, max_size=20), st.integers(1, 4))
-@examples(30)
-def test_any_sketches_are_read_in_the_sequence_asked_for(folder: str, numbers: list[int], num_kept_blocks: int) -> None:
-    manifest = load_manifest(folder)
-    reader = ShardReader(folder, manifest, "train", num_kept_blocks)
-    size = reader.num_sketches
-    everything = ShardReader(folder, manifest, "train", 9).read(np.arange(size), np.zeros(size, dtype=np.int64))
-    sketches = np.array(numbers) % size
-    found = reader.read(sketches, sketches + 5)
-    assert found.key_id.tolist() == everything.key_id[sketches].tolist()
-    assert found.category.tolist() == everything.category[sketches].tolist()
-    assert found.epoch.tolist() == (sketches + 5).tolist()
-    assert len(found) == len(numbers)
-    # Every drawing of these has 4 points.
-    np.testing.assert_array_equal(found.offsets.reshape(-1, 4, 2), everything.offsets.reshape(-1, 4, 2)[sketches])
-
-
-def test_only_blocks_that_are_not_kept_are_read(folder: str) -> None:
-    manifest = load_manifest(folder)
-    first = manifest.splits["train"].shards[0]
-    reader = ShardReader(folder, manifest, "train", num_kept_blocks=2)
-
-    def cost(sketch: int) -> int:
-        before = reader.num_bytes_read
-        reader.read(np.array([sketch]), np.zeros(1, dtype=np.int64))
-        return reader.num_bytes_read - before
-
-    assert cost(3) == first.block_sizes[0]
-    assert cost(127) == 0
-    assert cost(128) == first.block_sizes[1]
-    assert cost(0) == 0
-    assert cost(512) > 0  # for which the block used longest ago, the second, goes
-    assert cost(1) == 0
-    assert cost(200) == first.block_sizes[1]
-
-
 @pytest.mark.parametrize("num_streams", [1, 8, 64])
 @pytest.mark.parametrize("num_threads", [1, 8])
 def test_the_stream_is_the_order(folder: str, num_streams: int, num_threads: int) -> None:
     # Three epochs, in spans that grow, against the sketches that the order names, read one by one.
     manifest = load_manifest(folder)
-    order, reader = order_of(manifest, num_streams=num_streams), ShardReader(folder, manifest, "train", 99)
+    order, reader = order_of(manifest, num_streams=num_streams), ShardReader(folder, manifest, "train")
     for rank, world_size in ((0, 1), (1, 3)):
         share = Share(70, rank, world_size, 700)
         with closing(training_batches(reader, order, share, prefetch=1, num_threads=num_threads)) as batches:
             for number, found in enumerate(itertools.islice(batches, 3 * reader.num_sketches // 70)):
                 places = order.share(700 + 70 * number, 1, 70, rank, world_size)
-                expect_equal(found, reader.read(sketches_at(order, places), places.epoch))
+                expect_equal(found, read_sketches(reader, sketches_at(order, places), places.epoch))
 
 
 def test_a_split_without_drawings_is_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "cat.npz", train=[stroke3_of([[(1, 2)]])])
     manifest = build_shards(str(tmp_path / "cat.npz"), str(tmp_path / "out"))
     with pytest.raises(DataError, match=r"the valid split of .*out holds no drawing"):
-        ShardReader(str(tmp_path / "out"), manifest, "valid", 1)
+        ShardReader(str(tmp_path / "out"), manifest, "valid")
 
 
 def read_all(shard: Path, manifest: Manifest) -> None:
-    reader = ShardReader(str(shard.parent), manifest, "train", 4, IMPATIENT)
-    reader.read(np.arange(reader.num_sketches), np.zeros(reader.num_sketches, dtype=np.int64))
+    reader = ShardReader(str(shard.parent), manifest, "train", IMPATIENT)
+    read_sketches(reader, np.arange(reader.num_sketches))
 
 
 @pytest.mark.parametrize("block", [0, 2])
@@ -176,27 +138,27 @@ def test_a_bad_block_names_its_shard_and_is_not_tried_again(damaged: tuple[Path,
     shard.write_bytes(content)
     reader = ShardReader(str(shard.parent), manifest, "train")
     with pytest.raises(BadShardError, match=f"^block 1 of shard {shard} .* is damaged") as error:
-        reader.fetch(1, 0)
+        read_block(reader, 1)
     assert error.value.shard == 0
     assert (reader.num_retries, logged) == (0, [])
-    assert len(reader.fetch(0, 0)) == 128
+    assert len(read_block(reader, 0)) == 128
 
 
 def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp_path: Path, logged: list[str]) -> None:
     shard, manifest = damaged
     options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7))
     reader = ShardReader(str(shard.parent), manifest, "train", options=options)
-    first = reader.fetch(0, 0)
+    first = read_block(reader, 0)
     read = reader.num_bytes_read
     assert read == manifest.splits["train"].shards[0].block_sizes[0]
     # Another process of the node.
     again = ShardReader(str(shard.parent), manifest, "train", options=options)
-    expect_equal(again.fetch(0, 0), first)
+    expect_equal(read_block(again, 0), first)
     assert again.num_bytes_read == 0
     (cached,) = (path for path in (tmp_path / "cache").rglob("*") if path.is_file())
     for damage in (b"", cached.read_bytes()[:-1], cached.read_bytes()[:-1] + b"x"):
         cached.write_bytes(damage)
-        expect_equal(again.fetch(0, 0), first)
+        expect_equal(read_block(again, 0), first)
     assert again.num_bytes_read == 3 * read
     assert len(logged) == 3
     assert all("is damaged and is fetched again" in sentence for sentence in logged)
@@ -208,7 +170,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_done_without(
     options = ReadOptions(cache=BlockCache(str(tmp_path / "cache"), 10**7))
     (tmp_path / "cache" / "sgloc-blocks" / load_manifest(folder).identity[:16]).write_text("in the way")
     reader = ShardReader(folder, load_manifest(folder), "train", options=options)
-    assert len(reader.fetch(0, 0)) == 128
+    assert len(read_block(reader, 0)) == 128
     (sentence,) = logged
     assert "cannot be cached" in sentence
 

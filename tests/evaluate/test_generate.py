@@ -24,6 +24,7 @@ from sgloc.models.sketchgloc.config import CellName
 from sgloc.models.sketchgloc.decoder import Decoder
 from sgloc.nn.rows import PEN_DOWN, PEN_END, PEN_LIFT
 from sgloc.sketch.drawing import Reject
+from tests.builds import read_sketches
 from tests.checkpoints import change_manifest, make_model, model_config, save_model
 from tests.drawings import make_drawings, stroke3_to_polylines, stroke3s_of, write_ndjson
 from tests.oracle.network import greedy_step
@@ -80,8 +81,7 @@ def test_the_files_are_what_they_claim_to_be(tmp_path: Path, checkpoint: str, ti
 
 def test_sketches_are_spread_evenly_over_the_split(tmp_path: Path, checkpoint: str, tiny_shards: str) -> None:
     manifest = load_manifest(tiny_shards)
-    reader = ShardReader(tiny_shards, manifest, "test", num_kept_blocks=1)
-    packed = reader.read(np.arange(12), np.zeros(12, dtype=np.int64))
+    packed = read_sketches(ShardReader(tiny_shards, manifest, "test"), np.arange(12))
     everything = [int(key) for key in packed.key_id]
     assert [one.key_id for one in run(checkpoint, tiny_shards, tmp_path, max_points=1)] == everything
     four = run(checkpoint, tiny_shards, tmp_path, max_points=1, count=4)

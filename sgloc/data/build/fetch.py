@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgloc.data.build.part import source_name
-from sgloc.data.build.plan import is_own
 from sgloc.data.formats.form import form_of
 from sgloc.data.formats.sources import SourceFile
 from sgloc.errors import DataError
@@ -36,7 +34,7 @@ class Downloads:
         Raises:
             DataError: if it cannot be downloaded; for a DataError that is raised inside, one that names the source.
         """
-        if is_local(source.location) or is_own(source):
+        if is_local(source.location) or source.form.of_folder:
             yield source.location
             return
         with contextlib.ExitStack() as stack:
@@ -44,7 +42,7 @@ class Downloads:
             Path(folder).mkdir(parents=True, exist_ok=True)
             # Files of the same name may lie in different folders.
             digest = hashlib.sha256(mask(source.location).encode()).hexdigest()
-            path = Path(folder, f"{digest[:16]}-{source_name(source)}")
+            path = Path(folder, f"{digest[:16]}-{source.name}")
             # What is there is whole: a build that was killed had got so far, or one before kept it.
             if not path.exists():
                 fetch(source.location, str(path))

@@ -1,18 +1,18 @@
 """What a build will do: which source files make which part."""
 
 import dataclasses
+import hashlib
 import importlib.util
 import itertools
 import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from sgloc.config import Options, option, require
 from sgloc.data.block import COMPRESSIONS
-from sgloc.data.formats.form import form_of
 from sgloc.data.formats.sources import QUICKDRAW_URL, SourceFile, find_sources
-from sgloc.data.manifest import FORMAT, VERSION
+from sgloc.data.manifest import VERSION
 from sgloc.errors import ConfigError, DataError, nearest
-from sgloc.masking import mask_all
 from sgloc.storage import Retries, Storage, open_file_system, reading, retry_reading
 
 QUICKDRAW_LICENCE = (
@@ -21,7 +21,7 @@ QUICKDRAW_LICENCE = (
 
 
 @dataclass(frozen=True)
-class BuildOptions:
+class BuildOptions(Options):
     """What is taken of the drawings, and how it is packed: all that the bytes of shards depend on besides these.
 
     Raises:
@@ -31,30 +31,25 @@ class BuildOptions:
 
     categories: Sequence[str] | None = None
     """Take drawings of these alone, comma-separated; default: all."""
-    per_category: int = 75_000
+    per_category: int = option(75_000, at_least=0)
     """Most drawings of a category, 1/30 of them for each of valid and test; 0: all. npz keep their own splits."""
     recognized_only: bool = False
     """Take only drawings that QuickDraw's game recognised."""
     compression: str = "none"
     """Of the blocks of a shard: none or zstd."""
-    sketches_per_shard: int = 16_384
+    sketches_per_shard: int = option(16_384, at_least=1)
     """Most sketches in a shard; rounded down to whole blocks."""
-    sketches_per_block: int = 1024
+    sketches_per_block: int = option(1024, at_least=1)
     """Sketches packed together; no more than a shard may have."""
-    source_bytes_per_part: int = 2**24
+    source_bytes_per_part: int = option(2**24, at_least=1)
     """Files are put together to a part, which one process builds, until they have as many bytes."""
     licence: str = QUICKDRAW_LICENCE
     """Of the drawings, with attribution; copied into the manifest. That of QuickDraw is not written for people's own
     drawings: it is then empty."""
 
     def __post_init__(self) -> None:
-        for name in ("sketches_per_shard", "sketches_per_block", "source_bytes_per_part"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{name} must be at least 1, not {getattr(self, name)}")
-        if self.per_category < 0:
-            raise ConfigError(f"per_category must be 0, for all, or more, not {self.per_category}")
-        if self.compression not in COMPRESSIONS:
-            raise ConfigError(f"compression must be {' or '.join(COMPRESSIONS)}, not {self.compression!r}")
+        super().__post_init__()
+        require(self.compression in COMPRESSIONS, "compression", " or ".join(COMPRESSIONS), repr(self.compression))
         if self.compression == "zstd" and importlib.util.find_spec("zstandard") is None:
             raise ConfigError("compression zstd takes the package zstandard; pip install zstandard")
         if self.categories is not None and not self.categories:
@@ -82,12 +77,12 @@ class Plan:
     num_bytes: list[list[int | None]]
     file_categories: list[str]
 
-    def to_json(self) -> str:
-        """Equal plans give equal text."""
-        return (
-            json.dumps({"format": FORMAT, "version": VERSION, **mask_all(dataclasses.asdict(self))}, ensure_ascii=False)
-            + "\n"
-        )
+    @property
+    def digest(self) -> bytes:
+        """Equal for equal plans, wherever the files lie."""
+        names = [[source.name for source in part] for part in self.parts]
+        text = json.dumps([VERSION, dataclasses.asdict(self.options), names, self.num_bytes])
+        return hashlib.sha256(text.encode()).hexdigest().encode() + b"\n"
 
 
 def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str = QUICKDRAW_URL) -> Plan:
@@ -105,15 +100,14 @@ def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str
     if options.categories is not None:
         options = dataclasses.replace(options, categories=sorted(set(options.categories)))
     chosen = _wanted_files(files, options.categories)
-    if options.licence == QUICKDRAW_LICENCE and all(is_own(file) for file in chosen):
+    if options.licence == QUICKDRAW_LICENCE and all(file.form.of_folder for file in chosen):
         options = dataclasses.replace(options, licence="")
+    enough = options.source_bytes_per_part
     parts: list[list[SourceFile]] = [[]]
     num_bytes: list[list[int | None]] = [[]]
     for _, group in itertools.groupby(chosen, key=lambda file: file.category):
         # Of unknown size, a file is taken to be large.
-        if sum(options.source_bytes_per_part if size is None else size for size in num_bytes[-1]) >= (
-            options.source_bytes_per_part
-        ):
+        if sum(enough if size is None else size for size in num_bytes[-1]) >= enough:
             parts.append([])
             num_bytes.append([])
         for file in group:
@@ -142,21 +136,9 @@ def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> 
     if categories is None:
         return files
     known = {file.category for file in files}
-    if all(file.word is not None or is_named(file) for file in files):
+    if all(file.word is not None or file.form.is_named for file in files):
         refuse_missing_categories(set(categories) - known, known)
     return [file for file in files if file.category in categories] if known.issuperset(categories) else files
-
-
-def is_own(file: SourceFile) -> bool:
-    """Whether a file holds people's own drawings, and none of QuickDraw's."""
-    form = form_of(file.location)
-    return form is not None and form.of_folder
-
-
-def is_named(file: SourceFile) -> bool:
-    """Whether a file holds drawings of nothing but what it is named after."""
-    form = form_of(file.location)
-    return form is not None and form.is_named
 
 
 def refuse_missing_categories(missing: Iterable[str], known: set[str], why: str = "") -> None:

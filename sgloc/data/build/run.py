@@ -1,7 +1,7 @@
 """Building shards: the whole, or a task's share of it."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Sequence
 from typing import TypedDict, Unpack
 
 from sgloc.data.build.fetch import Downloads
@@ -19,73 +19,6 @@ _DOWNLOADS = "downloads"
 
 Progress = Callable[[int, int, int, int], None]
 """Takes parts built, parts in all, drawings read and drawings rejected."""
-
-
-@dataclass(frozen=True)
-class Work:
-    """What a worker needs to build any part.
-
-    Attributes:
-        plan: of the build.
-        location: the folder or URL to write to.
-        downloads: where source files that are not local go.
-    """
-
-    plan: Plan
-    location: str
-    downloads: Downloads
-
-    def build(self, number: int, report: Report) -> None:
-        """Build a part.
-
-        Args:
-            number: of the part.
-            report: as `build_part` takes it.
-
-        Raises:
-            DataError: if a source cannot be read as what it claims to be, or the folder not be written to.
-        """
-        failpoint("part", number)
-        sources, options = self.plan.parts[number], self.plan.options
-        with writing(self.location, "shards"):
-            folder = Storage(self.location)
-            build_part(folder, number, sources, options, open_source=self.downloads.open, report=report)
-
-
-class Tally:
-    """Adds up what the parts report.
-
-    Args:
-        num_parts: in all.
-        progress: is given the counts whenever they change.
-    """
-
-    def __init__(self, num_parts: int, progress: Progress) -> None:
-        self._num_parts, self._progress = num_parts, progress
-        self._counts: dict[int, tuple[int, int]] = {}
-        self._num_built = 0
-
-    def begin(self, finished: Mapping[int, Manifest]) -> None:
-        """Take the parts that were built before."""
-        for number, part in finished.items():
-            self._counts[number] = part.num_read, sum(part.rejected.values())
-        self._num_built = len(finished)
-        self._show()
-
-    def report(self, number: int, num_read: int, num_rejected: int) -> None:
-        """Take how far a part is."""
-        self._counts[number] = num_read, num_rejected
-        self._show()
-
-    def built(self) -> None:
-        """Take that one more part is built."""
-        self._num_built += 1
-        self._show()
-
-    def _show(self) -> None:
-        counts = self._counts.values()
-        read, rejected = sum(read for read, _ in counts), sum(rejected for _, rejected in counts)
-        self._progress(self._num_built, self._num_parts, read, rejected)
 
 
 class Means(TypedDict, total=False):
@@ -177,48 +110,71 @@ def _build(
 ) -> Manifest | int:
     """Build what is not built yet of all parts, or of a task's; the manifest, or how many parts are missing."""
     plan = make_plan(source, options or BuildOptions(), mirror=means.get("mirror", QUICKDRAW_URL))
-    work = _work(plan, folder, means.get("downloads"), means.get("keep_downloads", False))
+    downloads = _downloads(folder, means.get("downloads"), means.get("keep_downloads", False))
     sources = (file.location for part in plan.parts for file in part)
     num_workers = resolve_workers(means.get("num_workers", 1), [folder, *sources])
+    progress = means.get("progress", lambda *_: None)
     target = Storage(folder)
     with writing(folder, "shards"):
         manifest = begin(target, plan, overwrite=overwrite, is_task=task is not None)
         if manifest is not None:
             return manifest
         try:
-            return _build_missing(work, target, task or (0, 1), num_workers, means.get("progress", lambda *_: None))
+            _build_missing(target, plan, task or (0, 1), downloads, num_workers, progress)
         except (FileNotFoundError, DataError):
             # Another process that builds the same may have finished, and removed what only a build needs.
             if not is_finished(target, plan):
                 raise
-            return finish(target, plan)
+        return finish(target, plan)
 
 
 def _build_missing(
-    work: Work, target: Storage, task: tuple[int, int], num_workers: int, progress: Progress
-) -> Manifest | int:
-    """Build the parts of a task that are not built yet, and finish if none of any other is missing."""
+    target: Storage, plan: Plan, task: tuple[int, int], downloads: Downloads, num_workers: int, progress: Progress
+) -> None:
+    """Build the parts of a task that are not built yet."""
     index, count = task
-    numbers = range(index, len(work.plan.parts), count)
-    tally = Tally(len(numbers), progress)
-    parts = finished_parts(target, work.plan)
-    finished = {number: parts[number] for number in numbers if number in parts}
-    tally.begin(finished)
-    missing = [number for number in numbers if number not in finished]
-    for _ in shared_out(work.build, missing, num_workers, lambda number: f"built part {number}", tally.report):
-        tally.built()
+    numbers = range(index, len(plan.parts), count)
+    finished = finished_parts(target, plan)
+    counts = {
+        number: (finished[number].num_read, sum(finished[number].rejected.values()))
+        for number in numbers
+        if number in finished
+    }
+    num_built = len(counts)
+    missing = [number for number in numbers if number not in counts]
+
+    def show() -> None:
+        num_read = sum(read for read, _ in counts.values())
+        num_rejected = sum(rejected for _, rejected in counts.values())
+        progress(num_built, len(numbers), num_read, num_rejected)
+
+    def report(number: int, num_read: int, num_rejected: int) -> None:
+        counts[number] = num_read, num_rejected
+        show()
+
+    show()
+    build = functools.partial(_build_one, target.location, plan, downloads)
+    for _ in shared_out(build, missing, num_workers, lambda number: f"built part {number}", report):
+        num_built += 1
+        show()
     target.remove_if_empty(_DOWNLOADS)
-    return finish(target, work.plan)
 
 
-def _work(plan: Plan, location: str, downloads: str | None, keep_downloads: bool) -> Work:
-    """What workers need, the folder for downloads checked."""
-    if downloads is not None:
-        if not is_local(downloads):
-            raise ConfigError(f"downloads go to a local folder, not to {downloads}; give another")
-        downloads = local_path(downloads)
+def _build_one(location: str, plan: Plan, downloads: Downloads, number: int, report: Report) -> None:
+    """Build a part, in any process."""
+    failpoint("part", number)
+    with writing(location, "shards"):
+        build_part(Storage(location), plan, number, downloads, report)
+
+
+def _downloads(location: str, folder: str | None, keep: bool) -> Downloads:
+    """Where files that are not local go, checked."""
+    if folder is not None:
+        if not is_local(folder):
+            raise ConfigError(f"downloads go to a local folder, not to {folder}; give another")
+        folder = local_path(folder)
     elif is_local(location):
-        downloads = Storage(location).path(_DOWNLOADS)
-    elif keep_downloads:
+        folder = Storage(location).path(_DOWNLOADS)
+    elif keep:
         raise ConfigError("downloads would be kept in a temporary folder; give a folder for downloads")
-    return Work(plan, location, Downloads(downloads, keep_downloads))
+    return Downloads(folder, keep)

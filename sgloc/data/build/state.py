@@ -1,20 +1,16 @@
 """How far a build is, told from its folder alone: begun, its parts finished one after another, and finished."""
 
-import dataclasses
-import hashlib
 import json
 import re
-from collections.abc import Collection
 
-from sgloc.data.build.part import PARTS, part_file, source_name
+from sgloc.data.build.part import PARTS, part_file
 from sgloc.data.build.plan import Plan, refuse_missing_categories
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, join_manifests, parse_manifest
 from sgloc.errors import DataError
 from sgloc.storage import Storage
 
-PLAN_NAME = "plan.json"
-# Which plan a finished folder was built by: what tasks that are started again have to know.
-DIGEST_NAME = "plan.sha256"
+# Which plan a folder is, or was, built by.
+PLAN_NAME = "plan.sha256"
 REJECTS_NAME = "rejects.ndjson"
 # The shards of earlier versions have no part in their name.
 SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
@@ -35,20 +31,17 @@ def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Man
             shards that no build wrote.
         OSError: if it cannot be written to.
     """
-    names = set(folder.sizes())
-    finished = FILE_NAME in names
+    # The names last: other tasks may be ending the build.
+    is_same = not overwrite and _has_plan(folder, plan)
+    names = folder.sizes().keys()
     if not overwrite:
-        same = PLAN_NAME in names and _has_plan(folder, plan)
-        if (finished and same) or (is_task and is_finished(folder, plan)):
-            _tidy(folder)
-            return _read_manifest(folder)
-        if finished:
+        if is_same and FILE_NAME in names and (is_task or PARTS in names):
+            return _end(folder)
+        if FILE_NAME in names:
             raise DataError(
                 f"{folder.location} already holds shards; give another folder, or overwrite them to build them again"
             )
-        if same:
-            return None
-        if PLAN_NAME in names:
+        if PLAN_NAME in names and not is_same:
             raise DataError(
                 f"{folder.location} holds an unfinished build of other sources or with other options; give those to "
                 "go on with it, overwrite it to start anew, or give another folder"
@@ -57,43 +50,30 @@ def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Man
     if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
         raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another folder")
     # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
-    if not is_task:
-        remove_shards(folder, names)
-        _remove_parts(folder)
+    if not is_same and not is_task:
+        clear(folder)
     folder.make_folder(PARTS)
-    folder.write(PLAN_NAME, [plan.to_json().encode()])
-    if is_task and is_finished(folder, plan):
-        # The others have ended it since this task looked.
-        _tidy(folder)
-        return _read_manifest(folder)
-    return None
+    folder.write(PLAN_NAME, [plan.digest])
+    # The others may have ended it since this task looked.
+    return _end(folder) if is_task and is_finished(folder, plan) else None
 
 
 def _has_plan(folder: Storage, plan: Plan) -> bool:
     """Whether the build in the folder is of this plan."""
     try:
-        return folder.content(PLAN_NAME) == plan.to_json().encode()
-    except FileNotFoundError:
-        # Another task has just finished it, and tidied up.
-        return is_finished(folder, plan)
-
-
-def is_finished(folder: Storage, plan: Plan) -> bool:
-    """Whether the folder holds finished shards of the same plan."""
-    try:
-        return FILE_NAME in folder.sizes() and folder.content(DIGEST_NAME) == _digest(plan)
+        return folder.content(PLAN_NAME) == plan.digest
     except FileNotFoundError:
         return False
 
 
-def _digest(plan: Plan) -> bytes:
-    """The same wherever the files lie."""
-    names = [[source_name(source) for source in part] for part in plan.parts]
-    text = json.dumps([dataclasses.asdict(plan.options), names])
-    return hashlib.sha256(text.encode()).hexdigest().encode() + b"\n"
+def is_finished(folder: Storage, plan: Plan) -> bool:
+    """Whether the folder holds finished shards of the same plan."""
+    return FILE_NAME in folder.sizes() and _has_plan(folder, plan)
 
 
-def _read_manifest(folder: Storage) -> Manifest:
+def _end(folder: Storage) -> Manifest:
+    """Remove what only an unfinished build needs; gives the manifest."""
+    _remove_parts(folder)
     return parse_manifest(folder.content(FILE_NAME), f"{folder.location}/{FILE_NAME}")
 
 
@@ -133,7 +113,7 @@ def finish(folder: Storage, plan: Plan) -> Manifest | int:
         # Another process that finishes the same build may have got further, and tidied up.
         if not is_finished(folder, plan):
             raise
-    return _read_manifest(folder) if is_finished(folder, plan) else len(plan.parts) - len(parts)
+    return _end(folder) if is_finished(folder, plan) else len(plan.parts) - len(parts)
 
 
 def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
@@ -143,15 +123,12 @@ def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
         _check(folder, plan, manifest, first_rejects)
     except DataError:
         # Going on with these parts would end no better. What was rejected stays, for the user to read.
-        for shard in manifest.shards:
-            folder.remove_file(shard.path)
+        clear(folder)
         if not first_rejects:
             folder.remove_file(REJECTS_NAME)
-        _tidy(folder)
         raise
-    folder.write(DIGEST_NAME, [_digest(plan)])
     folder.write(FILE_NAME, [manifest.to_json().encode()])
-    _tidy(folder)
+    _remove_parts(folder)
     return manifest
 
 
@@ -193,24 +170,21 @@ def _check(folder: Storage, plan: Plan, manifest: Manifest, first_rejects: str) 
         )
 
 
-def remove_shards(folder: Storage, names: Collection[str]) -> None:
-    """Remove the shards among the names of a folder's files, and what killed processes left of them."""
-    # The manifest goes first: without it the folder is not complete, whatever happens next.
-    about = [name for name in (FILE_NAME, DIGEST_NAME) if name in names]
-    for name in about + sorted(filter(SHARD_NAME.fullmatch, names)):
+def clear(folder: Storage) -> None:
+    """Remove shards, all that tells of them but the rejects, and what killed processes left."""
+    # The manifest goes first: without it the folder is not complete, whatever happens next. As long as the plan is
+    # there, the shards are known to be a build's.
+    folder.remove_file(FILE_NAME)
+    for name in sorted(filter(SHARD_NAME.fullmatch, folder.sizes())):
         folder.remove_file(name)
-    folder.remove_partial("", *_BEGINNINGS)
+    _remove_parts(folder)
+    folder.remove_file(PLAN_NAME)
 
 
 def _remove_parts(folder: Storage) -> None:
+    """Remove what only an unfinished build needs."""
     for name in filter(_PART_FILE.fullmatch, folder.sizes(PARTS)):
         folder.remove_file(f"{PARTS}/{name}")
     folder.remove_partial(PARTS, "")
     folder.remove_partial("", *_BEGINNINGS)
     folder.remove_if_empty(PARTS)
-
-
-def _tidy(folder: Storage) -> None:
-    """Remove what only an unfinished build needs."""
-    _remove_parts(folder)
-    folder.remove_file(PLAN_NAME)

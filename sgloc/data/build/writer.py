@@ -1,71 +1,39 @@
 """Drawings of one split and part, packed into shards."""
 
 import hashlib
+import io
 import tarfile
 import zlib
-from typing import Self
+from collections import Counter
+from collections.abc import Sequence
 
 import numpy as np
 
-from sgloc.data.block import pack_block
+from sgloc.data.block import ZSTD_MAGIC, pack_block
 from sgloc.data.build.plan import BuildOptions
-from sgloc.data.manifest import Contents, Shard, Split
+from sgloc.data.manifest import Moments, Shard, Split, add_counts
 from sgloc.sketch.drawing import Drawing
-from sgloc.storage import NewFile, Storage
-
-# A tar file consists of records, and its end fills up a block of them.
-_TAR_RECORD, _TAR_BLOCK = 512, 20 * 512
-_ENDINGS = {"none": "npz", "zstd": "npz.zst"}
+from sgloc.storage import Storage
 
 
-class _Tar:
-    """One shard while it is written."""
+def pack_tar(blocks: Sequence[bytes]) -> tuple[bytes, list[int]]:
+    """The tar file of a shard's blocks, as WebDataset's own writer makes it, and where in it each block begins.
 
-    def __init__(self, file: NewFile, name: str, ending: str) -> None:
-        self.file, self._name, self._ending = file, name, ending
-        self._sha256 = hashlib.sha256()
-        self._num_bytes = self.num_sketches = 0
-        # Of each its offset, size and checksum.
-        self._blocks: list[tuple[int, int, int]] = []
-
-    def add(self, content: bytes, num_sketches: int) -> None:
-        """Append a block."""
-        self._write(_header(f"{len(self._blocks):06d}.{self._ending}", len(content)))
-        self._blocks.append((self._num_bytes, len(content), zlib.crc32(content)))
-        self.num_sketches += num_sketches
-        self._write(content)
-        self._write(bytes(-len(content) % _TAR_RECORD))
-
-    def finish(self) -> Shard:
-        """Write the tar's end; only then it has its name."""
-        self._write(bytes(2 * _TAR_RECORD))
-        self._write(bytes(-self._num_bytes % _TAR_BLOCK))
-        self.file.finish()
-        offsets, sizes, checksums = map(list, zip(*self._blocks, strict=True))
-        return Shard(
-            self._name, self.num_sketches, self._num_bytes, self._sha256.hexdigest(), offsets, sizes, checksums
-        )
-
-    def _write(self, content: bytes) -> None:
-        self._sha256.update(content)
-        self._num_bytes += len(content)
-        self.file.write(content)
-
-
-def _header(name: str, num_bytes: int) -> bytes:
-    """The record before a file of a tar, as WebDataset's own writer makes it.
-
-    All that it says of the file besides its name and size is fixed, so that equal drawings give equal bytes.
+    All that it says of a block besides its name and size is fixed, so that equal drawings give equal bytes.
     """
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.uname, member.gname = num_bytes, 0o444, "sgloc", "sgloc"
-    return member.tobuf(tarfile.USTAR_FORMAT)
+    stream, offsets = io.BytesIO(), []
+    with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
+        for number, block in enumerate(blocks):
+            ending = "npz.zst" if block.startswith(ZSTD_MAGIC) else "npz"
+            member = tarfile.TarInfo(f"{number:06d}.{ending}")
+            member.size, member.mode, member.uname, member.gname = len(block), 0o444, "sgloc", "sgloc"
+            offsets.append(stream.tell() + tarfile.BLOCKSIZE)
+            tar.addfile(member, io.BytesIO(block))
+    return stream.getvalue(), offsets
 
 
 class SplitWriter:
-    """Writes drawings, in the order given, into blocks and shards; holds one block in memory.
-
-    The context ends with the last shard written, or, left by an exception, without the one that was begun.
+    """Writes drawings, in the order given, into blocks and shards; holds one shard in memory.
 
     Args:
         folder: to write to.
@@ -74,63 +42,63 @@ class SplitWriter:
         options: of the build.
 
     Attributes:
-        contents: the drawings taken; lengths and moments only of those that are in a block.
+        categories: how many drawings of each were taken.
+        moments: of the drawings that are in a block.
     """
 
     def __init__(self, folder: Storage, split: str, part: int, options: BuildOptions) -> None:
         self._folder, self._options = folder, options
         self._prefix = f"{split}-{part:05d}"
-        self._drawings: list[Drawing] = []
+        self.categories: Counter[str] = Counter()
+        self.moments = Moments()
+        self._points: Counter[int] = Counter()
+        self._strokes: Counter[int] = Counter()
         self._shards: list[Shard] = []
-        self.contents = Contents()
-        self._tar: _Tar | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        try:
-            if kind is None and self._drawings:
-                self._write_block()
-            if kind is None and self._tar is not None:
-                self._finish_shard(self._tar)
-        finally:
-            if self._tar is not None:
-                self._tar.file.discard()
+        # Of the shard that is next: its blocks, the sketches in them, and the drawings of the block that is next.
+        self._blocks: list[bytes] = []
+        self._num_sketches = 0
+        self._drawings: list[Drawing] = []
 
     def add(self, drawing: Drawing) -> None:
         """Take a drawing."""
-        self.contents.categories[drawing.category] += 1
+        self.categories[drawing.category] += 1
         self._drawings.append(drawing)
         if len(self._drawings) == self._options.block_size:
-            self._write_block()
+            self._pack()
 
-    def split(self) -> Split:
-        """What was written, when the context has ended."""
-        return self.contents.split(self._shards)
+    def finish(self) -> Split:
+        """Write what is not written yet; gives all that was written."""
+        if self._drawings:
+            self._pack()
+        if self._blocks:
+            self._write()
+        categories, points, strokes = (
+            add_counts([counts]) for counts in (self.categories, self._points, self._strokes)
+        )
+        return Split(categories, points, strokes, self._shards)
 
-    def _write_block(self) -> None:
-        tar = self._tar or self._begin_shard()
-        content = pack_block(self._drawings, self._options.compression)
-        tar.add(content, len(self._drawings))
-        self._count()
-        self._drawings.clear()
-        if tar.num_sketches + self._options.block_size > self._options.sketches_per_shard:
-            self._finish_shard(tar)
-
-    def _count(self) -> None:
-        """Add up the block's drawings, all at once."""
+    def _pack(self) -> None:
+        """Make a block of the drawings, and a shard where there is no room for another block."""
         lengths = [len(drawing.stroke3) for drawing in self._drawings]
         rows = np.concatenate([drawing.stroke3 for drawing in self._drawings])
         starts = np.cumsum([0, *lengths[:-1]])
-        num_strokes = np.add.reduceat(rows[:, 2], starts, dtype=np.int64)
-        self.contents.count(rows[:, :2], lengths, num_strokes.tolist())
+        self._points.update(lengths)
+        self._strokes.update(np.add.reduceat(rows[:, 2], starts, dtype=np.int64).tolist())
+        self.moments += Moments.of(rows[:, :2])
+        self._blocks.append(pack_block(self._drawings, self._options.compression))
+        self._num_sketches += len(self._drawings)
+        self._drawings.clear()
+        if self._num_sketches + self._options.block_size > self._options.sketches_per_shard:
+            self._write()
 
-    def _begin_shard(self) -> _Tar:
+    def _write(self) -> None:
+        """Write the blocks as a shard."""
+        content, offsets = pack_tar(self._blocks)
         name = f"{self._prefix}-{len(self._shards):05d}.tar"
-        self._tar = _Tar(self._folder.create(name), name, _ENDINGS[self._options.compression])
-        return self._tar
-
-    def _finish_shard(self, tar: _Tar) -> None:
-        self._shards.append(tar.finish())
-        self._tar = None
+        with self._folder.create(name) as file:
+            file.write(content)
+        sha256 = hashlib.sha256(content).hexdigest()
+        sizes, checksums = list(map(len, self._blocks)), list(map(zlib.crc32, self._blocks))
+        self._shards.append(Shard(name, self._num_sketches, len(content), sha256, offsets, sizes, checksums))
+        self._blocks.clear()
+        self._num_sketches = 0

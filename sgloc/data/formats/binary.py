@@ -6,9 +6,8 @@ from typing import NamedTuple
 
 from sgloc.data.formats.files import open_unpacked
 from sgloc.data.formats.form import Form, is_text
-from sgloc.data.formats.rows import Pending
+from sgloc.data.formats.rows import ByteDrawing, Outcome, Strokes
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import UnfitError
 from sgloc.storage import reading
 
@@ -16,7 +15,7 @@ from sgloc.storage import reading
 _HEADER = struct.Struct("<Q2sbIH")
 
 
-def read_binary(location: str, category: str, *, max_points: int) -> Iterator[Drawing | Reject]:
+def read_binary(location: str, category: str, *, max_points: int) -> Iterator[Outcome]:
     """Read a binary file: records of a header and strokes, one after another with nothing between.
 
     Countries and timestamps are not kept. Nothing marks where a record starts, so that from a record that is cut off
@@ -28,26 +27,24 @@ def read_binary(location: str, category: str, *, max_points: int) -> Iterator[Dr
         max_points: the most points of a drawing.
 
     Yields:
-        One Drawing or Reject a record, in order. A Reject's place is like "record 17 at byte 2048", the record's number
+        One outcome a record, in order. Its place is like "record 17 at byte 2048", the record's number
         from 1 and where it starts (unpacked).
 
     Raises:
         DataError: if the file is missing, unreadable, damaged, empty, or text; drawings shortly before a damage are
             then not handed out.
     """
-    pending = Pending(location)
     number = offset = 0
     for number, record in enumerate(_records(location, max_points), start=1):
+        place = f"record {number} at byte {offset}"
         try:
             key_id, recognized = _check(record, max_points)
-            xs, ys = record.xs, record.ys
-            pending.add(category, key_id, recognized, b"".join(xs), b"".join(ys), list(map(len, xs)))
         except UnfitError as error:
-            pending.reject(f"record {number} at byte {offset}", error)
+            yield place, error
+        else:
+            strokes = Strokes(b"".join(record.xs), b"".join(record.ys), list(map(len, record.xs)))
+            yield place, ByteDrawing(category, key_id, recognized, strokes)
         offset += record.num_bytes
-        if pending.is_full:
-            yield from pending.finish()
-    yield from pending.finish()
     if number == 0:
         raise DataError(f"{location} is empty; fetch it again")
 

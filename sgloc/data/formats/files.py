@@ -31,18 +31,16 @@ def open_unpacked(location: str) -> Iterator[io.BufferedReader]:
             yield stream
 
 
-class _Unpacked(io.RawIOBase):
+class _Unpacked(gzip.GzipFile):
     """What a gzip file unpacks to, as long as it is not far more than drawings unpack to."""
 
     def __init__(self, location: str, packed: IO[bytes]) -> None:
-        self._location, self._packed, self._unpacked = location, packed, gzip.GzipFile(fileobj=packed)
-
-    def readable(self) -> bool:
-        return True
+        super().__init__(fileobj=packed)
+        self._location, self._packed = location, packed
 
     def readinto(self, buffer: Any) -> int:
-        num_bytes = self._unpacked.readinto(buffer)
-        unpacked, packed = self._unpacked.tell(), self._packed.tell()
+        num_bytes = super().readinto(buffer)
+        unpacked, packed = self.tell(), self._packed.tell()
         if unpacked > max(_ALWAYS_UNPACKED, MAX_COMPRESSION_RATIO * packed):
             raise DataError(
                 f"{self._location} unpacks to {unpacked} bytes from {packed}, which no file of drawings does; "

@@ -13,6 +13,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
+from sgloc.data.formats.rows import Outcome, finished
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import REASONS
@@ -20,9 +21,9 @@ from sgloc.sketch.rejects import REASONS
 MAX_POINTS = 10_000
 _GZIP = b"\x1f\x8b"
 
-Read = Callable[[str, str, str | None, int], Iterator[Drawing | Reject]]
+Read = Callable[[str, str, str | None, int], Iterator[Outcome]]
 """Takes a file's location, what it is named after, the only word that its drawings may have (None takes any), and the
-most points of a drawing; yields a Drawing or a Reject for each thing in it, in order."""
+most points of a drawing; yields an outcome for each thing in it, in order."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -142,4 +143,4 @@ def read_drawings(
         raise DataError(f"{location!r} is not named after a category; rename it to what its drawings show")
     if form.is_named and word not in (None, category):
         raise DataError(f"{location} holds drawings of {category!r}, where {word!r} is wanted; give another file")
-    return form.read(location, category, word, max_points)
+    return finished(location, form.read(location, category, word, max_points))

@@ -5,9 +5,8 @@ from typing import Any
 
 from sgloc.data.formats.files import open_unpacked
 from sgloc.data.formats.form import Form
-from sgloc.data.formats.rows import Pending, Strokes, derived_key, simplified
+from sgloc.data.formats.rows import ByteDrawing, Outcome, Strokes, derived_key, simplified
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.records import decoded, parse_columns, read_records, refuse_non_numbers, strokes_of
 from sgloc.sketch.rejects import UnfitError, shown
 from sgloc.storage import reading
@@ -15,7 +14,7 @@ from sgloc.storage import reading
 MAX_WORD_LENGTH = 128
 
 
-def read_ndjson(location: str, category: str, word: str | None, max_points: int) -> Iterator[Drawing | Reject]:
+def read_ndjson(location: str, category: str, word: str | None, max_points: int) -> Iterator[Outcome]:
     """Read an ndjson file; each drawing's form is told by its strokes.
 
     Simplified strokes are two lists, xs and ys, of integers in 0..255. Raw strokes are three, xs, ys and times, of
@@ -33,13 +32,12 @@ def read_ndjson(location: str, category: str, word: str | None, max_points: int)
             have when resampled, is rejected before it is simplified.
 
     Yields:
-        One Drawing or Reject a line, or an entry of an array, in order. A Reject's place is its number from 1.
+        One outcome a line, or an entry of an array, in order. Its place is its number from 1.
 
     Raises:
         DataError: if the file is missing, unreadable, damaged, empty, or an error page; drawings shortly before a
             damage are then not handed out.
     """
-    pending = Pending(location)
     number = 0
     for number, record in enumerate(_records(location), start=1):
         try:
@@ -51,13 +49,11 @@ def read_ndjson(location: str, category: str, word: str | None, max_points: int)
             key_id = 0 if is_own else _parse_key_id(record["key_id"])
             strokes = _parse(record["drawing"], max_points)
             if is_own:
-                key_id = derived_key(f"{category}/{number}/".encode() + b"".join(strokes[:2]))
-            pending.add(shows, key_id, recognized, *strokes)
+                key_id = derived_key(f"{category}/{number}/".encode() + strokes.xs + strokes.ys)
         except UnfitError as error:
-            pending.reject(str(number), error)
-        if pending.is_full:
-            yield from pending.finish()
-    yield from pending.finish()
+            yield str(number), error
+        else:
+            yield str(number), ByteDrawing(shows, key_id, recognized, strokes)
     if number == 0:
         raise DataError(f"{location} is empty; fetch it again")
 
@@ -113,7 +109,7 @@ def _parse(strokes: Any, max_points: int) -> Strokes:
         xs, ys = list(map(int, xs)), list(map(int, ys))
     if len(xs) > max_points:
         raise UnfitError("too_many_points", f"{len(xs)} points, where {max_points} are taken")
-    return *_to_bytes(xs, ys), lengths
+    return Strokes(*_to_bytes(xs, ys), lengths)
 
 
 def _to_bytes(xs: list[int], ys: list[int]) -> tuple[bytes, bytes]:

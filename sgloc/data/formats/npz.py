@@ -9,11 +9,11 @@ import numpy.typing as npt
 
 from sgloc.data.formats.files import MAX_COMPRESSION_RATIO
 from sgloc.data.formats.form import Form
-from sgloc.data.formats.rows import derived_key
+from sgloc.data.formats.rows import Outcome, derived_key
 from sgloc.data.formats.safe_pickle import load_object_array
 from sgloc.data.manifest import SPLITS
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Int16Array, Reject
+from sgloc.sketch.drawing import Drawing, Int16Array
 from sgloc.sketch.rejects import UnfitError
 from sgloc.storage import open_file, reading
 
@@ -21,7 +21,7 @@ MAX_MEMBER_BYTES = 2 * 2**30
 _INT16 = np.iinfo(np.int16)
 
 
-def read_npz(location: str, category: str, *, max_points: int) -> Iterator[Drawing | Reject]:
+def read_npz(location: str, category: str, *, max_points: int) -> Iterator[Outcome]:
     """Read a sketch-rnn npz file: stroke-3 object arrays named train, valid and test.
 
     It has no key_ids: ``key_id`` is the first 8 bytes, big endian, of the BLAKE2b digest of "category/split/index".
@@ -32,7 +32,7 @@ def read_npz(location: str, category: str, *, max_points: int) -> Iterator[Drawi
         max_points: the most points of a drawing.
 
     Yields:
-        One Drawing or Reject an entry, split after split. A Reject's place is like "train[17]", from 0.
+        One outcome an entry, split after split. Its place is like "train[17]", from 0.
 
     Raises:
         DataError: if the file is missing, unreadable, empty, damaged, not a zip archive, lacks a split, holds anything
@@ -43,10 +43,10 @@ def read_npz(location: str, category: str, *, max_points: int) -> Iterator[Drawi
             try:
                 stroke3 = _check_stroke3(array, max_points)
             except UnfitError as error:
-                yield Reject(location, f"{split}[{index}]", error.reason, error.detail)
+                yield f"{split}[{index}]", error
             else:
                 key_id = derived_key(f"{category}/{split}/{index}".encode())
-                yield Drawing(category, key_id, True, stroke3, split)
+                yield f"{split}[{index}]", Drawing(category, key_id, True, stroke3, split)
 
 
 def _load_splits(location: str) -> Iterator[tuple[str, list[npt.NDArray[Any]]]]:

@@ -2,6 +2,8 @@
 
 import hashlib
 import itertools
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -13,73 +15,70 @@ from sgloc.sketch.simplify import SPACING, align, simplify
 
 # The longest of 32,430 real drawings is 36,000 pixels long; simplifying may take the square of the length.
 RAW_POINTS_PER_POINT = 20
-Strokes = tuple[bytes, bytes, list[int]]
-"""Each point's x and y, stroke after stroke, a byte each, and how many points each stroke has."""
-
 # Where an array operation costs less for each point than Python does; what keeps one drawing keeps all of its array.
 _MOST_POINTS = 2**13
 
 
-class Pending:
-    """Drawings in 0..255 whose rows are not made yet, and rejects among them, in the order of their file.
+class Strokes(NamedTuple):
+    """The strokes of a drawing in 0..255.
 
-    The rows of many drawings are made together, because many small arrays are most of what a drawing would cost.
-
-    Args:
-        location: the file that they stand in.
+    Attributes:
+        xs: of each point, stroke after stroke, a byte each.
+        ys: likewise.
+        lengths: how many points each stroke has.
     """
 
-    def __init__(self, location: str) -> None:
-        self._location = location
-        self._clear()
+    xs: bytes
+    ys: bytes
+    lengths: list[int]
 
-    def _clear(self) -> None:
-        self._outcomes: list[tuple[str, int, bool, int] | Reject] = []
-        self._xs: list[bytes] = []
-        self._ys: list[bytes] = []
-        self._stroke_lengths: list[int] = []
-        self._num_points = 0
 
-    @property
-    def is_full(self) -> bool:
-        """Whether the drawings are enough to be finished together."""
-        return self._num_points >= _MOST_POINTS or len(self._outcomes) >= _MOST_POINTS
+class ByteDrawing(NamedTuple):
+    """A drawing in 0..255 whose rows are not made yet; see `Drawing`."""
 
-    def add(
-        self, category: str, key_id: int, recognized: bool, xs: bytes, ys: bytes, stroke_lengths: list[int]
-    ) -> None:
-        """Take a drawing; `xs` and `ys` hold each point's coordinates, stroke after stroke, a byte each."""
-        self._outcomes.append((category, key_id, recognized, len(xs)))
-        self._xs.append(xs)
-        self._ys.append(ys)
-        self._stroke_lengths += stroke_lengths
-        self._num_points += len(xs)
+    category: str
+    key_id: int
+    recognized: bool
+    strokes: Strokes
 
-    def reject(self, place: str, error: UnfitError) -> None:
-        """Take a drawing that is not fit."""
-        self._outcomes.append(Reject(self._location, place, error.reason, error.detail))
 
-    def finish(self) -> list[Drawing | Reject]:
-        """Hand out all that was taken since the last time; the arrays of the drawings share their memory."""
-        points = np.frombuffer(b"".join(self._xs + self._ys), dtype=np.uint8).reshape(2, -1).T
-        lengths = [len(xs) for xs in self._xs]
-        starts = list(itertools.accumulate(lengths[:-1], initial=0)) if lengths else []
-        rows = np.zeros((len(points), 3), dtype=np.int16)
-        rows[:, :2] = points
-        rows[1:, :2] -= points[:-1]
-        rows[starts, :2] = points[starts]
-        rows[np.cumsum(self._stroke_lengths, dtype=np.int64) - 1, 2] = 1
-        finished: list[Drawing | Reject] = []
-        start = 0
-        for outcome in self._outcomes:
-            if isinstance(outcome, Reject):
-                finished.append(outcome)
-            else:
-                category, key_id, recognized, length = outcome
-                finished.append(Drawing(category, key_id, recognized, rows[start : start + length]))
-                start += length
-        self._clear()
-        return finished
+Outcome = tuple[str, Drawing | ByteDrawing | UnfitError]
+"""A place in a file, as `Reject` has it, and the drawing that stands there or why it is not taken."""
+
+
+def finished(location: str, outcomes: Iterable[Outcome]) -> Iterator[Drawing | Reject]:
+    """Drawings and rejects of a file. The rows of many drawings are made together, because many small arrays are most
+    of what a drawing would cost; the arrays of these drawings share their memory."""
+    waiting: list[Drawing | ByteDrawing | Reject] = []
+    num_points = 0
+    for place, outcome in outcomes:
+        if isinstance(outcome, UnfitError):
+            waiting.append(Reject(location, place, outcome.reason, outcome.detail))
+        else:
+            waiting.append(outcome)
+        num_points += len(outcome.strokes.xs) if isinstance(outcome, ByteDrawing) else 0
+        if num_points >= _MOST_POINTS or len(waiting) >= _MOST_POINTS:
+            yield from _with_rows(waiting)
+            waiting, num_points = [], 0
+    yield from _with_rows(waiting)
+
+
+def _with_rows(waiting: list[Drawing | ByteDrawing | Reject]) -> Iterator[Drawing | Reject]:
+    strokes = [outcome.strokes for outcome in waiting if isinstance(outcome, ByteDrawing)]
+    coordinates = b"".join([one.xs for one in strokes] + [one.ys for one in strokes])
+    points = np.frombuffer(coordinates, dtype=np.uint8).reshape(2, -1).T
+    stops = np.cumsum([0, *(len(one.xs) for one in strokes)])
+    rows = np.zeros((len(points), 3), dtype=np.int16)
+    rows[:, :2] = points
+    rows[1:, :2] -= points[:-1]
+    rows[stops[:-1], :2] = points[stops[:-1]]
+    rows[np.cumsum([length for one in strokes for length in one.lengths], dtype=np.int64) - 1, 2] = 1
+    places = itertools.pairwise(stops.tolist())
+    for outcome in waiting:
+        if isinstance(outcome, ByteDrawing):
+            yield Drawing(outcome.category, outcome.key_id, outcome.recognized, rows[slice(*next(places))])
+        else:
+            yield outcome
 
 
 def derived_key(text: bytes) -> int:
@@ -113,4 +112,4 @@ def simplified(strokes: list[npt.NDArray[np.float64]], max_points: int) -> Strok
         raise UnfitError("too_many_points", f"{len(points)} points, where {max_points} are taken")
     # QuickDraw's recipe ends in 0..255, so that a byte holds each.
     as_bytes = points.astype(np.uint8)
-    return as_bytes[:, 0].tobytes(), as_bytes[:, 1].tobytes(), [len(line) for line in polylines]
+    return Strokes(as_bytes[:, 0].tobytes(), as_bytes[:, 1].tobytes(), [len(line) for line in polylines])

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from sgloc.data.formats.form import category_of_file, endings, form_of, forms, refuse_ending
+from sgloc.data.formats.form import Form, category_of_file, endings, form_of, forms, refuse_ending
 from sgloc.data.manifest import FILE_NAME
 from sgloc.errors import DataError, nearest
 from sgloc.storage import is_local, local_path, open_file_system, reading
@@ -33,6 +33,20 @@ class SourceFile:
     location: str
     category: str
     word: str | None = None
+
+    @property
+    def form(self) -> Form:
+        """What its ending promises."""
+        form = form_of(self.location)
+        assert form is not None, self.location
+        return form
+
+    @property
+    def name(self) -> str:
+        """The file's name without its folder, the same on a disk and behind a URL; with its folder's name where that is
+        the category's."""
+        name = "/".join(self.location.split("/")[-2 if self.form.of_folder else -1 :])
+        return urllib.parse.unquote(name) if "://" in self.location else name
 
 
 def find_sources(

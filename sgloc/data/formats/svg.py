@@ -4,14 +4,13 @@ import posixpath
 from collections.abc import Iterator
 
 from sgloc.data.formats.form import Form
-from sgloc.data.formats.rows import Pending, derived_key, simplified
+from sgloc.data.formats.rows import ByteDrawing, Outcome, derived_key, simplified
 from sgloc.errors import DataError
-from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import UnfitError
 from sgloc.storage import Storage, is_transient, reading
 
 
-def read_folder(location: str, category: str, max_points: int) -> Iterator[Drawing | Reject]:
+def read_folder(location: str, category: str, max_points: int) -> Iterator[Outcome]:
     """Read SVG and JSON files as `sgloc.sketch.reading.read_own_file` does, and simplify what they hold.
 
     A drawing's key_id is derived from its category, its name and its strokes, so that it does not depend on where the
@@ -24,20 +23,16 @@ def read_folder(location: str, category: str, max_points: int) -> Iterator[Drawi
         max_points: the most points of a drawing.
 
     Yields:
-        One Drawing or Reject a drawing, and a Reject for each kind of thing that was left out of a file. A Reject's
-        place is the file's name.
+        One outcome a drawing, and one for each kind of thing that was left out of a file. Its place is the file's name.
 
     Raises:
         DataError: if the folder cannot be listed, or its store cannot be reached.
     """
-    pending = Pending(location)
     wanted = posixpath.basename(location)
     folder = location.removesuffix(wanted)
     for name in _names(folder, wanted):
-        _read_file(f"{folder}{name}", name, category, max_points, pending)
-        if pending.is_full:
-            yield from pending.finish()
-    yield from pending.finish()
+        for outcome in _read_file(f"{folder}{name}", category, max_points):
+            yield name, outcome
 
 
 def _names(folder: str, wanted: str) -> list[str]:
@@ -47,7 +42,7 @@ def _names(folder: str, wanted: str) -> list[str]:
         return sorted(name for name in Storage(folder).sizes() if name.endswith(wanted[1:]))
 
 
-def _read_file(location: str, name: str, category: str, max_points: int, pending: Pending) -> None:
+def _read_file(location: str, category: str, max_points: int) -> Iterator[ByteDrawing | UnfitError]:
     # Workers that build of other forms need not load all that reads SVG.
     from sgloc.sketch.reading import read_own_file
 
@@ -56,17 +51,18 @@ def _read_file(location: str, name: str, category: str, max_points: int, pending
     except DataError as error:
         if error.__cause__ is not None and is_transient(error.__cause__):
             raise
-        pending.reject(name, UnfitError("unreadable", str(error)))
+        yield UnfitError("unreadable", str(error))
         return
     for note in found.notes:
-        pending.reject(name, UnfitError("left_out", note))
+        yield UnfitError("left_out", note)
     for title, strokes in found.drawings:
         try:
-            xs, ys, lengths = simplified(strokes, max_points)
+            simple = simplified(strokes, max_points)
         except UnfitError as error:
-            pending.reject(name, error)
+            yield error
         else:
-            pending.add(category, derived_key(f"{category}/{title}/".encode() + xs + ys), True, xs, ys, lengths)
+            key_id = derived_key(f"{category}/{title}/".encode() + simple.xs + simple.ys)
+            yield ByteDrawing(category, key_id, True, simple)
 
 
 FORM = Form(

@@ -7,8 +7,9 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME, SHARD_NAME, remove_shards
+from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME, SHARD_NAME, clear
 from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, join_manifests, load_manifest
+from sgloc.data.shards.check_shard import read_shard
 from sgloc.errors import DataError
 from sgloc.storage import Retries, Storage, reading, writing
 
@@ -108,16 +109,16 @@ def _make_room(target: Storage, *, overwrite: bool) -> None:
         DataError: if there are shards that may not be removed.
     """
     names = target.sizes().keys()
-    if PLAN_NAME in names:
-        raise DataError(f"{target.location} holds an unfinished build; finish it first, or give another folder")
     finished = FILE_NAME in names
+    if PLAN_NAME in names and not finished:
+        raise DataError(f"{target.location} holds an unfinished build; finish it first, or give another folder")
     if finished and not overwrite:
         raise DataError(f"{target.location} already holds shards; give another folder, or overwrite them")
     shards = sorted(filter(SHARD_NAME.fullmatch, names))
     # A merge begins with the rejects.
     if shards and not (finished or REJECTS_NAME in names):
         raise DataError(f"{target.location} holds {shards[0]}, which no merge wrote; give another folder")
-    remove_shards(target, names)
+    clear(target)
     target.make_folder()
 
 
@@ -137,35 +138,21 @@ def _rejects(build: Storage, manifest: Manifest) -> Iterator[bytes]:
 
 
 def _take(build: Storage, shard: Shard, target: Storage, name: str) -> None:
-    """Link or copy a shard, if it is what its manifest says."""
+    """Link or copy a shard, if it is what its manifest says.
+
+    Raises:
+        DataError: if it is not.
+    """
+    content = read_shard(build, shard)
+    if hashlib.sha256(content).hexdigest() != shard.sha256:
+        raise DataError(
+            f"{shard.path} in {build.location} is damaged: its SHA-256 is another than its manifest says; "
+            f"`sgloc shards verify {build.location}` tells more"
+        )
     if build.is_local and target.is_local:
-        for _ in _checked_contents(build, shard):
-            pass
         # Another file system, or one without links; then it is copied.
         with contextlib.suppress(OSError):
             os.link(build.path(shard.path), target.path(name))
             return
     with target.create(name) as file:
-        for content in _checked_contents(build, shard):
-            file.write(content)
-
-
-def _checked_contents(build: Storage, shard: Shard) -> Iterator[bytes]:
-    """A shard's content in pieces.
-
-    Raises:
-        DataError: in the end, or before it, if the shard is not what its manifest says.
-    """
-    sha256, path = hashlib.sha256(), build.path(shard.path)
-    with reading(path, build.retries):
-        size = build.size(shard.path)
-        if size is not None and size != shard.num_bytes:
-            raise DataError(f"{path} has {size} bytes, its manifest says {shard.num_bytes}; build the shards again")
-        for content in build.pieces(shard.path):
-            sha256.update(content)
-            yield content
-    if sha256.hexdigest() != shard.sha256:
-        raise DataError(
-            f"{shard.path} in {build.location} is damaged: its SHA-256 is another than its manifest says; "
-            f"`sgloc shards verify {build.location}` tells more"
-        )
+        file.write(content)

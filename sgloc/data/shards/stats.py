@@ -58,27 +58,20 @@ class ShardStats:
     """A folder of shards.
 
     Attributes:
+        bytes_per_sketch: of the tar files.
+        bytes_over_payload: size of the tar files, where that of the bare offsets is 1.
         splits: train, valid and test, and "all" together.
         categories: of each category, how many drawings are in each of these.
     """
 
+    bytes_per_sketch: float
+    bytes_over_payload: float
     splits: dict[str, SplitStats]
     categories: dict[str, dict[str, int]]
 
-    @property
-    def bytes_per_sketch(self) -> float:
-        """Of the tar files."""
-        return self.splits["all"].num_bytes / max(self.splits["all"].num_sketches, 1)
-
-    @property
-    def bytes_over_payload(self) -> float:
-        """Size of the tar files, where that of the bare offsets is 1."""
-        return self.splits["all"].num_bytes / max(self.splits["all"].payload_bytes, 1)
-
     def to_json(self) -> str:
         """One line."""
-        ratios = {"bytes_per_sketch": self.bytes_per_sketch, "bytes_over_payload": self.bytes_over_payload}
-        return to_json({**ratios, **dataclasses.asdict(self)}, ensure_ascii=False) + "\n"
+        return to_json(dataclasses.asdict(self), ensure_ascii=False) + "\n"
 
     def print(self, console: Console) -> None:
         """Two tables and a sentence: drawings of each category, lengths of drawings in each split, size."""
@@ -109,8 +102,11 @@ def lengths_of(histogram: Mapping[int, int]) -> Lengths | None:
 def shard_stats(manifest: Manifest) -> ShardStats:
     """Count what a manifest tells of its shards."""
     named = {**manifest.splits, "all": join_splits(list(manifest.splits.values()))}
+    splits = {name: _split_stats(split) for name, split in named.items()}
     return ShardStats(
-        splits={name: _split_stats(split) for name, split in named.items()},
+        bytes_per_sketch=splits["all"].num_bytes / max(splits["all"].num_sketches, 1),
+        bytes_over_payload=splits["all"].num_bytes / max(splits["all"].payload_bytes, 1),
+        splits=splits,
         categories={
             category: {name: split.categories.get(category, 0) for name, split in named.items()}
             for category in manifest.categories
@@ -147,9 +143,7 @@ def _length_table(stats: ShardStats) -> Table:
         table.add_section()
         for name, split in stats.splits.items():
             lengths: Lengths | None = getattr(split, what)
-            if lengths is None:
-                continue
-            numbers = (lengths.percentile_90, lengths.percentile_99, lengths.longest)
-            cells = (f"{lengths.median:,}", f"{lengths.mean:,.1f}", *(f"{number:,}" for number in numbers))
-            table.add_row(f"{what} a drawing", name, *cells)
+            if lengths is not None:
+                numbers = dataclasses.replace(lengths, mean=round(lengths.mean, 1))
+                table.add_row(f"{what} a drawing", name, *(f"{number:,}" for number in dataclasses.astuple(numbers)))
     return table

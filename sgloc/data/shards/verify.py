@@ -6,13 +6,12 @@ import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
 from sgloc.data.build.state import REJECTS_NAME
-from sgloc.data.manifest import Contents, Manifest, Shard, Split, load_manifest
+from sgloc.data.manifest import Manifest, Moments, Shard, Split, join_splits, load_manifest
 from sgloc.data.processes import resolve_workers, shared_out
 from sgloc.data.shards.check_shard import CheckedShard, check_shard
 from sgloc.errors import DataError
@@ -20,8 +19,6 @@ from sgloc.storage import Retries, Storage, reading
 
 # Enough to see what is wrong, where everything may be.
 _NUM_EXAMPLES = 3
-_KEY = np.dtype([("key_id", np.uint64), ("shard", np.uint32)])
-_NUM_KEY_FILES_LOG2 = 6
 
 
 @dataclass
@@ -56,7 +53,7 @@ def verify_shards(
     Of each shard: that it is there, its size, SHA-256 and tar structure. Of each block: its checksum, that it can be
     unpacked, and how many drawings it holds. Of all together: categories, numbers of points and strokes, moments of
     the offsets, lines of rejects, key_ids that occur twice, and tar files that the manifest does not know. Memory is
-    bounded by a few shards; key_ids are compared in temporary files of 12 bytes a drawing.
+    bounded by a few shards; key_ids are compared in temporary files of 16 bytes a drawing.
 
     Args:
         folder: folder or URL of shards.
@@ -92,25 +89,37 @@ def _problems(
     )
     reading_shard = functools.partial(_without_report, check)
     checks = shared_out(reading_shard, shards, num_workers, lambda shard: f"read {shard.path}")
-    contents = {name: Contents() for name in manifest.splits}
+    found = {name: Split() for name in manifest.splits}
+    moments = Moments()
     lost: Counter[str] = Counter()
     num_retries = 0
-    with _KeyFiles() as keys, contextlib.closing(checks):
+    with tempfile.TemporaryFile(prefix="sgloc-keys-") as keys, contextlib.closing(checks):
+        paths, ends = [], [0]
         for shard, checked in checks:
-            split = split_of[shard.path]
+            name = split_of[shard.path]
             yield from (f"{shard.path}: {problem}" for problem in checked.problems)
-            contents[split].add(checked.contents)
-            lost[split] += not checked.is_whole
-            keys.add(checked.key_ids, shard.path)
+            found[name] = join_splits([found[name], checked.split])
+            if name == "train":
+                moments += checked.moments
+            lost[name] += not checked.is_whole
+            keys.write(checked.key_ids.tobytes())
+            paths.append(shard.path)
+            ends.append(ends[-1] + len(checked.key_ids))
             num_retries += checked.num_retries
             verification.num_bytes += checked.num_bytes
             verification.num_shards += 1
             progress(verification.num_shards, len(shards))
-        yield from keys.duplicates()
-    verification.num_sketches = sum(found.points.total() for found in contents.values())
-    yield from _compare(manifest, {split: found for split, found in contents.items() if not lost[split]})
-    for split in filter(lost.get, contents):
-        verification.notes.append(f"{lost[split]} shards of {split} cannot be read, so its counts were not compared")
+        keys.flush()
+        yield from _duplicates(keys, paths, ends)
+    verification.num_sketches = ends[-1]
+    for name, split in found.items():
+        if lost[name]:
+            verification.notes.append(f"{lost[name]} shards of {name} cannot be read, so its counts were not compared")
+        else:
+            yield from _compare_split(name, split, manifest.splits[name])
+    if not lost["train"] and moments != manifest.moments:
+        yield f"the offsets of train have the moments {moments}, the manifest says {manifest.moments}"
+    yield from _compare(manifest)
     if num_retries:
         verification.notes.append(f"{num_retries} reads were tried again")
     yield from _other_files(storage, manifest, verification.notes)
@@ -120,54 +129,34 @@ def _without_report(check: Callable[[Shard], CheckedShard], shard: Shard, _: obj
     return check(shard)
 
 
-class _KeyFiles(contextlib.ExitStack):
-    """All key_ids with their shards, by their hash in files that fit in memory one at a time.
+def _duplicates(file: IO[bytes], paths: list[str], ends: list[int]) -> Iterator[str]:
+    """A sentence, if a key_id occurs twice.
 
-    The files have no names and vanish with the process.
+    Args:
+        file: of all key_ids, uint64, shard after shard.
+        paths: of the shards.
+        ends: where in the file each shard's end, the first's beginning before them.
     """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._files: list[Any] = []
-        for _ in range(2**_NUM_KEY_FILES_LOG2):
-            self._files.append(self.enter_context(tempfile.TemporaryFile(prefix="sgloc-keys-")))  # noqa: SIM115
-        self._paths: list[str] = []
-
-    def add(self, key_ids: npt.NDArray[np.uint64], path: str) -> None:
-        """Take the key_ids, uint64 [n], of a shard."""
-        # QuickDraw's are numbers of near size; a multiplication spreads them over the files.
-        place = (key_ids * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(64 - _NUM_KEY_FILES_LOG2)
-        order = np.argsort(place, kind="stable")
-        records = np.empty(len(key_ids), dtype=_KEY)
-        records["key_id"], records["shard"] = key_ids[order], len(self._paths)
-        bounds = np.searchsorted(place[order], np.arange(len(self._files) + 1))
-        for file, start, end in zip(self._files, bounds[:-1], bounds[1:], strict=True):
-            file.write(records[start:end].tobytes())
-        self._paths.append(path)
-
-    def duplicates(self) -> Iterator[str]:
-        """A sentence, if a key_id occurs twice."""
-        num_duplicates = 0
-        examples: list[str] = []
-        for file in self._files:
-            file.seek(0)
-            records = np.frombuffer(file.read(), dtype=_KEY)
-            records = records[np.argsort(records["key_id"], kind="stable")]
-            again = np.flatnonzero(records["key_id"][1:] == records["key_id"][:-1])
-            num_duplicates += len(again)
-            for place in again[: _NUM_EXAMPLES - len(examples)].tolist():
-                first, second = sorted(self._paths[number] for number in records["shard"][place : place + 2].tolist())
-                examples.append(f"{records['key_id'][place]} in {first} and {second}")
-        if num_duplicates:
-            yield f"{num_duplicates:,} drawings have a key_id that has come before: {_some(examples, num_duplicates)}"
+    if ends[-1] < 2:
+        return
+    # Both lie in files that have no names and vanish with the process; the system may keep them in memory or not.
+    keys = np.memmap(file, dtype=np.uint64, mode="r")
+    with tempfile.TemporaryFile(prefix="sgloc-keys-") as other:
+        ordered = np.memmap(other, dtype=np.uint64, mode="w+", shape=keys.shape)
+        ordered[:] = keys
+        ordered.sort()
+        repeated = ordered[1:][ordered[1:] == ordered[:-1]]
+    examples = []
+    for key in repeated[:_NUM_EXAMPLES]:
+        places = np.flatnonzero(keys == key)[:2]
+        first, second = (paths[number] for number in np.searchsorted(ends, places, side="right") - 1)
+        examples.append(f"{key} in {first} and {second}")
+    if examples:
+        yield f"{len(repeated):,} drawings have a key_id that has come before: {_some(examples, len(repeated))}"
 
 
-def _compare(manifest: Manifest, contents: Mapping[str, Contents]) -> Iterator[str]:
-    """What the shards hold of the splits that could be read, and what the manifest says of itself."""
-    for name, found in contents.items():
-        yield from _compare_split(name, found, manifest.splits[name])
-    if "train" in contents and contents["train"].moments != manifest.moments:
-        yield f"the offsets of train have the moments {contents['train'].moments}, the manifest says {manifest.moments}"
+def _compare(manifest: Manifest) -> Iterator[str]:
+    """What in a manifest contradicts itself."""
     splits = manifest.splits.values()
     for what in ("points", "strokes"):
         longest = max((max(getattr(split, what), default=0) for split in splits), default=0)
@@ -186,7 +175,7 @@ def _compare(manifest: Manifest, contents: Mapping[str, Contents]) -> Iterator[s
             yield f"the manifest's sources add up to {of_sources} drawings {what}, where it has {total} of them"
 
 
-def _compare_split(name: str, found: Contents, split: Split) -> Iterator[str]:
+def _compare_split(name: str, found: Split, split: Split) -> Iterator[str]:
     for what in ("categories", "points", "strokes"):
         counted: Mapping[Any, int] = getattr(found, what)
         said: Mapping[Any, int] = getattr(split, what)

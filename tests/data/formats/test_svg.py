@@ -129,20 +129,20 @@ def test_our_own_ndjson_shows_what_its_file_is_named_after(tmp_path: Path) -> No
 FORM_OF_ONE_FILE = '''
 """Dots: a line of text a drawing, of two numbers."""
 from sgloc.data.formats.form import Form
-from sgloc.data.formats.rows import Pending, derived_key
+from sgloc.data.formats.rows import ByteDrawing, Strokes, derived_key
 from sgloc.sketch.rejects import UnfitError
 
 
 def read(location, category, word, max_points):
-    pending = Pending(location)
     with open(location) as lines:
         for number, line in enumerate(lines):
             try:
                 x, y = map(int, line.split())
-                pending.add(category, derived_key(f"{category}/{number}".encode()), True, bytes([x]), bytes([y]), [1])
             except ValueError:
-                pending.reject(str(number), UnfitError("no_dot", line))
-    yield from pending.finish()
+                yield str(number), UnfitError("no_dot", line)
+            else:
+                key_id = derived_key(f"{category}/{number}".encode())
+                yield str(number), ByteDrawing(category, key_id, True, Strokes(bytes([x]), bytes([y]), [1]))
 
 
 FORM = Form(
