@@ -1,5 +1,6 @@
 """What style sheets, style attributes and presentation attributes say of an element."""
 
+import functools
 import itertools
 import re
 from collections.abc import Iterable
@@ -54,6 +55,9 @@ class Styles:
     Args:
         sheets: the content of its style elements.
         limits: on the file.
+
+    Attributes:
+        of: given an element, its attributes, overlaid by what CSS says of it; values are stripped.
     """
 
     def __init__(self, sheets: Iterable[str], limits: Limits) -> None:
@@ -61,19 +65,12 @@ class Styles:
         # Each under the one of its names that fewest elements have.
         self._rules: dict[str, list[_Rule]] = {}
         self._numbers = itertools.count()
-        self._known: dict[Element, dict[str, str]] = {}
+        self.of = functools.cache(self._cascade)
         for sheet in sheets:
             for block in _PRINT.sub(" ", _COMMENT.sub(" ", sheet)).split("}"):
                 before, _, body = block.rpartition("{")
                 # Around it a block such as @media may begin; statements such as @import end in a semicolon.
                 self._add(before[max(before.rfind("{"), before.rfind(";")) + 1 :], body)
-
-    def of(self, element: Element) -> dict[str, str]:
-        """An element's attributes, overlaid by what CSS says of it; values are stripped."""
-        known = self._known.get(element)
-        if known is None:
-            known = self._known[element] = self._cascade(element)
-        return known
 
     def _cascade(self, element: Element) -> dict[str, str]:
         values = {name: value.strip() for name, value in element.attributes.items()}

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Mapping
 
+from sgloc.sketch.svg.measures import parse_number
 from sgloc.sketch.svg.tree import Element
 
 # The properties that elements inherit and that matter to what is seen, with what they are where nothing says it.
@@ -18,15 +19,17 @@ _UNSEEN = re.compile(
 )
 
 
-def is_visible_paint(paint: str, style: Mapping[str, str], ids: Mapping[str, Element]) -> bool:
-    """Whether a fill or stroke of this paint is seen.
+def is_painted(kind: str, style: Mapping[str, str], ids: Mapping[str, Element]) -> bool:
+    """Whether the fill or the stroke of a shape is seen.
 
     Args:
-        paint: as it stands in the file.
-        style: the inherited properties, for the colour that is current.
+        kind: "fill" or "stroke".
+        style: the properties that the shape inherits, its own among them.
         ids: the file's elements by id, for gradients and patterns.
     """
-    paint = paint.strip()[:1000]
+    if parse_number(style[f"{kind}-opacity"], 1.0) <= 0:
+        return False
+    paint = style[kind].strip()[:1000]
     address = _ADDRESS.match(paint)
     if address is not None:
         server = ids.get(address[1])

@@ -11,7 +11,7 @@ from fontTools.misc.transform import Identity, Transform
 from sgloc.sketch.svg import measures
 from sgloc.sketch.svg.css import Styles
 from sgloc.sketch.svg.limits import LIMITS, Limits, UnreadableError
-from sgloc.sketch.svg.paint import INHERITED, is_visible_paint
+from sgloc.sketch.svg.paint import INHERITED, is_painted
 from sgloc.sketch.svg.paths import Chain, flattened, parse_path, transformed
 from sgloc.sketch.svg.tree import Element, parse_tree
 
@@ -192,7 +192,7 @@ class _Walk:
         return replace(place, matrix=place.matrix.translate(x, y).transform(matrix).translate(-x, -y))
 
     def _origin(self, element: Element, style: Mapping[str, str], place: _Place) -> tuple[float, float]:
-        """The point that an element's transform leaves where it is, were it but a turn."""
+        """The point about which an element's transform turns and scales."""
         if not style.get("transform-origin"):
             return 0.0, 0.0
         words = [*style["transform-origin"].lower().split(), "center"][:2]
@@ -247,8 +247,8 @@ class _Walk:
                 if not width and not height:
                     self._scene.page = view_box
                     return replace(place, viewport=view_box[2:])
-                ratio = view_box[3] / view_box[2]
-                width, height = width or height / ratio, height or width * ratio
+                across, down = view_box[2:]
+                width, height = width or height * across / down, height or width * down / across
             if width and height:
                 self._scene.page = (0.0, 0.0, width, height)
         else:
@@ -268,8 +268,8 @@ class _Walk:
         """Take in a shape, if it is seen."""
         self._unseen.discard(element)
         is_shown = place.is_opaque and place.style["visibility"].lower() not in ("hidden", "collapse")
-        is_stroked = is_shown and place.stroke_width > 0 and self._is_painted("stroke", place.style)
-        is_filled = is_shown and self._is_painted("fill", place.style)
+        is_stroked = is_shown and place.stroke_width > 0 and is_painted("stroke", place.style, self._ids)
+        is_filled = is_shown and is_painted("fill", place.style, self._ids)
         chains = self._outline(element, style, place)
         if not is_filled and place.style["stroke-linecap"].lower() == "butt":
             # A dot is seen only where the ends of lines are round or square.
@@ -285,10 +285,6 @@ class _Walk:
             self._scene.left_out["set of arrowheads"] += 1
         placed = [transformed(chain, matrix) for chain in chains]
         self._scene.shapes.append(Painted(placed, is_stroked, place.stroke_width * scale))
-
-    def _is_painted(self, kind: str, style: Mapping[str, str]) -> bool:
-        opacity = measures.parse_number(style[f"{kind}-opacity"], 1.0)
-        return opacity > 0 and is_visible_paint(style[kind], style, self._ids)
 
     def _outline(self, element: Element, style: Mapping[str, str], place: _Place) -> list[Chain]:
         """A shape's chains, in its own coordinates."""
