@@ -88,13 +88,12 @@ def read_own_file(location: str) -> OwnFile:
 def _read(location: str) -> bytes:
     """A file's content, unpacked."""
 
-    def read() -> bytes:
+    def read() -> Any:
         with open_file(location) as file:
-            content: bytes = file.read(_MOST_BYTES + 1)
-        return content
+            return file.read(_MOST_BYTES + 1)
 
     try:
-        content = retry(read, location)
+        content: bytes = retry(read, location)
     except IsADirectoryError as error:
         raise DataError(f"{location} is a folder; give {_FORMS}") from error
     except (OSError, ValueError) as error:

@@ -63,10 +63,11 @@ def parse_tree(content: bytes, limits: Limits) -> Element:
         parser.Parse(content, True)
     except (expat.ExpatError, ValueError, LookupError) as error:
         raise UnreadableError(f"is no SVG that can be read ({error}); save it anew as plain SVG") from error
-    assert builder.root is not None
-    if builder.root.tag != "svg":
+    (root,) = builder.document.children
+    if root.tag != "svg":
         raise UnreadableError("is XML, but its first element is not svg; save it anew as plain SVG")
-    return builder.root
+    root.parent = None
+    return root
 
 
 class _Builder:
@@ -78,10 +79,10 @@ class _Builder:
     """
 
     def __init__(self, num_references: int, limits: Limits) -> None:
-        self.root: Element | None = None
         self._num_references, self._limits = num_references, limits
-        # The open elements, each with the prefixes that stand for SVG inside it.
-        self._open: list[tuple[Element, frozenset[str]]] = []
+        self.document = Element("", {}, None)
+        # The open elements, each with the prefixes that stand for SVG inside it; undeclared ones do nevertheless.
+        self._open = [(self.document, frozenset({"", "svg"}))]
 
     def declare_entity(self, name: str, is_parameter: int, value: str | None, *_: object) -> None:
         if is_parameter or value is None:
@@ -94,20 +95,16 @@ class _Builder:
         self._limits.count("element of the file")
         self._limits.count("attribute", len(attributes))
         self._limits.count("character of attributes", sum(map(len, attributes.values())))
-        if len(self._open) >= _MOST_DEPTH:
+        if len(self._open) > _MOST_DEPTH:
             raise UnreadableError(f"nests elements more than {_MOST_DEPTH:,} deep; ungroup them first")
-        # Files that do not declare their prefixes are read nevertheless.
-        parent, prefixes = self._open[-1] if self._open else (None, frozenset({"", "svg"}))
+        parent, prefixes = self._open[-1]
         for key, value in attributes.items():
             if key == "xmlns" or key.startswith("xmlns:"):
                 is_svg = value.strip() == _SVG_NAMESPACE and len(prefixes) < _MOST_PREFIXES
                 prefixes = prefixes | {key[6:]} if is_svg else prefixes - {key[6:]}
         prefix, _, local = name.rpartition(":")
         element = Element(local if prefix in prefixes else "", attributes, parent)
-        if parent is None:
-            self.root = element
-        else:
-            parent.children.append(element)
+        parent.children.append(element)
         self._open.append((element, prefixes))
 
     def end(self, name: str) -> None:

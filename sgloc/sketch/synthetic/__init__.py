@@ -46,7 +46,7 @@ def draw(category: str, generator: np.random.Generator) -> list[npt.NDArray[np.i
     """
     if category not in _PLANS:
         raise ConfigError(f"the synthetic sample has no category {category!r}: choose from {', '.join(CATEGORIES)}")
-    hand = Hand.random(generator)
+    hand = Hand(generator)
     return simplify(hand.finish(_PLANS[category](hand)))
 
 

@@ -1,7 +1,6 @@
 """The hand that draws: what it leaves to chance, and how it misses the exact curve."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import TypeVar
 
 import numpy as np
@@ -32,22 +31,17 @@ ORDER_SPREAD = 0.5
 ORDER_FREE = 0.04
 
 
-@dataclass(frozen=True)
 class Hand:
     """One person drawing one drawing.
 
-    Attributes:
-        generator: the source of every choice.
-        sloppiness: how far the hand strays, 1 for the typical one.
+    Args:
+        generator: the source of every choice, the first of which is how far the hand strays.
     """
 
-    generator: np.random.Generator
-    sloppiness: float
-
-    @classmethod
-    def random(cls, generator: np.random.Generator) -> "Hand":
-        """Return a hand of random sloppiness."""
-        return cls(generator, float(np.clip(np.exp(generator.normal(0, 0.3)), 0.5, 1.6)))
+    def __init__(self, generator: np.random.Generator) -> None:
+        self.generator = generator
+        # 1 for the typical hand.
+        self.sloppiness = float(np.clip(np.exp(generator.normal(0, 0.3)), 0.5, 1.6))
 
     def maybe(self, probability: float) -> bool:
         """Decide whether to draw an optional thing."""
