@@ -27,8 +27,7 @@ from sgloc.models.sketchgloc.config import CellName, DecoderConfig, EncoderConfi
 from sgloc.models.sketchgloc.network import SketchGloc
 from sgloc.nn.rows import NUM_PEN_STATES
 
-Array = npt.NDArray[Any]
-Variables = dict[str, Array]
+Variables = dict[str, npt.NDArray[Any]]
 
 _SCOPE = "sketchBoard/"
 _CELLS: dict[str, CellName] = {"LSTMCell": "lstm", "LayerNormLSTMCell": "layer_norm", "HyperLSTMCell": "hyper"}

@@ -132,7 +132,7 @@ class Pretrained:
     @torch.no_grad()
     def encode_polylines(self, sketches: Sequence[Polylines], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
         """`encode` of sketches given as strokes, [n, 2] of absolute (x, y) each."""
-        _check(batch_size=batch_size)
+        require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         codes = np.zeros((len(sketches), self.code_width), dtype=np.float32)
         with float32_products(self.device):
             for start in range(0, len(sketches), batch_size):
@@ -146,7 +146,9 @@ class Pretrained:
         self, codes: npt.ArrayLike, temperature: float = 0.0, max_points: int = 0, seed: int = 0, batch_size: int = 256
     ) -> list[Tensor]:
         """`generate`, but stroke-5 rows [n, 5] in absolute normalised coordinates."""
-        _check(batch_size=batch_size, temperature=temperature, max_points=max_points)
+        require(batch_size >= 1, "batch_size", "at least 1", batch_size)
+        require(0 <= temperature < float("inf"), "temperature", "at least 0", temperature)
+        require(max_points >= 0, "max_points", "at least 0", max_points)
         rows = torch.from_numpy(np.array(codes, dtype=np.float32))
         if rows.ndim != 2 or rows.shape[1] != self.code_width or not bool(torch.isfinite(rows).all()):
             raise ConfigError(f"codes must be finite and [sketches, {self.code_width}], not {list(rows.shape)}")
@@ -161,9 +163,3 @@ class Pretrained:
 
 def _strokes_of(sketches: Sequence[Stroke3]) -> list[Polylines]:
     return [polylines_of_stroke3(sketch, number) for number, sketch in enumerate(sketches)]
-
-
-def _check(batch_size: int, temperature: float = 0.0, max_points: int = 0) -> None:
-    require(batch_size >= 1, "batch_size", "at least 1", batch_size)
-    require(0 <= temperature < float("inf"), "temperature", "at least 0", temperature)
-    require(max_points >= 0, "max_points", "at least 0", max_points)

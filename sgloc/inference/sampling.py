@@ -72,12 +72,10 @@ def _sample(logits: Tensor, key: Tensor) -> Tensor:
 
 def _sample_point(mixture: Mixture, component: Tensor, key: Tensor, temperature: float) -> Tensor:
     """Points [n, 2] from the chosen components, variances multiplied by the temperature."""
-    noise = random.normal(key[:, None], torch.arange(2, device=key.device)).to(mixture.logits.dtype) * math.sqrt(
-        temperature
-    )
+    noise = random.normal(key[:, None], torch.arange(2, device=key.device)).to(mixture.logits.dtype)
+    noise_x, noise_y = (noise * math.sqrt(temperature)).unbind(1)
     rho = torch.tanh(_pick(mixture.rho_logit, component))
-    x = _pick(mixture.mean_x, component) + torch.exp(_pick(mixture.log_sigma_x, component)) * noise[:, 0]
-    correlated = rho * noise[:, 0] + torch.sqrt(1 - rho.square()) * noise[:, 1]
-    return torch.stack(
-        [x, _pick(mixture.mean_y, component) + torch.exp(_pick(mixture.log_sigma_y, component)) * correlated], dim=1
-    )
+    x = _pick(mixture.mean_x, component) + torch.exp(_pick(mixture.log_sigma_x, component)) * noise_x
+    correlated = rho * noise_x + torch.sqrt(1 - rho.square()) * noise_y
+    y = _pick(mixture.mean_y, component) + torch.exp(_pick(mixture.log_sigma_y, component)) * correlated
+    return torch.stack([x, y], dim=1)

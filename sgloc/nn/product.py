@@ -4,7 +4,6 @@ torch multiplies float32 matrices on a CPU through MKL, which on AMD's processor
 and reads the weight once for each of a few rows. oneDNN, which torch has too, does neither (docs/PERFORMANCE.md).
 """
 
-import functools
 import math
 from typing import Any
 
@@ -12,15 +11,12 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
+_HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
+
 
 def at_least_float32(values: Tensor) -> Tensor:
     """The values in float32, unless their type is wider."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-@functools.cache
-def _has_onednn() -> bool:
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
@@ -31,7 +27,7 @@ def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
         and rows.is_cpu
         # A compiler chooses for itself.
         and not torch.compiler.is_compiling()
-        and _has_onednn()
+        and _HAS_ONEDNN
         and rows.numel() > 0
         and weight.numel() > 0
     )

@@ -95,8 +95,7 @@ class SketchANet(Trainable):
             if layer.drops and random_key is not None:
                 key = random.fold(random.fold(random_key, Purpose.CLASSIFIER), number)
                 values = values * random.keep_mask(key, values.shape[1], self.keep)[:, :, None, None]
-        scores: Tensor = self.output(values.flatten(1))
-        return scores.float()
+        return self.output(values.flatten(1)).float()  # type: ignore[no-any-return]
 
     def forward(self, batch: RasterBatch, num_parts: int = 1) -> ClassifierSums:
         """See `Trainable.forward`."""

@@ -52,7 +52,6 @@ class SketchGloc(Network, Trainable):
 
     loss_names: ClassVar[tuple[str, ...]] = LossSums._fields
     config: ModelConfig
-    decoder: Decoder
 
     def __init__(
         self,

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sgloc.nn.product import multiply
-from sgloc.nn.recurrent.compiled import CompiledRecurrence, CompiledSteps, Padding
+from sgloc.nn.recurrent.compiled import CompiledRecurrence, CompiledSteps, pad, padded
 from sgloc.nn.recurrent.gates import Norm
 from sgloc.nn.recurrent.hyper import HyperRecurrence
 from sgloc.nn.recurrent.recurrence import LSTMRecurrence, Steps, Tensors, through_time, with_zeros
@@ -109,19 +109,19 @@ class Cell(nn.Module):
             parts = self.split_state(state[layout.order].to(weights[-1].dtype))
         if self.compiled_steps is None:
             return through_time(self.recurrence, weights, projected, masks, parts, steps, segment)
-        padding = Padding.of(steps.sizes, projected.device)
+        padded_steps, rows = padded(steps, projected.device)
         # Ones do no more than no masks, and would be compiled apart from them.
         masks = parts[0].new_ones(len(projected), self.mask_size) if masks is None else masks
         outputs = through_time(
             partial(CompiledRecurrence, self.compiled_steps, self.recurrence),
             weights,
-            padding.pad(projected),
-            padding.pad(masks),
-            tuple(with_zeros(part, padding.batch_sizes[0]) for part in parts),
-            Steps(padding.batch_sizes, steps.has_state),
+            pad(projected, padded_steps, rows),
+            pad(masks, padded_steps, rows),
+            tuple(with_zeros(part, padded_steps.sizes[0]) for part in parts),
+            padded_steps,
             segment,
         )
-        return outputs[padding.rows]
+        return outputs[rows]
 
     def split_state(self, flat: Tensor) -> Tensors:
         """A flat state [n, sum of state_sizes], as METHOD orders it, in its parts, the output h first."""

@@ -9,7 +9,6 @@ Shapes as in `sgloc.nn.recurrent.recurrence`.
 
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor
@@ -32,30 +31,17 @@ def round_up(batch_size: int) -> int:
     return -(-batch_size // unit) * unit
 
 
-@dataclass(frozen=True)
-class Padding:
-    """Sequences that go on until few batch sizes are left.
+def padded(steps: Steps, device: torch.device) -> tuple[Steps, Tensor]:
+    """Steps whose sequences go on until few batch sizes are left, and where the old rows stand in them, int64 [R]."""
+    sizes, new_sizes = torch.tensor(steps.sizes), list(map(round_up, steps.sizes))
+    added = torch.tensor(new_sizes) - sizes
+    rows = torch.arange(int(sizes.sum())) + torch.repeat_interleave(torch.cumsum(added, 0) - added, sizes)
+    return Steps(new_sizes, steps.has_state), rows.to(device, non_blocking=True)
 
-    Attributes:
-        batch_sizes: how many sequences have a step t now.
-        rows: int64 [R], where each row stands now.
-    """
 
-    batch_sizes: list[int]
-    rows: Tensor
-
-    @classmethod
-    def of(cls, batch_sizes: list[int], device: torch.device) -> "Padding":
-        """For sequences of which so many have a step t."""
-        padded = list(map(round_up, batch_sizes))
-        sizes = torch.tensor(batch_sizes)
-        added = torch.tensor(padded) - sizes
-        rows = torch.arange(int(sizes.sum())) + torch.repeat_interleave(torch.cumsum(added, 0) - added, sizes)
-        return cls(padded, rows.to(device, non_blocking=True))
-
-    def pad(self, values: Tensor) -> Tensor:
-        """Rows [R, size] with zeros between."""
-        return values.new_zeros(sum(self.batch_sizes), values.shape[1]).index_copy(0, self.rows, values)
+def pad(values: Tensor, steps: Steps, rows: Tensor) -> Tensor:
+    """Rows [R, size] where `padded` has them, and zeros between."""
+    return values.new_zeros(sum(steps.sizes), values.shape[1]).index_copy(0, rows, values)
 
 
 class CompiledSteps:
@@ -73,7 +59,7 @@ class CompiledSteps:
 
 
 class CompiledRecurrence(Recurrence):
-    """A recurrence by compiled steps. Its batch sizes are those of a `Padding`, and it always needs masks.
+    """A recurrence by compiled steps. Its steps are those of `padded`, and it always needs masks.
 
     Args:
         compiled: the steps.

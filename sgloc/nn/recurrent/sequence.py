@@ -38,8 +38,7 @@ class TimeMajor:
         starts = torch.cumsum(longer, 0) - longer
         step = torch.repeat_interleave(longer)
         place = torch.arange(len(step), device=lengths.device) - starts[step]
-        rank = torch.empty_like(order)
-        rank[order] = torch.arange(len(order), device=lengths.device)
+        rank = torch.argsort(order)
         return cls(
             order=order, batch_sizes=longer.tolist(), sequence=order[place], step=step, last=starts[lengths - 1] + rank
         )

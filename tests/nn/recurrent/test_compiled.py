@@ -9,7 +9,8 @@ from torch._dynamo.testing import CompileCounter
 
 from sgloc.models.sketchgloc.config import CellName
 from sgloc.nn.recurrent.cells import Cell
-from sgloc.nn.recurrent.compiled import CompiledSteps, Padding, round_up
+from sgloc.nn.recurrent.compiled import CompiledSteps, pad, padded, round_up
+from sgloc.nn.recurrent.recurrence import Steps
 from sgloc.nn.recurrent.sequence import TimeMajor
 from tests.batches import make_batch
 from tests.nn.models import STROKES, make_model
@@ -23,13 +24,13 @@ def test_batch_sizes_are_rounded_up_to_few() -> None:
 
 
 def test_padding_keeps_rows_in_their_steps() -> None:
-    padding = Padding.of([5, 5, 3, 1], torch.device("cpu"))
-    assert padding.batch_sizes == [6, 6, 3, 1]
-    assert padding.rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15]
+    steps, rows = padded(Steps([5, 5, 3, 1], False), torch.device("cpu"))
+    assert steps == Steps([6, 6, 3, 1], False)
+    assert rows.tolist() == [0, 1, 2, 3, 4, 6, 7, 8, 9, 10, 12, 13, 14, 15]
     values = torch.arange(1.0, 15.0)[:, None]
-    padded = padding.pad(values)[:, 0]
-    assert padded[padding.rows].tolist() == values[:, 0].tolist()
-    assert padded.count_nonzero() == 14
+    found = pad(values, steps, rows)[:, 0]
+    assert found[rows].tolist() == values[:, 0].tolist()
+    assert found.count_nonzero() == 14
 
 
 def outputs_and_gradients(
