@@ -235,6 +235,13 @@ def test_curves_have_as_many_points_as_they_need() -> None:
     np.testing.assert_array_equal(line[:, 1], 0)
 
 
+def test_a_large_font_is_no_obstacle() -> None:
+    font = f"@font-face {{ font-family: a; src: url(data:font/woff2;base64,{'A' * 6_000_000}) }}"
+    strokes, notes = strokes_of(f'{SVG}><style>{font} path {{ stroke: red }}</style><path d="M0 0h9"/></svg>')
+    assert [stroke.tolist() for stroke in strokes] == [[[0, 0], [9, 0]]]
+    assert notes == []
+
+
 def test_our_own_output_holds_our_strokes() -> None:
     given = [np.array([[1.0, 3], [16, 3], [16, 16]]), np.array([[5.0, 5.0]]), np.array([[-2.0, 8], [4, 9.5]])]
     once, notes = strokes_of(to_svg(given))

@@ -21,7 +21,7 @@ Declarations = list[tuple[str, str, bool]]
 
 
 class _Rule(NamedTuple):
-    """Whom a rule is for, and what it declares.
+    """A rule of style: which elements it applies to, and what it declares.
 
     Attributes:
         names: what selectors call the element, see `Element.names`.
@@ -84,7 +84,10 @@ class Styles:
         return values
 
     def _add(self, selectors: str, body: str) -> None:
-        """Take in a rule for each of its selectors of tags, ids, classes, descendants and children, but for others."""
+        """Take in a rule for each selector of tags, ids, classes, descendants and children; others are skipped."""
+        # Fonts may be megabytes.
+        if selectors.lstrip().startswith("@"):
+            return
         declarations = self._declarations(body)
         for selector in selectors.split(",") if declarations else ():
             # Compounds, and between them ">" or None.
