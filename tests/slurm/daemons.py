@@ -52,7 +52,7 @@ SlurmctldParameters=preempt_send_user_signal
 PreemptType=preempt/partition_prio
 PreemptMode=REQUEUE
 ReturnToService=2
-KillWait=5
+KillWait=30
 SlurmdTimeout=15
 GresTypes=gpu
 {nodes}
