@@ -1,8 +1,12 @@
-"""JSON as the standard has it: without NaN and Infinity, which Python writes and other programs refuse."""
+"""JSON as the standard has it: without NaN and Infinity, which Python writes and other programs refuse; and records of
+it that are what their types say."""
 
+import functools
 import json
 import math
-from typing import Any
+from typing import Any, TypeVar
+
+Value = TypeVar("Value")
 
 
 def to_json(value: Any, **options: Any) -> str:
@@ -22,3 +26,31 @@ def finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [finite(entry) for entry in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def from_json(content: bytes, kind: type[Value]) -> Value:
+    """Read a record.
+
+    Args:
+        content: a JSON object.
+        kind: a dataclass; its fields, and those of the dataclasses in it, say what there must be.
+
+    Raises:
+        ValueError: if there is something else; it says where and what in one line.
+    """
+    from pydantic import ValidationError
+
+    try:
+        record: Value = _reader(kind).validate_json(content, strict=True)  # type: ignore[arg-type]
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    return record
+
+
+@functools.cache
+def _reader(kind: Any) -> Any:
+    # It takes a moment to import, and only what reads needs it.
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)

@@ -8,7 +8,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,6 +16,7 @@ import numpy.typing as npt
 from sgloc.errors import DataError
 from sgloc.sketch.drawing import MOST_OFFSET
 from sgloc.storage import Retries, Storage, is_transient, reading
+from sgloc.strict_json import from_json
 
 FORMAT = "sgloc-shards"
 VERSION = 2
@@ -132,6 +133,9 @@ class Manifest:
         format: always "sgloc-shards".
         version: of the format.
     """
+
+    # What else stands in a manifest is a mistake.
+    __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     categories: list[str]
     scale: float
@@ -272,60 +276,32 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
             "build the shards again"
         )
     try:
-        manifest = _parse(fields)
+        manifest = from_json(content, Manifest)
         _check(manifest)
-    except (TypeError, KeyError, ValueError, AttributeError, OverflowError) as error:
+    except (ValueError, OverflowError) as error:
         raise DataError(f"{path} is malformed ({error}); build the shards again") from error
     return manifest
 
 
-def _parse(fields: dict[str, Any]) -> Manifest:
-    splits = {}
-    for name, split in fields["splits"].items():
-        splits[name] = Split(
-            categories=split["categories"],
-            points={int(length): count for length, count in split["points"].items()},
-            strokes={int(length): count for length, count in split["strokes"].items()},
-            shards=[Shard(**shard) for shard in split["shards"]],
-        )
-    sources = [Source(**source) for source in fields["sources"]]
-    return Manifest(**{**fields, "moments": Moments(**fields["moments"]), "splits": splits, "sources": sources})
-
-
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError unless the fields that reading relies on are what they must be and fit together."""
-    _require(0 <= manifest.scale < math.inf, "scale is not a number")
+    """Raise ValueError unless the fields that reading relies on fit together."""
     _require(math.isclose(manifest.scale, manifest.moments.standard_deviation), "scale is not that of the moments")
-    _require(all(isinstance(name, str) for name in manifest.categories), "categories are not names")
-    _require(
-        _is_count(manifest.sketches_per_block) and manifest.sketches_per_block > 0, "sketches_per_block is no count"
-    )
-    _require(_is_count(manifest.longest_points), "longest_points is no count")
+    _require(manifest.sketches_per_block > 0, "sketches_per_block is not above 0")
     _require(set(manifest.splits) == set(SPLITS), f"the splits are not {', '.join(SPLITS)}")
     for name, split in manifest.splits.items():
         _require(set(split.categories) <= set(manifest.categories), f"{name} has categories that are not listed")
-        _require(all(map(_is_count, [*split.points, *split.points.values()])), f"points of {name} are no counts")
         for shard in split.shards:
-            _check_shard(shard, manifest.sketches_per_block)
+            num_blocks = -(-shard.num_sketches // manifest.sketches_per_block)
+            for numbers in (shard.block_offsets, shard.block_sizes, shard.block_checksums):
+                _require(len(numbers) == num_blocks, f"{shard.path} has another number of blocks")
+            _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is not in the folder")
         total = sum(shard.num_sketches for shard in split.shards)
         _require(split.num_sketches == total, f"the {name} shards do not add up to {split.num_sketches} drawings")
-
-
-def _check_shard(shard: Shard, sketches_per_block: int) -> None:
-    _require(_is_count(shard.num_sketches), f"num_sketches of {shard.path} is no count")
-    num_blocks = -(-shard.num_sketches // sketches_per_block)
-    for numbers in (shard.block_offsets, shard.block_sizes, shard.block_checksums):
-        _require(len(numbers) == num_blocks and all(map(_is_count, numbers)), f"{shard.path} has other blocks")
-    _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is not in the folder")
 
 
 def _require(condition: bool, otherwise: str) -> None:
     if not condition:
         raise ValueError(otherwise)
-
-
-def _is_count(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def load_manifest(folder: str, retries: Retries | None = None) -> Manifest:

@@ -117,8 +117,7 @@ class _Worker(Generic[Item]):
         try:
             said = self.connection.recv()
         except (EOFError, OSError) as error:
-            self._process.join()
-            raise _lost_worker(self._process.exitcode, self._doing(item)) from error
+            raise self._lost(item) from error
         if isinstance(said, SglocError):
             raise said
         if isinstance(said, logging.LogRecord):
@@ -130,23 +129,22 @@ class _Worker(Generic[Item]):
             return True
         return False
 
+    def _lost(self, item: Item) -> DataError:
+        self._process.join()
+        code = self._process.exitcode or 0
+        how = f"with exit code {code}" if code >= 0 else f"by signal {signal.Signals(-code).name}"
+        lost = DataError(
+            f"a worker process ended {how} while it {self._doing(item)}; give the same command again, with fewer "
+            "workers if memory was short"
+        )
+        lost.exit_code = PASSING
+        return lost
+
     def end(self) -> None:
         """End the process, whatever it does."""
         self._process.terminate()
         self._process.join()
         self.connection.close()
-
-
-def _lost_worker(exitcode: int | None, doing: str) -> DataError:
-    how = f"with exit code {exitcode}"
-    if exitcode is not None and exitcode < 0:
-        how = f"by signal {signal.Signals(-exitcode).name}"
-    lost = DataError(
-        f"a worker process ended {how} while it {doing}; give the same command again, with fewer workers if memory "
-        "was short"
-    )
-    lost.exit_code = PASSING
-    return lost
 
 
 class _ToParent(logging.handlers.QueueHandler):

@@ -185,12 +185,9 @@ def _open_part(path: str) -> Iterator[FileIO]:
             lock(file)
         except BlockingIOError as error:
             raise DataError(f"another process is downloading to {path}; wait for it, or stop it") from error
-        try:
-            is_ours = os.path.samestat(os.fstat(file.fileno()), Path(f"{path}.part").stat())
-        except FileNotFoundError:
-            is_ours = False
-        if not is_ours:
-            # Between opening and locking it was given its name.
+        part = Path(f"{path}.part")
+        # Between opening and locking it may have been given its name.
+        if not (part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())):
             raise DataError(f"another process has just downloaded to {path}; start again")
         yield file
 

@@ -173,12 +173,10 @@ def reading(what: str, retries: Retries | None = None) -> Iterator[None]:
         raise _unreadable(error, what, retries) from error
 
 
-def retry_reading(
-    action: Callable[[], Value], what: str, retries: Retries, counted: Callable[[], None] = lambda: None
-) -> Value:
+def retry_reading(action: Callable[[], Value], what: str, retries: Retries) -> Value:
     """Read something as `retry` does; what finally fails is a DataError, as `reading` raises it."""
     with reading(what, retries):
-        return retry(action, what, retries, counted=counted)
+        return retry(action, what, retries)
 
 
 def _unreadable(error: Exception, what: str, retries: Retries | None) -> DataError:

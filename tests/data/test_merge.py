@@ -139,7 +139,7 @@ def test_shards_are_replaced_only_when_asked(builds: list[str], tmp_path: Path) 
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_what_no_merge_wrote_stays(builds: list[str], tmp_path: Path, overwrite: bool) -> None:
     (tmp_path / "train-00000-00000.tar").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"holds train-00000-00000\.tar, which no merge wrote"):
+    with pytest.raises(DataError, match=r"holds train-00000-00000\.tar, which no build or merge wrote"):
         merge_shards(builds, str(tmp_path), overwrite=overwrite)
     (tmp_path / "plan.sha256").write_text("0")
     with pytest.raises(DataError, match="holds an unfinished build"):

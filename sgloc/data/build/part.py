@@ -18,7 +18,7 @@ from sgloc.storage import NewFile, Storage
 PARTS = "parts"
 _REPORT_EVERY = 1024
 # Words that are remembered to tell which were there where a wanted category was not.
-_MOST_WORDS = 1000
+_MOST_WORDS = 10_000
 
 Report = Callable[[int, int], None]
 """Takes how many drawings were read and how many rejected, both in all."""
@@ -30,8 +30,7 @@ def part_file(number: int, what: str) -> str:
 
 
 def build_part(folder: Storage, plan: Plan, number: int, downloads: Downloads, report: Report) -> None:
-    """Build a part's shards, then tell of its rejects, of the words of sound drawings that were not taken, and last of
-    the shards.
+    """Build a part's shards, then tell of its rejects, of the words of its sound drawings, and last of the shards.
 
     Args:
         folder: to write to.
@@ -86,27 +85,21 @@ class _Part:
         """Take what stands at a place, from 1, of a file."""
         if isinstance(outcome, Reject):
             self._reject(outcome, name)
-        elif self._wanted is not None and outcome.category not in self._wanted:
-            self._skip(outcome, "other_category")
+            return
+        if len(self.words) < _MOST_WORDS:
+            self.words.add(outcome.category)
+        if self._wanted is not None and outcome.category not in self._wanted:
+            self._skipped["other_category"] += 1
         elif self._options.recognized_only and not outcome.recognized:
-            self._skip(outcome, "not_recognized")
+            self._skipped["not_recognized"] += 1
         # What a source splits itself has no key_ids of its own.
         elif outcome.split is not None:
             self._writers[outcome.split].add(outcome)
         elif self._seen.add(outcome.key_id):
             self._split(outcome)
         else:
-            self._remember(outcome.category)
             detail = f"key_id {outcome.key_id} has come before"
             self._reject(Reject(name, str(place), "duplicate_key_id", detail), name)
-
-    def _skip(self, drawing: Drawing, reason: str) -> None:
-        self._skipped[reason] += 1
-        self._remember(drawing.category)
-
-    def _remember(self, word: str) -> None:
-        if len(self.words) < _MOST_WORDS:
-            self.words.add(word)
 
     def _split(self, drawing: Drawing) -> None:
         """Take a drawing into the split that its key_id gives, unless there are enough of its category."""

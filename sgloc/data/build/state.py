@@ -2,6 +2,7 @@
 
 import json
 import re
+from collections.abc import Set
 
 from sgloc.data.build.part import PARTS, part_file
 from sgloc.data.build.plan import Plan, refuse_missing_categories
@@ -13,7 +14,7 @@ from sgloc.storage import Storage
 PLAN_NAME = "plan.sha256"
 REJECTS_NAME = "rejects.ndjson"
 # The shards of earlier versions have no part in their name.
-SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
+_SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
 _BEGINNINGS = (PLAN_NAME, FILE_NAME, REJECTS_NAME, *(f"{split}-" for split in SPLITS))
 _PART_FILE = re.compile(r"\d{5,}\.(json|rejects|words)")
 # How many rejects an error tells.
@@ -46,9 +47,7 @@ def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Man
                 f"{folder.location} holds an unfinished build of other sources or with other options; give those to "
                 "go on with it, overwrite it to start anew, or give another folder"
             )
-    shards = sorted(filter(SHARD_NAME.fullmatch, names))
-    if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
-        raise DataError(f"{folder.location} holds {shards[0]}, which `sgloc shard` did not write; give another folder")
+    refuse_foreign_shards(folder, names)
     # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
     if not is_same and not is_task:
         clear(folder)
@@ -170,12 +169,20 @@ def _check(folder: Storage, plan: Plan, manifest: Manifest, first_rejects: str) 
         )
 
 
+def refuse_foreign_shards(folder: Storage, names: Set[str]) -> None:
+    """Raise a DataError if there are shards among the names of a folder's files, but nothing that comes before them in
+    every build and merge."""
+    shards = sorted(filter(_SHARD_NAME.fullmatch, names))
+    if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
+        raise DataError(f"{folder.location} holds {shards[0]}, which no build or merge wrote; give another folder")
+
+
 def clear(folder: Storage) -> None:
     """Remove shards, all that tells of them but the rejects, and what killed processes left."""
     # The manifest goes first: without it the folder is not complete, whatever happens next. As long as the plan is
     # there, the shards are known to be a build's.
     folder.remove_file(FILE_NAME)
-    for name in sorted(filter(SHARD_NAME.fullmatch, folder.sizes())):
+    for name in sorted(filter(_SHARD_NAME.fullmatch, folder.sizes())):
         folder.remove_file(name)
     _remove_parts(folder)
     folder.remove_file(PLAN_NAME)

@@ -109,13 +109,8 @@ def _parse(strokes: Any, max_points: int) -> Strokes:
         xs, ys = list(map(int, xs)), list(map(int, ys))
     if len(xs) > max_points:
         raise UnfitError("too_many_points", f"{len(xs)} points, where {max_points} are taken")
-    return Strokes(*_to_bytes(xs, ys), lengths)
-
-
-def _to_bytes(xs: list[int], ys: list[int]) -> tuple[bytes, bytes]:
-    """Take integers in 0..255, a byte each."""
     try:
-        return bytes(xs), bytes(ys)
+        return Strokes(bytes(xs), bytes(ys), lengths)
     except ValueError:
         found = f"coordinates from {min(xs + ys)} to {max(xs + ys)}"
         raise UnfitError("out_of_range", f"{found}, where 0 to 255 are possible") from None

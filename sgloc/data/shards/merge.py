@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME, SHARD_NAME, clear
-from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, Shard, join_manifests, load_manifest
+from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME, clear, refuse_foreign_shards
+from sgloc.data.manifest import FILE_NAME, Manifest, Shard, join_manifests, load_manifest
 from sgloc.data.shards.check_shard import read_shard
 from sgloc.errors import DataError
 from sgloc.storage import Retries, Storage, reading, writing
@@ -53,8 +53,7 @@ def merge_shards(
     moves = [
         (folder, shard, new.path)
         for folder, before, after in zip(folders, builds, renamed, strict=True)
-        for split in SPLITS
-        for shard, new in zip(before.splits[split].shards, after.splits[split].shards, strict=True)
+        for shard, new in zip(before.shards, after.shards, strict=True)
     ]
     with writing(out, "shards"):
         _make_room(target, overwrite=overwrite)
@@ -74,7 +73,7 @@ def _refuse_repeated(folders: Sequence[str], builds: list[Manifest]) -> None:
     """Refuse a shard that is in two builds: a build given twice, copied, or joined with others before."""
     seen: dict[str, str] = {}
     for folder, manifest in zip(folders, builds, strict=True):
-        own = {shard.sha256: folder for split in SPLITS for shard in manifest.splits[split].shards}
+        own = {shard.sha256: folder for shard in manifest.shards}
         for repeated in seen.keys() & own.keys():
             raise DataError(f"{seen[repeated]} and {folder} hold a shard of the same drawings; give each build once")
         seen |= own
@@ -114,10 +113,7 @@ def _make_room(target: Storage, *, overwrite: bool) -> None:
         raise DataError(f"{target.location} holds an unfinished build; finish it first, or give another folder")
     if finished and not overwrite:
         raise DataError(f"{target.location} already holds shards; give another folder, or overwrite them")
-    shards = sorted(filter(SHARD_NAME.fullmatch, names))
-    # A merge begins with the rejects.
-    if shards and not (finished or REJECTS_NAME in names):
-        raise DataError(f"{target.location} holds {shards[0]}, which no merge wrote; give another folder")
+    refuse_foreign_shards(target, names)
     clear(target)
     target.make_folder()
 

@@ -65,23 +65,18 @@ def _plot_categories(axes: Axes, splits: Mapping[str, Split]) -> None:
     for split in splits.values():
         totals.update(split.categories)
     names = [name for name, _ in totals.most_common()]
-    places = range(1, len(names) + 1)
+    places, is_named = range(1, len(names) + 1), len(names) <= _MOST_NAMES
     for name, split in splits.items():
         color, line = _STYLES[name]
         # Nothing can be drawn of a zero on this axis.
         counts = [split.categories.get(category, 0) or np.nan for category in names]
-        if len(names) <= _MOST_NAMES:
+        if is_named:
             axes.plot(places, counts, color=color, linestyle="none", marker="o", markersize=4)
         else:
-            axes.plot(
-                places,
-                sorted(counts, key=lambda count: -np.nan_to_num(count)),
-                color=color,
-                linestyle=line,
-                linewidth=1.3,
-            )
+            ranked = sorted(counts, key=np.nan_to_num, reverse=True)
+            axes.plot(places, ranked, color=color, linestyle=line, linewidth=1.3)
     axes.set(yscale="log", ylabel="drawings of a category")
-    if len(names) <= _MOST_NAMES:
+    if is_named:
         axes.set_xticks(places, names, rotation=45, ha="right", rotation_mode="anchor")
     else:
         axes.set_xlabel(f"rank of the category, of {len(names)}")
