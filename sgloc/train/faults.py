@@ -76,12 +76,11 @@ def refuse_other_ranks(config: RunConfig, manifest: Manifest, versions: dict[str
     for rank, theirs in enumerate(every_rank):
         for name in {**every_rank[0], **theirs}:
             if theirs.get(name) != every_rank[0].get(name):
-                raise group.told_once(
-                    ConfigError(
-                        f"rank {rank} has {name} = {theirs.get(name)}, rank 0 has {every_rank[0].get(name)}; "
-                        "start all ranks with the same options, shards and programs"
-                    )
+                error = ConfigError(
+                    f"rank {rank} has {name} = {theirs.get(name)}, rank 0 has {every_rank[0].get(name)}; "
+                    "start all ranks with the same options, shards and programs"
                 )
+                raise group.told_once(error)
 
 
 def write_bad_step(

@@ -198,12 +198,11 @@ def resume_from(
     level = logging.WARNING if group.rank == 0 else logging.DEBUG
     found = first_whole(folders, lambda folder: _restore(folder, engine, config, data, group), level)
     if found is None:
-        raise group.told_once(
-            CheckpointError(
-                f"none of the {len(folders)} checkpoints in {config.train.run} is whole; restore one, or give another "
-                "--train.run"
-            )
+        run_dir = config.train.run
+        error = CheckpointError(
+            f"none of the {len(folders)} checkpoints in {run_dir} is whole; restore one, or give another --train.run"
         )
+        raise group.told_once(error)
     folder, state = found
     return state, folder
 

@@ -242,13 +242,12 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         state.num_bad_steps += 1
         state.num_skipped_steps += 1
         if state.num_bad_steps > most:
-            raise self.group.told_once(
-                TrainingError(
-                    f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that "
-                    f"were skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and "
-                    "start again in another train.run"
-                )
+            error = TrainingError(
+                f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that were "
+                f"skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and start again "
+                "in another train.run"
             )
+            raise self.group.told_once(error)
         if self.group.rank == 0:
             logger.warning(
                 "step %d is skipped: its loss or gradient is not finite (%s/%s)", state.step, run_dir, BAD_STEPS

@@ -52,16 +52,9 @@ class Validation:
             DataError: if a shard stays bad and is not to be skipped, or nothing is left.
         """
         model.eval()
-        while True:
-            sums, error = [0.0] * len(model.loss_names), None
-            try:
-                sums = self._sums(model, stop)
-            except BadShardError as bad:
-                error = bad
-            shard = agree_on_bad_shard(error, self.bad_shards, self.group)
-            if shard is None:
-                break
-            self._skip(shard)
+        sums = None
+        while sums is None:
+            sums = self._sums(model, stop)
         model.train()
         names = (*model.loss_names[:-1], "loss")
         *totals, stops = self.group.sum([*sums, float(stop())])
@@ -69,19 +62,27 @@ class Validation:
             return None
         return {name: total / len(self.chosen) for name, total in zip(names, totals, strict=True)}
 
-    def _sums(self, model: Trainable, stop: Callable[[], bool]) -> list[float]:
-        """Loss terms of this rank's sketches, added up; of some of them if it is to leave off."""
+    def _sums(self, model: Trainable, stop: Callable[[], bool]) -> list[float] | None:
+        """Loss terms of this rank's sketches, added up; of some of them if it is to leave off. None, on all ranks, if
+        some rank met a shard that stays bad, which is left out from now on."""
         count, rank, world_size = len(self.chosen), self.group.rank, self.group.world_size
         mine = self.chosen[count * rank // world_size : count * (rank + 1) // world_size]
-        device, sums = self.group.device, [0.0] * len(model.loss_names)
-        with contextlib.closing(fixed_batches(self.reader, mine, batch_size=self.batch_size)) as batches:
-            for packed in batches:
-                if stop():
-                    break
-                with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
-                    losses = model(self.prepare(self.prepare.load(packed), device))
-                sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
-        return sums
+        device, sums, error = self.group.device, [0.0] * len(model.loss_names), None
+        try:
+            with contextlib.closing(fixed_batches(self.reader, mine, batch_size=self.batch_size)) as batches:
+                for packed in batches:
+                    if stop():
+                        break
+                    with torch.autocast(device.type, torch.bfloat16, enabled=self.autocast):
+                        losses = model(self.prepare(self.prepare.load(packed), device))
+                    sums = [total + float(term) for total, term in zip(sums, losses, strict=True)]
+        except BadShardError as bad:
+            error = bad
+        shard = agree_on_bad_shard(error, self.bad_shards, self.group)
+        if shard is None:
+            return sums
+        self._skip(shard)
+        return None
 
     def _skip(self, shard: int) -> None:
         """Leave out a shard's sketches, on every rank."""

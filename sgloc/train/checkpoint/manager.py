@@ -170,12 +170,11 @@ class CheckpointManager:
                 self._best = None
         self._num_failures = 0 if failure is None else self._num_failures + 1
         if self._num_failures >= self.config.save_attempts:
-            raise self.group.told_once(
-                UnreachableError(
-                    f"{self._num_failures} saves in a row could not be written to {self.config.run}, the last since "
-                    f"{failure}; {self._what_is_there()}; make room or give another train.run, then start again"
-                )
+            error = UnreachableError(
+                f"{self._num_failures} saves in a row could not be written to {self.config.run}, the last since "
+                f"{failure}; {self._what_is_there()}; make room or give another train.run, then start again"
             )
+            raise self.group.told_once(error)
 
     def _wait_a_little(self, writing: Future[Any]) -> bool:
         """Whether some rank's thread is still at it, after waiting a little. All ranks must call it together."""

@@ -40,8 +40,12 @@ class Engine(ABC):
         by_variable = config.optimizer.clip_by == "variable"
         self.clipping = VariableClipping(model, config.optimizer.clip_norm) if by_variable else None
         self.adam = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate, fused=True)
-        # Computed now: the weights may be sharded later.
-        self._layout = _layout(model)
+        # Now, for the weights may be sharded later.
+        tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+        for name, parameter in model.named_parameters():
+            tensors[f"optimizer.{name}.step"] = torch.zeros(())
+            tensors |= {f"optimizer.{name}.{key}": parameter.detach() for key in MOMENTS}
+        self._layout = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}
 
     @abstractmethod
     def backward(self, batch: Any) -> tuple[Any, Tensor]:
@@ -107,12 +111,3 @@ class Engine(ABC):
     def _restore_buffers(self) -> None:
         for buffer, before in zip(self.model.buffers(), self._buffers_before, strict=True):
             buffer.copy_(before)
-
-
-def _layout(model: Trainable) -> dict[str, Tensor]:
-    """See `Engine.layout`."""
-    tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
-    for name, parameter in model.named_parameters():
-        tensors[f"optimizer.{name}.step"] = torch.zeros(())
-        tensors |= {f"optimizer.{name}.{key}": parameter.detach() for key in MOMENTS}
-    return {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors.items()}

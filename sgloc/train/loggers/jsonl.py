@@ -100,10 +100,9 @@ class JSONLines(Logger):
             try:
                 self._write()
             except OSError as error:
-                missing = len(self.lines) - self.num_written
-                raise OSError(
-                    error.errno, f"{error.strerror or error}, and its last {missing} lines are lost"
-                ) from error
+                num_lost = len(self.lines) - self.num_written
+                said = f"{error.strerror or error}, and its last {num_lost} lines are lost"
+                raise OSError(error.errno, said) from error
 
 
 def _as_bytes(lines: list[str]) -> bytes:

@@ -1,6 +1,7 @@
 """Weights & Biases, at arm's length."""
 
 import base64
+import contextlib
 import importlib.util
 import json
 import os
@@ -69,14 +70,11 @@ class WeightsAndBiases(Logger):
     def _send(self) -> None:
         pipe = self.process.stdin
         assert pipe is not None
-        try:
-            with pipe:
-                while message := self.messages.get():
-                    pipe.write(message)
-                    pipe.flush()
-        except OSError:
-            # The process has ended, which whoever calls next finds out.
-            pass
+        # When the process has ended, whoever calls next finds out.
+        with contextlib.suppress(OSError), pipe:
+            while message := self.messages.get():
+                pipe.write(message)
+                pipe.flush()
 
     def _put(self, message: dict[str, Any]) -> None:
         if not self.sender.is_alive():

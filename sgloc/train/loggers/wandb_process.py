@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any, Literal, TextIO
 
 from sgloc.masking import mask
+from sgloc.signals import STOP_SIGNALS
 from sgloc.train.loggers.base import in_a_few_words
 
-_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
 # Beyond the time that W&B is given, after which the process ends whatever it hangs in.
 _GRACE = 5
 
@@ -129,7 +129,7 @@ def main() -> int:
     Returns:
         The exit code: 0 if all is uploaded, or on disk when offline.
     """
-    for number in _SIGNALS:
+    for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
     user, messages = _User(), _messages()
     start = next(messages)
