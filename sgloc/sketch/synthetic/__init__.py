@@ -74,23 +74,15 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
         if value < 0:
             raise ConfigError(f"{name} of the synthetic sample is {value}: give at least 0")
     paths = []
-    for category in CATEGORIES:
-        splits: dict[str, Any] = {
-            split: _split(category, number, count, seed) for number, (split, count) in enumerate(counts.items())
-        }
+    for number, category in enumerate(CATEGORIES):
+        splits: dict[str, Any] = {name: np.empty(count, dtype=np.object_) for name, count in counts.items()}
+        for split, drawings in enumerate(splits.values()):
+            for index in range(len(drawings)):
+                generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, split, index)))
+                drawings[index] = polylines_to_stroke3(draw(category, generator))
         # Written in memory first: a zip's bytes depend on whether its file can seek.
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **splits)
         paths.append(f"{folder.rstrip('/')}/{category}.npz")
         write_file(paths[-1], buffer.getvalue())
     return paths
-
-
-def _split(category: str, split: int, num_drawings: int, seed: int) -> npt.NDArray[np.object_]:
-    """Draw the split of a number: an object array [num_drawings] of int16 [N, 3] stroke-3 rows."""
-    drawings = np.empty(num_drawings, dtype=np.object_)
-    for index in range(num_drawings):
-        key = (CATEGORIES.index(category), split, index)
-        generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
-        drawings[index] = polylines_to_stroke3(draw(category, generator))
-    return drawings
