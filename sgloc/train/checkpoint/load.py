@@ -355,14 +355,12 @@ def list_checkpoints(path: str) -> list[Listed]:
     Raises:
         CheckpointError: if there is none.
     """
-    if is_checkpoint(path):
-        return [examine(path)]
-    steps = checkpoint_steps(path)
-    if not steps:
+    folders = [path] if is_checkpoint(path) else checkpoint_folders(path)
+    if not folders:
         raise no_checkpoint(path)
     found = list[Listed]()
-    with progress("checkpoints", len(steps)) as advance:
-        for step in steps:
-            found.append(examine(step_folder(path, step)))
+    with progress("checkpoints", len(folders)) as advance:
+        for folder in folders:
+            found.append(examine(folder))
             advance(len(found))
     return found
