@@ -7,9 +7,9 @@ Two processes that want the same block at the same moment both fetch it.
 """
 
 import contextlib
-import itertools
 import os
 import threading
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,7 +38,6 @@ class BlockCache:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise ConfigError(f"the cache {folder} cannot be made ({error}); give another data.cache") from error
-        self._numbers = itertools.count()
         self._lock = threading.Lock()
         self._num_written = limit
 
@@ -62,7 +61,7 @@ class BlockCache:
             return
         self._make_room(len(content))
         path = self.folder / name
-        temporary = path.with_name(f"{path.name}.{os.getpid()}-{next(self._numbers)}")
+        temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)

@@ -1,6 +1,7 @@
 """The training batches of a run, and what happens to shards that stay bad."""
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Callable, Generator
 from concurrent.futures import Future
@@ -133,7 +134,7 @@ class Loader(IterableDataset[tuple[PackedBatch, Any]]):
                         assert packed is not None
                         assert loaded is not None
                         self._count_skipped(order, share)
-                        share = share.after(share.global_batch)
+                        share = dataclasses.replace(share, start=share.start + share.global_batch)
                         pulled = self._pull(batches, pool)
                         yield packed, loaded.result()
                 self._skip(bad)

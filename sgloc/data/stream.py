@@ -6,7 +6,6 @@ before it does.
 """
 
 import collections
-import dataclasses
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, wait
 from dataclasses import dataclass
@@ -54,10 +53,6 @@ class Share:
         """Sketches of a batch that are this rank's."""
         ends = [self.global_batch * rank // self.world_size for rank in (self.rank, self.rank + 1)]
         return ends[1] - ends[0]
-
-    def after(self, num_positions: int) -> "Share":
-        """The same, beginning as many positions later."""
-        return dataclasses.replace(self, start=self.start + num_positions)
 
 
 def training_batches(

@@ -1,16 +1,18 @@
-"""Reads one shard from its first byte to its last, and counts what it holds."""
+"""Reads what a folder of shards holds from its first byte to its last, and counts it."""
 
 import hashlib
 import itertools
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from sgloc.data.block import Block, unpack_block
+from sgloc.data.build.state import REJECTS_NAME
 from sgloc.data.build.writer import pack_tar
-from sgloc.data.manifest import Moments, Shard, Split, add_counts
+from sgloc.data.manifest import Manifest, Moments, Shard, Split, add_counts
 from sgloc.errors import DataError
 from sgloc.storage import Retries, Storage, reading
 
@@ -55,6 +57,24 @@ def read_shard(storage: Storage, shard: Shard) -> bytes:
     if len(content) != shard.num_bytes:
         raise DataError(f"{path} has {len(content)} bytes, its manifest says {shard.num_bytes}; build the shards again")
     return content
+
+
+def read_rejects(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
+    """The content of a folder's rejects.ndjson, in pieces.
+
+    Raises:
+        DataError: if it cannot be read; in the end, if it has another number of lines than the manifest has rejects.
+    """
+    num_lines, num_rejected = 0, sum(manifest.rejected.values())
+    with reading(storage.path(REJECTS_NAME), storage.retries):
+        for content in storage.pieces(REJECTS_NAME):
+            num_lines += content.count(b"\n")
+            yield content
+    if num_lines != num_rejected:
+        raise DataError(
+            f"{REJECTS_NAME} in {storage.location} has {num_lines} lines, where the manifest counts {num_rejected} "
+            "drawings rejected; build the shards again"
+        )
 
 
 def check_shard(shard: Shard, folder: str, sketches_per_block: int, retries: Retries) -> CheckedShard:

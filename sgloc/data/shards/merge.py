@@ -4,14 +4,14 @@ import contextlib
 import dataclasses
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from sgloc.data.build.state import PLAN_NAME, REJECTS_NAME, clear, refuse_foreign_shards
 from sgloc.data.manifest import FILE_NAME, Manifest, Shard, join_manifests, load_manifest
-from sgloc.data.shards.check_shard import read_shard
+from sgloc.data.shards.check_shard import read_rejects, read_shard
 from sgloc.errors import DataError
-from sgloc.storage import Retries, Storage, reading, writing
+from sgloc.storage import Retries, Storage, writing
 
 
 def merge_shards(
@@ -59,7 +59,7 @@ def merge_shards(
         _make_room(target, overwrite=overwrite)
         with target.create(REJECTS_NAME) as file:
             for folder, manifest in zip(folders, builds, strict=True):
-                for content in _rejects(Storage(folder, retries), manifest):
+                for content in read_rejects(Storage(folder, retries), manifest):
                     file.write(content)
         for number, (folder, shard, name) in enumerate(moves):
             progress(number, len(moves))
@@ -116,21 +116,6 @@ def _make_room(target: Storage, *, overwrite: bool) -> None:
     refuse_foreign_shards(target, names)
     clear(target)
     target.make_folder()
-
-
-def _rejects(build: Storage, manifest: Manifest) -> Iterator[bytes]:
-    """The content of a build's rejects.ndjson."""
-    num_lines = 0
-    with reading(build.path(REJECTS_NAME), build.retries):
-        for content in build.pieces(REJECTS_NAME):
-            num_lines += content.count(b"\n")
-            yield content
-    num_rejected = sum(manifest.rejected.values())
-    if num_lines != num_rejected:
-        raise DataError(
-            f"{REJECTS_NAME} in {build.location} has {num_lines} lines, where the manifest counts {num_rejected} "
-            "drawings rejected; build the shards again"
-        )
 
 
 def _take(build: Storage, shard: Shard, target: Storage, name: str) -> None:

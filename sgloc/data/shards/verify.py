@@ -10,10 +10,9 @@ from typing import IO, Any
 
 import numpy as np
 
-from sgloc.data.build.state import REJECTS_NAME
 from sgloc.data.manifest import Manifest, Moments, Shard, Split, join_splits, load_manifest
 from sgloc.data.processes import resolve_workers, shared_out
-from sgloc.data.shards.check_shard import CheckedShard, check_shard
+from sgloc.data.shards.check_shard import CheckedShard, check_shard, read_rejects
 from sgloc.errors import DataError
 from sgloc.storage import Retries, Storage, reading
 
@@ -206,11 +205,7 @@ def _other_files(storage: Storage, manifest: Manifest, notes: list[str]) -> Iter
         if name.endswith(".tar"):
             yield f"{name}: the manifest does not know it"
     try:
-        with reading(storage.path(REJECTS_NAME), storage.retries):
-            num_lines = sum(content.count(b"\n") for content in storage.pieces(REJECTS_NAME))
+        for _ in read_rejects(storage, manifest):
+            pass
     except DataError as error:
-        yield f"{REJECTS_NAME}: {error}"
-        return
-    num_rejected = sum(manifest.rejected.values())
-    if num_lines != num_rejected:
-        yield f"{REJECTS_NAME}: it has {num_lines} lines, where the manifest counts {num_rejected} drawings rejected"
+        yield str(error)
