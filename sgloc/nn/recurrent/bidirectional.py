@@ -61,8 +61,8 @@ class Bidirectional(nn.Module):
             if isinstance(cells[0], LSTM) and isinstance(cells[1], LSTM):
                 return last_outputs(cells[0], cells[1], inputs[ahead], layout)
         back = starts[layout.sequence] + lengths[layout.sequence] - 1 - layout.step
-        of_sketch = sketches.sketch_point_offsets
-        keys, place = sketches.random_key[group_index(of_sketch)], local_index(of_sketch)
+        begin, num_points = sketches.sketch_point_offsets, len(inputs)
+        keys, place = sketches.random_key[group_index(begin, num_points)], local_index(begin, num_points)
         outputs = []
         for cell, point, purpose in (
             (self.forward_cell, ahead, Purpose.ENCODER_FORWARD),
