@@ -248,7 +248,8 @@ def main(arguments: Sequence[str]) -> int:
     """Check the options and start the command; gives the exit code."""
     reader = Reader(f"python -m {_NAME}", LocalOptions, description=__doc__.split("\n\n")[0], starts_command=True)
     stop = _Stop()
-    (options,), words = reader.read_until_word(arguments)
+    chosen, words = reader.read_until_word(arguments)
+    options = LocalOptions(**chosen)
     launched = read_command(words, check_data=True)
     # Only training has something to save.
     stop.for_ranks = signal.SIGUSR1 if launched.run else signal.SIGTERM

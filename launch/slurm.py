@@ -111,7 +111,8 @@ def _shares(options: SlurmOptions, launched: Launched) -> tuple[Launched, list[s
 def main(arguments: Sequence[str]) -> int:
     """Submit, and wait if asked; gives the exit code: 0, the highest of the jobs that failed, or 2 for a mistake."""
     reader = Reader(f"python -m {_NAME}", SlurmOptions, description=__doc__ or "", starts_command=True)
-    (options,), words = reader.read_until_word(arguments)
+    chosen, words = reader.read_until_word(arguments)
+    options = SlurmOptions(**chosen)
     launched, shares = _shares(options, read_command(words, check_data=False))
     codes: list[int] = []
     try:

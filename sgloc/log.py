@@ -11,12 +11,10 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from typing import Literal, get_args
 
 from sgloc.masking import mask
 
-Form = Literal["text", "json"]
-FORMS: tuple[str, ...] = get_args(Form)
+FORMS = ("text", "json")
 # What processes that a program starts are to do as it does: the name of a level, and a form.
 LEVEL_VARIABLE, FORM_VARIABLE = "SGLOC_LOG_LEVEL", "SGLOC_LOG_FORMAT"
 # Of launchers, in order of precedence: torchrun's, srun's.
@@ -29,21 +27,16 @@ def rank_of(environment: Mapping[str, str]) -> int:
     return int(given)
 
 
-def configure(level: int | None = None, form: Form | None = None) -> None:
+def configure() -> None:
     """Send the records of this package to standard error.
 
-    Rank 0 speaks from `level` on. The other ranks repeat nothing: they speak of warnings and errors, or, at DEBUG, of
-    everything.
-
-    Args:
-        level: the lowest level of rank 0. At DEBUG, every line names its time, rank, module and level. None: as the
-            environment's SGLOC_LOG_LEVEL says, else INFO.
-        form: "text": lines for people; "json": an object a line, for the log collectors of clusters. None: as the
-            environment's SGLOC_LOG_FORMAT says, else text.
+    Rank 0 speaks from the level on that SGLOC_LOG_LEVEL names, INFO by default. The other ranks repeat nothing: they
+    speak of warnings and errors, or, at DEBUG, of everything. At DEBUG, every line names its time, rank, module and
+    level. SGLOC_LOG_FORMAT says whether lines are "text" for people, the default, or "json": an object each, for the
+    log collectors of clusters.
     """
-    if level is None:
-        level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, ""), logging.INFO)
-    is_json = (form or os.environ.get(FORM_VARIABLE)) == "json"
+    level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, ""), logging.INFO)
+    is_json = os.environ.get(FORM_VARIABLE) == "json"
     logger = logging.getLogger("sgloc")
     for old in [handler for handler in logger.handlers if isinstance(handler, _StandardError)]:
         logger.removeHandler(old)

@@ -110,5 +110,4 @@ def test_an_unknown_model_is_refused() -> None:
 
 
 def test_an_option_has_its_whole_name_in_commands_without_sections_too() -> None:
-    (options,) = Reader("sgloc report", ReportOptions).read(["--train.run", "runs/mine"])
-    assert options.run == "runs/mine"
+    assert Reader("sgloc report", ReportOptions).read(["--train.run", "runs/mine"])["run"] == "runs/mine"

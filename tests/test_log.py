@@ -47,7 +47,8 @@ def test_ranks_and_levels(
     expected: list[str],
 ) -> None:
     monkeypatch.setenv("RANK", str(rank))
-    log.configure(level)
+    monkeypatch.setenv(log.LEVEL_VARIABLE, logging.getLevelName(level))
+    log.configure()
     speak()
     out, err = capsys.readouterr()
     lines = err.splitlines()
@@ -58,7 +59,8 @@ def test_ranks_and_levels(
 
 def test_json_has_an_object_a_line(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     monkeypatch.setenv("SLURM_PROCID", "0")
-    log.configure(form="json")
+    monkeypatch.setenv(log.FORM_VARIABLE, "json")
+    log.configure()
     try:
         raise ValueError("ü\nof two lines")
     except ValueError:

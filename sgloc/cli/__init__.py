@@ -3,8 +3,6 @@
 What a command needs is imported when it runs, so that `sgloc --help` and a mistyped option answer at once.
 """
 
-import dataclasses
-import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -48,18 +46,14 @@ class Command:
         """
         from sgloc.cli.options import Reader
 
-        chosen = self.chosen(words) if inspect.isfunction(self.chosen) else self.chosen
-        hints = inspect.get_annotations(self.function).items()
-        types: dict[str, Any] = {name: chosen if isinstance(hint, str) else hint for name, hint in hints}
-        types = {name: hint for name, hint in types.items() if dataclasses.is_dataclass(hint)}
-        reader = Reader(program, self.function, *types.values(), description=self.text, bare=self.bare)
+        chosen = self.chosen if self.chosen is None or isinstance(self.chosen, type) else self.chosen(words)
+        reader = Reader(program, self.function, chosen, description=self.text, bare=self.bare)
         try:
-            plain, *made = reader.read(words)
+            return reader.read(words)
         except ConfigError as error:
             # torchrun gives all processes of a machine the same words; the first of them says what is wrong.
             error.told = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
             raise
-        return {**plain, **dict(zip(types, made, strict=True))}
 
 
 COMMANDS: Mapping[str, Command] = MappingProxyType(

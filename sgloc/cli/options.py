@@ -43,6 +43,7 @@ _PLACES = frozenset(
     "cache checkpoint classifier config data deepspeed downloads drawing evaluated init_from mirror out path plot "  # noqa: SIM905
     "remote resume run source".split()
 )
+_EMPTY = inspect.Parameter.empty
 _TRUTHS = ("true", "false", "yes", "no")
 _NOTHING = ("null", "None")
 # How the parser names an option that is wrong, and says what is wrong with a path.
@@ -62,8 +63,9 @@ class Reader:
 
     Args:
         program: how people start the command.
-        parts: functions and dataclasses; no two of them share the name of an option. Parameters of a function that are
-            dataclasses are no options: they are parts of their own.
+        target: the function or dataclass whose parameters or fields are the options. A function's parameter that is a
+            dataclass stands for the fields of that; no two options may share a name.
+        chosen: the dataclass for a parameter whose annotation is a name in quotes.
         description: what the command does.
         bare: the option that words without a name give; empty: there is none.
         starts_command: whether the first such word is another command, whose options follow.
@@ -73,22 +75,27 @@ class Reader:
     def __init__(
         self,
         program: str,
-        *parts: Callable[..., Any],
+        target: Callable[..., Any],
+        chosen: type | None = None,
+        *,
         description: str = "",
         bare: str = "",
         starts_command: bool = False,
         needs_all: bool = True,
     ) -> None:
-        self.program, self._parts, self._bare = program, parts, bare
+        self.program, self._target, self._bare = program, target, bare
         self._starts_command, self._needs_all = starts_command, needs_all
-        self._options = {name: option for part in parts for name, option in _leaves(part)}
+        hints = {} if isinstance(target, type) else inspect.get_annotations(target)
+        types: dict[str, Any] = {name: chosen if isinstance(hint, str) else hint for name, hint in hints.items()}
+        self._inner: dict[str, Any] = {name: kind for name, kind in types.items() if dataclasses.is_dataclass(kind)}
+        self._options = {name: option for part in (target, *self._inner.values()) for name, option in _leaves(part)}
         self._has_sections = any("." in name for name in self._options)
         of_files = {"config": "file", "print_config": "switch"} if self._has_sections else {}
         self._shapes = {name: option.shape for name, option in self._options.items()} | of_files
         self._description = inspect.cleandoc(description).partition("\nArgs:")[0].rstrip()
 
-    def read(self, words: Sequence[str]) -> tuple[Any, ...]:
-        """The options: of each dataclass an instance, of each function the arguments.
+    def read(self, words: Sequence[str]) -> dict[str, Any]:
+        """The arguments of the function or dataclass.
 
         Raises:
             UsageError: if an option is unknown, missing, misspelled or has no such value.
@@ -97,7 +104,7 @@ class Reader:
         """
         return self.read_until_word(words)[0]
 
-    def read_until_word(self, words: Sequence[str]) -> tuple[tuple[Any, ...], list[str]]:
+    def read_until_word(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
         """The same for the options in front of the first word without a name; gives that word and what follows, too."""
         spelled, rest = self._spell(words)
         if rest and not self._starts_command:
@@ -107,15 +114,23 @@ class Reader:
             show(parser.format_help(), end="")
             sys.exit(0)
         given = {word.removeprefix("--").partition("=")[0].rstrip("+") for word in spelled}
-        missing = [f"--{name}" for name, option in self._options.items() if option.is_missing and name not in given]
+        missing = [
+            f"--{name}" for name, option in self._options.items() if option.default is _EMPTY and name not in given
+        ]
         if missing:
             raise self._wrong(f"the following options are required: {', '.join(missing)}")
         values = self._parse(parser, spelled)
-        self._refuse_nulls(parser, values)
+        for name, option in self._options.items():
+            # In a file, the parser lets null stand for any value, and anything for a section.
+            if option.default is not None and values.get(name) is None:
+                raise self._wrong(
+                    f"{name} has no value, or its section is not one; give it, or leave it out altogether"
+                )
         for name, option in self._options.items():
             values[name] = self._checked(name, option, values[name])
         found = parser.instantiate(values)
-        return tuple(_made(part, found) for part in self._parts), rest
+        made = {name: kind(**_arguments(kind, found)) for name, kind in self._inner.items()}
+        return {**_arguments(self._target, found), **made}, rest
 
     def _spell(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
         """The same words, each option as --name=value with its whole name, files first, for options override them; and
@@ -191,12 +206,12 @@ class Reader:
             parser.add_argument(
                 "--config", action="config", help="YAML file of options, which those given here override"
             )
-        for part in self._parts:
-            if isinstance(part, type):
-                parser.add_class_arguments(part)
-            else:
-                others: set[str | int] = {*(inspect.signature(part).parameters.keys() - _names(part))}
-                parser.add_function_arguments(part, as_group=False, skip=others)
+        for kind in self._inner.values():
+            parser.add_class_arguments(kind)
+        if isinstance(self._target, type):
+            parser.add_class_arguments(self._target)
+        else:
+            parser.add_function_arguments(self._target, as_group=False, skip={*self._inner})
         return parser
 
     def _epilog(self) -> str:
@@ -219,14 +234,6 @@ class Reader:
         hint = self._instead(".".join(filter(None, unknown.groups())), "") if unknown else ""
         raise self._wrong(f"{said.replace(_NO_NAME, files)}{hint}")
 
-    def _refuse_nulls(self, parser: "ArgumentParser", values: "Namespace") -> None:
-        """In a file, the parser lets null stand for any value, and anything for a section."""
-        for name, default in parser.get_defaults().items():
-            if default is not None and values.get(name) is None:
-                raise self._wrong(
-                    f"{name} has no value, or its section is not one; give it, or leave it out altogether"
-                )
-
     def _checked(self, name: str, option: "_Option", value: Any) -> Any:
         """A value as it is used: ~ and the environment's variables are expanded in paths, as a shell does."""
         if isinstance(value, list):
@@ -234,15 +241,15 @@ class Reader:
         if not isinstance(value, str):
             return value
         if value in _NOTHING:
-            advice = "give a value" if option.is_required else "leave the option out"
+            advice = "give a value" if option.is_required or option.default is _EMPTY else "leave the option out"
             raise self._wrong(f"{name} is {value!r}, which stands for nothing; {advice}")
         if name.rpartition(".")[2] not in _PLACES:
             return value
-        if not value and (option.may_be_empty or not self._needs_all):
-            return value
-        if not value:
+        if value:
+            return self._place(name, value)
+        if self._needs_all and (option.default != "" or option.is_required):
             raise self._wrong(f"{name} is not set; give a folder or URL")
-        return self._place(name, value)
+        return value
 
     def _place(self, name: str, given: str) -> str:
         """A path or URL as it is used; one that no file system here can use is refused."""
@@ -283,15 +290,13 @@ class _Option:
 
     Attributes:
         shape: how words give it: "flag", "list", "tuple", "word"; beside these there are "file" and "switch".
-        is_missing: whether it has no value unless one is given.
-        is_required: whether no other value than a given one makes sense.
-        may_be_empty: whether an empty word is one of its values.
+        default: its value unless one is given.
+        is_required: whether the default is none that makes sense.
     """
 
     shape: str
-    is_missing: bool
+    default: Any
     is_required: bool
-    may_be_empty: bool
 
 
 def _shape(hint: Any) -> str:
@@ -312,18 +317,10 @@ def _leaves(part: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, _
             assert isinstance(hint, type)
             yield from _leaves(hint, f"{prefix}{name}.")
         elif not dataclasses.is_dataclass(hint) and not isinstance(hint, str):
-            is_missing = parameter.default is parameter.empty
-            is_required = is_missing or bool(fields and fields[name].metadata.get("required"))
-            may_be_empty = parameter.default == "" and not is_required
-            yield f"{prefix}{name}", _Option(_shape(hint), is_missing, is_required, may_be_empty)
+            is_required = bool(fields and fields[name].metadata.get("required"))
+            yield f"{prefix}{name}", _Option(_shape(hint), parameter.default, is_required)
 
 
-def _names(part: Callable[..., Any]) -> set[str]:
-    """The parameters of a function or dataclass that are options, or sections of options."""
-    return {name.partition(".")[0] for name, _ in _leaves(part)}
-
-
-def _made(part: Callable[..., Any], found: "Namespace") -> Any:
-    """An instance of a dataclass, or the arguments of a function."""
-    values = {name: found[name] for name in _names(part)}
-    return part(**values) if isinstance(part, type) else values
+def _arguments(part: Callable[..., Any], found: "Namespace") -> dict[str, Any]:
+    """What a function or dataclass is called with, of all that was found: options, and sections of them."""
+    return {name: found[name] for name in {leaf.partition(".")[0] for leaf, _ in _leaves(part)}}

@@ -28,9 +28,9 @@ def read_config(program: str, path: str) -> Config:
     """
     from sgloc.cli.options import Reader
 
-    config: Config
     # A file of a training may say where that begins.
-    _, config = Reader(program, train, Config, needs_all=False).read([f"--config={path}"] if path else [])
+    reader = Reader(program, train, Config, needs_all=False)
+    config: Config = reader.read([f"--config={path}"] if path else [])["config"]
     return config
 
 
