@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar
 
 from rich.console import Console
@@ -28,16 +27,6 @@ class Report(Protocol):
     def print(self, console: Console) -> None:
         """Tables for people."""
         ...
-
-
-@dataclass(frozen=True)
-class StudyOptions:
-    """What every study has."""
-
-    config: str = ""
-    """YAML file of options of `sgloc train`; default: the study's own sizes."""
-    json: bool = False
-    """Print JSON lines in place of tables."""
 
 
 def number_of_sketches() -> Any:
@@ -75,11 +64,20 @@ def run_study(
         The exit code.
     """
     program = f"python -m benchmarks {name}"
-    reader = Reader(program, options, StudyOptions, description=study.__doc__ or "")
-    wanted, shared = reader.read(arguments)
-    report = study(wanted, read_config(program, shared.config) if shared.config else default())
-    if shared.json:
-        sys.stdout.write(report.to_json())
-    else:
-        report.print(results())
-    return 0
+
+    def run(wanted: "Options", config: str = "", json: bool = False) -> int:
+        """What every study takes.
+
+        Args:
+            wanted: Its own options.
+            config: YAML file of options of `sgloc train`; default: the study's own sizes.
+            json: Print JSON lines in place of tables.
+        """
+        report = study(wanted, read_config(program, config) if config else default())
+        if json:
+            sys.stdout.write(report.to_json())
+        else:
+            report.print(results())
+        return 0
+
+    return run(**Reader(program, run, options, description=study.__doc__ or "").read(arguments))

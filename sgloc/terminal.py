@@ -60,6 +60,18 @@ def progress(unit: str, total: int | None = None, *, says_lines: bool = True) ->
         yield advance
 
 
+@contextlib.contextmanager
+def working(what: str) -> Iterator[None]:
+    """Show on a terminal that something is going on of which nothing can be counted.
+
+    Args:
+        what: it is, such as "writing the model".
+    """
+    with progress("", says_lines=False) as advance:
+        advance(0, None, what)
+        yield
+
+
 def tracked(batches: Iterable[Batch], unit: str, total: int) -> Iterator[Batch]:
     """Batches, and how many of all that is in them has been worked on.
 
@@ -85,6 +97,8 @@ class _Count(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         """One line."""
+        if not self._unit:
+            return Text()
         of = "" if task.total is None else f"/{task.total:,.0f}"
         speed = "" if task.speed is None else f", {task.speed:,.{0 if task.speed >= 10 else 1}f}/s"
         return Text(f"{task.completed:,.0f}{of} {self._unit}{speed}")

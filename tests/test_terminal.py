@@ -24,11 +24,20 @@ print("result")
 _ESCAPE = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 
 
-def on_a_terminal(**environment: str) -> tuple[str, str]:
+WORKING = """
+from sgloc import log
+from sgloc.terminal import working
+log.configure()
+with working("writing the model"):
+    pass
+"""
+
+
+def on_a_terminal(program: str = PROGRAM, **environment: str) -> tuple[str, str]:
     """Standard output, a pipe, and what a terminal on standard error shows, without colours."""
     leader, follower = os.openpty()
     with subprocess.Popen(
-        [sys.executable, "-c", PROGRAM],
+        [sys.executable, "-c", program],
         env={**os.environ, "TERM": "xterm", "COLUMNS": "120", **environment},
         stdout=subprocess.PIPE,
         stderr=follower,
@@ -55,6 +64,12 @@ def test_a_terminal_shows_a_bar_below_what_is_logged() -> None:
     assert "20,000/40,000 drawings" in shown
     assert "3 [odd] ones" in shown
     assert "above the bar\r\n" in shown
+
+
+def test_a_terminal_shows_what_is_going_on_where_nothing_can_be_counted() -> None:
+    output, shown = on_a_terminal(WORKING)
+    assert output == ""
+    assert "writing the model" in shown
 
 
 @pytest.mark.parametrize(

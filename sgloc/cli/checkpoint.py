@@ -114,8 +114,10 @@ def export(checkpoint: str, out: str) -> None:
         out: Folder or URL to write to.
     """
     from sgloc.hub.export import export_model
+    from sgloc.terminal import working
 
-    folder, num_values = export_model(checkpoint, out)
+    with working("writing the model"):
+        folder, num_values = export_model(checkpoint, out)
     show(f"{out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({out!r}) gives the model")
 
 
@@ -138,12 +140,14 @@ def import_tf(
         raise ConfigError("the original does not store its scale; give either --scale or --data")
     from sgloc.data.manifest import load_manifest
     from sgloc.hub.import_tf import import_tf as run
+    from sgloc.terminal import working
 
     licence = ""
     if data:
         manifest = load_manifest(data)
         scale, max_points, licence = manifest.scale, max_points or manifest.longest_points, manifest.licence
-    done = run(checkpoint, out, scale, max_points, licence, max_node_points=max_node_points)
+    with working("reading the checkpoint"):
+        done = run(checkpoint, out, scale, max_points, licence, max_node_points=max_node_points)
     nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "nodes of whole strokes"
     show(
         f"{out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "

@@ -1,5 +1,6 @@
 """`sgloc doctor`."""
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -25,13 +26,20 @@ def doctor(options: DoctorOptions, json: bool = False) -> None:
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from sgloc.doctor.finding import print_table, to_json
     from sgloc.doctor.run import examine
-    from sgloc.terminal import results
+    from sgloc.terminal import results, working
+
+    bar = contextlib.ExitStack()
+    bar.enter_context(working("examining"))
 
     def present(findings: "list[Finding]") -> None:
+        # Whatever hangs, the findings are the last that is shown.
+        bar.close()
         if json:
             show(to_json(findings), end="")
         else:
             print_table(findings, results())
 
-    if not examine(options, os.environ, present):
+    with bar:
+        is_well = examine(options, os.environ, present)
+    if not is_well:
         sys.exit(PASSING)
