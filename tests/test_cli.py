@@ -116,7 +116,7 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("shard --source a", "required: --out"),
         ("shard --source a --out b --sketches_per_shard many", "sketches_per_shard"),
         ("shard --source a --out b --sketches_per_block 0", "sketches_per_block must be at least 1, not 0"),
-        ("shard --source a --out b --per_category -1", "per_category must be 0, for all, or more, not -1"),
+        ("shard --source a --out b --per_category -1", "per_category must be at least 0, not -1"),
         ("shard --source a --out b --compression gzip", "compression must be none or zstd, not 'gzip'"),
         ("shard --source a --out b --recognised_only", "did you mean --recognized_only?"),
         ("shard --source quickdraw:binary --out b --workers -2", "workers must be 0, for one a core, or more, not -2"),

@@ -301,7 +301,7 @@ def lose_manifest(shards: Path) -> str:
 
 def lose_shard(shards: Path) -> str:
     (shards / "valid-00000-00000.tar").unlink()
-    return "valid-00000-00000.tar: it is missing"
+    return "valid-00000-00000.tar does not exist"
 
 
 def cut_shard(shards: Path) -> str:
