@@ -73,8 +73,8 @@ def test_a_file_is_not_replaced_by_half_of_another(tmp_path: Path) -> None:
 
 def test_what_a_killed_process_left_is_removed(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
-    storage.create("mine-1").write(b"half")
-    storage.create("other").write(b"half")
+    for name in ("mine-1", "other"):
+        (tmp_path / f"{name}.{'0123' * 8}.partial").write_bytes(b"half")
     (tmp_path / "mine-2").touch()
     storage.remove_partial("", "mine-")
     assert sorted(name.partition(".")[0] for name in storage.sizes()) == ["mine-2", "other"]

@@ -9,14 +9,14 @@ retry.py tells which errors may pass and tries again; file_system.py opens what 
 from sgloc.storage.file_system import (
     is_local, local_path, of_this_process, open_file, open_file_system, read_range, write_file,
 )
-from sgloc.storage.folder import NewFile, Storage
+from sgloc.storage.folder import Storage
 from sgloc.storage.lock import Claim, only_writer
 from sgloc.storage.retry import (
     STORES, DamagedReadError, Retries, describe, is_transient, reading, retry, retry_reading, writing,
 )
 
 __all__ = [
-    "STORES", "Claim", "DamagedReadError", "NewFile", "Retries", "Storage", "describe", "is_local", "is_transient",
+    "STORES", "Claim", "DamagedReadError", "Retries", "Storage", "describe", "is_local", "is_transient",
     "local_path", "of_this_process", "only_writer", "open_file", "open_file_system", "read_range",
     "reading", "retry", "retry_reading", "write_file", "writing",
 ]

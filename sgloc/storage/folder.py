@@ -1,6 +1,7 @@
 """A folder of files, local or in any store behind an fsspec URL."""
 
 import contextlib
+import functools
 import os
 import re
 import threading
@@ -8,7 +9,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, TypeVar
 
 from fsspec.implementations.local import LocalFileSystem
 
@@ -125,16 +126,40 @@ class Storage:
         """Make a folder, and those it is in, unless they are there."""
         self.file_system.makedirs(self.path(folder), exist_ok=True)
 
-    def create(self, name: str) -> "NewFile":
-        """Begin to write a file."""
-        return NewFile(self, name)
+    @contextlib.contextmanager
+    def create(self, name: str) -> Iterator[Callable[[bytes | memoryview], None]]:
+        """Write a file, or replace it, with what the function that this gives is called with.
+
+        It is there once the context is left, unless by an exception; a local one is then on the disk. In a local folder
+        it grows under another name; other file systems show a file when it is closed.
+        """
+        written = self.path(f"{name}.{uuid.uuid4().hex}.partial" if self.is_local else name)
+        stream = self.file_system.open(written, "wb")
+
+        def write(content: bytes | memoryview) -> None:
+            stream.write(content)
+            self.moved = time.monotonic()
+
+        try:
+            yield write
+            if self.is_local:
+                stream.flush()
+                os.fsync(stream.fileno())
+            stream.close()
+            if self.is_local:
+                Path(written).replace(self.path(name))
+        except BaseException:
+            # Nothing is left of it, if its store still answers; what went wrong before is the error to raise.
+            for undo in (stream.close, functools.partial(self.file_system.rm_file, written)):
+                with contextlib.suppress(Exception):
+                    undo()
+            raise
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
         """Write a file, or replace it; a local one is on the disk when this returns."""
-        with self.create(name) as file:
+        with self.create(name) as write:
             for chunk in chunks:
-                file.write(chunk)
-            file.sync()
+                write(chunk)
 
     def save(self, files: Mapping[str, bytes]) -> None:
         """Write small files by name, or replace them; folders are made, and what fails and may pass is tried again.
@@ -192,49 +217,3 @@ class Storage:
         for name in self.sizes(folder):
             if name.startswith(beginnings) and _PARTIAL.search(name):
                 self.remove_file(f"{folder}/{name}" if folder else name)
-
-
-class NewFile:
-    """A file that is there once it is finished; as a context, unless it is left by an exception.
-
-    In a local folder it grows under another name; other file systems show a file when it is closed.
-    """
-
-    def __init__(self, folder: Storage, name: str) -> None:
-        self._folder, self._name = folder, name
-        self._written_name = f"{name}.{uuid.uuid4().hex}.partial" if folder.is_local else name
-        self._stream: Any = folder.file_system.open(folder.path(self._written_name), "wb")
-
-    def write(self, content: bytes | memoryview) -> int:
-        """Append bytes."""
-        num_bytes = int(self._stream.write(content))
-        self._folder.moved = time.monotonic()
-        return num_bytes
-
-    def sync(self) -> None:
-        """Have what was written on the disk, if it is local."""
-        if self._folder.is_local:
-            self._stream.flush()
-            os.fsync(self._stream.fileno())
-
-    def finish(self) -> None:
-        """Give it its name."""
-        self._stream.close()
-        if self._folder.is_local:
-            Path(self._folder.path(self._written_name)).replace(self._folder.path(self._name))
-
-    def discard(self) -> None:
-        """Leave nothing of it, if its store still answers; what went wrong before is the error to raise."""
-        with contextlib.suppress(Exception):
-            self._stream.close()
-        with contextlib.suppress(Exception):
-            self._folder.file_system.rm_file(self._folder.path(self._written_name))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            self.finish()
-        else:
-            self.discard()

@@ -13,7 +13,7 @@ from sgloc.data.formats.form import read_drawings
 from sgloc.data.formats.sources import SourceFile
 from sgloc.data.manifest import SPLITS, Manifest, Source
 from sgloc.sketch.drawing import Drawing, Reject
-from sgloc.storage import NewFile, Storage
+from sgloc.storage import Storage
 
 PARTS = "parts"
 _REPORT_EVERY = 1024
@@ -44,8 +44,8 @@ def build_part(folder: Storage, plan: Plan, number: int, downloads: Downloads, r
         OSError: if the folder cannot be written to.
     """
     writers = {split: SplitWriter(folder, split, number, plan.options) for split in SPLITS}
-    with folder.create(part_file(number, "rejects")) as rejects:
-        part = _Part(plan.options, writers, rejects)
+    with folder.create(part_file(number, "rejects")) as write_reject:
+        part = _Part(plan.options, writers, write_reject)
         for source in plan.parts[number]:
             with downloads.open(source) as location:
                 part.read(source, location, report)
@@ -57,8 +57,10 @@ def build_part(folder: Storage, plan: Plan, number: int, downloads: Downloads, r
 class _Part:
     """What is known of a part's drawings so far."""
 
-    def __init__(self, options: BuildOptions, writers: dict[str, SplitWriter], rejects: NewFile) -> None:
-        self._options, self._writers, self._rejects = options, writers, rejects
+    def __init__(
+        self, options: BuildOptions, writers: dict[str, SplitWriter], write_reject: Callable[[bytes], None]
+    ) -> None:
+        self._options, self._writers, self._write_reject = options, writers, write_reject
         self._wanted = None if options.categories is None else frozenset(options.categories)
         self._quotas = split_quotas(options.per_category)
         self._seen = SeenKeys()
@@ -113,7 +115,7 @@ class _Part:
     def _reject(self, reject: Reject, name: str) -> None:
         self._rejected[reject.reason] += 1
         fields = {"source": name, "place": reject.place, "reason": reject.reason, "detail": reject.detail}
-        self._rejects.write((json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
+        self._write_reject((json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
     def finish(self) -> Manifest:
         """Write what is not written yet; gives what the shards hold."""

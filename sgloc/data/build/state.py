@@ -134,10 +134,10 @@ def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
 def _write_rejects(folder: Storage, num_parts: int) -> str:
     """Join the parts' rejects into one file; what is to be said of the first."""
     start = b""
-    with folder.create(REJECTS_NAME) as rejects:
+    with folder.create(REJECTS_NAME) as write:
         for number in range(num_parts):
             for content in folder.pieces(part_file(number, "rejects")):
-                rejects.write(content)
+                write(content)
                 start = start or content
     first = [json.loads(line) for line in start.splitlines()[:_TOLD_REJECTS]]
     told = [f"{one['source']} {one['place']}: {one['reason']}, {one['detail']}" for one in first]

@@ -95,8 +95,7 @@ class SplitWriter:
         """Write the blocks as a shard."""
         content, offsets = pack_tar(self._blocks)
         name = f"{self._prefix}-{len(self._shards):05d}.tar"
-        with self._folder.create(name) as file:
-            file.write(content)
+        self._folder.write(name, [content])
         sha256 = hashlib.sha256(content).hexdigest()
         sizes, checksums = list(map(len, self._blocks)), list(map(zlib.crc32, self._blocks))
         self._shards.append(Shard(name, self._num_sketches, len(content), sha256, offsets, sizes, checksums))

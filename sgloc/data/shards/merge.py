@@ -57,10 +57,10 @@ def merge_shards(
     ]
     with writing(out, "shards"):
         _make_room(target, overwrite=overwrite)
-        with target.create(REJECTS_NAME) as file:
+        with target.create(REJECTS_NAME) as write:
             for folder, manifest in zip(folders, builds, strict=True):
                 for content in read_rejects(Storage(folder, retries), manifest):
-                    file.write(content)
+                    write(content)
         for number, (folder, shard, name) in enumerate(moves):
             progress(number, len(moves))
             _take(Storage(folder, retries), shard, target, name)
@@ -135,5 +135,4 @@ def _take(build: Storage, shard: Shard, target: Storage, name: str) -> None:
         with contextlib.suppress(OSError):
             os.link(build.path(shard.path), target.path(name))
             return
-    with target.create(name) as file:
-        file.write(content)
+    target.write(name, [content])

@@ -93,7 +93,7 @@ def _problems(
     lost: Counter[str] = Counter()
     num_retries = 0
     with tempfile.TemporaryFile(prefix="sgloc-keys-") as keys, contextlib.closing(checks):
-        paths, ends = [], [0]
+        paths, bounds = [], [0]
         for shard, checked in checks:
             name = split_of[shard.path]
             yield from (f"{shard.path}: {problem}" for problem in checked.problems)
@@ -103,14 +103,14 @@ def _problems(
             lost[name] += not checked.is_whole
             keys.write(checked.key_ids.tobytes())
             paths.append(shard.path)
-            ends.append(ends[-1] + len(checked.key_ids))
+            bounds.append(bounds[-1] + len(checked.key_ids))
             num_retries += checked.num_retries
             verification.num_bytes += checked.num_bytes
             verification.num_shards += 1
             progress(verification.num_shards, len(shards))
         keys.flush()
-        yield from _duplicates(keys, paths, ends)
-    verification.num_sketches = ends[-1]
+        yield from _duplicates(keys, paths, bounds)
+    verification.num_sketches = bounds[-1]
     for name, split in found.items():
         if lost[name]:
             verification.notes.append(f"{lost[name]} shards of {name} cannot be read, so its counts were not compared")
@@ -128,15 +128,15 @@ def _without_report(check: Callable[[Shard], CheckedShard], shard: Shard, _: obj
     return check(shard)
 
 
-def _duplicates(file: IO[bytes], paths: list[str], ends: list[int]) -> Iterator[str]:
+def _duplicates(file: IO[bytes], paths: list[str], bounds: list[int]) -> Iterator[str]:
     """A sentence, if a key_id occurs twice.
 
     Args:
         file: of all key_ids, uint64, shard after shard.
-        paths: of the shards.
-        ends: where in the file each shard's end, the first's beginning before them.
+        paths: of the n shards.
+        bounds: n + 1 numbers; the key_ids of shard i are those from bounds[i] to bounds[i + 1].
     """
-    if ends[-1] < 2:
+    if bounds[-1] < 2:
         return
     # Both lie in files that have no names and vanish with the process; the system may keep them in memory or not.
     keys = np.memmap(file, dtype=np.uint64, mode="r")
@@ -148,7 +148,7 @@ def _duplicates(file: IO[bytes], paths: list[str], ends: list[int]) -> Iterator[
     examples = []
     for key in repeated[:_NUM_EXAMPLES]:
         places = np.flatnonzero(keys == key)[:2]
-        first, second = (paths[number] for number in np.searchsorted(ends, places, side="right") - 1)
+        first, second = (paths[number] for number in np.searchsorted(bounds, places, side="right") - 1)
         examples.append(f"{key} in {first} and {second}")
     if examples:
         yield f"{len(repeated):,} drawings have a key_id that has come before: {_some(examples, len(repeated))}"
