@@ -307,7 +307,7 @@ def lose_shard(shards: Path) -> str:
 def cut_shard(shards: Path) -> str:
     path = shards / "test-00000-00000.tar"
     path.write_bytes(path.read_bytes()[:-512])
-    return "test-00000-00000.tar: it has "
+    return "test-00000-00000.tar has "
 
 
 def damage_shard(shards: Path) -> str:

@@ -86,12 +86,13 @@ def _check_part(folder: str, manifest: Manifest, examination: Examination) -> tu
 
 
 def _size_problems(storage: Storage, shard: Shard) -> list[str]:
+    path = storage.path(shard.path)
     try:
         size = storage.size(shard.path)
     except FileNotFoundError:
-        return ["it is missing"]
+        return [f"{path} does not exist; check the path"]
     # Some servers do not tell.
-    return [] if size in (None, shard.num_bytes) else [f"it has {size} bytes, the manifest says {shard.num_bytes}"]
+    return [] if size in (None, shard.num_bytes) else [f"{path} has {size} bytes, its manifest says {shard.num_bytes}"]
 
 
 def judge_shards(
