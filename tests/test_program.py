@@ -163,7 +163,7 @@ def test_a_fault_in_a_process_that_builds_is_told_once(tmp_path: Path) -> None:
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].startswith(told)
     # Where it arose, in the process that builds.
-    assert "in build\n" in done.stderr
+    assert "in failpoint\n" in done.stderr
 
 
 def test_a_fault_of_a_rank_is_not_started_again(tmp_path: Path, tiny_shards: str) -> None:
