@@ -4,6 +4,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -83,6 +84,10 @@ def test_ctrl_c_waits_until_the_workers_are_started() -> None:
             # Delivered to this process, as by another thread that does not block it.
             os.kill(os.getpid(), signal.SIGINT)
             started = True
+        # The thread that is given the signal may have to wait for a processor.
+        end = time.monotonic() + PATIENCE
+        while time.monotonic() < end:
+            time.sleep(0.01)
 
     with pytest.raises(KeyboardInterrupt):
         start_workers()
