@@ -45,6 +45,16 @@ class Task:
         Raises:
             RuntimeError: if it fails.
         """
+        try:
+            self._run(share)
+        except subprocess.CalledProcessError as error:
+            # Slurm ends a job as soon as it is queued again, and scontrol with it; submitit would take the error for
+            # the job's result.
+            if error.returncode not in (-signal.SIGTERM, -signal.SIGKILL):
+                raise
+            sys.exit(PASSING)
+
+    def _run(self, share: str) -> None:
         self._start, self._leads = time.monotonic(), os.environ.get("SLURM_PROCID", "0") == "0"
         self._at_start = self._newest() if self._leads else ""
         command = [*self._launched.process(), *(["--task", share] if share else [])]

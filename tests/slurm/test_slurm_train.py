@@ -1,6 +1,7 @@
 """launch/slurm.py: training through submitit under a real Slurm."""
 
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -24,7 +25,12 @@ def test_a_job_that_is_out_of_time_or_preempted_goes_on(
     run_dir = tmp_path / "run"
     words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait", "train")
     command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, picture_shards), *STEPS]
-    environment = {**cluster.environment, "PYTHONPATH": str(Path.cwd())}
+    # Slurm ends scontrol together with the job that it has queued again, when scontrol takes long.
+    slow = tmp_path / "scontrol"
+    slow.write_text(f'#!/bin/sh\n{shutil.which("scontrol")} "$@"\nif [ "$1" = requeue ]; then sleep 60; fi\n')
+    slow.chmod(0o755)
+    path = f"{tmp_path}:{cluster.environment['PATH']}"
+    environment = {**cluster.environment, "PATH": path, "PYTHONPATH": str(Path.cwd())}
     with subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as launcher:
         assert launcher.stdout is not None
         submitted = re.match(rf"submitted (\d+); logs in logs, run in {run_dir}\n", launcher.stdout.readline())
