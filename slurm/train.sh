@@ -95,7 +95,8 @@ requeue() {
     # What was cancelled is not to come back.
     scontrol show job "$SLURM_JOB_ID" | grep --quiet 'JobState=RUNNING' || exit 143
     say "$1; the job is queued again"
-    scontrol requeue "$SLURM_JOB_ID" || fail "it cannot be queued again; submit the same command, and it goes on" 1
+    # Slurm ends the job as soon as it is queued again, and scontrol with it.
+    scontrol requeue "$SLURM_JOB_ID" || (($? > 128)) || fail "it cannot be queued again; submit the same command, and it goes on" 1
     exit 0
 }
 
