@@ -2,6 +2,7 @@
 
 import ast
 import contextlib
+import errno
 import resource
 import signal
 from collections.abc import Callable, Iterator
@@ -136,6 +137,11 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     ):
         storage.write("file", [b"1234"])
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_disk_that_is_full_wants_room() -> None:
+    with pytest.raises(DataError, match=r"^cannot write files to x \(.*device\); make room, or give"), writing("x"):
+        raise OSError(errno.ENOSPC, "No space left on device")
 
 
 def test_small_files_are_saved_with_their_folders(storage: Storage) -> None:

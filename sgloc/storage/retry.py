@@ -208,9 +208,9 @@ def writing(location: str, what: str = "files") -> Iterator[None]:
     except Exception as error:
         if not is_of_store(error):
             raise
-        raise DataError(
-            f"cannot write {what} to {location} ({describe(error)}); give a folder that can be written"
-        ) from error
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        advice = "make room, or give another folder" if is_full else "give a folder that can be written"
+        raise DataError(f"cannot write {what} to {location} ({describe(error)}); {advice}") from error
 
 
 def is_of_store(error: BaseException) -> bool:
