@@ -4,6 +4,7 @@ import dataclasses
 import json
 import resource
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -111,18 +112,19 @@ def test_a_key_id_that_comes_again_is_rejected(tmp_path: Path) -> None:
 
 @given(st.lists(st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 2, 2**64 - 1]) | st.integers(0, 99)))
 def test_seen_keys_are_found(key_ids: list[int]) -> None:
-    seen, expected = SeenKeys(), set[int]()
-    for key_id in key_ids:
-        assert seen.add(key_id) == (key_id not in expected)
-        expected.add(key_id)
+    expected: set[int] = set()
+    with closing(SeenKeys()) as seen:
+        for key_id in key_ids:
+            assert seen.add(key_id) == (key_id not in expected)
+            expected.add(key_id)
 
 
 def test_seen_keys_are_found_in_little_memory() -> None:
     keys = np.random.default_rng(0).permutation(400_000).tolist()
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    seen = SeenKeys()
-    assert all(map(seen.add, keys))
-    assert not any(map(seen.add, keys))
+    with closing(SeenKeys()) as seen:
+        assert all(map(seen.add, keys))
+        assert not any(map(seen.add, keys))
     # All of them would take 27 megabytes in a set.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000
 

@@ -3,6 +3,7 @@
 import json
 from collections import Counter
 from collections.abc import Callable
+from contextlib import closing
 
 from sgloc.data.build.fetch import Downloads
 from sgloc.data.build.plan import BuildOptions, Plan
@@ -44,8 +45,8 @@ def build_part(folder: Storage, plan: Plan, number: int, downloads: Downloads, r
         OSError: if the folder cannot be written to.
     """
     writers = {split: SplitWriter(folder, split, number, plan.options) for split in SPLITS}
-    with folder.create(part_file(number, "rejects")) as write_reject:
-        part = _Part(plan.options, writers, write_reject)
+    with folder.create(part_file(number, "rejects")) as write_reject, closing(SeenKeys()) as seen:
+        part = _Part(plan.options, writers, write_reject, seen)
         for source in plan.parts[number]:
             with downloads.open(source) as location:
                 part.read(source, location, report)
@@ -58,12 +59,15 @@ class _Part:
     """What is known of a part's drawings so far."""
 
     def __init__(
-        self, options: BuildOptions, writers: dict[str, SplitWriter], write_reject: Callable[[bytes], None]
+        self,
+        options: BuildOptions,
+        writers: dict[str, SplitWriter],
+        write_reject: Callable[[bytes], None],
+        seen: SeenKeys,
     ) -> None:
-        self._options, self._writers, self._write_reject = options, writers, write_reject
+        self._options, self._writers, self._write_reject, self._seen = options, writers, write_reject, seen
         self._wanted = None if options.categories is None else frozenset(options.categories)
         self._quotas = split_quotas(options.per_category)
-        self._seen = SeenKeys()
         self._sources: list[Source] = []
         self._rejected: Counter[str] = Counter()
         self._skipped: Counter[str] = Counter()

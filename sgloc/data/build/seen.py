@@ -17,3 +17,7 @@ class SeenKeys:
         # SQLite's integers are signed.
         signed = key_id - 2**63
         return self._database.execute("INSERT OR IGNORE INTO seen VALUES (?)", [signed]).rowcount == 1
+
+    def close(self) -> None:
+        """Free the set's memory and its file."""
+        self._database.close()
