@@ -22,6 +22,8 @@ _START_SECONDS = 300.0
 _POLL_SECONDS = 0.5
 # What a store may take to tell of checkpoints.
 _STORE_SECONDS = 120.0
+# What a process that Slurm has ended exits with, as Python gives it and as a shell does.
+_ENDED_BY_SLURM = tuple(code for number in (signal.SIGTERM, signal.SIGKILL) for code in (-number, 128 + number))
 # How much longer than training itself the other ranks wait for rank 0 to say what a failure means.
 _VERDICT_SECONDS = 60.0
 
@@ -49,8 +51,8 @@ class Task:
             self._run(share)
         except subprocess.CalledProcessError as error:
             # Slurm ends a job as soon as it is queued again, and scontrol with it; submitit would take the error for
-            # the job's result.
-            if error.returncode not in (-signal.SIGTERM, -signal.SIGKILL):
+            # the job's result. A site's scontrol may be a shell script, which exits with 128 + the signal.
+            if error.returncode not in _ENDED_BY_SLURM:
                 raise
             sys.exit(PASSING)
 

@@ -182,7 +182,8 @@ def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:
     """Run the ranks to their end; gives the exit code."""
     # What is above answers a mistake at once.
     import torch
-    from torch.distributed.launcher.api import LaunchConfig
+
+    from sgloc.torch_versions import launch_config
 
     num_processes = max(1, torch.cuda.device_count()) if options.processes == "auto" else int(options.processes)
     # Ranks share the machine's cores; without this each would take them all.
@@ -191,7 +192,8 @@ def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     here = options.rendezvous.startswith(("localhost:", "127."))
     is_elastic = options.node_rank is None
-    config = LaunchConfig(
+    # Signals are forwarded here.
+    config = launch_config(
         min_nodes=options.least_nodes,
         max_nodes=options.most_nodes,
         nproc_per_node=num_processes,
@@ -203,8 +205,6 @@ def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:
         local_addr="localhost" if here or not options.rendezvous else None,
         # Alone, ranks are started again from here: torchrun does not tell a mistake from a failure.
         max_restarts=0 if options.most_nodes == 1 else options.max_restarts,
-        # The others are forwarded here.
-        signals_to_handle="SIGQUIT",
     )
     partners = _Partners(options)
     code = _run_ranks(config, launched)

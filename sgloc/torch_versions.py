@@ -9,14 +9,18 @@ import datetime
 import functools
 import inspect
 import os
+import signal
 from collections.abc import Callable, Iterator
-from types import FunctionType
-from typing import Any, ParamSpec, TypeVar
+from types import FunctionType, SimpleNamespace
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
+
+if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
 
 _Inputs = ParamSpec("_Inputs")
 _Output = TypeVar("_Output")
@@ -65,6 +69,24 @@ def set_timeout(group: dist.ProcessGroup, seconds: float) -> None:
         public(timeout, group)
     else:
         dist.distributed_c10d._set_pg_timeout(timeout, group)
+
+
+def launch_config(**options: Any) -> "LaunchConfig":
+    """Configure torchrun's launcher, which leaves the handlers of this process for every signal but QUIT in place.
+
+    Args:
+        options: as for LaunchConfig.
+    """
+    from torch.distributed.elastic.multiprocessing import api
+    from torch.distributed.launcher.api import LaunchConfig
+
+    if _takes(LaunchConfig, "signals_to_handle"):
+        return LaunchConfig(signals_to_handle="SIGQUIT", **options)
+    # torch 2.9 takes TERM, INT and HUP whenever it starts ranks.
+    own: Any = SimpleNamespace(**vars(signal))
+    own.signal = lambda number, handler: signal.signal(number, handler) if number == signal.SIGQUIT else None
+    api.signal = own
+    return LaunchConfig(**options)
 
 
 @contextlib.contextmanager

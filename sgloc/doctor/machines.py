@@ -8,13 +8,13 @@ import re
 import resource
 import shutil
 import time
+import timeit
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
 import torch
-from torch.utils.benchmark import Timer
 
 from sgloc import dist
 from sgloc.doctor.examination import Examination, by_value, merged
@@ -26,7 +26,6 @@ from sgloc.train.record import processor, versions
 _OPTIONAL = ("deepspeed", "triton")
 _NONE = "none"
 _PRODUCT_SIZES = {"cuda": 8192, "cpu": 1024}
-_PRODUCT_SECONDS = 0.1
 # Of the median rank's rate: global batches wait for the slowest.
 _SLOW_SHARE = 0.75
 _LEAST_FREE_SHARE = 0.8
@@ -166,14 +165,17 @@ def check_devices(examination: Examination, wanted: str, placement: dist.Placeme
 
 def _product_rate(device: torch.device) -> float:
     """FLOP/s of float32 products, by the faster of torch's own and the model's way to multiply."""
-    size, statement = _PRODUCT_SIZES[device.type], "multiply(factor, factor, out=output)"
+    size = _PRODUCT_SIZES[device.type]
     factor, output = torch.full((size, size), 0.5, device=device), torch.empty(size, size, device=device)
-    seconds: list[float] = []
+    # Reading a number waits for the device.
+    statement = "multiply(factor, factor, out=output); output[0, 0].item()"
+    seconds = []
     with float32_products(device):
         for multiply in (torch.mm, product):
+            # torch's own timer warns of a CUDA toolkit without a GPU.
             names = {"multiply": multiply, "factor": factor, "output": output}
-            timer = Timer(statement, globals=names, num_threads=torch.get_num_threads())
-            seconds += timer.blocked_autorange(min_run_time=_PRODUCT_SECONDS).times
+            number, total = timeit.Timer(statement, globals=names).autorange()
+            seconds.append(total / number)
     return 2 * size**3 / min(seconds)
 
 

@@ -25,9 +25,18 @@ def test_a_job_that_is_out_of_time_or_preempted_goes_on(
     run_dir = tmp_path / "run"
     words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait", "train")
     command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, picture_shards), *STEPS]
-    # Slurm ends scontrol together with the job that it has queued again, when scontrol takes long.
+    # Slurm ends scontrol together with the job that it has queued again, when scontrol takes long. The first time it
+    # exits as a shell script does that a signal ended, the second time the signal ends it.
     slow = tmp_path / "scontrol"
-    slow.write_text(f'#!/bin/sh\n{shutil.which("scontrol")} "$@"\nif [ "$1" = requeue ]; then sleep 60; fi\n')
+    slow.write_text(
+        f"""#!/bin/sh
+        {shutil.which("scontrol")} "$@"
+        [ "$1" = requeue ] || exit
+        mkdir {tmp_path}/requeued && trap 'exit 143' TERM
+        sleep 60 &
+        wait
+        """
+    )
     slow.chmod(0o755)
     path = f"{tmp_path}:{cluster.environment['PATH']}"
     environment = {**cluster.environment, "PATH": path, "PYTHONPATH": str(Path.cwd())}
