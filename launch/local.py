@@ -148,8 +148,9 @@ class _Partners:
         self._is_host, self._place = options.node_rank == 0, options.rendezvous
         self._store: TCPStore | None = None
         self._has_parted = threading.Event()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
         if options.node_rank is not None:
-            threading.Thread(target=self._listen, daemon=True).start()
+            self._listener.start()
 
     def _listen(self) -> None:
         from torch.distributed import TCPStore
@@ -176,6 +177,9 @@ class _Partners:
             with contextlib.suppress(RuntimeError):
                 self._store.set(self._KEY, str(code))
                 time.sleep(_PARTING_SECONDS if self._is_host else 0)
+        # A thread that is inside torch when Python exits aborts the process. The store may not answer.
+        if self._listener.is_alive():
+            self._listener.join(_PARTING_SECONDS)
 
 
 def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:

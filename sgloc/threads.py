@@ -23,14 +23,16 @@ class DaemonPool:
     """A few threads that do jobs one after another.
 
     Python joins the threads of a ThreadPoolExecutor when it exits, whatever they wait for; it leaves these alone. A
-    thread that is inside a C++ library when Python exits may abort the process, so closing waits for them a little.
+    thread that is inside a C++ library when Python exits aborts the process, so closing waits for jobs in progress.
 
     Args:
         num_threads: how many.
         name: of the threads, for people.
+        may_hang: whether a job may take for ever: closing then waits only a little.
     """
 
-    def __init__(self, num_threads: int, name: str) -> None:
+    def __init__(self, num_threads: int, name: str, *, may_hang: bool = True) -> None:
+        self._may_hang = may_hang
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._is_open, self._lock = True, threading.Lock()
         self._threads = [
@@ -53,7 +55,7 @@ class DaemonPool:
         return future
 
     def close(self) -> None:
-        """Begin nothing more, cancel what waits, and let each thread end when its job does, without waiting long."""
+        """Begin nothing more, cancel what waits, and wait for jobs in progress; not long, if they may hang."""
         with self._lock:
             self._is_open = False
             while not self._jobs.empty():
@@ -66,7 +68,7 @@ class DaemonPool:
         end = time.monotonic() + _LINGER_SECONDS
         for thread in self._threads:
             if thread is not threading.current_thread():
-                thread.join(max(0.0, end - time.monotonic()))
+                thread.join(max(0.0, end - time.monotonic()) if self._may_hang else None)
 
     def _work(self) -> None:
         while job := self._jobs.get():

@@ -43,6 +43,21 @@ def test_a_job_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) -> Non
     assert future.result(60)
 
 
+def test_a_job_that_cannot_hang_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sgloc.threads._LINGER_SECONDS", 0.0)
+    pool, begun = DaemonPool(1, "busy", may_hang=False), threading.Event()
+
+    def work() -> str:
+        begun.set()
+        time.sleep(0.2)
+        return "done"
+
+    future = pool.submit(work)
+    assert begun.wait(PATIENCE)
+    pool.close()
+    assert future.result(0) == "done"
+
+
 def test_a_pool_may_be_closed_by_its_own_thread() -> None:
     pool = DaemonPool(1, "own")
     pool.submit(pool.close).result(60)

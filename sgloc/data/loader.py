@@ -122,7 +122,7 @@ class Loader(IterableDataset[tuple[PackedBatch, Any]]):
             DataError: if a shard stays bad and is not to be skipped.
             SilentStoreError: if no batch has come within the patience.
         """
-        share, pool = self.share, DaemonPool(1, "sgloc-load")
+        share, pool = self.share, DaemonPool(1, "sgloc-load", may_hang=False)
         try:
             while True:
                 order = self._order()

@@ -7,7 +7,7 @@ before it does.
 
 import collections
 from collections.abc import Callable, Generator, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import CancelledError, Future, wait
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +27,8 @@ _SPANS_AHEAD = 2
 # Likewise of given sketches, where a span is a batch; and how many batches are assembled before they are asked for.
 _FIXED_SPANS_AHEAD, _FIXED_PREFETCH = 8, 2
 _REMOTE_THREADS = 8
+# How often the thread that waits for a block looks whether it is stopped.
+_LOOK_SECONDS = 0.1
 # A block is forgotten after as many rounds through the streams without a visit: no stream of this rank is in it any
 # more. One on the border between two ranks is not visited in every round.
 _ROUNDS_KEPT = 64
@@ -102,7 +104,7 @@ def _read_ahead(assembler: "_Assembler", prefetch: int, num_threads: int) -> Gen
     reader = assembler.reader
     # Where reads wait for nothing, more threads only wait for each other.
     fetchers = DaemonPool(num_threads or (1 if reader.is_local else _REMOTE_THREADS), "sgloc-fetch")
-    thread = DaemonPool(1, "sgloc-read-ahead")
+    thread = DaemonPool(1, "sgloc-read-ahead", may_hang=False)
     try:
         pending = collections.deque([thread.submit(assembler.assemble, fetchers)])
         while batches := _result(pending.popleft(), reader):
@@ -112,6 +114,7 @@ def _read_ahead(assembler: "_Assembler", prefetch: int, num_threads: int) -> Gen
                 pending.append(thread.submit(assembler.assemble, fetchers))
             yield from batches
     finally:
+        assembler.is_stopped = True
         for pool in (thread, fetchers):
             pool.close()
 
@@ -180,7 +183,12 @@ class _Assembler:
         num_ahead: spans whose windows are fetched before they are needed.
         num_kept: positions for which a window that is not needed is kept.
         visits: gives a block's sketches in the sequence in which an epoch visits them, int64 [n]; None: as they stand.
+
+    Attributes:
+        is_stopped: whether nothing more is wanted; the thread then waits for no block that is being fetched.
     """
+
+    is_stopped = False
 
     def __init__(
         self,
@@ -221,7 +229,11 @@ class _Assembler:
         """A window that was asked for."""
         if key not in self._windows:
             epoch, block = divmod(key, self.reader.num_blocks)
-            content = self._fetched.pop(key).result()
+            fetched = self._fetched.pop(key)
+            while not wait([fetched], _LOOK_SECONDS).done:
+                if self.is_stopped:
+                    raise CancelledError
+            content = fetched.result()
             # Not in the threads that fetch: what keeps the interpreter busy there keeps others from their answers.
             packed = self.reader.unpack(content, block, epoch)
             self._windows[key] = packed if self._visits is None else packed.take(self._visits(epoch, block))
