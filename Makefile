@@ -1,4 +1,4 @@
-# Everything a fresh machine needs is done by the first target that needs it. The environment is made in .venv, or in $(VENV).
+# On a fresh machine, each target first installs what it needs, into the virtual environment .venv, or $(VENV) if set.
 VENV ?= .venv
 PYTHON ?= python3
 BIN := $(VENV)/bin
@@ -6,11 +6,12 @@ CONSTRAINTS ?= constraints.txt
 
 .PHONY: quickstart test test-all fuzz test-versions system-packages format clean
 
-# The main job on the built-in synthetic sample: about ten minutes on two cores, installing included.
+# The whole workflow on the built-in synthetic sample; about ten minutes on two cores, including installation.
 quickstart: $(VENV)/installed
 	$(BIN)/python examples/quickstart.py
 
-# Formatting, types and the tests: under twelve minutes on two cores. Some tests wait, so that there are more processes than cores.
+# Formatting, type checks and tests; under twelve minutes on two cores. There are more processes than cores because some
+# tests mostly wait.
 PYTEST := pytest -q --numprocesses 4 --no-loadscope-reorder
 
 test: $(VENV)/installed-dev system-packages
@@ -19,20 +20,21 @@ test: $(VENV)/installed-dev system-packages
 	$(BIN)/mypy
 	$(BIN)/$(PYTEST) -m 'not exhaustive'
 
-# Those that are left out above as well, one more of a kind each.
+# All tests, including those marked exhaustive, which repeat the check of another test in one more variant.
 test-all: $(VENV)/installed-dev system-packages
 	$(BIN)/$(PYTEST)
 
-# New random examples, twenty times as many as the tests try. What fails is printed with its seed and becomes an
-# @example of its test.
+# Run the fuzz and hypothesis tests on new random examples, twenty times as many as `make test`. A failure is printed
+# with its seed; add it to its test as an @example.
 SEED := $(or $(SEED),$(shell date +%s))
 
 fuzz: $(VENV)/installed-dev
-	@echo 'seed $(SEED); for the same examples again: make fuzz SEED=$(SEED)'
+	@echo 'seed $(SEED); to repeat these examples: make fuzz SEED=$(SEED)'
 	$(BIN)/$(PYTEST) -m 'hypothesis or fuzz' --timeout 3600 --hypothesis-profile fresh --hypothesis-seed $(SEED)
 
-# The tests with other versions of Python, torch, Triton and numpy. Each file in tests/versions names a set, whose environment of
-# 6 to 7 GB, because torch comes built for CUDA, is made in .versions. `make test-torch-2.9` takes one set alone.
+# Run the tests with other versions of Python, torch, Triton and numpy. Each file in tests/versions is a set of versions
+# with its own environment in .versions, which takes 6 to 7 GB because its torch is built for CUDA.
+# `make test-torch-2.9` runs a single set.
 VERSIONS := $(patsubst tests/versions/%.txt,%,$(wildcard tests/versions/*.txt))
 
 test-versions: $(VERSIONS:%=test-%)
@@ -46,12 +48,12 @@ $(VERSIONS:%=test-%): test-%: .versions/%.txt system-packages
 	$(MAKE) .versions/$*/installed-dev VENV=.versions/$* PYTHON=$$python CONSTRAINTS=$<
 	.versions/$*/bin/$(PYTEST)
 
-# The first pin of a package counts.
+# The first pin of a package counts, so the version file overrides constraints.txt.
 .versions/%.txt: tests/versions/%.txt constraints.txt
 	mkdir -p .versions
 	awk -F== '!seen[$$1]++' $^ > $@
 
-# What the tests start for themselves: installed by root, named to anyone else.
+# The programs that tests start: root installs the missing ones; for other users they are only listed.
 system-packages:
 	@tests/system_packages.sh
 
@@ -59,7 +61,8 @@ format: $(VENV)/installed-dev
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
 
-# torch first and pinned by the constraints: left to itself, pip would take gigabytes of CUDA on a machine without a GPU.
+# Install torch first, with the pinned version: pip's own choice would download gigabytes of CUDA libraries on a machine
+# without a GPU.
 $(VENV)/installed: setup.cfg pyproject.toml $(CONSTRAINTS)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint $(CONSTRAINTS) torch

@@ -1,4 +1,4 @@
-"""`python -m benchmarks NAME`: studies that need more than a test may take, of machines or of days."""
+"""`python -m benchmarks NAME`: studies that need more hardware or more time than a test may use."""
 
 import importlib
 import sys
@@ -6,15 +6,15 @@ from typing import NoReturn
 
 from sgloc.program import run_program
 
-# Their modules, each with a `main` that is given its words, and what they answer.
+# Studies: name -> question. The module of that name has a `main` that takes the remaining arguments.
 _STUDIES = {
-    "gpu": "does everything about CUDA work here, and how fast: eight minutes on one GPU",
-    "parity": "do losses depend on ranks, accumulation and engine? real runs",
-    "resume": "do losses depend on a resume? real runs",
-    "scaling": "what do steps and epochs cost at many numbers of ranks? computed",
-    "scale": "are as many drawings as QuickDraw has built, and each streamed once, in memory that does not grow?",
-    "webdataset": "how fast do sketches come from shards, beside a plain webdataset of one sketch a member?",
-    "order": "what do ranks read in an epoch, and how well is it shuffled? simulated",
+    "gpu": "does everything that uses CUDA work on this machine, and how fast? (eight minutes on one GPU)",
+    "parity": "do the losses depend on the number of ranks, accumulation or engine? (real runs)",
+    "resume": "do the losses depend on a resume? (real runs)",
+    "scaling": "what do a step and an epoch cost at different numbers of ranks? (computed)",
+    "scale": "can a data set of QuickDraw's size be built, and streamed exactly once, in constant memory?",
+    "webdataset": "how fast are sketches read from shards, compared with a plain webdataset?",
+    "order": "what do the ranks read in an epoch, and how well is it shuffled? (simulated)",
 }
 
 

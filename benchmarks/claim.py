@@ -1,4 +1,4 @@
-"""The comparison of docs/RESULTS.md: nine graphs against one, none, and a whole sequence; real drawings, equal budgets.
+"""The comparison of docs/RESULTS.md: nine graphs against one graph, none, and sequence input, at equal budgets.
 
     sgloc shard --source ../shared/data/quickdraw-simplified --out shards/claim \\
         --categories "$(cat benchmarks/claim-categories.txt)"
@@ -6,8 +6,9 @@
     python -m benchmarks.claim
     python -m benchmarks.claim --ablations
 
-Every model is trained with every seed, `--parallel` at a time, one process and one thread each; then each is evaluated,
-and a table of all is printed. What is done is not done again, so that it can be stopped at any time.
+Every model is trained and evaluated on real drawings with every seed. `--parallel` runs execute at a time, each with
+one process and one thread. A table of all results is printed at the end. Finished work is skipped, so the study can be
+stopped at any time and started again.
 """
 
 import argparse
@@ -34,7 +35,7 @@ MODELS: dict[str, tuple[str, ...]] = {
     "none": ("--model.graph", "none"),
     "sketch_rnn": ("--model.kind", "sketch_rnn"),
 }
-# What else of the nine graphs can be changed, one thing at a time.
+# Ablations of the nine graphs, one change each.
 ABLATIONS: dict[str, tuple[str, ...]] = {
     "grid9-mean": ("--model.graph_mean", "true"),
     "grid9-shared": ("--model.graph_weights", "shared"),
@@ -46,12 +47,12 @@ SEEDS, ABLATION_SEEDS = (0, 1, 2), (0,)
 
 
 def run_dir(name: str, seed: int) -> Path:
-    """Where a model's run with a seed is."""
+    """Return the run folder of a model and seed."""
     return RUNS / f"{name}-{seed}"
 
 
 def sgloc(log: Path, *words: str) -> None:
-    """Run a command, what it says into a file."""
+    """Run a command and append its output to a log file."""
     with log.open("a") as file:
         command = [sys.executable, "-m", "sgloc", *words]
         environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -59,7 +60,7 @@ def sgloc(log: Path, *words: str) -> None:
 
 
 def train_and_evaluate(name: str, seed: int) -> None:
-    """One model with one seed; both commands end at once where there is nothing left to do."""
+    """Train and evaluate one model with one seed; finished work is skipped."""
     folder = run_dir(name, seed)
     folder.mkdir(parents=True, exist_ok=True)
     log = RUNS / f"{folder.name}.log"
@@ -72,7 +73,7 @@ def train_and_evaluate(name: str, seed: int) -> None:
 
 
 def measured(name: str, seed: int) -> dict[str, Any]:
-    """What came out: validation loss, and of each task its metrics, in percent."""
+    """Return a run's best validation loss, and the metrics of each task in percent."""
     folder = run_dir(name, seed)
     records = map(json.loads, (folder / "metrics.jsonl").read_text().splitlines())
     found: dict[str, Any] = {"loss": min(record["loss"] for record in records if record["event"] == "validation")}
@@ -89,13 +90,13 @@ def measured(name: str, seed: int) -> dict[str, Any]:
 
 
 def spread(values: list[float], digits: int = 1) -> str:
-    """Mean over the seeds, and how far the seeds are from it at most."""
+    """Format the mean over the seeds, and the largest deviation from it."""
     mean = statistics.mean(values)
     return f"{mean:.{digits}f} ± {max(abs(value - mean) for value in values):.{digits}f}"
 
 
 def table(names: Iterable[str], seeds: Sequence[int]) -> str:
-    """A table of each task, a row a model."""
+    """Format one Markdown table for the losses and one for each task, with a row per model."""
     done = {name: [measured(name, seed) for seed in seeds] for name in names}
     losses = [f"| {name} | {spread([one['loss'] for one in ones], 2)} |" for name, ones in done.items()]
     lines = ["| model | validation loss |", "| --- | ---: |", *losses]
@@ -111,17 +112,17 @@ def table(names: Iterable[str], seeds: Sequence[int]) -> str:
 
 
 def _cells(rows: list[list[float]]) -> str:
-    """The metrics of all seeds, each a row, beside each other."""
+    """Format the cells of a row: the spread of each metric over the seeds, one row of metrics per seed."""
     return " | ".join(spread(list(column)) for column in zip(*rows, strict=True))
 
 
 def main(words: Sequence[str]) -> None:
-    """Train, evaluate, and tell."""
+    """Train and evaluate all models, and print the tables."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n\n")[0])
     parser.add_argument(
-        "--ablations", action="store_true", help="what of the nine graphs matters, in place of the models"
+        "--ablations", action="store_true", help="also run the ablations of the nine graphs, with one seed only"
     )
-    parser.add_argument("--parallel", type=int, default=2, help="runs at a time")
+    parser.add_argument("--parallel", type=int, default=2, help="number of concurrent runs")
     options = parser.parse_args(words)
     names, seeds = ([*MODELS, *ABLATIONS], ABLATION_SEEDS) if options.ablations else ([*MODELS], SEEDS)
     with concurrent.futures.ThreadPoolExecutor(options.parallel) as pool:

@@ -1,11 +1,16 @@
-"""What the encoders of `python -m benchmarks.claim` make of a drawing: sums over strokes, and codes.
+"""Statistics of the encoders trained by `python -m benchmarks.claim`: their sums over strokes, and their latent codes.
 
     python -m benchmarks.claim_codes grid9-0 complete-0 none-0 sketch_rnn-0
 
-Of all test drawings: how a sum over strokes grows with their number, as a power of it; how long its tails are after
-batch norm, as the kurtosis of a component, 3 if it were normal; how much of the variance between drawings the codes of
-the same drawing differ by once its strokes are moved; and how many directions the codes use, as the participation ratio
-of their variances. Before them, of the relations between strokes, how many cells they mark, and how often they change.
+For each run, over all test drawings:
+
+- the growth of the sum over strokes, as a power of the number of strokes;
+- its tails after batch norm, as the kurtosis of a component (3 for a normal distribution);
+- the change of the codes when strokes are moved, as a share of the variance between drawings;
+- the number of directions that the codes use, as the participation ratio of their variances.
+
+Before the table, one line on the relations between strokes: the number of cells that they mark, and how often they
+change when strokes are moved.
 """
 
 from collections.abc import Sequence
@@ -32,7 +37,7 @@ DISTURBANCES = (0.1, 0.3)
 
 
 def read_test_split(scale: float, disturb: float, origin: OriginName) -> SketchBatch:
-    """All test drawings as one batch."""
+    """Return all test drawings as one batch."""
     manifest = load_manifest(SHARDS)
     reader = ShardReader(SHARDS, manifest, "test")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
@@ -41,7 +46,7 @@ def read_test_split(scale: float, disturb: float, origin: OriginName) -> SketchB
 
 
 def growth_and_tails(encoder: LayoutEncoder, sketches: SketchBatch) -> tuple[str, str]:
-    """The power of the number of strokes with which a sum grows, and the kurtosis of its components."""
+    """Return the exponent with which the sum grows in the number of strokes, and the kurtosis of its components."""
     gathered = encoder.gather(sketches).double()
     num_strokes = sketches.sketch_node_offsets.diff().double()
     power = np.polyfit(num_strokes.log().numpy(), gathered.norm(dim=1).log().numpy(), 1)[0]
@@ -53,7 +58,7 @@ def growth_and_tails(encoder: LayoutEncoder, sketches: SketchBatch) -> tuple[str
 
 @torch.no_grad()
 def describe(pretrained: Pretrained) -> list[str]:
-    """The cells of a model's row."""
+    """Return the cells of a model's row."""
     model, clean = pretrained.model, read_test_split(pretrained.scale, 0.0, pretrained.origin)
     sums = growth_and_tails(model.encoder, clean) if isinstance(model.encoder, LayoutEncoder) else ("", "")
     codes = model.encode(clean).y.double()
@@ -67,7 +72,7 @@ def describe(pretrained: Pretrained) -> list[str]:
 
 
 def describe_relations(scale: float) -> str:
-    """How many cells a stroke marks in the grid of another of its sketch, and how often moving strokes changes them."""
+    """Report the cells that a stroke marks in another stroke's grid, and how often moving strokes changes them."""
     clean, moved = (read_test_split(scale, disturb, "first_point") for disturb in (0.0, DISTURBANCES[0]))
     published, after = (
         ops.node_adjacency(one.points, one.node_offsets, one.sketch_node_offsets) for one in (clean, moved)
@@ -79,13 +84,13 @@ def describe_relations(scale: float) -> str:
     changed = (published != after)[pairs].float().mean()
     middle_changed = (middle_adjacency(clean, published) != middle_adjacency(moved, after))[pairs].float().mean()
     return (
-        f"cells a pair: {torch.as_tensor(cells).float().mean():.2f}; relations that r = {DISTURBANCES[0]} changes: "
-        f"{changed:.0%}, of the middle cell alone {middle_changed:.0%}"
+        f"cells per pair: {torch.as_tensor(cells).float().mean():.2f}; relations changed by r = {DISTURBANCES[0]}: "
+        f"{changed:.0%}, with the middle cell alone {middle_changed:.0%}"
     )
 
 
 def main(words: Sequence[str]) -> None:
-    """A table, a row each of the runs that are named."""
+    """Print a table with a row for each named run."""
     print(describe_relations(load_manifest(SHARDS).scale), end="\n\n")
     head = ["run", "growth", "kurtosis", *(f"moved by r = {scale}" for scale in DISTURBANCES), "directions"]
     print("| " + " | ".join(head) + " |\n| --- |" + " ---: |" * (len(head) - 1))

@@ -1,8 +1,8 @@
-"""The pictures of the comparison in docs/RESULTS.md, of what `python -m benchmarks.claim` left.
+"""The pictures of the comparison in docs/RESULTS.md, from the runs of `python -m benchmarks.claim`.
 
     python -m benchmarks.claim_pictures docs
 
-QuickDraw's own drawings, whole or disturbed, are in none of them: only what the models drew.
+They show only what the models drew, never QuickDraw's own drawings, neither clean nor disturbed.
 """
 
 import json
@@ -28,7 +28,7 @@ DISTURB_SCALE = 0.1
 
 
 def draw_curves(path: Path) -> None:
-    """Validation loss by step, every seed a line."""
+    """Plot the validation loss over steps, one line per model and seed."""
     figure, axes = plt.subplots(figsize=(8, 4), layout="constrained")
     for number, name in enumerate(MODELS):
         for seed in SEEDS:
@@ -37,7 +37,7 @@ def draw_curves(path: Path) -> None:
             steps, losses = zip(*((record["step"], record["loss"]) for record in records), strict=True)
             label = name if seed == SEEDS[0] else None
             axes.plot(steps, losses, color=f"C{number}", linewidth=1, marker=".", markersize=3, label=label)
-    axes.set(xlabel="step", ylabel="validation loss (nats a drawing)", yscale="log")
+    axes.set(xlabel="step", ylabel="validation loss (nats per drawing)", yscale="log")
     axes.yaxis.set_major_formatter("{x:.0f}")
     axes.yaxis.set_minor_formatter("{x:.0f}")
     axes.grid(alpha=0.3, which="both")
@@ -46,7 +46,7 @@ def draw_curves(path: Path) -> None:
 
 
 def draw_sketches(path: Path) -> None:
-    """What the models of the first seed drew of the first disturbed test drawing of every category."""
+    """Draw a gallery of each model's output, first seed, for each category's first test drawing, disturbed."""
     manifest = load_manifest(SHARDS)
     reader = ShardReader(SHARDS, manifest, "test")
     (everything,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
@@ -65,7 +65,7 @@ def draw_sketches(path: Path) -> None:
 
 
 def main(words: Sequence[str]) -> None:
-    """Draw both into the folder that is given."""
+    """Draw both pictures into the given folder."""
     folder = Path(words[0])
     draw_curves(folder / "claim-curves.png")
     draw_sketches(folder / "claim-gallery.png")

@@ -1,10 +1,10 @@
-"""`python -m benchmarks gpu OUT`: everything about CUDA, checked and measured on one GPU within eight minutes.
+"""`python -m benchmarks gpu OUT`: check and measure everything that uses CUDA, on one GPU within eight minutes.
 
-Each check runs in a process of its own, for a limited time, the most important first. What is found is written into
-OUT/results.json and OUT/report.md after each, so that a study that is cut short keeps what it has; what the checks say
-is in OUT/checks. The exit code is 0 if all checks that have a meaning here passed, else 1.
+Each check runs in its own process with a time limit, the most important first. After each check the results so far are
+written to OUT/results.json and OUT/report.md, so that an interrupted study keeps them. The checks' output is in
+OUT/checks. The exit code is 0 if every applicable check passed, else 1.
 
-One switch is set against the program: TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is 1, as in NVIDIA's containers.
+TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is set to 1, as in NVIDIA's containers, to test that sgloc resists it.
 """
 
 import argparse
@@ -23,14 +23,14 @@ from typing import Any
 from sgloc.errors import ConfigError
 
 _SECONDS = 480.0
-# A check that has less time than this is not begun.
+# A check is not started with less time than this.
 _LEAST_SECONDS = 10.0
 _PASSED, _FAILED, _NOT_RUN, _NO_TIME = "passed", "failed", "not run", "no time left"
 
 
 @dataclass(frozen=True)
 class Check:
-    """What is asked of the machine, and for how many seconds at most."""
+    """A check: its name, the question it answers, and its time limit in seconds."""
 
     name: str
     question: str
@@ -38,27 +38,27 @@ class Check:
 
 
 CHECKS = (
-    Check("machine", "What is there?", 30),
-    Check("collectives", "Does a process group of nccl work?", 40),
-    Check("kernels", "Do the Triton kernels compile, and compute what the CPU computes?", 100),
-    Check("gradients", "Are losses and gradients of every cell those of the CPU?", 90),
+    Check("machine", "Which hardware and software are installed?", 30),
+    Check("collectives", "Does an NCCL process group work?", 40),
+    Check("kernels", "Do the Triton kernels compile, and agree with the CPU?", 100),
+    Check("gradients", "Do the losses and gradients of every cell agree with the CPU's?", 90),
     Check("float32", "Is float32 computed in float32, whatever the environment says?", 40),
-    Check("lstm", "Does cuDNN take the LSTM's weights as they stand?", 40),
-    Check("retrieval", "Are ranks among codes exact?", 40),
-    Check("step", "What does a step cost at published sizes?", 90),
+    Check("lstm", "Does cuDNN use the LSTM's weights without copying them?", 40),
+    Check("retrieval", "Are retrieval ranks exact?", 40),
+    Check("step", "What does a training step cost at the published sizes?", 90),
     Check("waits", "How often does a step wait for the device, and what does it launch?", 60),
-    Check("resume", "Is a run that stopped and went on the same to the bit?", 60),
-    Check("ranks", "Do several ranks take the steps of one?", 120),
+    Check("resume", "Is a resumed run bit-identical to an uninterrupted one?", 60),
+    Check("ranks", "Do several ranks take the same steps as one?", 120),
     Check("commands", "Do the commands work on the device?", 100),
-    Check("compile", "Are compiled steps the same, and faster?", 150),
-    Check("deepspeed", "Do DeepSpeed's stages take the same steps?", 100),
-    Check("sanitizer", "Do the kernels keep to their own memory?", 120),
+    Check("compile", "Are compiled steps equal to plain ones, and faster?", 150),
+    Check("deepspeed", "Do all ZeRO stages take the same steps as DDP?", 100),
+    Check("sanitizer", "Do the kernels stay within their own memory?", 120),
 )
 
 
 @dataclass
 class Outcome:
-    """What became of a check."""
+    """The result of a check."""
 
     name: str
     question: str
@@ -69,13 +69,13 @@ class Outcome:
 
 
 class Study:
-    """Checks, one after the other.
+    """A sequence of checks with a common time limit.
 
     Args:
-        folder: to write into.
-        checks: in order of priority.
-        command: of the process that runs a check and writes OUT/checks/NAME.json.
-        seconds: for all together.
+        folder: folder to write into.
+        checks: checks in order of priority.
+        command: makes the command line that runs a check and writes OUT/checks/NAME.json.
+        seconds: time limit for all checks together.
     """
 
     def __init__(
@@ -86,7 +86,7 @@ class Study:
         self.outcomes: list[Outcome] = []
 
     def run(self) -> bool:
-        """Run all checks; gives whether none failed and none was left out for want of time."""
+        """Run all checks; return whether none failed and none was skipped for lack of time."""
         (self.folder / "checks").mkdir(parents=True, exist_ok=True)
         for check in self.checks:
             outcome = self._run(check)
@@ -134,7 +134,7 @@ class Study:
         ]
         heading = ["| check | question | result | s | found |", "| --- | --- | --- | --- | --- |"]
         of_all = f"{len(self.outcomes)} of {len(self.checks)} checks: {summary}."
-        return "\n".join(["# CUDA, checked on one machine", "", of_all, "", *heading, *rows, ""])
+        return "\n".join(["# CUDA checks on one machine", "", of_all, "", *heading, *rows, ""])
 
 
 _STATUSES = (_PASSED, _FAILED, _NOT_RUN, _NO_TIME)
@@ -156,14 +156,14 @@ def _short(value: Any) -> str:
 
 
 def _replace(path: Path, text: str) -> None:
-    """Write a file whole or not at all."""
+    """Write a file atomically."""
     unfinished = path.with_name(f"{path.name}.unfinished")
     unfinished.write_text(text)
     unfinished.replace(path)
 
 
 def _run_limited(command: list[str], log: int, limit: float) -> int | None:
-    """The exit code of a command; None if it was ended, with all that it started, because it took too long."""
+    """Run a command and return its exit code; None if it was killed, with its child processes, after the time limit."""
     environment = {**os.environ, "TORCH_ALLOW_TF32_CUBLAS_OVERRIDE": "1"}
     process = subprocess.Popen(command, stdout=log, stderr=log, env=environment, start_new_session=True)
     try:
@@ -177,18 +177,18 @@ def _run_limited(command: list[str], log: int, limit: float) -> int | None:
 
 
 def main(words: list[str]) -> int:
-    """Run the study; gives its exit code.
+    """Run the study, and return its exit code.
 
     Raises:
-        ConfigError: if there is no CUDA device, or a check of that name.
+        ConfigError: if there is no CUDA device, or no check of a given name.
     """
     parser = argparse.ArgumentParser(
-        prog="python -m benchmarks gpu", description="Check and measure everything about CUDA on one GPU."
+        prog="python -m benchmarks gpu", description="Check and measure everything that uses CUDA, on one GPU."
     )
     parser.add_argument("out", type=Path, help="folder to write into")
-    parser.add_argument("--cpu", action="store_true", help="a dry run on the CPU: sizes so small that it takes seconds")
-    parser.add_argument("--seconds", type=float, default=_SECONDS, help="for all checks together")
-    parser.add_argument("--only", default="", help="names of checks, comma-separated; empty: all")
+    parser.add_argument("--cpu", action="store_true", help="dry run on the CPU, with sizes that take seconds")
+    parser.add_argument("--seconds", type=float, default=_SECONDS, help="time limit for all checks together")
+    parser.add_argument("--only", default="", help="names of the checks to run, comma-separated; default: all")
     options = parser.parse_args(words)
     chosen = _chosen(options.only)
     if not options.cpu:
@@ -207,7 +207,7 @@ def _chosen(only: str) -> list[Check]:
     names = [name.strip() for name in only.split(",") if name.strip()]
     for name in names:
         if name not in {check.name for check in CHECKS}:
-            raise ConfigError(f"there is no check {name!r}; give some of {', '.join(check.name for check in CHECKS)}")
+            raise ConfigError(f"unknown check {name!r}; the checks are {', '.join(check.name for check in CHECKS)}")
     return [check for check in CHECKS if not names or check.name in names]
 
 
@@ -215,4 +215,4 @@ def _require_cuda() -> None:
     import torch
 
     if not torch.cuda.is_available():
-        raise ConfigError("torch sees no CUDA device; --cpu makes a dry run of the checks")
+        raise ConfigError("torch finds no CUDA device; for a dry run on the CPU, add --cpu")

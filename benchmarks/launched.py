@@ -1,4 +1,4 @@
-"""Real training runs for measurements: processes under torchrun, one run after the other."""
+"""Real training runs for the studies: processes under torchrun, one run at a time."""
 
 import contextlib
 import dataclasses
@@ -27,75 +27,75 @@ from sgloc.models.sketchgloc.config import Config, DataConfig, DecoderConfig, En
 from sgloc.sketch.synthetic import write_sample
 from sgloc.train.checkpoint.format import read_manifest, step_folder
 
-# DistributedDataParallel first.
+# "ddp", DistributedDataParallel, stays first: the others are DeepSpeed's.
 ENGINES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 _DRAWN_IN_CATEGORY = 60
-# Validation stands at the end of every run, and is not what is measured.
+# Every run validates once at its end. Validation is not measured, so it is kept short.
 _VALIDATED = 8
-# A few megabytes: enough for sums in several parts.
+# A few megabytes, so that reductions take several buckets.
 _BUCKET = 1_000_000
 
 
 @dataclass(frozen=True)
 class RunOptions(Options):
-    """Which runs are made."""
+    """Training runs of a study."""
 
     data: str | None = None
-    """Folder or URL of shards; without, a small drawn sample."""
+    """Folder or URL of the shards; default: a small synthetic sample."""
     batch: int = option(0, at_least=0)
-    """Drawings in a global batch; 0: that of the configuration."""
+    """Global batch size; 0: the configuration's."""
     world_sizes: tuple[int, ...] = (1, 2, 4)
     """Numbers of ranks, comma-separated."""
     engines: tuple[str, ...] = ENGINES
-    """What to train with, comma-separated."""
+    """Training engines, comma-separated."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """Device to train on; 'auto' takes CUDA if it is available."""
     steps: int = option(50, at_least=1)
-    """Steps that are compared."""
+    """Number of steps to compare."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         for engine in self.engines:
-            require(engine in ENGINES, "engines", f"of {', '.join(ENGINES)}", repr(engine))
+            require(engine in ENGINES, "engines", f"among {', '.join(ENGINES)}", repr(engine))
         require_counts("world_sizes", self.world_sizes)
 
 
 @dataclass(frozen=True)
 class Run:
-    """A run that is over.
+    """A finished run.
 
     Attributes:
-        folder: of the run.
-        losses: step by step, from the first step that it took.
+        folder: run folder.
+        losses: loss of each step, starting with the run's first step.
     """
 
     folder: str
     losses: list[float]
 
     def checkpoint(self, step: int) -> str:
-        """The folder of the checkpoint of a step."""
+        """Return the folder of a step's checkpoint."""
         return step_folder(self.folder, step)
 
     def digests(self, step: int) -> dict[str, tuple[int, str]]:
-        """Sizes and checksums of the files of the checkpoint of a step, by name."""
+        """Return the size and checksum of each file of a step's checkpoint, keyed by file name."""
         return read_manifest(self.checkpoint(step)).files
 
 
 def relative_difference(losses: list[float], others: list[float]) -> float:
-    """The largest difference of two runs' losses, relative to the second's."""
+    """Return the largest difference between two runs' losses, relative to the second run's."""
     return max(abs(loss - other) / abs(other) for loss, other in zip(losses, others, strict=True))
 
 
 class Launcher:
-    """Starts runs in a folder of their own.
+    """Starts training runs, each in its own run folder.
 
     Args:
-        config: of all runs, as far as it is not said otherwise for one of them.
-        shards: to train on.
-        device: of the ranks.
-        num_steps: of a run, unless it goes on from a checkpoint.
+        config: configuration of the runs; a single run may override it.
+        shards: folder or URL of the shards.
+        device: device of the ranks.
+        num_steps: step at which every run ends, including resumed ones.
         save_every: steps between checkpoints.
-        folder: for the runs.
+        folder: parent of the run folders.
     """
 
     def __init__(
@@ -124,14 +124,14 @@ class Launcher:
     def run(
         self, engine: str, num_ranks: int, accumulation: int = 1, resume: str = "never", options: Sequence[str] = ()
     ) -> Run:
-        """Train.
+        """Train one run to its end.
 
         Args:
             engine: one of ENGINES.
-            num_ranks: processes.
+            num_ranks: number of processes.
             accumulation: see `TrainConfig`.
-            resume: the checkpoint to go on from; "never" to start anew.
-            options: more of them, for the command line.
+            resume: checkpoint to resume from; "never" starts a new run.
+            options: further command-line options.
 
         Raises:
             TrainingError: if the run fails.
@@ -147,7 +147,7 @@ class Launcher:
         done = subprocess.run(
             command, env={"OMP_NUM_THREADS": "1", **os.environ}, capture_output=True, text=True, check=False
         )
-        what = f"{engine} on {num_ranks} rank(s) in {accumulation} part(s)"
+        what = f"{engine} on {num_ranks} rank(s) with {accumulation} micro-batch(es)"
         if done.returncode != 0:
             said = [line for line in done.stderr.splitlines() if line.startswith("sgloc train:")]
             raise TrainingError(f"the run of {what} failed: {' '.join(said) or done.stderr[-2000:]}")
@@ -157,10 +157,10 @@ class Launcher:
 
 
 def small_config() -> Config:
-    """The sizes of configs/quickstart.yaml, and a learning rate at which differences in a last bit stay small.
+    """Return the sizes of configs/quickstart.yaml, with a learning rate at which rounding differences stay small.
 
-    At the quickstart's own they grow tenfold in four steps, so that whatever rounds differently is a thousandth away
-    after fifty: another number of ranks, or no more than another learning rate in its eighth digit.
+    At the quickstart's own learning rate they grow tenfold in four steps. After fifty steps the losses then differ by a
+    thousandth, whether the number of ranks differs or only the eighth digit of the learning rate.
     """
     return Config(
         model=ModelConfig(EncoderConfig("lstm", 64), DecoderConfig("layer_norm", 256), latent_size=48),
@@ -172,8 +172,7 @@ def small_config() -> Config:
 
 @contextlib.contextmanager
 def launcher(options: RunOptions, config: Config, num_steps: int, save_every: int) -> Iterator[Launcher]:
-    """A launcher in a folder that is removed in the end, for the shards of a measurement or, without, for a small drawn
-    sample.
+    """Yield a launcher in a temporary folder, on the shards of the options or else on a small synthetic sample.
 
     Raises:
         ConfigError: if there are fewer CUDA devices than ranks.
@@ -182,7 +181,7 @@ def launcher(options: RunOptions, config: Config, num_steps: int, save_every: in
     device = dist.select_device(options.device, dist.resolve_placement({}))
     most = max(options.world_sizes)
     if device.type == "cuda" and torch.cuda.device_count() < most:
-        raise ConfigError(f"there are {torch.cuda.device_count()} CUDA devices for {most} ranks; give --world_sizes")
+        raise ConfigError(f"{torch.cuda.device_count()} CUDA devices are too few for {most} ranks; lower --world_sizes")
     if options.batch:
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, global_batch=options.batch))
     with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as name:
@@ -197,9 +196,9 @@ def launcher(options: RunOptions, config: Config, num_steps: int, save_every: in
 
 
 def engines_of(options: RunOptions) -> tuple[tuple[str, ...], str | None]:
-    """The requested engines that are installed, and a sentence about the others, if there are any."""
+    """Return the requested engines that are installed, and a sentence about the others, or None if there are none."""
     if importlib.util.find_spec("deepspeed") is not None:
         return options.engines, None
     left_out = [engine for engine in options.engines if engine != ENGINES[0]]
-    sentence = f"{', '.join(left_out)} left out: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
+    sentence = f"{', '.join(left_out)} skipped: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
     return tuple(engine for engine in options.engines if engine not in left_out), sentence if left_out else None

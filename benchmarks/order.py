@@ -1,4 +1,4 @@
-"""What the order of an epoch means for the ranks that read it, and how well it shuffles: simulated, nothing is read."""
+"""Simulation of an epoch's order: what the ranks would read, and how well it is shuffled. No shard is read."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +20,9 @@ from sgloc.masking import mask
 from sgloc.models.sketchgloc.config import Config
 
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024
-# Positions that are looked at together.
+# Positions processed together.
 _CHUNK = 2**20
-# Global batches in which neighbours are looked for, and batches whose shards and categories are counted.
+# Global batch sizes in which neighbours are looked for, and those whose shards and categories are counted.
 _BATCHES_WITH_NEIGHBOURS = (100, 6400)
 _MIXED_BATCHES = (100, 1024)
 _BALANCE_HEADINGS = {
@@ -32,25 +32,25 @@ _BALANCE_HEADINGS = {
     "least_bytes": ("bytes x ranks, least", ".3f"),
     "most_bytes": ("most", ".3f"),
     "all_bytes": ("all ranks", ".3f"),
-    "most_read_for_used": ("read for each used, most", ".3f"),
+    "most_read_for_used": ("read / used, most", ".3f"),
 }
 _SHUFFLE_HEADINGS = {"what": ("", "s"), "here": ("here", ".4g"), "perfect": ("perfect shuffle", ".4g")}
 
 
 @dataclass(frozen=True)
 class OrderOptions(Options):
-    """What is simulated."""
+    """What to simulate."""
 
     data: str | None = None
-    """Folder or URL of shards; without, made-up ones."""
+    """Folder or URL of the shards; default: a synthetic QuickDraw."""
     batch: int = option(64, at_least=1)
-    """Sketches of each rank in a step."""
+    """Sketches per rank and step."""
     sketches: int = number_of_sketches()
-    """In the made-up QuickDraw."""
+    """Size of the synthetic QuickDraw."""
     world_sizes: tuple[int, ...] = WORLD_SIZES
     """Numbers of ranks, comma-separated."""
     plot: str | None = None
-    """PNG file to plot to."""
+    """PNG file to plot to; default: no plot."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -59,12 +59,12 @@ class OrderOptions(Options):
 
 @dataclass(frozen=True)
 class _Shards:
-    """What the order is simulated on.
+    """The shards whose order is simulated.
 
     Attributes:
-        order: of a run.
-        block_bytes: int64 [b], of each block, counted through the shards.
-        categories: int64 [s], of each shard; None: not known.
+        order: order of a run over the shards.
+        block_bytes: int64 [b], bytes of each block; blocks are numbered across all shards.
+        categories: int64 [s], category of each shard; None if unknown.
     """
 
     order: Order
@@ -76,20 +76,20 @@ def study_order(options: OrderOptions, config: Config) -> TableReport:
     """Simulate the order of the first epoch at many numbers of ranks.
 
     Args:
-        options: of which shards, and where to plot.
-        config: of the run whose seed is taken.
+        options: shards, numbers of ranks, and the file to plot to.
+        config: configuration of the run; only its seed is used.
 
     Raises:
         DataError: if the shards cannot be used.
-        ConfigError: if there are too many sketches, or no folder to plot into.
+        ConfigError: if there are too many sketches, or the folder of `plot` does not exist.
     """
     if options.plot is not None and not Path(options.plot).parent.is_dir():
-        raise ConfigError(f"plot is {options.plot}, whose folder does not exist; make it, or give another file")
+        raise ConfigError(f"plot is {options.plot}, whose folder does not exist; create it, or choose another file")
     seed = config.train.seed
     shards = _made_up(options.sketches, seed) if options.data is None else _of_manifest(options.data, seed)
     order = shards.order
     if order.num_sketches >= 2**31:
-        raise ConfigError(f"{options.data} holds {order.num_sketches} drawings, more than can be simulated")
+        raise ConfigError(f"{options.data} has {order.num_sketches} drawings; at most 2**31 - 1 can be simulated")
     balance = [_balance(order, shards.block_bytes, size, options.batch) for size in options.world_sizes]
     positions = _positions(order)
     shuffle = [*_neighbours(positions), *_mixture(order, shards.categories)]
@@ -114,7 +114,7 @@ def study_order(options: OrderOptions, config: Config) -> TableReport:
 
 
 def _made_up(num_sketches: int, seed: int) -> _Shards:
-    """Shards of QuickDraw's uneven categories, whose drawings are of uneven length."""
+    """Return synthetic shards with QuickDraw's uneven categories and drawing lengths."""
     sizes: list[int] = []
     categories: list[int] = []
     for category, size in enumerate(category_sizes(num_sketches).tolist()):
@@ -136,7 +136,7 @@ def _of_manifest(data: str, seed: int) -> _Shards:
 
 
 def _balance(order: Order, block_bytes: IntArray, world_size: int, sketches_of_rank: int) -> Record:
-    """What the ranks take and read in the first epoch. A rank reads each block that it takes a sketch of once."""
+    """Compute what the ranks take and read in the first epoch; a rank reads each block that it takes from once."""
     global_batch = world_size * sketches_of_rank
     rank_of = np.repeat(np.arange(world_size), sketches_of_rank)
     bytes_of_sketch = block_bytes / order.block_sizes
@@ -145,7 +145,7 @@ def _balance(order: Order, block_bytes: IntArray, world_size: int, sketches_of_r
     num_batches = -(-order.num_sketches // global_batch)
     at_once = max(1, _CHUNK // global_batch)
     for first in range(0, num_batches, at_once):
-        # One rank's share of one is all of the batch, sorted as the ranks' shares are cut out of it.
+        # With a world size of 1 the share is the whole batch, in the order in which it is split into ranks' shares.
         places = order.share(first * global_batch, min(at_once, num_batches - first), global_batch, 0, 1)
         # The last batch reaches into the second epoch.
         here = places.epoch == 0
@@ -167,13 +167,13 @@ def _balance(order: Order, block_bytes: IntArray, world_size: int, sketches_of_r
 
 
 def _positions(order: Order) -> npt.NDArray[np.int32]:
-    """Where each sketch, as the shards have them one after another, is visited in the first epoch: int32 [N]."""
+    """Return the position in the first epoch of each sketch, in the order of the shards, int32 [N]."""
     positions = np.empty(order.num_sketches, dtype=np.int32)
     for start in range(0, order.num_sketches, _CHUNK):
         these = np.arange(start, min(start + _CHUNK, order.num_sketches))
         places = order.locate(these)
         positions[order.block_starts[places.block] + places.visit] = these
-    # So far each block's are in the sequence of its visits.
+    # Each block's positions are still in the order of its visits.
     for block, (start, size) in enumerate(zip(order.block_starts.tolist(), order.block_sizes.tolist(), strict=True)):
         in_block = positions[start : start + size]
         in_block[order.visits(0, block)] = in_block.copy()
@@ -181,14 +181,14 @@ def _positions(order: Order) -> npt.NDArray[np.int32]:
 
 
 def _neighbours(positions: npt.NDArray[np.int32]) -> list[Record]:
-    """How far neighbours are apart, and how often in one batch, beside what a perfect shuffle would give."""
+    """Measure the distances of neighbours and how often they share a batch, next to a perfect shuffle's values."""
     total = len(positions)
     apart = np.abs(np.diff(positions))
     record = [
         {
             "what": f"distance of neighbours, {name}, share of the epoch",
             "here": float(np.quantile(apart, share)) / total,
-            # The distance d of two uniform numbers is below x in 2 x - x ** 2 of all cases.
+            # The distance of two uniform random numbers is below x with probability 2 x - x ** 2.
             "perfect": 1 - (1 - share) ** 0.5,
         }
         for name, share in (("10 %", 0.1), ("median", 0.5), ("90 %", 0.9))
@@ -202,7 +202,7 @@ def _neighbours(positions: npt.NDArray[np.int32]) -> list[Record]:
 
 
 def _mixture(order: Order, categories: IntArray | None) -> list[Record]:
-    """How many shards and categories a batch is made of on average, in all whole batches of the first epoch."""
+    """Count the shards and categories in a batch, averaged over all complete batches of the first epoch."""
     shard_sizes = np.bincount(order.shard_of_block, weights=order.block_sizes)
     kinds = {"shards": (np.arange(order.num_shards), shard_sizes)}
     if categories is not None:

@@ -1,4 +1,4 @@
-"""Whether a run's losses depend on how it is spread: ranks, accumulation, engine (DESIGN contract 3)."""
+"""Parity of a run's losses across numbers of ranks, accumulation and engines (DESIGN contract 3)."""
 
 import itertools
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from sgloc.masking import mask
 from sgloc.models.sketchgloc.config import Config
 
 _LIMIT = 1e-4
-# As much as float32 rounds by.
+# About the rounding error of float32.
 _NUDGE = 1e-7
 _HEADINGS = {
     "engine": ("engine", "s"),
@@ -24,10 +24,10 @@ _HEADINGS = {
 
 @dataclass(frozen=True)
 class ParityOptions(RunOptions):
-    """Which runs are compared."""
+    """Runs to compare."""
 
     accumulations: tuple[int, ...] = (1, 2, 4)
-    """Numbers of parts of a batch, comma-separated."""
+    """Numbers of micro-batches per rank (gradient accumulation), comma-separated."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -35,16 +35,18 @@ class ParityOptions(RunOptions):
 
 
 def study_parity(options: ParityOptions, config: Config) -> TableReport:
-    """Train the same run in every way, as real processes, and compare the loss of each step with that of
-    DistributedDataParallel on one rank. So that it can be told whether a difference is one of rounding, that run is
-    taken a second time with a learning rate that differs by as little.
+    """Train the same run with every engine, number of ranks and accumulation, and compare the losses.
+
+    The reference for each step's loss is DistributedDataParallel on one rank. All runs are real processes. The
+    reference run is repeated with its learning rate changed by no more than a rounding error, to show how far rounding
+    alone moves the losses.
 
     Args:
-        options: in which ways, how many steps, on which shards.
-        config: of the run.
+        options: runs to compare, their length, and their shards.
+        config: configuration of the runs.
 
     Raises:
-        ConfigError: if there are not as many devices.
+        ConfigError: if there are fewer devices than ranks.
         SglocError: if the shards cannot be used, or a run fails.
     """
     engines, left_out = engines_of(options)
@@ -71,7 +73,9 @@ def study_parity(options: ParityOptions, config: Config) -> TableReport:
     passed = sum(row["result"] == "pass" for row in rows)
     report.facts.append((f"{passed} of {len(rows)} pass", {"name": "result", "passed": passed, "of": len(rows)}))
     magnified = relative_difference(nudged, losses)
-    sentence = f"a learning rate larger by {_NUDGE:.0e} of it makes {magnified:.1e}: so this run magnifies rounding"
+    sentence = (
+        f"a learning rate raised by {_NUDGE:.0e} of itself moves the losses by {magnified:.1e}: magnified rounding"
+    )
     report.facts.append((sentence, {"name": "nudged", "nudge": _NUDGE, "difference": magnified}))
     if left_out:
         report.facts.append((left_out, {"name": "left out", "why": left_out}))

@@ -1,4 +1,4 @@
-"""A made-up QuickDraw of any size: its categories, how uneven they are, and drawings of its lengths as .bin files."""
+"""A synthetic QuickDraw of any size, in .bin files, with its categories, their uneven sizes and its drawing lengths."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,51 +17,51 @@ from sgloc.data.formats.sources import CATEGORIES
 
 IntArray = npt.NDArray[np.int64]
 
-# Of 50 million drawings the smallest category has about as many, and the largest about as many more.
+# Drawings of the smallest category out of 50 million, and how many more the largest has; approximate.
 _SMALLEST, _LARGER = 70_000, 270_000
-# Chosen so that 345 categories have 50 million drawings.
+# Chosen so that the 345 categories add up to 50 million drawings.
 _UNEVENNESS = 2.6
-# A drawing's number times this is its key_id, so that numbers can be told from key_ids: an odd number has an inverse.
+# A drawing's number times this odd factor, modulo 2**64, is its key_id. Odd factors are invertible, so that the key_id
+# gives the number back.
 _KEY_FACTOR = 0x9E3779B97F4A7C15
 _NUMBER_FACTOR = pow(_KEY_FACTOR, -1, 2**64)
-# Drawings that are drawn together: few enough for the processor's cache.
+# Drawings generated together; few enough to fit the processor's cache.
 _CHUNK = 8192
 _HEADER = np.dtype([("key_id", "<u8"), ("country", "S2"), ("recognized", "u1"), ("time", "<u4"), ("strokes", "<u2")])
-# How many bytes QuickDraw's drawings of a category have on average, as a multiple of the mean of all: quantiles over
-# its categories.
+# Quantile function, over QuickDraw's categories, of a category's mean bytes per drawing relative to the overall mean.
 _BYTES_QUANTILES = (
     (0.0, 0.02, 0.1, 0.25, 0.5, 0.75, 0.9, 0.98, 1.0),
     (0.2, 0.47, 0.6, 0.74, 0.94, 1.22, 1.46, 1.89, 2.6),
 )
 _MEAN_BYTES = 210
-# Standard deviation of the bytes of a category's drawings, as a multiple of their mean.
+# Standard deviation of the bytes of a category's drawings, relative to the category's mean.
 _BYTES_DEVIATION = 0.4
 _LONGEST_STEP = 25
 _ZIGZAG = 512
 
 
 def category_sizes(num_sketches: int) -> IntArray:
-    """Drawings of each category, int64 [345], as uneven as QuickDraw's: 70,000 to 340,000 of 50 million."""
+    """Return the size of each category, int64 [345], as uneven as in QuickDraw: 70,000 to 340,000 out of 50 million."""
     ends = np.cumsum(_SMALLEST + _LARGER * _even_shares() ** _UNEVENNESS)
     sizes: IntArray = np.diff(np.rint(ends / ends[-1] * num_sketches).astype(np.int64), prepend=0)
-    # Neighbours in the alphabet differ in size as any others do.
+    # Shuffled, so that a category's size does not depend on its place in the alphabet.
     mixed: IntArray = np.random.default_rng(0).permutation(sizes)
     return mixed
 
 
 def _even_shares() -> npt.NDArray[np.float64]:
-    """As many numbers between 0 and 1 as there are categories, evenly spaced."""
+    """Return one number between 0 and 1 per category, evenly spaced."""
     shares: npt.NDArray[np.float64] = (np.arange(len(CATEGORIES)) + 0.5) / len(CATEGORIES)
     return shares
 
 
 def numbers_of(key_ids: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
-    """The numbers, uint64 [n], of drawings with these key_ids, uint64 [n]."""
+    """Return the numbers, uint64 [n], of the drawings with the given key_ids, uint64 [n]."""
     return key_ids * np.uint64(_NUMBER_FACTOR)
 
 
 def draw_block_bytes(block_sizes: IntArray, category_of_block: IntArray, seed: int) -> IntArray:
-    """Draw how long blocks are in bytes, int64 [b], given the drawings in each and their category, int64 [b] each."""
+    """Draw the bytes of each block, int64 [b], given its number of drawings and its category, int64 [b] each."""
     generator = np.random.default_rng(seed)
     of_category = _MEAN_BYTES * np.interp(generator.permutation(_even_shares()), *_BYTES_QUANTILES)
     deviation = _BYTES_DEVIATION * generator.standard_normal(len(block_sizes)) / np.sqrt(block_sizes)
@@ -71,12 +71,12 @@ def draw_block_bytes(block_sizes: IntArray, category_of_block: IntArray, seed: i
 
 
 def write_category(path: Path, numbers: range, seed: int) -> None:
-    """Draw drawings of QuickDraw's lengths into a .bin file, which is there as a whole or not at all.
+    """Write drawings of QuickDraw's lengths into a .bin file, atomically.
 
     Args:
-        path: of the file.
-        numbers: of the drawings, from which their key_ids follow.
-        seed: with the first number, what the drawings follow from.
+        path: path of the file.
+        numbers: numbers of the drawings, which determine their key_ids.
+        seed: seed of the drawings, together with the first number.
     """
     partial = path.with_suffix(".partial")
     with partial.open("wb") as file:
@@ -94,7 +94,7 @@ def _records(numbers: range, generator: np.random.Generator) -> Iterator[memoryv
 
 
 def _draw_lengths(num_sketches: int, generator: np.random.Generator) -> tuple[IntArray, IntArray]:
-    """Strokes of each sketch, int64 [n], and points of each stroke, int64 [S]."""
+    """Draw the strokes of each sketch, int64 [n], and the points of each stroke, int64 [S]."""
     share_by_strokes, share_by_points, follows = generator.random((3, num_sketches))
     share_by_points = np.where(follows < POINTS_FOLLOW_STROKES, share_by_strokes, share_by_points)
     num_points = np.rint(np.interp(share_by_points, *POINT_QUANTILES)).astype(np.int64)
@@ -105,17 +105,17 @@ def _draw_lengths(num_sketches: int, generator: np.random.Generator) -> tuple[In
     firsts = lasts + 1 - num_strokes
     weights = generator.standard_gamma(STROKE_SHAPE, lasts[-1] + 1)
     shares = weights * np.repeat(to_share_out / np.add.reduceat(weights, firsts), num_strokes)
-    # Whole points: sums along the sketches are rounded, so that what is cut off of one stroke falls to the next.
+    # Round the cumulative sums, not the shares, so that what one stroke loses by rounding goes to the next.
     ends = np.rint(np.cumsum(shares)).astype(np.int64)
     ends[lasts] = np.cumsum(to_share_out)
     return num_strokes, np.maximum(np.diff(ends, prepend=0), 0) + LEAST_STROKE
 
 
 def _draw_coordinates(stroke_lengths: IntArray, generator: np.random.Generator) -> npt.NDArray[np.uint8]:
-    """One coordinate of each point, uint8 [P]: strokes that begin anywhere and wander, thrown back at the borders."""
+    """Draw one coordinate of each point, uint8 [P]: random walks from random starts, reflected at the borders."""
     num_points = int(stroke_lengths.sum())
     noise = np.frombuffer(generator.bytes(num_points), dtype=np.uint8)
-    # Steps and their sums wrap around, of which the zigzag's period is a divisor.
+    # The 16-bit sums may wrap around: the zigzag's period divides 2**16.
     steps = noise.astype(np.uint16) % (2 * _LONGEST_STEP + 1) - np.uint16(_LONGEST_STEP)
     begins = np.cumsum(stroke_lengths) - stroke_lengths
     steps[begins] = generator.integers(_ZIGZAG, size=len(begins), dtype=np.uint16)
@@ -130,7 +130,7 @@ def _pack(
     xs: npt.NDArray[np.uint8],
     ys: npt.NDArray[np.uint8],
 ) -> npt.NDArray[np.uint8]:
-    """The records of n sketches of S strokes and P points, as bytes, uint8 [...]."""
+    """Encode n sketches of S strokes and P points as records of a .bin file, uint8 [...]."""
     headers = np.zeros(len(key_ids), dtype=_HEADER)
     headers["key_id"], headers["country"], headers["recognized"] = key_ids, b"XX", 1
     headers["strokes"] = num_strokes

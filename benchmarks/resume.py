@@ -1,5 +1,4 @@
-"""Whether a run that is resumed, on as many ranks or others, by its engine or another, goes on as if it had not been
-stopped (DESIGN contract 3)."""
+"""Losses of resumed runs against uninterrupted ones, across engines and numbers of ranks (DESIGN contract 3)."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,7 +36,7 @@ _HEADINGS = {
 
 
 class Change(NamedTuple):
-    """What changes where a run stops."""
+    """Engine and number of ranks before and after a resume."""
 
     engine: str
     ranks: int
@@ -46,28 +45,29 @@ class Change(NamedTuple):
 
     @property
     def is_none(self) -> bool:
-        """Whether nothing changes."""
+        """Whether the resume changes neither engine nor number of ranks."""
         return (self.engine, self.ranks) == (self.next_engine, self.next_ranks)
 
 
 @dataclass(frozen=True)
 class ResumeOptions(RunOptions):
-    """Which runs are resumed."""
+    """Runs to resume."""
 
     steps: int = option(20, at_least=1)
-    """Steps before the checkpoint, and as many after it."""
+    """Steps before the checkpoint; the same number follows it."""
 
 
 def study_resume(options: ResumeOptions, config: Config) -> TableReport:
-    """Train runs to their end, resume their checkpoints of halfway in other runs, and compare the losses that follow
-    with those of the run that went on. All are real processes.
+    """Compare the losses after a resume with those of the uninterrupted run.
+
+    Runs are trained to the end, and other runs resume from their halfway checkpoints. All runs are real processes.
 
     Args:
-        options: which engines, on how many ranks, how many steps before and after, on which shards.
-        config: of the run.
+        options: engines, numbers of ranks, steps, and shards.
+        config: configuration of the runs.
 
     Raises:
-        ConfigError: if there are not as many devices.
+        ConfigError: if there are fewer devices than ranks.
         SglocError: if the shards cannot be used, or a run fails.
     """
     engines, left_out = engines_of(options)
@@ -97,8 +97,11 @@ def study_resume(options: ResumeOptions, config: Config) -> TableReport:
 
 
 def _changes(engines: tuple[str, ...], ranks: tuple[int, ...]) -> Iterator[Change]:
-    """Each engine on the same and on other numbers of ranks; then DistributedDataParallel and each other engine in
-    exchange, on two ranks or, without those, on the first number of ranks."""
+    """Yield the changes to test.
+
+    First each engine keeps or changes its number of ranks. Then DistributedDataParallel and each other engine resume
+    each other's runs, on two ranks or, if two is not among the numbers of ranks, on the first of them.
+    """
     pairs = [pair for pair in _CHANGES if set(pair) <= set(ranks)] or [(ranks[0], ranks[0])]
     for engine in engines:
         for before, after in pairs:
@@ -112,11 +115,11 @@ def _changes(engines: tuple[str, ...], ranks: tuple[int, ...]) -> Iterator[Chang
 
 
 def _resume(start: Launcher, source: Run, change: Change, num_steps: int) -> Record:
-    """Resume a run's checkpoint of halfway; the row of the table."""
+    """Resume from a run's halfway checkpoint, and return the row of the table."""
     resumed = start.run(change.next_engine, change.next_ranks, resume=source.checkpoint(num_steps))
     difference = relative_difference(resumed.losses, source.losses[num_steps:])
     if change.is_none:
-        # Weights and the optimizer's moments as well.
+        # The digests cover the weights and the optimizer state too.
         passed = difference == 0 and resumed.digests(2 * num_steps) == source.digests(2 * num_steps)
     else:
         passed = difference <= _LIMIT

@@ -1,4 +1,4 @@
-"""A scale proof: drawings without number drawn, built into shards, and streamed once, in memory that does not grow."""
+"""Proof of scale: write a data set of any size, build its shards, and stream one epoch, all in constant memory."""
 
 import contextlib
 import json
@@ -30,7 +30,7 @@ from sgloc.strict_json import to_json
 
 _STATE_NAME = "scale.json"
 _LICENCE = "MIT; synthetic"
-# Seconds between two looks at the memory, and between two notes of how far a build is.
+# Seconds between two samples of the memory in use, and between two records of a build's progress.
 _BETWEEN_LOOKS, _BETWEEN_NOTES = 0.2, 5.0
 _HEADINGS = {
     "phase": ("", "s"),
@@ -45,34 +45,33 @@ _HEADINGS = {
 
 @dataclass(frozen=True)
 class ScaleOptions(Options):
-    """How much is built, where, and by how many processes."""
+    """What to build, where, and with how many processes."""
 
     sketches: int = number_of_sketches()
-    """In the made-up QuickDraw."""
+    """Size of the synthetic QuickDraw."""
     folder: str | None = None
-    """Local folder to build in. Required."""
+    """Local folder to build in (required)."""
     workers: int = option(1, at_least=0)
-    """Processes that build; 0: one a core."""
+    """Number of build processes; 0: one per core."""
     batch: int = option(1024, at_least=1)
-    """Sketches in a batch of the stream."""
+    """Sketches per batch of the stream."""
 
 
 def study_scale(options: ScaleOptions, config: Config) -> TableReport:
-    """Draw drawings of QuickDraw's lengths, build shards of them with several processes, and stream one epoch, which
-    is checked to visit each exactly once.
+    """Write drawings of QuickDraw's lengths, build their shards, and check that one epoch visits each exactly once.
 
-    What is done stays in the folder, so that a command that was killed goes on where it was, except in the stream.
+    Finished work stays in the folder, so that a killed command resumes where it stopped, except for the stream.
 
     Args:
-        options: how many sketches, in which folder, with how many processes.
-        config: of the run whose seed and prefetching are measured.
+        options: number of sketches, folder, and number of processes.
+        config: configuration of the run whose seed and prefetching are measured.
 
     Raises:
-        ConfigError: if no folder is given.
-        DataError: if the folder is of another number of sketches, or an epoch does not visit each sketch once.
+        ConfigError: if `folder` is not set.
+        DataError: if the folder was created with other settings, or the epoch does not visit each sketch once.
     """
     if options.folder is None:
-        raise ConfigError("folder is not set; name a folder for the drawings and their shards")
+        raise ConfigError("folder is not set; choose a folder for the drawings and their shards")
     keep_freed_memory()
     state = _State.open(Path(options.folder), {"sketches": options.sketches, "seed": config.train.seed})
     _draw(state, options, config.train.seed)
@@ -105,12 +104,12 @@ def _with_rate(record: Record) -> Record:
 
 @dataclass
 class _State:
-    """What is done in a folder, kept in a file there.
+    """Progress of the study, stored in a file in its folder.
 
     Attributes:
-        folder: where.
-        settings: on which it depends.
-        phases: what is known of each, by name.
+        folder: folder of the study.
+        settings: settings that the stored results depend on.
+        phases: record of each phase, keyed by the phase's name.
     """
 
     folder: Path
@@ -119,10 +118,10 @@ class _State:
 
     @classmethod
     def open(cls, folder: Path, settings: Record) -> "_State":
-        """Begin, or go on.
+        """Start a study, or resume the one in the folder.
 
         Raises:
-            DataError: if other settings were begun with.
+            DataError: if the folder was created with other settings.
         """
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -130,15 +129,15 @@ class _State:
         except FileNotFoundError:
             return cls(folder, settings)
         if known["settings"] != settings:
-            raise DataError(f"{folder} was begun with {known['settings']}; give these again, or another folder")
+            raise DataError(f"{folder} was created with {known['settings']}; use these again, or another folder")
         return cls(folder, settings, known["phases"])
 
     def phase(self, name: str) -> Record:
-        """What is known of a phase."""
+        """Return the record of a phase, empty before the phase has started."""
         return self.phases.get(name, {})
 
     def note(self, name: str, record: Record) -> None:
-        """Keep what is known of a phase now."""
+        """Store the current record of a phase."""
         self.phases[name] = record
         partial = self.folder / f"{_STATE_NAME}.partial"
         partial.write_text(to_json({"settings": self.settings, "phases": self.phases}))
@@ -146,15 +145,20 @@ class _State:
 
 
 class _Memory:
-    """The most memory seen in each tenth of what is to be done, in MiB; looked at now and then."""
+    """Peak memory in each tenth of the work, in MiB, sampled at intervals."""
 
     def __init__(self, tenths: list[float] | None = None) -> None:
         self.tenths = tenths or [0.0] * 10
         self._next_look = 0.0
 
     def look(self, done: float) -> None:
-        """See how much is held, by the largest of the processes that this one started or, if there is none, by this
-        one, at a share that is done."""
+        """Sample the memory in use, unless the last sample is recent.
+
+        The largest child process counts or, if there is none, this process.
+
+        Args:
+            done: share of the work that is done.
+        """
         now = time.monotonic()
         if now < self._next_look:
             return
@@ -165,13 +169,13 @@ class _Memory:
 
     @property
     def record(self) -> Record:
-        """All tenths, 0 where nothing was seen; and the first and the last in which something was."""
+        """The peaks of all tenths, 0 for those without a sample, and the first and the last nonzero one."""
         seen = [mib for mib in self.tenths if mib > 0] or [0.0]
         return {"mib_by_tenth": self.tenths, "mib_in_first_tenth": seen[0], "mib_in_last_tenth": seen[-1]}
 
 
 def _resident_mib(pid: int | None) -> float:
-    """Memory that a process holds just now; 0 when it has ended."""
+    """Return the resident memory of a process in MiB; 0 if it has ended."""
     with contextlib.suppress(OSError):
         pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
         return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
@@ -179,7 +183,7 @@ def _resident_mib(pid: int | None) -> float:
 
 
 def _draw(state: _State, options: ScaleOptions, seed: int) -> None:
-    """Draw those categories that are not drawn yet."""
+    """Write the categories that are not written yet."""
     source = state.folder / "source"
     source.mkdir(exist_ok=True)
     before = state.phase("draw")
@@ -196,14 +200,14 @@ def _draw(state: _State, options: ScaleOptions, seed: int) -> None:
 
 
 def _build(state: _State, options: ScaleOptions) -> None:
-    """Build the shards, or what is missing of them; the time of a killed attempt counts."""
+    """Build the missing shards; the time of killed attempts counts too."""
     before = state.phase("build")
     memory, start = _Memory(before.get("mib_by_tenth")), time.perf_counter() - before.get("seconds", 0)
     next_note = time.monotonic() + _BETWEEN_NOTES
 
     def progress(_built: int, _parts: int, num_read: int, _rejected: int) -> None:
         nonlocal next_note
-        # Before that, there are no workers yet.
+        # The workers do not exist before the first drawing has been read.
         if num_read > 0:
             memory.look(num_read / options.sketches)
         if time.monotonic() > next_note:
@@ -223,7 +227,7 @@ def _build(state: _State, options: ScaleOptions) -> None:
 
 
 class Visits:
-    """Which of n numbered sketches were visited: a bit each.
+    """Bitmap of the visited sketches, out of n numbered ones.
 
     Args:
         num_sketches: n.
@@ -234,10 +238,10 @@ class Visits:
         self._bits = np.zeros(-(-num_sketches // 8), dtype=np.uint8)
 
     def add(self, numbers: npt.NDArray[np.uint64]) -> None:
-        """Visit sketches, uint64 [n].
+        """Record visits, given the sketches' numbers, uint64 [n].
 
         Raises:
-            DataError: if there is no sketch of such a number.
+            DataError: if a number is out of range.
         """
         if len(numbers) > 0 and numbers.max() >= self.num_sketches:
             raise DataError(f"sketch {numbers.max()} was visited, but there are only {self.num_sketches}")
@@ -247,25 +251,25 @@ class Visits:
 
     @property
     def num_visited(self) -> int:
-        """Sketches that were visited at least once."""
+        """Number of sketches visited at least once."""
         return int(np.bitwise_count(self._bits).sum(dtype=np.int64))
 
     def check(self) -> None:
-        """Refuse, unless each sketch was visited exactly once.
+        """Check that each sketch was visited exactly once.
 
         Raises:
-            DataError: if not.
+            DataError: if one was missed or visited twice.
         """
         total = self.num_sketches
         if (self.num_visited, self.count, self.sum) != (total, total, total * (total - 1) // 2):
             raise DataError(
                 f"{self.num_visited} of {total} sketches were visited, in {self.count} visits: some are missing or "
-                "come twice; build the shards again, and if that does not help, report it"
+                "repeated; build the shards again, and if that does not help, report a bug"
             )
 
 
 def _stream(shards: str, manifest: Manifest, options: ScaleOptions, config: Config) -> Record:
-    """Stream the first epoch's batches and look which sketches come; then look for the others in the other splits."""
+    """Stream the first epoch and record the visited sketches; then read the other splits for the remaining ones."""
     reader = ShardReader(shards, manifest, "train")
     order = Order.of_training(manifest, config.train.seed)
     visits, memory = Visits(options.sketches), _Memory()
@@ -299,24 +303,24 @@ def _stream(shards: str, manifest: Manifest, options: ScaleOptions, config: Conf
 
 
 def _storage(manifest: Manifest) -> tuple[str, Record]:
-    """How large the shards are, beside the bare offsets."""
+    """Report the size of the shards, relative to the bare offsets."""
     num_bytes = sum(shard.num_bytes for shard in manifest.shards)
     bare = sum(split.num_points for split in manifest.splits.values()) * 2 * np.dtype(np.int16).itemsize
     record = {"bytes": num_bytes, "bytes_per_sketch": num_bytes / manifest.num_accepted, "of_bare": num_bytes / bare}
     sentence = (
-        f"storage: {num_bytes / 1e9:,.3g} GB, {record['bytes_per_sketch']:.1f} bytes a sketch, "
-        f"{record['of_bare']:.3f} times its bare (dx, dy) in 16 bits"
+        f"storage: {num_bytes / 1e9:,.3g} GB, {record['bytes_per_sketch']:.1f} bytes per sketch, "
+        f"{record['of_bare']:.3f} times the bare 16-bit (dx, dy)"
     )
     return sentence, {"name": "storage", **record}
 
 
 def _visited(manifest: Manifest) -> tuple[str, Record]:
-    """Tell that the order was right; if it was not, nothing gets here."""
+    """Report the verified order; an incorrect one has raised an error before."""
     counts = {name: split.num_sketches for name, split in manifest.splits.items()}
     sentence = (
-        f"order: each of {counts['train']:,} training drawings was visited exactly once in the epoch, and with "
-        f"{counts['valid']:,} of valid and {counts['test']:,} of test each of all {manifest.num_accepted:,} was found "
-        "exactly once, by its number"
+        f"order: the epoch visited each of {counts['train']:,} training drawings exactly once; together with "
+        f"{counts['valid']:,} of valid and {counts['test']:,} of test, each of all {manifest.num_accepted:,} drawings "
+        "was found exactly once by its number"
     )
     return sentence, {"name": "visited once", **counts}
 

@@ -1,5 +1,8 @@
-"""What a step and an epoch cost at many ranks: the shares of global batches from the real order, the rest computed from
-the costs of one rank and of the network."""
+"""Computed cost of a step and an epoch at many ranks.
+
+The ranks' shares of global batches come from the real order; the rest is computed from the costs of one rank and of the
+network.
+"""
 
 import dataclasses
 import math
@@ -25,22 +28,22 @@ from sgloc.models.sketchgloc.config import Config
 from sgloc.models.sketchgloc.network import SketchGloc
 
 _SKETCHES_PER_SHARD, _SKETCHES_PER_BLOCK = 16_384, 1024
-# Global batches that are averaged over, and drawings whose lengths are read.
+# The most global batches to average over, and the most drawings whose lengths are read.
 _MOST_BATCHES, _MOST_READ = 64, 2**18
 _NUM_DRAWN = 2048
 _BYTES_A_SKETCH = 214.8
-# How often the gradient or the weights pass all ranks, as counted in real steps (DeepSpeed 0.19.8): reduced and
-# given back; in stages 1 and 2 the new weights are gathered, too; in stage 3 gradients are only reduced, and weights
-# gathered once.
+# Ring passes of a gradient-sized buffer per step, as counted in real steps (DeepSpeed 0.19.8). An all-reduce is two
+# passes. Stages 1 and 2 also all-gather the new weights. Stage 3 only reduce-scatters the gradient, and all-gathers the
+# weights once.
 _PASSES = {"DDP and ZeRO 0": 2, "ZeRO 1 and 2": 3, "ZeRO 3": 2}
 _SHARE_HEADINGS = {
     "world_size": ("ranks", ",d"),
     "global_batch": ("global batch", ",d"),
     "sketches": ("sketches of a rank", ",.1f"),
-    "most_points": ("points, most of mean", ".2f"),
-    "most_points_at_random": ("were they dealt at random", ".2f"),
+    "most_points": ("points, most / mean", ".2f"),
+    "most_points_at_random": ("if dealt at random", ".2f"),
     "longest_of_rank": ("longest drawing of a rank", ",.0f"),
-    "longest": ("of all", ",.0f"),
+    "longest": ("longest of all", ",.0f"),
 }
 _STEP_HEADINGS = {
     "world_size": ("ranks", ",d"),
@@ -50,33 +53,33 @@ _STEP_HEADINGS = {
     "small": ("small all-reduces, ms", ",.2f"),
     "step": ("step, ms", ",.1f"),
     "sketches_per_second": ("sketches/s", ",.0f"),
-    "efficiency": ("of one rank's x ranks", ".2f"),
-    "steps": ("steps an epoch", ",.0f"),
+    "efficiency": ("efficiency", ".2f"),
+    "steps": ("steps per epoch", ",.0f"),
     "epoch_hours": ("epoch, h", ",.2f"),
 }
 _BYTE_HEADINGS = {
     "world_size": ("ranks", ",d"),
-    **{name: (f"{name}, MB a step", ",.1f") for name in _PASSES},
-    "small": ("batch norm and losses, KB a step", ",.1f"),
-    "read": ("read, MB an epoch", ",.0f"),
+    **{name: (f"{name}, MB per step", ",.1f") for name in _PASSES},
+    "small": ("batch norm and losses, KB per step", ",.1f"),
+    "read": ("read, MB per epoch", ",.0f"),
 }
 
 
 @dataclass(frozen=True)
 class ScalingOptions(Options):
-    """Of which data set, at which numbers of ranks, at which costs."""
+    """What to compute."""
 
     data: str | None = None
-    """Folder or URL of shards whose lengths are taken; without, drawn ones."""
+    """Folder or URL of the shards that supply the drawings' lengths; default: synthetic lengths."""
     batches: tuple[int, ...] = (100, 1024, 8192, 32768)
-    """Global batches, comma-separated."""
+    """Global batch sizes, comma-separated."""
     sketches: int = number_of_sketches()
-    """In the epoch."""
+    """Sketches per epoch."""
     world_sizes: tuple[int, ...] = (8, 64, 512)
     """Numbers of ranks, comma-separated."""
     costs: str = ""
-    """Seconds a point of the longest drawing, a drawing and a doubling of the ranks, and bytes a second, as
-    launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11, which is about the default."""
+    """Seconds per point of the longest drawing (launch), per drawing (sketch) and per doubling of the ranks (latency),
+    and bytes per second (bandwidth); about the default: launch=2e-4,sketch=1e-5,latency=1e-5,bandwidth=1e11."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -86,16 +89,15 @@ class ScalingOptions(Options):
 
 @dataclass(frozen=True)
 class Costs:
-    """What one rank and the network take.
+    """Costs of one rank and of the network.
+
+    The defaults are those of an H100 with compiled steps (computed, docs/PERFORMANCE.md) and of an assumed network.
 
     Attributes:
-        launch: seconds of a step for each point of its longest drawing, however many there are beside it.
-        sketch: seconds of a step for each drawing of mean length.
+        launch: seconds per step for each point of the longest drawing, regardless of the number of drawings.
+        sketch: seconds per step for each drawing of mean length.
         latency: seconds of a small all-reduce for each doubling of the ranks.
-        bandwidth: bus bandwidth of an all-reduce, as nccl-tests define it, in bytes a second.
-
-    The defaults are those of an H100 with compiled steps (computed, docs/PERFORMANCE.md), and of a network that is
-    assumed.
+        bandwidth: bus bandwidth of an all-reduce as defined by nccl-tests, in bytes per second.
     """
 
     launch: float = 0.031 / 161
@@ -110,10 +112,10 @@ class Costs:
 
     @classmethod
     def parse(cls, text: str) -> "Costs":
-        """Costs from words such as "launch=0.0002,bandwidth=4e10"; the others are the defaults.
+        """Parse costs such as "launch=0.0002,bandwidth=4e10"; costs that are not named keep their defaults.
 
         Raises:
-            ConfigError: if a name is unknown or a value is no number.
+            ConfigError: if a name is unknown or a value is not a number.
         """
         names = [one.name for one in dataclasses.fields(cls)]
         values = {}
@@ -124,18 +126,18 @@ class Costs:
             except ValueError as error:
                 raise ConfigError(f"costs: {word!r} is not a name and a number, such as latency=1e-5") from error
             if name not in names:
-                raise ConfigError(f"costs: there is no {name!r}; there are {', '.join(names)}")
+                raise ConfigError(f"costs: unknown name {name!r}; the names are {', '.join(names)}")
         return cls(**values)
 
 
 @dataclass(frozen=True)
 class Collectives:
-    """What all ranks exchange in a step of training without ZeRO.
+    """The collectives of a training step without ZeRO.
 
     Attributes:
-        gradient: elements of the gradient, float32; in several all-reduces, as the buckets come.
-        small: bytes of each other all-reduce: batch norm's number of rows, sums and squares, the gradients of both,
-            and the losses with the wish to stop.
+        gradient: elements of the gradient, float32; reduced in buckets, one all-reduce each.
+        small: bytes of every other all-reduce: batch norm's row count, sums and sums of squares, the gradients of
+            both sums, and the losses together with the stop flag.
     """
 
     gradient: int
@@ -143,7 +145,7 @@ class Collectives:
 
     @classmethod
     def of(cls, config: Config) -> "Collectives":
-        """Those of a configuration's model."""
+        """Return the collectives of a configuration's model."""
         with torch.device("meta"):
             model = SketchGloc(config.model, config.loss, 2)
         gradient = sum(parameter.numel() for parameter in model.parameters())
@@ -152,17 +154,17 @@ class Collectives:
 
 
 def bytes_sent(num_bytes: float, num_passes: int, world_size: int) -> float:
-    """Bytes that each rank sends, in a ring, for values that pass so often: 2 for an all-reduce."""
+    """Return the bytes that each rank sends in a ring for `num_passes` passes of a buffer; an all-reduce takes 2."""
     return num_passes * (world_size - 1) / world_size * num_bytes
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """Points of drawings in the order of a data set.
+    """Lengths of a data set's drawings, and their order.
 
     Attributes:
-        order: of the drawings.
-        num_points: int16 [N], of each drawing.
+        order: order of the drawings.
+        num_points: int16 [N], points of each drawing.
     """
 
     order: Order
@@ -170,12 +172,12 @@ class Lengths:
 
     @classmethod
     def draw(cls, num_sketches: int, by_category: list[IntArray], seed: int) -> "Lengths":
-        """A data set of categories of equal size, whose drawings are as long as some that were seen of each.
+        """Draw a data set with categories of equal size, resampling the lengths observed in each.
 
         Args:
-            num_sketches: in all, about.
-            by_category: int64 [n] each, points of drawings of each category.
-            seed: of the draw and of the order.
+            num_sketches: approximate total number of drawings.
+            by_category: int64 [n] each, points of observed drawings of each category.
+            seed: seed of the resampling and of the order.
         """
         generator = np.random.default_rng(seed)
         size = max(1, num_sketches // len(by_category))
@@ -187,12 +189,14 @@ class Lengths:
         return cls(Order(sizes, _SKETCHES_PER_BLOCK, seed, block_points), num_points)
 
     def batches(self, global_batch: int) -> IntArray:
-        """Points of the drawings of some global batches, int64 [n, global_batch], spread evenly over the first epoch;
-        in each, the ranks' shares stand one after another."""
+        """Return the points of the drawings of some global batches, int64 [n, global_batch].
+
+        The batches are spread evenly over the first epoch. Within a batch, the ranks' shares are consecutive.
+        """
         order = self.order
         num_batches = max(1, min(_MOST_BATCHES, order.num_sketches // global_batch))
         firsts = [order.num_sketches // global_batch * number // num_batches for number in range(num_batches)]
-        # One rank's share of one is all of the batch, sorted as the ranks' shares are cut out of it.
+        # With a world size of 1 the share is the whole batch, in the order in which it is split into ranks' shares.
         places = [order.share(first * global_batch, 1, global_batch, 0, 1) for first in firsts]
         return np.stack([self._points_at(one) for one in places])
 
@@ -210,10 +214,10 @@ class Lengths:
 
 
 def shares(points: IntArray, world_size: int) -> Record:
-    """How unlike the ranks' shares of global batches are, on average.
+    """Measure the imbalance between the ranks' shares of global batches, on average.
 
     Args:
-        points: int64 [n, global_batch], see `Lengths.batches`.
+        points: int64 [n, global_batch], from `Lengths.batches`.
         world_size: number of ranks.
     """
     global_batch = points.shape[1]
@@ -237,15 +241,15 @@ def shares(points: IntArray, world_size: int) -> Record:
 
 
 def step(costs: Costs, collectives: Collectives, share: Record, num_sketches: int) -> Record:
-    """What a step takes where all wait for the slowest, in milliseconds, and what follows.
+    """Compute the duration of a step in milliseconds, in which all ranks wait for the slowest, and the numbers derived.
 
-    Nothing is taken to overlap: neither the gradient's all-reduce with the backward pass nor launches with arithmetic.
+    No overlap is assumed, neither of the gradient's all-reduce with the backward pass nor of launches with arithmetic.
 
     Args:
-        costs: of a rank and the network.
-        collectives: of a step.
-        share: see `shares`.
-        num_sketches: of an epoch.
+        costs: costs of a rank and of the network.
+        collectives: collectives of a step.
+        share: record from `shares`.
+        num_sketches: sketches per epoch.
     """
     world_size, global_batch = share["world_size"], share["global_batch"]
     compute = costs.launch * share["longest"] + costs.sketch * share["sketches"] * share["most_points"]
@@ -267,11 +271,11 @@ def step(costs: Costs, collectives: Collectives, share: Record, num_sketches: in
 
 
 def study_scaling(options: ScalingOptions, config: Config) -> TableReport:
-    """Compute what steps and epochs take at several numbers of ranks and global batches.
+    """Compute the duration of a step and of an epoch at several numbers of ranks and global batch sizes.
 
     Args:
-        options: see there.
-        config: of the run.
+        options: data set, global batch sizes, numbers of ranks and costs.
+        config: configuration of the run.
 
     Raises:
         SglocError: if the shards cannot be used.
@@ -312,7 +316,7 @@ def _bytes(collectives: Collectives, world_size: int, num_sketches: int) -> Reco
 
 
 def _seen_lengths(options: ScalingOptions, config: Config) -> list[IntArray]:
-    """Points of real drawings of each category, or, without shards, of drawn ones, as if all were alike."""
+    """Return the points of real drawings of each category or, without shards, the same synthetic ones for all."""
     if options.data is None:
         points = _num_points(draw_batch(_NUM_DRAWN, config.train.seed))
         return [points] * len(CATEGORIES)
@@ -326,7 +330,7 @@ def _seen_lengths(options: ScalingOptions, config: Config) -> list[IntArray]:
 
 
 def _num_points(packed: PackedBatch) -> IntArray:
-    """Points of each drawing, int64 [B]."""
+    """Return the points of each drawing, int64 [B]."""
     firsts = np.cumsum(packed.num_strokes) - packed.num_strokes
     return np.add.reduceat(packed.stroke_lengths, firsts, dtype=np.int64)
 

@@ -1,10 +1,10 @@
-"""A soak test: one training run, killed a hundred times, must end with the weights of a run that nobody touched.
+"""Soak test: a training run that is killed a hundred times must end with the weights of an undisturbed run.
 
     python benchmarks/soak.py --folder /tmp/soak --kills 100
 
-Everything is as a user has it: `torchrun --max-restarts`, real processes, SIGKILL. Four kinds of victims at random
-moments: one rank; torchrun alone; everything; and one rank while a checkpoint is being written. After each kill every
-checkpoint that is there must verify. It takes about half an hour on two cores, which is why it is no test of the suite.
+The setup is a user's: `torchrun --max-restarts`, real processes, SIGKILL. There are four kinds of victims, killed at
+random moments: one rank; torchrun alone; everything; and one rank while a checkpoint is being written. After each kill
+every existing checkpoint must verify. The test takes about half an hour on two cores, too long for the test suite.
 """
 
 import argparse
@@ -26,16 +26,16 @@ from sgloc.train.checkpoint.format import step_folder
 from sgloc.train.checkpoint.load import checkpoint_steps, read_checkpoint
 
 VICTIMS = ("rank", "torchrun", "everything", "rank while saving")
-# The longest that is waited for a moment to kill at.
+# Longest wait for a save to kill in, in seconds.
 PATIENCE = 120.0
 
 
 class Run:
-    """A training run under torchrun that can be started, killed and started again.
+    """A training run under torchrun that can be started, killed and restarted.
 
     Args:
-        run_dir: its folder.
-        options: of the soak.
+        run_dir: run folder.
+        options: command-line options of the soak test.
     """
 
     def __init__(self, run_dir: Path, options: argparse.Namespace) -> None:
@@ -56,7 +56,7 @@ class Run:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> "subprocess.Popen[bytes]":
-        """Start it, unless it is running."""
+        """Start the run unless it is running, and return the torchrun process."""
         if self.process is None or self.process.poll() is not None:
             environment = {**os.environ, "OMP_NUM_THREADS": "1"}
             with self.run_dir.with_suffix(".log").open("ab") as log:
@@ -66,7 +66,7 @@ class Run:
         return self.process
 
     def ranks(self) -> list[int]:
-        """Process ids of the ranks that are running."""
+        """Return the process ids of the running ranks."""
         assert self.process is not None
         found: list[int] = []
         with contextlib.suppress(OSError):
@@ -75,7 +75,7 @@ class Run:
         return found
 
     def kill(self, victim: str, chance: random.Random) -> bool:
-        """SIGKILL a victim; False if there was nothing to kill."""
+        """Send SIGKILL to a victim; return False if there was nothing to kill."""
         assert self.process is not None
         try:
             if victim == "everything":
@@ -97,7 +97,7 @@ class Run:
         return any(self.run_dir.glob("checkpoints/step-*.tmp"))
 
     def step(self) -> int:
-        """The last step that was logged; 0 before the first."""
+        """Return the last logged step; 0 before the first."""
         try:
             lines = (self.run_dir / "metrics.jsonl").read_text().split("\n")[:-1]
         except OSError:
@@ -106,7 +106,7 @@ class Run:
 
 
 def wait_for_moment(run: Run, victim: str, chance: random.Random) -> None:
-    """Wait until it is time to kill: at any moment since the start, that of loading included, or inside a save."""
+    """Wait for the moment to kill: inside a save, or any moment after the start, including while loading."""
     if victim == "rank while saving":
         end, step = time.monotonic() + PATIENCE, run.step() + chance.randrange(25)
         while not (run.step() >= step and run.is_saving()) and time.monotonic() < end and run.start().poll() is None:
@@ -117,7 +117,7 @@ def wait_for_moment(run: Run, victim: str, chance: random.Random) -> None:
 
 
 def verify_all(run_dir: Path) -> int:
-    """Check every checkpoint of the run that claims to be whole; gives their number.
+    """Verify every committed checkpoint of the run, and return their number.
 
     Raises:
         SystemExit: if one is damaged.
@@ -128,55 +128,55 @@ def verify_all(run_dir: Path) -> int:
             read_checkpoint(step_folder(str(run_dir), step))
             number += 1
         except CheckpointError as error:
-            # Between two looks it may have been removed as too old.
+            # Training may have removed it meanwhile as too old.
             if step in checkpoint_steps(str(run_dir)):
                 sys.exit(f"unreadable: {error}")
     return number
 
 
 def soak(run: Run, num_kills: int, chance: random.Random) -> Counter[str]:
-    """Train to the end, killed so many times on the way; gives how many kills were of which kind."""
+    """Train to the end with `num_kills` kills on the way; return the number of kills of each kind."""
     kills: Counter[str] = Counter()
     verified = 0
     while kills.total() < num_kills:
         if run.start().poll() is not None:
-            sys.exit("the run ended before all kills; give more --steps")
+            sys.exit("the run ended before all kills; increase --steps")
         victim = chance.choice(VICTIMS)
         wait_for_moment(run, victim, chance)
         if run.process is not None and run.process.poll() == 0:
-            sys.exit(f"the run ended after {kills.total()} kills; give more --steps")
+            sys.exit(f"the run ended after {kills.total()} kills; increase --steps")
         if run.kill(victim, chance):
             kills[victim] += 1
             verified += verify_all(run.run_dir)
             print(f"kill {kills.total():>3} of {num_kills}: {victim}, at step {run.step()}", flush=True)
     while run.start().wait() != 0:
-        print("started again", flush=True)
+        print("restarted", flush=True)
     kills["checkpoints verified"] = verified
     return kills
 
 
 def final_weights(run_dir: Path) -> dict[str, str]:
-    """SHA-256 of every tensor file of the newest checkpoint."""
+    """Return the SHA-256 of every file of the newest checkpoint."""
     step = checkpoint_steps(str(run_dir))[0]
     return {name: digest for name, (_, digest) in read_checkpoint(step_folder(str(run_dir), step)).files.items()}
 
 
 def losses(run_dir: Path) -> list[tuple[int, float]]:
-    """Step and loss of every line of metrics."""
+    """Return the step and loss of every logged training step."""
     records = map(json.loads, (run_dir / "metrics.jsonl").read_text().splitlines())
     return [(record["step"], record["loss"]) for record in records if record["event"] == "train"]
 
 
 def main(words: Sequence[str]) -> None:
-    """Run the soak test; exit code 1 if the runs differ or a checkpoint cannot be read."""
-    parser = argparse.ArgumentParser(description="Kill a training run again and again.", allow_abbrev=False)
+    """Run the soak test; exit with code 1 if the two runs differ or a checkpoint is damaged."""
+    parser = argparse.ArgumentParser(description="Kill and restart a training run repeatedly.", allow_abbrev=False)
     parser.add_argument("--folder", type=Path, required=True, help="empty folder for the two runs")
-    parser.add_argument("--config", default="configs/quickstart.yaml", help="of the model that is trained")
-    parser.add_argument("--data", default="shards/sample", help="shards")
+    parser.add_argument("--config", default="configs/quickstart.yaml", help="configuration of the runs")
+    parser.add_argument("--data", default="shards/sample", help="folder of the shards")
     parser.add_argument("--kills", type=int, default=100)
-    parser.add_argument("--steps", type=int, default=1500, help="of the run")
+    parser.add_argument("--steps", type=int, default=1500, help="training steps of each run")
     parser.add_argument("--processes", type=int, default=2)
-    parser.add_argument("--seed", type=int, default=0, help="of victims and moments")
+    parser.add_argument("--seed", type=int, default=0, help="seed of the victims and moments")
     options = parser.parse_args(words)
     options.folder.mkdir(parents=True, exist_ok=True)
     if any(options.folder.iterdir()):
@@ -187,7 +187,7 @@ def main(words: Sequence[str]) -> None:
         counts = soak(killed, options.kills, random.Random(options.seed))
         killed_seconds = time.monotonic() - start
         if whole.start().wait() != 0:
-            sys.exit("the run that nobody touches failed")
+            sys.exit("the undisturbed run failed")
     finally:
         for run in (killed, whole):
             if run.process is not None and run.process.poll() is None:
@@ -196,10 +196,10 @@ def main(words: Sequence[str]) -> None:
     same_losses = losses(killed.run_dir) == losses(whole.run_dir)
     for name, count in counts.items():
         print(f"{name:<24} {count}")
-    print(f"final weights            {'identical to the bit' if same_weights else 'DIFFERENT'}")
-    print(f"losses of all steps      {'identical to the bit' if same_losses else 'DIFFERENT'}")
+    print(f"final weights            {'bit-identical' if same_weights else 'DIFFERENT'}")
+    print(f"losses of all steps      {'bit-identical' if same_losses else 'DIFFERENT'}")
     print(f"seconds, killed          {killed_seconds:.0f}")
-    print(f"seconds, untouched       {time.monotonic() - start - killed_seconds:.0f}")
+    print(f"seconds, undisturbed     {time.monotonic() - start - killed_seconds:.0f}")
     sys.exit(not (same_weights and same_losses))
 
 

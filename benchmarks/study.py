@@ -1,4 +1,4 @@
-"""What the studies share: options on the command line, from the fields of a dataclass, and how a report is shown."""
+"""Shared by the studies: command-line options from the fields of a dataclass, and the output of a report."""
 
 import sys
 from collections.abc import Callable, Sequence
@@ -18,30 +18,30 @@ Options = TypeVar("Options")
 
 
 class Report(Protocol):
-    """What a study found."""
+    """The results of a study."""
 
     def to_json(self) -> str:
-        """JSON lines."""
+        """Return the results as JSON lines."""
         ...
 
     def print(self, console: Console) -> None:
-        """Tables for people."""
+        """Print the results as tables."""
         ...
 
 
 def number_of_sketches() -> Any:
-    """The option for the size of a made-up QuickDraw, of which no category may be empty."""
+    """Return the option for the size of a synthetic QuickDraw; the minimum keeps every category non-empty."""
     return option(50_000_000, at_least=10_000, at_most=2**31 - 1)
 
 
 def require_counts(name: str, numbers: Sequence[int]) -> None:
-    """Refuse the numbers of an option unless they are at least 1.
+    """Require that an option has at least one number, and none below 1.
 
     Raises:
-        ConfigError: if one is not, or there is none.
+        ConfigError: if it has none, or one below 1.
     """
     is_right = len(numbers) > 0 and min(numbers) >= 1
-    require(is_right, name, "numbers from 1 on, separated by commas", ",".join(map(str, numbers)) or "none")
+    require(is_right, name, "integers of at least 1, separated by commas", ",".join(map(str, numbers)) or "none")
 
 
 def run_study(
@@ -54,11 +54,11 @@ def run_study(
     """Parse a study's options, run it, and print its report.
 
     Args:
-        name: of the study.
-        study: measures, given its options and the configuration of a training run; its docstring describes it.
-        options: a dataclass whose fields are its options.
-        arguments: of the command line, without the study's name.
-        default: the configuration where no file is given.
+        name: name of the study.
+        study: function of the study's options and a training configuration; its docstring is the help text.
+        options: dataclass whose fields are the study's options.
+        arguments: command-line arguments without the study's name.
+        default: makes the configuration to use without a configuration file.
 
     Returns:
         The exit code.
@@ -66,12 +66,12 @@ def run_study(
     program = f"python -m benchmarks {name}"
 
     def run(wanted: "Options", config: str = "", json: bool = False) -> int:
-        """What every study takes.
+        """Options of every study.
 
         Args:
-            wanted: Its own options.
-            config: YAML file of options of `sgloc train`; default: the study's own sizes.
-            json: Print JSON lines in place of tables.
+            wanted: The study's own options.
+            config: YAML file of `sgloc train` options; default: the study's own sizes.
+            json: Print JSON lines instead of tables.
         """
         report = study(wanted, read_config(program, config) if config else default())
         if json:

@@ -1,4 +1,4 @@
-"""What a measurement of many alike things found: tables for people, JSON lines for programs."""
+"""Results of a study with many similar rows: tables for people, JSON lines for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,13 +14,12 @@ from sgloc.strict_json import to_json
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of numbers.
+    """A table of numbers.
 
     Attributes:
-        name: what the rows are about.
-        headings: of the columns that people see, each with how its numbers are written (as `format` takes it), by the
-            numbers' name in the rows.
-        rows: each of named numbers; where one is None or missing, the cell stays empty.
+        name: title of the table, and name of its rows' records.
+        headings: printed columns: key in the rows -> (heading, format specification).
+        rows: one record per row; a missing or None value leaves its cell empty.
     """
 
     name: str
@@ -30,13 +29,13 @@ class Table:
 
 @dataclass
 class TableReport:
-    """All that one command measured.
+    """The results of one study.
 
     Attributes:
-        bench: which command.
-        settings: what was measured, in words and numbers.
-        tables: in the order in which they are shown.
-        facts: sentences, shown below them, each with the numbers that it tells.
+        bench: name of the study.
+        settings: sizes and settings of the measured work.
+        tables: tables in display order.
+        facts: sentences printed below the tables, each with its numbers as a record.
     """
 
     bench: str
@@ -45,17 +44,17 @@ class TableReport:
     facts: list[tuple[str, Record]] = field(default_factory=list)
 
     def records(self) -> list[Record]:
-        """One record a line of JSON: machine, settings, every row of the tables, facts."""
+        """Return the records in the order of the JSON lines: machine, settings, rows of all tables, facts."""
         about = [{"name": "machine", **machine(torch.device("cpu"))}, {"name": "settings", **self.settings}]
         rows = [{"name": table.name, **row} for table in self.tables for row in table.rows]
         return [{"bench": self.bench, **record} for record in [*about, *rows, *(fact for _, fact in self.facts)]]
 
     def to_json(self) -> str:
-        """JSON lines."""
+        """Return the records as JSON lines."""
         return "".join(to_json(record) + "\n" for record in self.records())
 
     def print(self, console: Console) -> None:
-        """The tables, and the rest in lines."""
+        """Print the tables, and everything else as lines."""
         for about, record in ((f"{self.bench} on ", machine(torch.device("cpu"))), ("", self.settings)):
             console.print(about + ", ".join(f"{name} {value}" for name, value in record.items()), soft_wrap=True)
         for table in self.tables:

@@ -1,4 +1,4 @@
-"""How fast sketches come from shards, beside a plain webdataset of one sketch a member over the same drawings."""
+"""Speed of reading sketches from shards, compared with a plain webdataset that stores each sketch as its own member."""
 
 import contextlib
 import io
@@ -26,11 +26,11 @@ _MEMBERS, _MEMBERS_IN_TAR = 20_000, 2_000
 
 
 def study_webdataset(options: StreamOptions, config: Config) -> Report:
-    """Measure the stream of training batches, and a plain webdataset of the same drawings, in turn.
+    """Measure the stream of training batches and, in alternation, a plain webdataset of the same drawings.
 
     Args:
-        options: on what is measured.
-        config: of the run whose preparation and prefetching are measured.
+        options: options of the measurement.
+        config: configuration of the run whose preparation and prefetching are measured.
 
     Raises:
         SglocError: if the shards cannot be used.
@@ -50,7 +50,7 @@ def study_webdataset(options: StreamOptions, config: Config) -> Report:
 
 @contextlib.contextmanager
 def _one_sketch_a_member(folder: str) -> Iterator[tuple[list[str], int]]:
-    """Tars of the first drawings, each a member of its own, as a plain webdataset has them; and how many these are."""
+    """Yield tars of the first drawings, one drawing per member as in a plain webdataset, and the number of drawings."""
     reader = ShardReader(folder, load_manifest(folder), "train")
     (packed,) = fixed_batches(reader, np.arange(min(reader.num_sketches, _MEMBERS)), batch_size=_MEMBERS)
     with tempfile.TemporaryDirectory(prefix="sgloc-bench-") as target:
@@ -73,7 +73,7 @@ def _stroke3(sketch: PackedBatch) -> Int16Array:
 
 
 def _ragged(sketches: list[tuple[Int16Array]]) -> tuple[Int16Array, np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """The least that a plain pipeline does to a batch: flat rows, and how many are whose."""
+    """Collate with the least work a plain pipeline needs: flat rows, and the number of rows of each sketch."""
     rows = [sketch for (sketch,) in sketches]
     return np.concatenate(rows), np.array([len(sketch) for sketch in rows])
 

@@ -1,8 +1,8 @@
-"""The main job on the built-in synthetic sample, in one go: `make quickstart`.
+"""The whole workflow on the built-in synthetic sample: `make quickstart`.
 
-It draws the sample, packs it into shards, trains in two processes, kills them all with SIGKILL once a checkpoint is
-there, starts the same command again, has the model redraw disturbed drawings that it has never seen, and measures it:
-Rec by a classifier that it trains for that, Ret, and how far strokes are from their places.
+The script writes the sample, packs it into shards, and trains in two processes. Once a checkpoint exists it kills them
+all with SIGKILL and runs the same command again. The trained model then redraws disturbed test drawings and is
+evaluated: Rec by a classifier trained here, Ret, and the distance of the strokes from their right places.
 """
 
 import contextlib
@@ -32,7 +32,7 @@ KILLED_MARK = RUN / "killed-once"
 
 
 def sgloc(*words: str, processes: int = 1) -> None:
-    """Run a command of sgloc, shown as a user would type it; one that fails has told why."""
+    """Print a sgloc command as a user would type it, and run it; exit with its code if it fails."""
     launcher = ["torchrun", "--standalone", "--nproc-per-node", str(processes), "-m"] if processes > 1 else []
     print(f"\n$ {' '.join([*launcher, 'sgloc', *words])}", flush=True)
     module = ["torch.distributed.run", *launcher[1:]] if launcher else []
@@ -43,35 +43,35 @@ def sgloc(*words: str, processes: int = 1) -> None:
 
 
 def train(*, kill_when_saved: bool) -> None:
-    """Train in two processes; if asked, kill them all as soon as a checkpoint is there."""
+    """Train in two processes; with `kill_when_saved`, kill both shortly after the first checkpoint."""
     print(f"\n$ python {' '.join(TRAIN)}", flush=True)
     process = subprocess.Popen([sys.executable, *TRAIN], start_new_session=True)
     try:
         while kill_when_saved and process.poll() is None and not any(RUN.glob("checkpoints/step-*/manifest.json")):
             time.sleep(0.2)
         if kill_when_saved and process.poll() is None:
-            # A few steps more, which are lost and done again.
+            # Let the run take a few more steps, which are lost and repeated.
             time.sleep(3)
             os.killpg(process.pid, signal.SIGKILL)
             KILLED_MARK.touch()
-            print("\n*** killed all processes with SIGKILL; now the same command again ***", flush=True)
+            print("\n*** killed all processes with SIGKILL; running the same command again ***", flush=True)
             process.wait()
         elif code := process.wait():
             sys.exit(code)
     finally:
-        # Nothing is left behind, whatever ended this.
+        # Leave no process behind, however this function ends.
         with contextlib.suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
 
 
 def validation_losses() -> list[float]:
-    """Validation losses of the run, in order."""
+    """Return the validation losses of the run, in order."""
     records = (json.loads(line) for line in (RUN / "metrics.jsonl").read_text().splitlines())
     return [record["loss"] for record in records if record["event"] == "validation"]
 
 
 def main(_: Sequence[str]) -> None:
-    """Do it all; what is already done is not done again."""
+    """Run the whole workflow, skipping what is already done."""
     start = time.monotonic()
     if not (SHARDS / "manifest.json").exists():
         counts = [word for split, count in DRAWINGS_PER_CATEGORY.items() for word in (f"--{split}", str(count))]
@@ -89,9 +89,9 @@ def main(_: Sequence[str]) -> None:
     minutes = (time.monotonic() - start) / 60
     print(
         f"\ndone in {minutes:.1f} minutes\n"
-        f"  validation   loss fell from {losses[0]:.1f} to {min(losses):.1f} nats a drawing\n"
+        f"  validation   loss fell from {losses[0]:.1f} to {min(losses):.1f} nats per drawing\n"
         f"  gallery      {GALLERY}/gallery.png: original, disturbed, put back, redrawn by the model\n"
-        f"  measured     {EVALUATED}/results.md: Rec, Ret and distances, the table above and by category\n"
+        f"  evaluation   {EVALUATED}/results.md: Rec, Ret and distances, the table above and by category\n"
         f"  drawings     {GALLERY}/redrawn.ndjson, {GALLERY}/svg/\n"
         f"  checkpoints  {RUN}/checkpoints/\n"
         f"  metrics      {RUN}/metrics.jsonl\n"

@@ -1,1 +1,1 @@
-"""Front ends that start a command of `sgloc` in several processes, here or on a cluster; no logic of their own."""
+"""Launchers that start an `sgloc` command in several processes, locally or on a cluster."""

@@ -1,6 +1,6 @@
-"""The command that a launcher starts, and what the launcher has to know of it.
+"""Parsing and checking of the command that a launcher starts.
 
-`python -m launch.command train [options]` checks the options and the shards, and prints the run's folder.
+`python -m launch.command train [options]` checks the options and the shards, and prints the run folder.
 """
 
 import contextlib
@@ -13,19 +13,19 @@ from sgloc.config import RunConfig
 from sgloc.errors import UsageError
 from sgloc.program import run_program
 
-# A rank that does not listen yet is not to be killed by what asks it to stop.
+# Ignore stop signals until the rank has installed its handlers, so that they do not kill it.
 _PATIENT = ("/bin/sh", "-c", "trap '' USR1 USR2; exec \"$@\"", "rank")
 
 
 @dataclass(frozen=True)
 class Launched:
-    """A command whose options are right.
+    """A command with validated options.
 
     Attributes:
-        name: of the command, such as "train".
-        options: its words.
-        run: folder or URL of the run that it trains; empty: it trains none.
-        timeout: seconds after which the ranks of a run have noticed that another one is gone.
+        name: name of the command, such as "train".
+        options: command-line arguments after the name.
+        run: folder or URL of the run that the command trains; empty if it does not train.
+        timeout: seconds within which the ranks of a run notice a lost rank.
     """
 
     name: str
@@ -34,23 +34,23 @@ class Launched:
     timeout: float = 0.0
 
     def process(self) -> list[str]:
-        """The command line of one process. While it trains, and does not listen yet, it ignores USR1 and USR2."""
+        """Return the command line of one process. If it trains, it ignores USR1 and USR2 until it has handlers."""
         return [*(_PATIENT if self.run else ()), sys.executable, "-m", "sgloc", *self.name.split(), *self.options]
 
 
 def read_command(words: Sequence[str], *, check_data: bool) -> Launched:
-    """Read a command and its options before anything is started.
+    """Parse a command and its options before starting anything.
 
     Args:
-        words: the command line, from the command's name.
-        check_data: whether to see if there are shards where a run expects them.
+        words: the command line, starting with the command's name.
+        check_data: whether to check that a run's shards exist.
 
     Raises:
-        UsageError: if there is no such command, or an option is wrong.
-        DataError: if there are no shards.
+        UsageError: if the command is unknown or an option is invalid.
+        DataError: if the shards do not exist.
     """
     if not words:
-        raise UsageError("the command to start is missing; give one, such as train, and its options after it")
+        raise UsageError("the command to start is missing; pass one, such as train, followed by its options")
     name = command_name(words)
     if not name:
         raise unknown_command(words[0])
@@ -60,7 +60,7 @@ def read_command(words: Sequence[str], *, check_data: bool) -> Launched:
     if not isinstance(config, RunConfig):
         return Launched(name, options)
     if arguments["resume"] == "never":
-        raise UsageError("what is started again after a fault goes on from its own checkpoints; leave --resume out")
+        raise UsageError("--resume never is not possible here: restarts resume from the run's checkpoints; omit it")
     if check_data:
         from sgloc.data.manifest import load_manifest
 
@@ -69,11 +69,11 @@ def read_command(words: Sequence[str], *, check_data: bool) -> Launched:
 
 
 def main(words: Sequence[str]) -> None:
-    """Check options and shards, and print the folder of the run."""
-    # Whoever reads the folder must not be given the help.
+    """Check options and shards, and print the run folder."""
+    # Keep the help text out of standard output, where scripts read the folder.
     with contextlib.redirect_stdout(sys.stderr):
         launched = read_command(words, check_data=True)
-    # With its secrets: it is used.
+    # Unmasked, because scripts use the URL.
     print(launched.run)
 
 

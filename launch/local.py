@@ -1,17 +1,17 @@
-"""Starts a command of `sgloc` on this machine, or makes it one of several, through torchrun's launcher.
+"""Start an `sgloc` command on this machine, alone or as one of several machines, through torchrun's launcher.
 
-`python -m launch.local --processes 2 train --config configs/quickstart.yaml` starts two ranks, and starts them again
-when one is lost; `evaluate` and `train-classifier` likewise. TERM, INT, HUP, USR1 or USR2 has ranks that train save and
-end; the same command goes on from there. On several machines, the same command on each:
+`python -m launch.local --processes 2 train --config configs/quickstart.yaml` starts two ranks, and restarts them if one
+is lost; `evaluate` and `train-classifier` work the same way. On TERM, INT, HUP, USR1 or USR2, training ranks save and
+exit; the same command resumes the run. On several machines, start the same command on each:
 
     python -m launch.local --nodes 2 --node_rank 0 --rendezvous node0:29500 train ...   (and --node_rank 1)
     python -m launch.local --nodes 1:2 --rendezvous node0:29500 train ...
 
-The second is elastic: a machine that is lost is done without, and one that comes later is taken in, as long as node0,
-where they meet, is there.
+The second is elastic: the run continues without a lost machine, and a machine may join later, as long as node0, the
+rendezvous host, is running.
 
-The exit code is 0 when all is done or was stopped, 1 when it failed for a reason that may pass, 2 for a mistake, 3 for
-a fault of the program, and 130 after a second Ctrl-C. After 2 and 3 nothing is started again, on any machine.
+The exit code is 0 if the command finished or was stopped, 1 for a transient error, 2 for a user error, 3 for a bug
+(internal error), and 130 after a second Ctrl-C. After 2 and 3 nothing is restarted, on any machine.
 """
 
 import atexit
@@ -42,26 +42,26 @@ if TYPE_CHECKING:
 
 _NAME = "launch.local"
 _REPEAT_SECONDS = 1.0
-# How long machines that come to an elastic run wait for more.
+# How long the machines of an elastic run wait for more to join.
 _LAST_CALL_SECONDS = 10
-# How long the machine where the others meet stays there for them to read why it ends.
+# How long the rendezvous host stays up for the others to read its exit code.
 _PARTING_SECONDS = 3.0
 
 
 @dataclass(frozen=True)
 class LocalOptions(Options):
-    """The processes, and the machines that they are on."""
+    """Processes and machines."""
 
     processes: str = "auto"
-    """On this machine; auto: one a GPU, or 1."""
+    """Number of processes on this machine; auto starts one per GPU, or 1 without GPUs."""
     nodes: str = "1"
-    """Machines; MIN:MAX: elastic."""
+    """Number of machines; MIN:MAX for an elastic run."""
     node_rank: int | None = None
-    """Number of this machine, unless elastic."""
+    """Index of this machine, counted from 0; leave out for an elastic run."""
     rendezvous: str = ""
-    """HOST:PORT where the machines meet, on machine 0."""
+    """HOST:PORT of the rendezvous of several machines, on machine 0."""
     max_restarts: int = option(3, at_least=0)
-    """How often ranks are started again after a failure."""
+    """Maximum number of restarts after a failure."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -74,7 +74,7 @@ class LocalOptions(Options):
             return
         host, _, port = self.rendezvous.rpartition(":")
         if not (host and port.isdecimal() and 0 < int(port) < 2**16):
-            raise ConfigError("several machines need a place to meet, the same for all; give --rendezvous HOST:PORT")
+            raise ConfigError("several machines need a rendezvous, the same on all; set --rendezvous HOST:PORT")
         if self.least_nodes != self.most_nodes:
             if self.node_rank is not None:
                 raise ConfigError("an elastic run numbers its machines itself; leave --node_rank out")
@@ -83,47 +83,47 @@ class LocalOptions(Options):
 
     @property
     def least_nodes(self) -> int:
-        """Machines without which nothing begins."""
+        """Minimum number of machines to start with."""
         return int(self.nodes.split(":")[0])
 
     @property
     def most_nodes(self) -> int:
-        """Machines that are taken in."""
+        """Maximum number of machines."""
         return int(self.nodes.split(":", 1)[-1])
 
     @property
     def is_alone(self) -> bool:
-        """Whether there is no other machine to meet."""
+        """Whether this is the only machine, so that no rendezvous is needed."""
         return self.most_nodes == 1 and not self.rendezvous and self.node_rank is None
 
 
 def _signal_ranks(number: int) -> None:
-    """Send a signal to all that this process has started."""
+    """Send a signal to all child processes."""
     for task in Path("/proc/self/task").iterdir():
-        # Threads and ranks come and go.
+        # Threads and ranks may end meanwhile.
         with contextlib.suppress(OSError):
             for rank in (task / "children").read_text().split():
                 os.kill(int(rank), number)
 
 
 class _Stop:
-    """Asks the ranks to save and end when this process is asked to.
+    """Forwards stop signals to the ranks, so that they save and exit.
 
-    torchrun forwards signals, too, but kills after 30 seconds, whatever is being saved, and fails in the end. And Slurm
-    with control groups signals this process alone.
+    torchrun forwards signals too, but kills the ranks after 30 seconds, even while they are saving, and then reports a
+    failure. And Slurm with control groups signals only this process.
 
     Attributes:
-        requested: whether this process was asked to stop.
-        for_ranks: the signal that asks ranks: they are there later.
+        requested: whether this process has received a stop signal.
+        for_ranks: the signal to send to the ranks; set before they are started.
     """
 
     def __init__(self) -> None:
         self.requested, self.for_ranks = False, signal.SIGTERM
-        # What nohup ignores stays ignored.
+        # Signals that nohup ignores stay ignored.
         wanted = [number for number in STOP_SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
         for number in (*wanted, signal.SIGALRM):
             signal.signal(number, self._ask)
-        # Python takes its handlers away before it ends.
+        # Python removes its handlers before it exits; a pending SIGALRM would then kill the process.
         atexit.register(signal.signal, signal.SIGALRM, signal.SIG_IGN)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
@@ -131,15 +131,15 @@ class _Stop:
             raise KeyboardInterrupt
         self.requested = True
         _signal_ranks(self.for_ranks)
-        # Again and again: a rank may not have listened yet.
+        # Repeat the signal, because a rank may not have installed its handlers yet.
         signal.setitimer(signal.ITIMER_REAL, _REPEAT_SECONDS)
 
 
 class _Partners:
-    """Tells the other machines that nothing is to be started again, and hears it of them.
+    """Shares final exit codes between machines, so that none of them restarts its ranks after a user error or bug.
 
-    torchrun does not: it would have the ranks that it starts here wait half an hour for those of a machine that has
-    ended for good. An elastic run goes on without that machine.
+    torchrun does not do this: the ranks it restarts here would wait half an hour for those of a machine that has ended
+    for good. An elastic run does not need it, because it continues without that machine.
     """
 
     _KEY = "sgloc/verdict"
@@ -158,20 +158,20 @@ class _Partners:
         host, _, port = self._place.rpartition(":")
         day = datetime.timedelta(days=1)
         with contextlib.suppress(RuntimeError):
-            # torchrun's store is at the same place, and is the same one.
+            # torchrun's store has the same host and port, and shares this server.
             store = TCPStore(host, int(port), None, self._is_host, day, wait_for_workers=False, multi_tenant=True)
             self._store = store
             while not (heard := store.check([self._KEY])) and not self._has_parted.wait(_REPEAT_SECONDS):
                 pass
             if heard and not self._has_parted.is_set():
                 code = int(store.get(self._KEY))
-                tell(_NAME, f"another machine ended with exit code {code}, and says why; nothing is started again")
+                tell(_NAME, f"another machine ended with exit code {code}, see its output; not restarting")
                 _signal_ranks(signal.SIGKILL)
-                # The main thread may be waiting in C++ for a machine that does not come.
+                # The main thread may be waiting in C++ for a machine that never joins.
                 os._exit(code)
 
     def part(self, code: int) -> None:
-        """Leave an exit code for the others."""
+        """Publish this machine's exit code to the others."""
         self._has_parted.set()
         if self._store is not None and code in (MISTAKE, FAULT):
             with contextlib.suppress(RuntimeError):
@@ -183,16 +183,16 @@ class _Partners:
 
 
 def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:
-    """Run the ranks to their end; gives the exit code."""
-    # What is above answers a mistake at once.
+    """Run the ranks to completion; return the exit code."""
+    # Imported late, so that user errors are reported at once.
     import torch
 
     from sgloc.torch_versions import launch_config
 
     num_processes = max(1, torch.cuda.device_count()) if options.processes == "auto" else int(options.processes)
-    # Ranks share the machine's cores; without this each would take them all.
+    # Ranks share the machine's cores; otherwise each would use all of them.
     os.environ.setdefault("OMP_NUM_THREADS", str(max(1, len(os.sched_getaffinity(0)) // num_processes)))
-    # Else ranks that are started again find what the ones before left in the store (gloo, torch 2.13).
+    # Otherwise restarted ranks find stale entries of their predecessors in the store (gloo, torch 2.13).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     here = options.rendezvous.startswith(("localhost:", "127."))
     is_elastic = options.node_rank is None
@@ -205,9 +205,9 @@ def _launch(options: LocalOptions, launched: Launched, stop: _Stop) -> int:
         rdzv_backend="c10d" if is_elastic else "static",
         rdzv_endpoint=options.rendezvous or "localhost:0",
         rdzv_configs={"last_call_timeout": _LAST_CALL_SECONDS} if is_elastic else {"rank": options.node_rank},
-        # The name of a machine need not be known to itself.
+        # A machine may be unable to resolve its own name.
         local_addr="localhost" if here or not options.rendezvous else None,
-        # Alone, ranks are started again from here: torchrun does not tell a mistake from a failure.
+        # On one machine, restart the ranks here: torchrun cannot tell a user error from a failure.
         max_restarts=0 if options.most_nodes == 1 else options.max_restarts,
     )
     partners = _Partners(options)
@@ -231,17 +231,17 @@ def _run_ranks(config: "LaunchConfig", launched: Launched) -> int:
         elastic_launch(config, program)(*arguments)
     except ChildFailedError as error:
         codes = {failure.exitcode for failure in error.failures.values()}
-        # Whoever waited for the rank that failed has failed too, for another reason, and maybe before it.
+        # Ranks that waited for the failed rank fail too, for another reason, and possibly before it.
         for final in (FAULT, MISTAKE):
             if final in (*codes, read_verdict()):
                 return final
         rank, failure = error.get_first_failure()
         code = failure.exitcode
         how = f"ended with exit code {code}" if code >= 0 else f"was killed by {signal.Signals(-code).name}"
-        tell(_NAME, f"rank {rank} {how}; what was wrong stands above")
+        tell(_NAME, f"rank {rank} {how}; see the error above")
         return PASSING
     except (RendezvousError, DistError) as error:
-        tell(_NAME, f"the machines do not meet at {config.rdzv_endpoint}: {' '.join(str(error).split())}")
+        tell(_NAME, f"the rendezvous at {config.rdzv_endpoint} failed: {' '.join(str(error).split())}")
         return PASSING
     except KeyboardInterrupt:
         return INTERRUPTED
@@ -249,16 +249,16 @@ def _run_ranks(config: "LaunchConfig", launched: Launched) -> int:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Check the options and start the command; gives the exit code."""
+    """Check the options and start the command; return the exit code."""
     reader = Reader(f"python -m {_NAME}", LocalOptions, description=__doc__.split("\n\n")[0], starts_command=True)
     stop = _Stop()
     chosen, words = reader.read_until_word(arguments)
     options = LocalOptions(**chosen)
     launched = read_command(words, check_data=True)
-    # Only training has something to save.
+    # Only training saves before it stops.
     stop.for_ranks = signal.SIGUSR1 if launched.run else signal.SIGTERM
     with tempfile.TemporaryDirectory(prefix="sgloc-launch-") as folder:
-        # torchrun starts ranks again after any failure; those that read there that it would come again end at once.
+        # torchrun restarts ranks after any failure; a restarted rank that finds a final exit code here exits at once.
         os.environ.setdefault(VERDICT_VARIABLE, f"{folder}/verdict")
         return _launch(options, launched, stop)
 

@@ -1,11 +1,11 @@
-"""Starts a command of `sgloc` on a Slurm cluster through submitit.
+"""Start an `sgloc` command on a Slurm cluster through submitit.
 
-`python -m launch.slurm --nodes 4 --gpus_per_node 8 train --config configs/all345.yaml` submits a job in which each task
-is one rank, as `slurm/train.sh` does. Stopped by its time limit, by another job or by the loss of a node, it is queued
-again and goes on from where it was.
+`python -m launch.slurm --nodes 4 --gpus_per_node 8 train --config configs/all345.yaml` submits a job with one task per
+rank; slurm/train.sh is the equivalent batch script. After its time limit, preemption or the loss of a node, the job is
+requeued and resumes.
 
-`python -m launch.slurm --tasks 16 --wait shard --source quickdraw:simplified --out /scratch/shards` submits an array of
-which each task builds its share, and tells how each ended. Started again, it builds what is missing.
+`python -m launch.slurm --tasks 16 --wait shard --source quickdraw:simplified --out /scratch/shards` submits an array in
+which each task builds its share, and reports how each task ended. Started again, it builds only the missing parts.
 """
 
 from collections.abc import Sequence
@@ -22,54 +22,54 @@ from sgloc.faults import INTERRUPTED
 from sgloc.masking import mask
 from sgloc.program import run_program, tell
 
-# A shorter time limit leaves little between the start and the warning, which may come a minute early.
+# A shorter time limit leaves too little time between the start and the warning, which may come a minute early.
 _LEAST_MINUTES = 10
 _NAME = "launch.slurm"
 
 
 @dataclass(frozen=True)
 class SlurmOptions(Options):
-    """What to ask Slurm for."""
+    """Resources to request from Slurm."""
 
     nodes: int = option(1, at_least=1)
-    """Machines."""
+    """Number of nodes."""
     gpus_per_node: int = option(0, at_least=0)
-    """GPUs of each machine."""
+    """GPUs per node."""
     processes_per_node: int = option(0, at_least=0)
-    """Ranks on each machine; 0: one a GPU, or 1."""
+    """Ranks per node; 0 starts one per GPU, or 1 without GPUs."""
     cpus_per_process: int = option(4, at_least=1)
-    """Cores of each rank; of each task of an array, which builds in as many processes."""
+    """Cores per rank; in an array, cores per task and number of its worker processes."""
     memory_per_cpu: int = option(0, at_least=0)
-    """In GB; 0: the cluster's default."""
+    """Memory per core in GB; 0 uses the cluster's default."""
     partition: str = ""
-    """Of the cluster; default: its default."""
+    """Partition of the cluster; empty uses the cluster's default."""
     minutes: int = 1440
-    """Time after which a job is queued again and goes on."""
+    """Time limit in minutes, after which a job is requeued and resumes."""
     tasks: int = option(0, at_least=0)
-    """Shares in which an array builds shards; 0: a job and no array."""
+    """Number of tasks of an array that builds shards; 0 submits a single job."""
     logs: str = "slurm-logs"
-    """Folder for logs, seen by all nodes."""
+    """Folder for logs, visible to all nodes."""
     slurm: list[str] = field(default_factory=list)
-    """NAME=VALUE: any other option of sbatch, like account=me; may be given several times."""
+    """Any other sbatch option as NAME=VALUE, such as account=me; can be repeated."""
     cluster: Literal["auto", "slurm", "local"] = "auto"
-    """local: processes of this machine in place of jobs."""
+    """Where to run: slurm submits jobs, local starts processes on this machine, auto uses Slurm if available."""
     wait: bool = False
-    """Stay until all has ended, and tell how."""
+    """Wait until all tasks have ended, and report how."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.minutes < _LEAST_MINUTES:
             raise ConfigError(
                 f"minutes must be at least {_LEAST_MINUTES}, not {self.minutes}; "
-                f"a run is asked to save {WARNING_SECONDS} seconds before they are over, and queued again"
+                f"a run is asked to save {WARNING_SECONDS} seconds before the time limit, and then requeued"
             )
         for setting in self.slurm:
             if not all(setting.partition("=")):
-                raise ConfigError(f"slurm takes NAME=VALUE, not {setting!r}")
+                raise ConfigError(f"slurm must be NAME=VALUE, not {setting!r}")
 
 
 def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
-    """What submitit is to ask Slurm for."""
+    """Return submitit's parameters for these options."""
     additional = {
         "requeue": True,
         "partition": options.partition,
@@ -85,7 +85,7 @@ def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
         "cpus_per_task": options.cpus_per_process,
         "slurm_array_parallelism": options.tasks or 1,
         "slurm_signal_delay_s": WARNING_SECONDS,
-        # Of the job's processors, srun takes one a task unless told. A rank that fails takes all along.
+        # By default srun gives each task only one of the job's CPUs. A rank that fails must end all others.
         "slurm_srun_args": [f"--cpus-per-task={options.cpus_per_process}", "--kill-on-bad-exit=1"],
         "slurm_setup": [f"export OMP_NUM_THREADS=${{OMP_NUM_THREADS:-{options.cpus_per_process}}}"],
         "slurm_additional_parameters": {name: value for name, value in additional.items() if value},
@@ -93,15 +93,15 @@ def _parameters(options: SlurmOptions, name: str) -> dict[str, Any]:
 
 
 def _shares(options: SlurmOptions, launched: Launched) -> tuple[Launched, list[str]]:
-    """The command of each task of an array, and the shares; none for a job that is no array.
+    """Return the command of each array task, and the tasks' shares; no shares for a single job.
 
     Raises:
-        UsageError: if the command has no shares.
+        UsageError: if the command cannot be split into shares.
     """
     if not options.tasks:
         return launched, []
     if launched.name != "shard":
-        raise UsageError(f"--tasks are those of `sgloc shard`; leave it out to start `sgloc {launched.name}`")
+        raise UsageError(f"--tasks applies only to `sgloc shard`; leave it out to start `sgloc {launched.name}`")
     workers = ("--workers", str(options.cpus_per_process))
     return replace(launched, options=[*launched.options, *workers]), [
         f"{number}/{options.tasks}" for number in range(options.tasks)
@@ -109,7 +109,7 @@ def _shares(options: SlurmOptions, launched: Launched) -> tuple[Launched, list[s
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Submit, and wait if asked; gives the exit code: 0, the highest of the jobs that failed, or 2 for a mistake."""
+    """Submit the command and optionally wait; return 0, or the highest exit code of the failed tasks."""
     reader = Reader(f"python -m {_NAME}", SlurmOptions, description=__doc__ or "", starts_command=True)
     chosen, words = reader.read_until_word(arguments)
     options = SlurmOptions(**chosen)
@@ -127,10 +127,10 @@ def main(arguments: Sequence[str]) -> int:
                 outcome = f"{reason} (log: {jobs[number].paths.stderr})"
             print(f"task {shares[number]}: {outcome}" if shares else outcome, flush=True)
     except KeyboardInterrupt:
-        tell(_NAME, "no longer waiting; what was submitted goes on")
+        tell(_NAME, "no longer waiting; the submitted tasks continue")
         return INTERRUPTED
     if codes and shares:
-        print(f"{len(codes)} of {len(shares)} tasks failed; give the same command again to build what is missing")
+        print(f"{len(codes)} of {len(shares)} tasks failed; start the same command again to build the missing parts")
     return max(codes, default=0)
 
 

@@ -1,4 +1,4 @@
-"""What is submitted through submitit: how, and what becomes of it."""
+"""Submitting tasks through submitit, and waiting for them."""
 
 import re
 import subprocess
@@ -13,35 +13,35 @@ from sgloc.errors import SglocError
 from sgloc.faults import PASSING
 
 _POLL_SECONDS = 2.0
-# The result of a task that has ended may be seen only so much later, on a file system that caches.
+# How long after a task has ended its result may become visible on a caching file system.
 _RESULT_SECONDS = 30.0
-# For so long Slurm may not answer.
+# How long squeue may fail before giving up.
 _ANSWER_SECONDS = 600.0
-# Training for a month is queued again a day after the other.
+# Allow many requeues: a month of training is requeued every day.
 _MOST_TIMEOUTS = 1000
 
 
 class LaunchError(SglocError):
-    """Why tasks cannot be submitted or waited for."""
+    """Tasks cannot be submitted or waited for."""
 
 
 def submit(
     folder: str, cluster: str, parameters: Mapping[str, Any], task: Callable[..., None], shares: Sequence[str]
 ) -> list[Any]:
-    """Submit a task to Slurm, or to processes of this machine; or an array of it.
+    """Submit a job, or an array of tasks, to Slurm or to processes on this machine.
 
     Args:
-        folder: for logs, seen by all nodes.
+        folder: folder for logs, visible to all nodes.
         cluster: "auto", "slurm" or "local".
-        parameters: submitit's.
-        task: what to run.
-        shares: what each task of an array is given; empty: no array.
+        parameters: submitit's parameters.
+        task: the function to run.
+        shares: argument of each array task; empty for a single job.
 
     Returns:
-        The jobs, or, of a job of several tasks, the first of these.
+        The array's jobs; for a single job, its first task.
 
     Raises:
-        LaunchError: if that fails.
+        LaunchError: if the submission fails.
     """
     try:
         executor = submitit.AutoExecutor(
@@ -56,17 +56,17 @@ def submit(
 def ended(jobs: Sequence[Any]) -> Iterator[tuple[int, bool]]:
     """Wait until all jobs have ended.
 
-    submitit asks Slurm's accounting, and would wait for ever for a killed job where there is none; so the queue is
-    asked here.
+    submitit relies on Slurm's accounting, and without accounting would wait forever for a killed job; this function
+    asks squeue instead.
 
     Args:
-        jobs: submitit's.
+        jobs: submitit's jobs.
 
     Yields:
-        A job's place among them when it has ended, and whether there is a result.
+        The index of a job that has ended, and whether it has a result.
 
     Raises:
-        LaunchError: if Slurm does not answer.
+        LaunchError: if squeue keeps failing.
     """
     pending = dict(enumerate(jobs))
     missing_since: dict[int, float] = {}
@@ -77,7 +77,7 @@ def ended(jobs: Sequence[Any]) -> Iterator[tuple[int, bool]]:
         if queued is not None:
             answered = now
         elif now - answered > _ANSWER_SECONDS:
-            lost = LaunchError(f"squeue fails for {_ANSWER_SECONDS:.0f} s; ask your cluster what became of the tasks")
+            lost = LaunchError(f"squeue has failed for {_ANSWER_SECONDS:.0f} s; check the tasks' state on the cluster")
             lost.exit_code = PASSING
             raise lost
         for number, job in list(pending.items()):
@@ -92,19 +92,19 @@ def ended(jobs: Sequence[Any]) -> Iterator[tuple[int, bool]]:
 
 
 def failure(job: Any, has_result: bool, command: str) -> tuple[str, int] | None:
-    """What went wrong in a job, or a task of one, that has ended, and the exit code; None: nothing.
+    """Return the error message and exit code of a job or task that has ended; None if it succeeded.
 
     Args:
-        job: submitit's.
-        has_result: whether it has a result.
-        command: of `sgloc`, which it ran.
+        job: submitit's job.
+        has_result: whether the job has a result.
+        command: the `sgloc` command that it ran.
     """
     if not has_result:
         return "it was killed", PASSING
     error = job.exception()
     if error is None:
         return None
-    # Whether its lines are text or JSON.
+    # Matches both text and JSON log lines.
     told = re.findall(rf'sgloc {command}: [^"\n]*', job.stderr() or "")
     code = re.search(r"ended with exit code (\d+)", str(error))
     return told[-1] if told else "it ended with an error", int(code[1]) if code else PASSING
@@ -115,7 +115,7 @@ def _is_local(job: Any) -> bool:
 
 
 def _queued(jobs: Sequence[Any]) -> set[str] | None:
-    """The ids of the jobs that are running or are to run; None if that cannot be told."""
+    """Return the ids of the jobs that are running or pending; None if squeue fails."""
     if _is_local(jobs[0]):
         return {job.job_id for job in jobs if not job.done()}
     arrays = sorted({job.job_id.partition("_")[0] for job in jobs})
@@ -126,5 +126,5 @@ def _queued(jobs: Sequence[Any]) -> set[str] | None:
         return None
     if done.returncode == 0:
         return set(done.stdout.split())
-    # That is what it says of jobs that ended long ago.
+    # squeue prints this for jobs that ended long ago.
     return set() if "Invalid job id" in done.stderr else None

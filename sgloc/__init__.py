@@ -1,4 +1,4 @@
-"""SketchGloc at scale: what a free-hand sketch's strokes look like in their places, learned by putting them back."""
+"""SketchGloc at scale: models of the spatial layout of free-hand sketches, trained to put strokes in their places."""
 
 from typing import TYPE_CHECKING
 
@@ -12,19 +12,22 @@ __version__ = "0.1.0"
 
 
 def load_pretrained(path: str, device: str = "cpu", kind: str = "") -> "Pretrained":
-    """Load a trained model, to encode, generate and reorganize sketches with.
+    """Load a trained model for encoding, generating and reorganizing sketches.
 
     Args:
-        path: folder or URL of a model that `sgloc checkpoint export` wrote; of a run, of which the best checkpoint is
-            taken; or of a checkpoint.
-        device: where to put it, as torch spells it: "cpu", "cuda", "cuda:1".
-        kind: name of the model, where neither this program nor an installed package has it: `package:Recipe`, whose
-            code is imported.
+        path: folder or URL of a model exported by `sgloc checkpoint export`, of a checkpoint, or of a run, whose best
+            checkpoint is loaded.
+        device: a torch device, such as "cpu", "cuda" or "cuda:1".
+        kind: recipe of a model that neither sgloc nor an installed package provides, as `package:Recipe`; its code is
+            imported.
+
+    Returns:
+        The model with its configuration.
 
     Raises:
-        SglocError: if there is no such model there, or no such device.
+        SglocError: if the path holds no such model, or the device is not available.
     """
-    # They take seconds, which `import sgloc` must not.
+    # Imported late: torch takes seconds to import, and `import sgloc` must be fast.
     import torch
 
     from sgloc.errors import ConfigError
@@ -35,25 +38,25 @@ def load_pretrained(path: str, device: str = "cpu", kind: str = "") -> "Pretrain
         torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
         said = " ".join(str(error).split())
-        raise ConfigError(f"device {device!r} is not available ({said}); give another, such as 'cpu'") from error
+        raise ConfigError(f"device {device!r} is not available ({said}); choose another, such as 'cpu'") from error
     return load_model(path, place, kind)
 
 
 def read_strokes(path: str) -> "list[list[npt.NDArray[np.float64]]]":
-    """Read the drawings of a file, as `sgloc reorganize` does; an SVG is one drawing.
+    """Read the drawings in a file, as `sgloc reorganize` does; an SVG file is one drawing.
 
-    A warning is logged if anything was left out of the file. The strokes are on the file's own canvas:
-    `sgloc.inference.reorganize.reorganize_strokes` takes them as they are, `sgloc.sketch.simplify.simplify` brings them
-    onto QuickDraw's.
+    Logs a warning if any part of the file is skipped. The strokes are in the coordinates of the file:
+    `sgloc.inference.reorganize.reorganize_strokes` accepts them as they are, `sgloc.sketch.simplify.simplify` converts
+    them to QuickDraw's canvas.
 
     Args:
         path: path or URL of an .svg, .svgz, .ndjson or .json file.
 
     Returns:
-        For each drawing its strokes in drawing order, float64 [n, 2] of absolute (x, y) each, y pointing down.
+        For each drawing, its strokes in drawing order, each a float64 array [n, 2] of absolute (x, y), y pointing down.
 
     Raises:
-        DataError: if the file cannot be read, or holds no stroke.
+        DataError: if the file cannot be read or contains no stroke.
     """
     from sgloc.sketch.reading import read_own
 

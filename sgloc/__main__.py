@@ -1,4 +1,4 @@
-"""`python -m sgloc` is `sgloc`."""
+"""Entry point of `python -m sgloc`."""
 
 from sgloc.cli import main
 

@@ -1,6 +1,8 @@
-"""The options that all training runs share, with default, unit, meaning, range, and whether a resumed run may change
-them: the single source of all of these (DESIGN contract 6). A model's own options stand in its folder of
-`sgloc.models`."""
+"""The options shared by all training runs (DESIGN contract 6).
+
+This is the single source of their defaults, units, meanings and ranges, and of whether a resumed run may change them.
+Options of a model are in the model's folder in `sgloc.models`.
+"""
 
 import dataclasses
 import operator
@@ -19,20 +21,20 @@ _COMPARISONS = {"above": operator.gt, "at_least": operator.ge, "below": operator
 
 
 def require(condition: bool, option: str, requirement: str, value: object) -> None:
-    """Refuse an option's value, unless the condition holds."""
+    """Raise ConfigError about an option's value unless the condition holds."""
     if not condition:
         raise ConfigError(f"{option} must be {requirement}, not {value}")
 
 
 class Facts(TypedDict, total=False):
-    """What is known of an option besides its default.
+    """Metadata of an option.
 
     Attributes:
-        above, at_least, below, at_most: the range of its value.
-        free: a resumed run may change it: it says where, how long or how often, not what is computed.
-        place: it holds a path or URL, which is recorded as an absolute one without secrets.
-        required: a run cannot do without a value for it.
-        before: what was done before the option existed, where that is not the default.
+        above, at_least, below, at_most: range of the value.
+        free: a resumed run may change the option, which affects where, how long or how often, not what is computed.
+        place: the value is a path or URL, which is recorded as an absolute path or with secrets masked.
+        required: a run needs a value for the option.
+        before: the value that describes runs from before the option existed, if other than the default.
     """
 
     above: float
@@ -46,35 +48,36 @@ class Facts(TypedDict, total=False):
 
 
 def option(default: Value, **facts: Unpack[Facts]) -> Value:
-    """A field of `Options`; its help text is the docstring below it.
+    """Declare a field of `Options`; the docstring below the field is its help text.
 
     Args:
-        default: its value, where none is given. Where that is None, None is allowed besides the range.
-        facts: what else is known of it.
+        default: default value; if it is None, None is allowed in addition to the range.
+        facts: metadata of the option.
     """
     return field(default=default, metadata=facts)
 
 
 def _range(limits: Mapping[str, Any]) -> str:
-    """What a value must be, in words; empty for anything."""
+    """Describe the range of a value in words; empty if there is none."""
     if "at_least" in limits and "at_most" in limits:
         return f"from {limits['at_least']:,} to {limits['at_most']:,}"
     return " and ".join(f"{name.replace('_', ' ')} {limits[name]:,}" for name in _COMPARISONS if name in limits)
 
 
 def _is_within(value: Any, limits: Mapping[str, Any]) -> bool:
-    """Whether a value is in its range, which NaN never is."""
+    """Return whether a value is within its range; NaN never is."""
     return all(compare(value, limits[name]) for name, compare in _COMPARISONS.items() if name in limits)
 
 
 @dataclass(frozen=True)
 class Options:
-    """A section of options, which checks their ranges.
+    """A section of options; checks their ranges.
 
-    `class DataConfig(Options, section="data")` names the section, as its options are named: data.path.
+    The section's name is a class argument: with `class DataConfig(Options, section="data")`, an option is named
+    data.path.
 
     Raises:
-        ConfigError: if an option is not within its range.
+        ConfigError: if an option is out of range.
     """
 
     _section: ClassVar[str] = ""
@@ -93,45 +96,45 @@ class Options:
 
 @dataclass(frozen=True)
 class DataConfig(Options, section="data"):
-    """Which drawings, and how they are read."""
+    """The drawings, and how they are read."""
 
     path: str = option("", free=True, place=True, required=True)
-    """Folder or URL of the shards that `sgloc shard` wrote. Required."""
+    """Folder or URL of the shards built by `sgloc shard`. Required."""
     prefetch: int = option(2, at_least=1, free=True)
-    """Batches that are read ahead of the training step."""
+    """Number of batches to read ahead of the training step."""
     read_threads: int = option(0, at_least=0, free=True)
-    """Blocks of shards that are fetched at the same time; 0: one from a local folder, eight from elsewhere."""
+    """Number of shard blocks to fetch concurrently; 0: 1 for a local folder, 8 for a remote one."""
     read_attempts: int = option(6, at_least=1, free=True)
-    """How often a read that fails for a reason that may pass is tried before its shard counts as bad."""
+    """Number of attempts at a read that fails with a transient error, before its shard counts as bad."""
     read_timeout: float = option(60.0, above=0, free=True)
-    """Seconds that a server may give nothing before a read counts as failed."""
+    """Seconds without any data from a server before a read counts as failed."""
     bad_shards: Literal["stop", "skip"] = option("stop", free=True)
-    """What to do about a training or validation shard that stays unreadable or damaged: stop, or skip it on all
-    ranks."""
+    """How to handle a training or validation shard that stays unreadable or damaged: stop the run, or skip the shard
+    on all ranks."""
     cache: str = option("", free=True, place=True)
-    """Local folder in which the processes of a node keep, in a folder of their own, what they read of remote shards;
-    empty: nothing is kept."""
+    """Local folder for a cache of blocks read from remote shards, shared by all processes on a machine; the cache is a
+    subfolder of it. Empty disables caching."""
     cache_gigabytes: float = option(50.0, above=0, free=True)
-    """Most that the cache may hold, in 10^9 bytes."""
+    """Maximum size of the cache in GB (10^9 bytes)."""
     validation_limit: int = option(0, at_least=0)
-    """Validate on this many drawings, spread evenly over the validation split; 0: on all."""
+    """Number of drawings to validate on, spread evenly over the validation split; 0: all."""
 
 
 @dataclass(frozen=True)
 class OptimizerConfig(Options, section="optimizer"):
-    """Adam and its schedule (METHOD 8)."""
+    """Adam and its learning-rate schedule (METHOD 8)."""
 
     learning_rate: float = option(1e-3, above=0)
-    """Learning rate at step 0."""
+    """Initial learning rate."""
     min_learning_rate: float = option(1e-5, at_least=0)
-    """Learning rate towards which it decays."""
+    """Minimum learning rate, approached by exponential decay."""
     learning_rate_decay: float = option(0.99999, above=0, at_most=1)
-    """Factor a step by which the learning rate's distance from its minimum shrinks."""
+    """Factor per step by which the difference between the learning rate and its minimum decays; 1 disables decay."""
     clip_norm: float = option(1.0, above=0)
-    """Largest norm of the gradient; a larger one is scaled down to it."""
+    """Maximum gradient norm; larger gradients are scaled down to it."""
     clip_by: Literal["whole", "variable"] = option("whole")
-    """Whose norm that is: the whole gradient's, or, as published, that of each of the original's variables by itself.
-    The norm that is logged is the whole one in either case."""
+    """What to clip: the whole gradient by its global norm, or, as published, the gradient of each of the original's
+    variables by its own norm. The logged norm is the global one in either case."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -144,67 +147,67 @@ class OptimizerConfig(Options, section="optimizer"):
 
 
 def _steps_and_epochs(every: int | str) -> tuple[int, int]:
-    """What train.validate_every says, one of them 0."""
+    """Parse train.validate_every into (steps, epochs), one of which is 0."""
     match = re.fullmatch(r"([0-9]+) epochs?", every) if isinstance(every, str) else None
     steps, epochs = (0, int(match[1])) if match else (every, 0)
     is_right = isinstance(steps, int) and not isinstance(steps, bool) and max(steps, epochs) >= 1
-    require(is_right, "train.validate_every", 'a number of steps, at least 1, or such as "1 epoch"', repr(every))
+    require(is_right, "train.validate_every", 'a number of steps, at least 1, or epochs as in "1 epoch"', repr(every))
     return int(steps), epochs
 
 
 @dataclass(frozen=True)
 class TrainConfig(Options, section="train"):
-    """The run: how long, how often, where to."""
+    """The training run: its folder, length, engine, checkpoints and limits."""
 
     run: str = option("runs/default", free=True, place=True)
-    """Folder or URL of the run: configuration, metrics and checkpoints. One run, one folder."""
+    """Run folder (path or URL) for configuration, metrics and checkpoints; every run needs its own."""
     init_from: str = option("", free=True, place=True)
-    """Start a new run from the weights of a checkpoint, of a run's best, or of an exported model; --init_from for
-    short. Optimizer, schedule and data begin anew. Empty: from random weights. A run that has checkpoints goes on from
-    those."""
+    """Initialize a new run with the weights of a checkpoint, a run (its best checkpoint) or an exported model; the
+    optimizer, schedule and data start from the beginning. Short form: --init_from. Empty: random weights. A run that
+    has checkpoints resumes from those."""
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
-    """Seed of everything random."""
+    """Seed of all randomness."""
     num_steps: int = option(100_000, at_least=1, free=True)
-    """Optimizer steps after which the run is finished."""
-    # Batch norm over one drawing would make every code the same.
+    """Total number of optimizer steps."""
+    # With one drawing, batch norm would map every sketch to the same latent code.
     global_batch: int = option(100, at_least=2)
-    """Drawings in an optimizer step, over all ranks."""
+    """Number of drawings per optimizer step, over all ranks."""
     accumulation: int = option(1, at_least=1, free=True)
-    """Parts in which each rank computes its share of the batch, one after the other. The result is the same; memory is
-    divided, and the forward pass is computed twice."""
+    """Number of micro-batches per rank (gradient accumulation). More micro-batches need less memory, but the forward
+    pass is computed twice; the result is the same."""
     precision: Literal["float32", "bfloat16"] = option("float32")
     """bfloat16: matrix products in bfloat16 under autocast; weights, batch norm, mixture density and loss stay in
     float32."""
     tf32: bool = option(False)
-    """Compute float32 products on CUDA in TF32, with 10 binary digits in place of 23, which is faster on GPUs since
-    Ampere. For training and its validation; all other commands compute in float32."""
+    """Compute float32 matrix products in TF32 (10 mantissa bits instead of 23) on CUDA, which is faster on GPUs since
+    Ampere. Applies to training and its validation; all other commands compute in float32."""
     engine: str = option("ddp", free=True)
-    """Engine that takes the steps: ddp, DistributedDataParallel; or deepspeed, which a file in train.deepspeed chooses
-    by itself."""
+    """Training engine: ddp (DistributedDataParallel) or deepspeed; setting train.deepspeed selects deepspeed
+    automatically."""
     deepspeed: str = option("", free=True, place=True)
-    """JSON file of DeepSpeed, such as those in configs/deepspeed; empty: another engine. The result is the same."""
+    """DeepSpeed's JSON configuration file, such as those in configs/deepspeed; empty: do not use DeepSpeed. The result
+    is the same."""
     device: Literal["auto", "cpu", "cuda"] = option("auto", free=True)
-    """Where to compute; auto takes CUDA when there is one."""
+    """Device to train on; auto: CUDA if available, else the CPU."""
     log_every: int = option(10, at_least=1, free=True)
-    """Steps between lines of metrics."""
+    """Number of steps between training records in the metrics."""
     validate_every: int | str = option(500, free=True)
-    """Steps between validations; or, such as "1 epoch" or "2 epochs", passes through the training drawings, rounded up
-    to whole steps."""
+    """Number of steps between validations, or of epochs, such as "1 epoch" or "2 epochs", rounded up to whole steps."""
     patience: int = option(5, at_least=0, free=True)
-    """Stop after this many validations in a row without a new best; 0: never."""
+    """Stop after this many consecutive validations without improvement; 0 disables early stopping."""
     checkpoint_every: int = option(500, at_least=1, free=True)
-    """Steps between checkpoints, besides those at a new best, at a stop and at the end."""
+    """Number of steps between checkpoints, besides those saved at a new best, at a stop and at the end."""
     keep_checkpoints: int = option(2, at_least=1, free=True)
-    """Newest checkpoints that are kept, besides the best."""
+    """Number of newest checkpoints to keep, besides the best."""
     keep_every: int = option(0, at_least=0, free=True)
-    """Keep the checkpoints of every so manieth step as well, for good; 0: none."""
+    """Also keep every N-th step's checkpoint permanently; 0 disables."""
     save_attempts: int = option(3, at_least=1, free=True)
-    """Checkpoints in a row that may fail to be written before the run stops."""
+    """Number of consecutive failed checkpoint saves that stop the run."""
     bad_steps: int = option(3, at_least=0, free=True)
-    """Steps in a row that are skipped because their loss or gradient is not finite, before the run stops."""
+    """Maximum number of consecutive steps to skip for a non-finite loss or gradient; one more stops the run."""
     timeout: float = option(600.0, at_least=1, free=True)
-    """Seconds that a process waits for the others before it gives up, so that a process that hangs ends the run, which
-    its launcher then starts again."""
+    """Seconds that ranks wait for each other. A rank that hangs for longer ends the run, which its launcher then
+    restarts."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -212,10 +215,10 @@ class TrainConfig(Options, section="train"):
         require(bool(self.run), "train.run", "a folder or URL", repr(self.run))
 
     def validation_interval(self, num_drawings: int) -> int:
-        """Steps between validations.
+        """Return the number of steps between validations.
 
         Args:
-            num_drawings: of the training split.
+            num_drawings: number of drawings in the training split.
         """
         steps, epochs = _steps_and_epochs(self.validate_every)
         return steps or max(1, -(-epochs * num_drawings // self.global_batch))
@@ -223,36 +226,39 @@ class TrainConfig(Options, section="train"):
 
 @dataclass(frozen=True)
 class LogConfig(Options, section="log"):
-    """Where metrics go besides metrics.jsonl in the run's folder. Whatever fails there, training goes on."""
+    """Loggers besides metrics.jsonl in the run folder; their failures never stop training."""
 
     wandb: Literal["auto", "disabled", "offline", "online"] = option("auto", free=True)
-    """Weights & Biases, from rank 0; auto: as WANDB_MODE and WANDB_DISABLED say, else disabled. The key comes from
-    `wandb login` or WANDB_API_KEY. A resumed run continues its curves. offline, and online where it cannot be reached,
-    writes into the run's folder, and the end of the run says which `wandb sync` uploads that from a machine with
-    network."""
+    """Log to Weights & Biases from rank 0; auto: follow WANDB_MODE and WANDB_DISABLED, else disabled. The API key is
+    taken from `wandb login` or WANDB_API_KEY. A resumed run continues its curves. With offline, or if the server is
+    unreachable, logs go to the run folder, and the end of the run prints the `wandb sync` command that uploads them."""
     wandb_project: str = option("", free=True)
-    """Weights & Biases project; empty: as WANDB_PROJECT says, else sketchgloc."""
+    """Weights & Biases project; empty: WANDB_PROJECT, else sketchgloc."""
     wandb_entity: str = option("", free=True)
-    """Weights & Biases user or team; empty: as WANDB_ENTITY says, else your default."""
+    """Weights & Biases user or team; empty: WANDB_ENTITY, else your default."""
     wandb_group: str = option("", free=True)
-    """Weights & Biases group of runs; empty: as WANDB_RUN_GROUP says, else none."""
+    """Weights & Biases group of runs; empty: WANDB_RUN_GROUP, else none."""
     wandb_name: str = option("", free=True)
-    """Name of the run at Weights & Biases; empty: as WANDB_NAME says, else one is made up there."""
+    """Display name of the run in Weights & Biases; empty: WANDB_NAME, else generated by Weights & Biases."""
     wandb_timeout: float = option(60.0, at_least=1, free=True)
-    """Seconds that Weights & Biases may take to answer at the start, while training goes on, and to upload the rest at
-    the end, while the run waits."""
+    """Seconds that Weights & Biases may take to connect at the start, while training continues, and to finish
+    uploading at the end, while the run waits."""
     tensorboard: bool = option(False, free=True)
-    """Write TensorBoard's files into the run's folder, which must be local: `tensorboard --logdir` shows them."""
-    # Rank 0 draws them while the others wait.
+    """Write TensorBoard event files to the run folder, which must be local; view them with `tensorboard --logdir`."""
+    # Rank 0 draws the gallery while the other ranks wait.
     gallery: int = option(8, at_least=0, at_most=256, free=True)
-    """Validation drawings that a model which draws shows redrawn, as they are and with their strokes moved, at each
-    validation, where Weights & Biases or TensorBoard is on, and in gallery/ of the run's folder; 0: none."""
+    """Number of validation drawings in the gallery, drawn at each validation by models that generate drawings: redrawn
+    as they are and with strokes moved. Requires Weights & Biases or TensorBoard, and is also saved in gallery/ of the
+    run folder; 0 disables it."""
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """A whole training run. Each model has a configuration of its own, with its own section `model`: on that and the
-    data alone its network depends, and its option `kind` is the model's name (`sgloc.models.recipe_of`)."""
+    """The configuration of a training run.
+
+    Each model subclasses it with its own `model` section. The network depends only on that section and the data; the
+    section's option `kind` is the name of the model (`sgloc.models.recipe_of`).
+    """
 
     model: Options = field(default_factory=Options)
     data: DataConfig = field(default_factory=DataConfig)
@@ -262,7 +268,7 @@ class RunConfig:
 
 
 def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field[Any], Any]]:
-    """The dotted name, field and value of every option of a configuration or section."""
+    """Yield the dotted name, field and value of every option in a configuration or section."""
     for one in dataclasses.fields(config):
         value, name = getattr(config, one.name), f"{prefix}{one.name}"
         if dataclasses.is_dataclass(value):
@@ -272,7 +278,7 @@ def walk(config: Any, prefix: str = "") -> Iterator[tuple[str, dataclasses.Field
 
 
 def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested options by dotted name."""
+    """Return nested options as a flat dictionary with dotted names."""
     result: dict[str, Any] = {}
     for name, value in options.items():
         result |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
@@ -280,17 +286,17 @@ def flat(options: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def identity(config: RunConfig) -> dict[str, Any]:
-    """The options that make a run what it is, by dotted name."""
+    """Return the options that determine what a run computes, by dotted name."""
     return {name: value for name, one, value in walk(config) if not one.metadata.get("free")}
 
 
 def recorded_identity(options: Mapping[str, Any], config_type: type[RunConfig]) -> dict[str, Any]:
-    """The same of a configuration that was written down.
+    """Return the `identity` of a recorded configuration.
 
     Args:
-        options: its sections, as a checkpoint or an export holds them. An option that they lack is younger than them:
-            it is taken for what was done before it existed.
-        config_type: of the configuration.
+        options: the sections as recorded in a checkpoint or exported model. An option missing from them was introduced
+            later, and gets the value that describes the behaviour before it existed.
+        config_type: type of the configuration.
     """
     fields = list(walk(config_type()))
     before = {name: one.metadata.get("before", default) for name, one, default in fields}
@@ -299,11 +305,11 @@ def recorded_identity(options: Mapping[str, Any], config_type: type[RunConfig]) 
 
 
 def rebuilt(options_type: type[Value], options: Mapping[str, Any]) -> Value:
-    """A section or configuration that was written down; for options that it lacks see `recorded_identity`.
+    """Rebuild a recorded section or configuration; for options missing from it, see `recorded_identity`.
 
     Raises:
-        TypeError: if it holds an option that there is not, or holds no options.
-        ConfigError: if an option is not within its range.
+        TypeError: if it contains an unknown option, or is not a mapping of options.
+        ConfigError: if an option is out of range.
     """
     values = dict(options)
     for one in dataclasses.fields(options_type):  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""The device and the process group of this process, and the few collectives that the rest needs."""
+"""Device selection, the process group, and the collectives that the program uses."""
 
 import contextlib
 import copy
@@ -12,8 +12,9 @@ from typing import Any, Literal, TypeVar
 import torch
 import torch.distributed as dist
 
-# When it is imported it takes the default group of then, if there is one, as a default of arguments, and keeps it, so
-# that gloo's threads outlive it and may abort the process as it ends. torch.optim imports it at the first step.
+# Imported now, while there is no default group: torch.distributed.nn binds the current default group as an argument
+# default at import time. That reference would keep gloo's threads alive until exit, where they may abort the process.
+# torch.optim imports the module at the first step.
 import torch.distributed.nn
 from torch import Tensor
 
@@ -24,9 +25,9 @@ from sgloc.placement import resolve_placement as resolve_placement
 from sgloc.threads import PATIENT_SHARE, Patience
 from sgloc.torch_versions import silent_gloo
 
-# Until all processes of a run have met.
+# How long a rank waits at startup for the others to connect.
 _MEETING_TIMEOUT = datetime.timedelta(minutes=30)
-# Seconds that ranks wait for each other, unless a run says otherwise.
+# Timeout of collectives in seconds, unless a run sets another.
 DEFAULT_TIMEOUT = 1800.0
 
 Value = TypeVar("Value")
@@ -34,21 +35,20 @@ Failure = TypeVar("Failure", bound=SglocError)
 
 
 def select_device(wanted: str, placement: Placement) -> torch.device:
-    """The device of this process for "auto", "cpu" or "cuda".
+    """Return the device of this process for "auto", "cpu" or "cuda".
 
     Raises:
-        ConfigError: if CUDA is asked for and there is none, or there are fewer devices than processes on this machine.
+        ConfigError: if CUDA is requested but not available, or this machine has fewer CUDA devices than processes.
     """
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if not torch.cuda.is_available():
         raise ConfigError(
-            "the device is to be cuda, but torch sees no CUDA device; "
-            "ask for the device cpu, or install a CUDA build of torch"
+            "the device is set to cuda, but torch sees no CUDA device; set it to cpu, or install a CUDA build of torch"
         )
     num_devices = torch.cuda.device_count()
     if placement.launcher == "srun" and num_devices == 1:
-        # Slurm binds a GPU to each task, which then sees no other (--gpus-per-task, --gpu-bind).
+        # Slurm binds one GPU to each task (--gpus-per-task, --gpu-bind), so that every task sees only its own.
         return torch.device("cuda", 0)
     if placement.local_rank >= num_devices:
         raise ConfigError(
@@ -58,9 +58,9 @@ def select_device(wanted: str, placement: Placement) -> torch.device:
 
 
 def use_device(device: torch.device) -> None:
-    """Make it the one that "cuda" without a number means.
+    """Make a CUDA device the current one, which "cuda" without an index refers to.
 
-    Until then that is the first GPU, on which every library that asks for one would take some hundred MiB, in every
+    The default is GPU 0, on which libraries that use the current device would allocate a few hundred MiB in every
     process of the machine.
     """
     if device.type == "cuda":
@@ -68,22 +68,23 @@ def use_device(device: torch.device) -> None:
 
 
 def backend(device: torch.device) -> str:
-    """The backend of collectives between processes on such devices."""
+    """Return the backend for collectives on a device."""
     return "nccl" if device.type == "cuda" else "gloo"
 
 
 @contextlib.contextmanager
 def process_group(placement: Placement, device: torch.device, timeout: float = DEFAULT_TIMEOUT) -> Iterator["Group"]:
-    """The default process group, of one process too, so that there is one way through the code: nccl on CUDA, gloo
-    elsewhere.
+    """Create the default process group and destroy it at the end; the backend is nccl on CUDA, else gloo.
+
+    A single process gets a group too, so that the rest of the program has only one code path.
 
     Args:
-        placement: of this process.
-        device: of this process.
-        timeout: seconds that a collective waits for a rank.
+        placement: placement of this process.
+        device: device of this process.
+        timeout: timeout of collectives in seconds.
 
     Raises:
-        ConfigError: if the processes cannot meet.
+        ConfigError: if the processes cannot connect.
     """
     if placement.launcher == "plain":
         store: dist.Store = dist.HashStore()
@@ -91,8 +92,9 @@ def process_group(placement: Placement, device: torch.device, timeout: float = D
         agent_serves = os.environ.get("TORCHELASTIC_USE_AGENT_STORE") == "True"
         store = _meet(placement, serve=placement.rank == 0 and not agent_serves)
         if agent_serves:
-            # A restarted attempt must not find the keys of the one before. Where rank 0 serves, there are none; and
-            # agents of an elastic run do not count alike.
+            # A restarted attempt must not find the keys of the previous one. A store served by rank 0 is always new; it
+            # needs no prefix, which must be avoided there, as the agents of an elastic run may count restarts
+            # differently.
             store = dist.PrefixStore(f"attempt-{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", store)
     use_device(device)
     with silent_gloo():
@@ -117,69 +119,75 @@ def _meet(placement: Placement, *, serve: bool) -> dist.Store:
         return dist.TCPStore(placement.address, placement.port, None, is_master=serve, timeout=_MEETING_TIMEOUT)
     except dist.DistNetworkError as error:
         raise ConfigError(
-            f"port {placement.port} of {placement.address}, where all processes meet, cannot be "
+            f"port {placement.port} of {placement.address}, the rendezvous of all processes, cannot be "
             f"{'served' if serve else 'reached'} by rank {placement.rank} ({error}); check that rank 0 runs there, "
-            "that no firewall is between, and that nothing else uses the port, or set MASTER_ADDR and MASTER_PORT"
+            "that no firewall blocks the port and that nothing else uses it, or set MASTER_ADDR and MASTER_PORT"
         ) from error
 
 
 class Group:
-    """All ranks, and the few collectives that the rest needs. All ranks must call every method together.
+    """A process group of all ranks, with the collectives that the program uses.
+
+    All methods except `asking` and `told_once` are collective: all ranks must call them together.
 
     Args:
-        device: where numbers are added up; None: the CPU.
-        timeout: seconds that the ranks wait for each other.
+        device: device for reductions of numbers; None for the CPU.
+        timeout: timeout of collectives in seconds.
 
     Attributes:
-        rank: of this process.
-        world_size: the number of processes.
-        device, timeout: as given.
+        rank: rank of this process.
+        world_size: number of processes.
+        device, timeout: the arguments.
     """
 
     def __init__(self, device: torch.device | None = None, timeout: float = DEFAULT_TIMEOUT) -> None:
         self.rank, self.world_size = dist.get_rank(), dist.get_world_size()
         self.device, self.timeout = device or torch.device("cpu"), timeout
-        # Shared with the copies that ask stores: whoever holds torch's group last joins its threads.
+        # A list shared with the copies made by `asking`, so that `close` drops torch's group in all of them: whoever
+        # drops the last reference joins the group's threads.
         self._handle: list[Any] = [None]
         self._patience: Patience | None = None
 
     def separate(self) -> "Group":
-        """The same ranks in a group of their own, which works on host memory: a thread may use it while training goes
-        on in the default one. It must be closed."""
+        """Create a separate gloo group of the same ranks, on host memory, which the caller must close.
+
+        A thread may use it while training uses the default group.
+        """
         group = Group(timeout=self.timeout)
         with silent_gloo():
             group._handle[0] = dist.new_group(backend="gloo", timeout=datetime.timedelta(seconds=self.timeout))
         return group
 
     def asking(self, store: str) -> "Group":
-        """The same group, whose functions ask a store: each may take most of the time that the ranks wait, so that the
-        rank whose store is silent is the one to say so.
+        """Return this group for calling functions that access a store, each limited to most of the group's timeout.
+
+        The limit is below the timeout so that the rank whose store hangs reports it before the other ranks time out.
 
         Args:
-            store: the subject of the sentence, such as "the store of runs/mine".
+            store: name of the store, the subject of the error message, such as "the store of runs/mine".
         """
         group = copy.copy(self)
         group._patience = Patience(PATIENT_SHARE * self.timeout, store)
         return group
 
     def close(self) -> None:
-        """Destroy a group that `separate` made."""
+        """Destroy a group created by `separate`."""
         dist.destroy_process_group(self._handle[0])
         self._handle[0] = None
 
     def on_rank_0(self, function: Callable[[], Value]) -> Value:
-        """Call a function on rank 0 alone, and return its result on every rank.
+        """Call a function on rank 0 only, and return its result on every rank.
 
         Raises:
             SglocError: on every rank, if the function raised it.
-            OtherRankError: on the other ranks, if it raised anything else; rank 0 raises that itself.
-            SilentStoreError: on every rank, if it asks a store that does not answer.
+            OtherRankError: on the other ranks, if the function raised any other exception; rank 0 raises the original.
+            SilentStoreError: on every rank, if a store that the function accesses does not answer.
         """
         value, error = None, None
         if self.rank == 0:
             value, error = self._attempt(function)
             if error is None:
-                # In the collective itself, a value that cannot be pickled would leave the others waiting.
+                # Pickle here first: if it failed inside the collective, the other ranks would hang.
                 _, error = self._attempt(lambda: pickle.dumps(value))
         outcome: list[Any] = [None if error else value, _for_others(error, 0)]
         dist.broadcast_object_list(outcome, src=0, group=self._handle[0])
@@ -187,47 +195,49 @@ class Group:
         return value if self.rank == 0 else outcome[0]  # type: ignore[return-value]
 
     def on_each_rank(self, function: Callable[[], Value]) -> Value:
-        """Call a function on every rank, and return this rank's result; where it raises on some rank, all ranks raise.
+        """Call a function on every rank, and return this rank's result; if it raises on any rank, all ranks raise.
 
         Raises:
-            SglocError: on every rank, what the function raised on the first rank where it did.
-            OtherRankError: on the other ranks, if it raised anything else there; that rank raises it itself.
-            SilentStoreError: as `on_rank_0`.
+            SglocError: on every rank, the error of the first rank where the function raised one.
+            OtherRankError: on the other ranks, if that was any other exception; the rank itself raises the original.
+            SilentStoreError: see `on_rank_0`.
         """
         value, error = self._attempt(function)
         self._raise_first(self.gather(_for_others(error, self.rank)), error)
         return value  # type: ignore[return-value]
 
     def told_once(self, error: Failure) -> Failure:
-        """An error that all ranks are about to raise, as this rank raises it: rank 0 alone tells it."""
+        """Mark an error that all ranks are about to raise, so that only rank 0 reports it; return the error."""
         error.told = self.rank != 0
         return error
 
     def gather(self, value: Value) -> list[Value]:
-        """Every rank's value, in order of rank."""
+        """Return the values of all ranks, in order of rank."""
         values: list[Any] = [None] * self.world_size
         dist.all_gather_object(values, value, group=self._handle[0])
         return values
 
     def broadcast(self, values: Tensor) -> None:
-        """Fill a tensor on the group's device with that of rank 0."""
+        """Overwrite a tensor on the group's device with rank 0's."""
         dist.broadcast(values, src=0, group=self._handle[0])
 
     def sum(self, values: list[float]) -> list[float]:
-        """Sums over the ranks, in float64, of one number after the other."""
+        """Return the elementwise sums over the ranks, in float64."""
         tensor = torch.tensor(values, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, group=self._handle[0])
         return tensor.tolist()
 
     def max(self, value: float) -> float:
-        """The largest of the ranks' numbers."""
+        """Return the maximum over the ranks."""
         tensor = torch.tensor(value, dtype=torch.float64, device=self.device)
         dist.all_reduce(tensor, op=dist.ReduceOp.MAX, group=self._handle[0])
         return float(tensor)
 
     def _attempt(self, function: Callable[[], Value]) -> tuple[Value | None, Exception | None]:
-        """The function's result, or what it raises. That another rank is lost is raised here: no rank is left to hear
-        the error."""
+        """Return the function's result and its exception, one of which is None.
+
+        The exception of a lost rank is raised instead: a collective that shares it with the other ranks would fail too.
+        """
         try:
             return (function() if self._patience is None else self._patience(function)), None
         except Exception as error:
@@ -236,7 +246,7 @@ class Group:
             return None, error
 
     def _raise_first(self, errors: Sequence[SglocError | None], own: Exception | None) -> None:
-        """Raise the first of the ranks' errors, if there is one; but this rank's own, if that is it, or a fault."""
+        """Raise the first of the ranks' errors, if any; this rank's own if that comes first or is an internal error."""
         for rank, error in enumerate(errors):
             if own is not None and (rank == self.rank or not isinstance(own, SglocError)):
                 raise own
@@ -246,21 +256,21 @@ class Group:
 
 
 def _for_others(error: Exception | None, rank: int) -> SglocError | None:
-    """What ranks other than the one that met an error raise."""
+    """Return the error for the other ranks to raise when this rank has raised one."""
     if error is None:
         return None
     if isinstance(error, SglocError):
         with contextlib.suppress(Exception):
-            # Copying builds it anew, as unpickling does: errors with arguments of their own may fail there.
+            # Copy it as a test: like unpickling, copying rebuilds the error, which may fail for custom arguments.
             pickle.dumps(copy.copy(error))
             return error
     said = " ".join(f"{type(error).__name__}: {error}".split())
-    other = OtherRankError(f"rank {rank} failed ({said}); what it said last tells where")
+    other = OtherRankError(f"rank {rank} failed ({said}); see its last log lines for details")
     other.exit_code = exit_code_of(as_told(error))
     return other
 
 
-# gloo begins with the file and line of its source, but for what it says once a connection has timed out before.
+# gloo's messages begin with its source file and line, except the one about a connection that has timed out before.
 _GLOO = re.compile(r"\[[^\]\s]*gloo[^\]\s]*:\d+\]|application timeout caused pair closure")
 _LOST_PHRASES = (
     "connection closed by",
@@ -273,13 +283,13 @@ _TIMEOUT_PHRASES = ("timed out", "timeout")
 
 
 def lost_rank(error: BaseException) -> Literal["gone", "silent", ""]:
-    """What an error says of another process, if it is one of a collective or the store: by gloo, nccl or torch.
+    """Tell from an error of a collective or its store (gloo, nccl, torch) whether another rank is lost.
 
     Returns:
-        "gone": it has ended; "silent": it did not take part in time; empty: nothing.
+        "gone": the other process has ended; "silent": it did not respond in time; empty: nothing.
     """
     said = str(error).lower()
-    # gloo raises plain RuntimeErrors; so do CUDA and Triton, which time out, too.
+    # gloo raises plain RuntimeErrors, but so do CUDA and Triton, whose messages may also mention timeouts.
     is_of_collective = isinstance(error, dist.DistError) or (isinstance(error, RuntimeError) and _GLOO.match(said))
     if not is_of_collective or "cuda error" in said or "cuda failure" in said:
         return ""
@@ -292,23 +302,23 @@ def lost_rank(error: BaseException) -> Literal["gone", "silent", ""]:
 
 @contextlib.contextmanager
 def explaining_lost_ranks(timeout: float) -> Iterator[None]:
-    """Turn a collective's error into one that says that another rank is gone, or silent.
+    """Replace a collective's error by one that explains that another rank has died or does not respond.
 
     Args:
-        timeout: of the collectives, in seconds.
+        timeout: timeout of the collectives in seconds.
 
     Raises:
-        LostRankError: in place of the error.
+        LostRankError: in place of the original error.
     """
     try:
         yield
     except RuntimeError as error:
         lost = lost_rank(error)
         if lost == "gone":
-            raise LostRankError("another process of this run is gone; what it said last tells why") from error
+            raise LostRankError("another process of this run has died; see its last log lines for the cause") from error
         if lost == "silent":
             raise LostRankError(
                 f"another process of this run has not answered for {timeout:.0f} s (train.timeout); "
-                "start again, and the run goes on from its newest checkpoint"
+                "start again to resume from the newest checkpoint"
             ) from error
         raise

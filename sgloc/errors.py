@@ -1,6 +1,6 @@
-"""What a user's mistake raises, and what cannot be reached.
+"""The exceptions of this package: user errors, damaged or missing files, and unreachable stores.
 
-Every error says what was wrong, where, and what to do, in one sentence, which the command line prints.
+Every message is one sentence that says what was wrong, where, and what to do; the command line prints it.
 """
 
 import difflib
@@ -11,15 +11,15 @@ from sgloc.masking import mask
 
 
 class SglocError(ValueError):
-    """A mistake in what the user gave; the ancestor of every error that is told without a traceback.
+    """Base class of all errors that are reported without a traceback.
 
-    Its text never shows a secret that stands in a URL.
+    Secrets in URLs are masked in the message.
 
     Attributes:
-        told: whether rank 0 tells it, so that this process need not.
-        exit_code: of the command that it ends. 2: it would come again. 1: the same command may succeed later; launchers
-            start training again. 3: a fault of the program.
-        trace: the traceback that it had in another process, if it comes from there.
+        told: whether rank 0 reports the error, so that this process need not.
+        exit_code: exit code of the command that raises it. 2: a user error, which would recur. 1: the same command may
+            succeed later, so launchers restart training. 3: a bug (internal error).
+        trace: traceback in the process where the error was raised, if that is another process.
     """
 
     told = False
@@ -30,75 +30,75 @@ class SglocError(ValueError):
         return mask(super().__str__())
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # Another process sees neither the cause, which may decide the exit code, nor the traceback.
+        # Pickling loses the cause, which may decide the exit code, and the traceback; store both.
         from sgloc.faults import exit_code_of, trace_of
 
         kept = {**self.__dict__, "exit_code": exit_code_of(self), "trace": trace_of(self)}
-        # Subclasses may take other arguments than their ancestor keeps, so they are not called.
+        # Subclasses may have other constructor arguments than `args`, so do not call the constructor.
         return type(self).__new__, (type(self), *self.args), kept
 
 
 class ConfigError(SglocError):
-    """An option, or a combination of options, that cannot be."""
+    """An invalid option, or an invalid combination of options."""
 
 
 class UsageError(ConfigError):
-    """Words on a command line, or an option in a file, that a command does not take."""
+    """An argument on the command line, or an option in a file, that the command does not accept."""
 
 
 class OccupiedError(ConfigError):
-    """A run's folder that another run holds."""
+    """A run folder in use by another run."""
 
     exit_code = 1
 
 
 class DataError(SglocError):
-    """A file or shard that is missing, unreadable, or not what it claims to be."""
+    """A file or shard that is missing, unreadable or invalid."""
 
 
 class CheckpointError(SglocError):
-    """A checkpoint that is missing, damaged, or of another model, data set or format version."""
+    """A checkpoint that is missing, damaged, or from another model, data set or format version."""
 
 
 class DamagedCheckpointError(CheckpointError):
-    """A checkpoint that is not whole, in whose place an older one may be taken."""
+    """A damaged or incomplete checkpoint; an older one may be used instead."""
 
 
 class UnreachableError(CheckpointError):
-    """A place for checkpoints that cannot be read or written for now."""
+    """A checkpoint store that currently cannot be read or written."""
 
     exit_code = 1
 
 
 class SilentStoreError(UnreachableError):
-    """A store that does not answer, in which a thread of this process may hang for ever: the program does not wait for
-    that thread, nor for anything else, when it ends."""
+    """A store that does not respond. A thread of this process may hang in it forever, so the program exits without
+    waiting for any thread."""
 
 
 class TrainingError(SglocError):
-    """A run that cannot go on."""
+    """A run that cannot continue."""
 
 
 class LostRankError(TrainingError):
-    """A run one of whose processes is gone or hangs; started again, it goes on."""
+    """A run that has lost a process, or in which one hangs; a restarted run resumes."""
 
     exit_code = 1
 
 
 class OtherRankError(TrainingError):
-    """What other than our own errors another rank met, which tells of it itself; its exit code is this one's too."""
+    """An error on another rank that is not an `SglocError`; that rank reports it, and this one takes its exit code."""
 
     exit_code = 1
 
 
 def nearest(name: str, known: Iterable[str], *, dashes: str = "", cutoff: float = 0.6) -> str:
-    """The end of a sentence that asks whether the nearest known name was meant; empty if none is near.
+    """Return "; did you mean ...?" with the closest known name, to end a message; empty if none is close.
 
     Args:
-        name: what was given.
-        known: all names.
-        dashes: what stands before a name on the command line; such a name needs no quotes.
-        cutoff: how alike the names must be, from 0 to 1.
+        name: the unknown name.
+        known: all known names.
+        dashes: prefix of the name on the command line; a name with a prefix is not quoted.
+        cutoff: minimum similarity of the names, from 0 to 1.
     """
     near = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     if not near:

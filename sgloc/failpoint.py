@@ -1,7 +1,7 @@
-"""Faults on request, for tests of what becomes of a run when something happens at a certain place.
+"""Failure injection, to test how a run behaves when something fails at a certain point.
 
-SGLOC_FAILPOINT names a place, what happens there, and optionally the step and the rank: "checkpoint.written:kill:8:1".
-Without the variable nothing happens anywhere; after a restart by torchrun it does not happen again.
+SGLOC_FAILPOINT sets the place, the action, and optionally the step and rank: "checkpoint.written:kill:8:1". Without the
+variable, fail points do nothing; after a restart by torchrun, the action is not repeated.
 """
 
 import errno
@@ -10,18 +10,18 @@ import signal
 
 
 def failpoint(place: str, step: int) -> bool:
-    """Say that the program is at a place, where what was requested happens.
+    """Mark a fail point; perform the action that SGLOC_FAILPOINT requests for it.
 
     Args:
-        place: its name.
-        step: of the run.
+        place: name of the fail point.
+        step: current step of the run.
 
     Returns:
-        Whether this is where "hit" was requested, for what only the place itself can do.
+        Whether the action "hit" was requested here; the caller then injects the failure itself.
 
     Raises:
-        OSError: where "full" was requested, as a full disk gives it.
-        KeyError: where "fault" was requested, as a fault of the program may.
+        OSError: for the action "full", like a full disk.
+        KeyError: for the action "fault", like a bug.
     """
     wanted, action, *where = f"{os.environ.get('SGLOC_FAILPOINT', '')}::".split(":")
     at_step, at_rank = (*(word for word in where if word), "", "")[:2]

@@ -1,4 +1,4 @@
-"""Whose fault an exception is: the user's, that of what may pass, or the program's (DESIGN contract 10)."""
+"""Classification of exceptions as user errors, transient errors or bugs (DESIGN contract 10)."""
 
 import contextlib
 import errno
@@ -13,37 +13,37 @@ PASSING, MISTAKE, FAULT, INTERRUPTED = 1, 2, 3, 130
 
 _ROOT = Path(__file__).resolve().parent.parent
 _PACKAGES = ("sgloc", "launch", "benchmarks")
-# What such a library raises where the user has to do something.
+# Errors of store libraries that the user has to fix.
 _STORE_MISTAKES = frozenset(
     {"NoCredentialsError", "PartialCredentialsError", "ProfileNotFound", "ParamValidationError", "SSLError"}
 )
-# What is full may be emptied; none of it is worth another try within seconds.
+# Exhausted resources: transient, because they may be freed, but not worth a retry within seconds.
 _FULL = frozenset({errno.ENOSPC, errno.EDQUOT, errno.ENOMEM, errno.EMFILE, errno.ENFILE})
-# What a wrong path gives. Of anything else a path is no explanation.
+# Errors that a wrong path causes. A path does not explain any other error.
 _WRONG_PATH = frozenset({errno.ELOOP, errno.ENAMETOOLONG, errno.ENOTEMPTY, errno.EROFS, errno.EXDEV})
 _WRONG_PATH_TYPES = (FileExistsError, FileNotFoundError, IsADirectoryError, NotADirectoryError, PermissionError)
-# Names a file in which a program that must not be started again leaves its exit code: torchrun starts ranks again
-# whatever theirs was, and srun gives that of a node that it ended itself.
+# Path of a file in which a program that must not be restarted records its exit code: torchrun restarts ranks whatever
+# their exit codes, and srun reports that of a node that it ended itself.
 VERDICT_VARIABLE = "SGLOC_VERDICT"
-# Of torch, by name: importing it takes seconds, and versions have them in different places.
+# torch errors, by name: importing torch takes seconds, and versions define them in different modules.
 _OF_COLLECTIVES = frozenset({"DistError", "DistBackendError", "DistNetworkError", "DistStoreError", "RendezvousError"})
 _DEVICE_PHRASES = ("CUDA error", "CUDA driver error", "cuDNN error", "CUBLAS_STATUS", "NCCL")
-# The program asked for what cannot be, and would ask again.
+# Device errors that the program caused, and would cause again.
 _DEVICE_FAULTS = ("device-side assert", "invalid argument", "invalid configuration", "illegal memory access")
 _LONGEST = 300
-# A sentence and an exit code, where an exception is of a certain kind.
+# Message and exit code; None if the exception is of another kind.
 _Told = tuple[str, int] | None
 
 
 def exit_code_of(error: SglocError) -> int:
-    """The exit code of the command that an error ends: 1 where its cause may pass, else the error's own."""
+    """Return the exit code for an error: 1 if its cause is transient, otherwise its own."""
     if error.exit_code == MISTAKE and error.__cause__ is not None and may_pass(error.__cause__):
         return PASSING
     return error.exit_code
 
 
 def may_pass(error: BaseException) -> bool:
-    """Whether what an exception tells of may be gone later: a store or network that fails, a disk that is full."""
+    """Return whether the cause of an exception is transient: a failing store or network, a full disk, lost ranks."""
     from sgloc.storage import DamagedReadError, is_transient
 
     cause: BaseException | None = error
@@ -53,18 +53,18 @@ def may_pass(error: BaseException) -> bool:
         if isinstance(cause, MemoryError) or (isinstance(cause, OSError) and cause.errno in _FULL):
             return True
         cause = cause.__cause__
-    # A process of a pool that the kernel ended, for want of memory as a rule.
+    # BrokenProcessPool: the kernel killed a pool's worker, usually because memory ran out.
     return is_transient(error) or bool(_names(error) & (_OF_COLLECTIVES | {"BrokenProcessPool"}))
 
 
 def as_told(error: Exception) -> SglocError:
-    """What people are told of any exception: a sentence, and the exit code that goes with it.
+    """Turn any exception into an error with a one-sentence message and an exit code.
 
     Args:
-        error: as it was raised.
+        error: the exception.
 
     Returns:
-        The error itself, if it is ours; else one that says whose fault it is, with the exception as its cause.
+        The error itself if it is an `SglocError`; otherwise one that classifies the exception, and has it as its cause.
     """
     if isinstance(error, SglocError):
         return error
@@ -76,7 +76,7 @@ def as_told(error: Exception) -> SglocError:
 
 
 def trace_of(error: BaseException) -> str:
-    """The traceback of an exception and its causes, those from other processes included."""
+    """Format the traceback of an exception and its causes, including those from other processes."""
     before = getattr(error, "trace", "")
     here = "".join(traceback.format_exception(error))
     return f"{before}\n{here}" if before else here
@@ -87,17 +87,17 @@ def _names(error: BaseException) -> set[str]:
 
 
 def _line(error: BaseException) -> str:
-    """The first words of an error, without the stack that some libraries put into it."""
+    """Return the first line of an error's message, without the stack that some libraries append, and shortened."""
     text = next((line for line in str(error).splitlines() if line.strip()), "").strip()
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 def _of_memory(error: Exception) -> _Told:
     if "OutOfMemoryError" in _names(error):
-        advice = "give a smaller batch, or for training a larger train.accumulation"
-        return f"the memory of the device does not suffice ({_line(error)}); {advice}", PASSING
+        advice = "use a smaller batch or, for training, a larger train.accumulation"
+        return f"out of device memory ({_line(error)}); {advice}", PASSING
     if isinstance(error, MemoryError):
-        return f"the memory does not suffice ({_line(error)}); free some, or give less to do at a time", PASSING
+        return f"out of memory ({_line(error)}); free some memory, or process less at a time", PASSING
     return None
 
 
@@ -108,11 +108,11 @@ def _of_ranks_and_devices(error: Exception) -> _Told:
     if dist is not None and dist.lost_rank(error):
         return f"another process is gone or does not answer ({_line(error)}); start again", PASSING
     if _names(error) & _OF_COLLECTIVES:
-        return f"the processes have lost each other ({_line(error)}); start again", PASSING
+        return f"the processes lost contact with each other ({_line(error)}); start again", PASSING
     is_of_device = "AcceleratorError" in _names(error) or any(phrase in text for phrase in _DEVICE_PHRASES)
     if is_of_device and not any(phrase in text for phrase in _DEVICE_FAULTS):
-        advice = "start again, and see `sgloc doctor` if it comes back"
-        return f"the device has failed ({_line(error)}); {advice}", PASSING
+        advice = "start again, and run `sgloc doctor` if it recurs"
+        return f"the device failed ({_line(error)}); {advice}", PASSING
     return None
 
 
@@ -120,22 +120,22 @@ def _of_names(error: Exception) -> _Told:
     encoding = sys.getfilesystemencoding()
     if not isinstance(error, UnicodeEncodeError) or encoding == "utf-8" or error.encoding not in encoding:
         return None
-    return f"names of files have to be {encoding} here ({_line(error)}); set LC_ALL=C.UTF-8", MISTAKE
+    return f"file names must be {encoding} in this locale ({_line(error)}); set LC_ALL=C.UTF-8", MISTAKE
 
 
 def _of_paths(error: Exception) -> _Told:
-    """Of what the operating system says of a path, a disk or a network; not of what only a fault brings about."""
+    """Classify errors of the operating system about a path, disk or network, except those that only a bug can cause."""
     from sgloc.storage import STORES
 
     if not isinstance(error, OSError) or type(error).__module__.partition(".")[0] in STORES:
         return None
     said = " ".join(str(error).split())
     if may_pass(error):
-        advice = "make room" if error.errno in _FULL else "check the network and the server, or the disk"
+        advice = "free some space" if error.errno in _FULL else "check the network and the server, or the disk"
         return f"{said}; {advice}, then start again", PASSING
     name = error.filename if isinstance(error.filename, str) else ""
     is_of_path = isinstance(error, _WRONG_PATH_TYPES) or error.errno in _WRONG_PATH
-    # A store's file system gives neither number nor name.
+    # Local file systems set both errno and file name, stores neither. A path inside sgloc itself points to a bug.
     if not is_of_path or bool(name) != (error.errno is not None) or Path(name).is_relative_to(_ROOT / "sgloc"):
         return None
     return f"{said}; check the path and its permissions", MISTAKE
@@ -154,13 +154,13 @@ def _of_stores(error: Exception) -> _Told:
 def _fault(error: Exception) -> tuple[str, int]:
     what = f"{type(error).__name__}: {_line(error)}".removesuffix(": ")
     return (
-        f"this is a fault of the program, not of what it was given: {what}, in {_place(error)}; please report it with "
-        "the traceback, which SGLOC_DEBUG=1 or --debug shows"
+        f"this is a bug in sgloc, not a user error: {what}, in {_place(error)}; please report it with the traceback, "
+        "which SGLOC_DEBUG=1 shows"
     ), FAULT
 
 
 def _place(error: Exception) -> str:
-    """File, line and function where an exception arose: the innermost that are ours."""
+    """Return file, line and function of the innermost frame in our own packages, or in any code if there is none."""
     frames = traceback.extract_tb(error.__traceback__)
     if not frames:
         return "an unknown place"
@@ -172,10 +172,10 @@ def _place(error: Exception) -> str:
 
 
 def leave_verdict(code: object) -> None:
-    """Leave an exit code for the launcher, where there is one and the code says that a restart would fail again.
+    """Record an exit code for the launcher, if there is one and the code means that a restart would fail again.
 
-    A rank does this before the others can see it gone: they end with another code, and the launcher may end this rank
-    before it gets to its own.
+    A rank does this before the others notice that it is gone: they end with another code, and the launcher may kill
+    this rank before it exits.
     """
     path = os.environ.get(VERDICT_VARIABLE)
     if path and code in (MISTAKE, FAULT):
@@ -184,7 +184,7 @@ def leave_verdict(code: object) -> None:
 
 
 def read_verdict() -> int | None:
-    """The exit code that a rank has left, if any."""
+    """Return the exit code that a rank has recorded; None if there is none."""
     path = os.environ.get(VERDICT_VARIABLE)
     try:
         return int(Path(path).read_text(encoding="ascii")) if path else None

@@ -1,7 +1,7 @@
-"""Logging for programs: which records reach standard error, and how they look.
+"""Logging configuration of programs: which records reach standard error, and in which format.
 
-The library logs through `logging.getLogger(__name__)` and configures nothing. A program calls `configure` once. Level
-INFO is for what a person wants to follow, WARNING for what was skipped, retried or lost.
+Library modules log through `logging.getLogger(__name__)` and configure nothing; a program calls `configure`. Level INFO
+is for progress that a user wants to follow, WARNING for anything skipped, retried or lost.
 """
 
 import contextlib
@@ -15,25 +15,24 @@ from collections.abc import Mapping
 from sgloc.masking import mask
 
 FORMS = ("text", "json")
-# What processes that a program starts are to do as it does: the name of a level, and a form.
+# Environment variables, inherited by child processes: the name of a level, and a format.
 LEVEL_VARIABLE, FORM_VARIABLE = "SGLOC_LOG_LEVEL", "SGLOC_LOG_FORMAT"
-# Of launchers, in order of precedence: torchrun's, srun's.
+# Rank variables of torchrun and srun, in order of precedence.
 _RANK_VARIABLES = ("RANK", "SLURM_PROCID")
 
 
 def rank_of(environment: Mapping[str, str]) -> int:
-    """The rank that a launcher gave this process; 0 without one. It is needed before torch is imported."""
+    """Return the rank set by the launcher, or 0 without one; works before torch is imported."""
     given = next((environment[name] for name in _RANK_VARIABLES if environment.get(name, "").isdecimal()), "0")
     return int(given)
 
 
 def configure() -> None:
-    """Send the records of this package to standard error.
+    """Log the records of this package to standard error.
 
-    Rank 0 speaks from the level on that SGLOC_LOG_LEVEL names, INFO by default. The other ranks repeat nothing: they
-    speak of warnings and errors, or, at DEBUG, of everything. At DEBUG, every line names its time, rank, module and
-    level. SGLOC_LOG_FORMAT says whether lines are "text" for people, the default, or "json": an object each, for the
-    log collectors of clusters.
+    SGLOC_LOG_LEVEL sets the level of rank 0, INFO by default. The other ranks log only warnings and errors, to avoid
+    repetition; at DEBUG they log everything. At DEBUG, every line has its time, rank, module and level.
+    SGLOC_LOG_FORMAT sets the format: "text", the default, or "json", one object per line for log collectors.
     """
     level = logging.getLevelNamesMapping().get(os.environ.get(LEVEL_VARIABLE, ""), logging.INFO)
     is_json = os.environ.get(FORM_VARIABLE) == "json"
@@ -45,10 +44,10 @@ def configure() -> None:
 
 
 class _StandardError(logging.Handler):
-    """Writes to whatever is standard error now, a bar's console included; where that is gone, to nobody.
+    """Handler that writes to the current `sys.stderr`, which may be a progress bar's console, and ignores a broken one.
 
     Attributes:
-        is_json: whether it writes for log collectors, not for people.
+        is_json: whether the format is JSON.
     """
 
     def __init__(self, level: int, rank: int, *, is_json: bool) -> None:
@@ -56,15 +55,15 @@ class _StandardError(logging.Handler):
         super().__init__(level if rank == 0 or self._is_detailed else max(level, logging.WARNING))
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write a record, without the secrets of its URLs."""
+        """Write a record, with secrets in URLs masked."""
         line = mask(self._json(record) if self.is_json else self._text(record))
-        # Closed, it is None; once its pipe is broken or the disk is full, it raises.
+        # A closed stream is None; a broken pipe or a full disk raises.
         with contextlib.suppress(AttributeError, OSError, ValueError):
             sys.stderr.write(f"{line}\n")
             sys.stderr.flush()
 
     def _text(self, record: logging.LogRecord) -> str:
-        """A line for people, and the traceback of an error, if the record has one."""
+        """Format a record as text, after its traceback if it has one."""
         message = record.getMessage()
         if self._is_detailed:
             clock = time.strftime("%H:%M:%S", time.localtime(record.created))
@@ -74,7 +73,7 @@ class _StandardError(logging.Handler):
         return f"{_traceback(record)}{message}"
 
     def _json(self, record: logging.LogRecord) -> str:
-        """A JSON object: time in seconds since 1970, level, rank, module, message, and a traceback if there is one."""
+        """Format a record as a JSON object: time in seconds since 1970, level, rank, module, message, any traceback."""
         traceback = _traceback(record).rstrip()
         fields = {
             "time": round(record.created, 3),
@@ -87,13 +86,13 @@ class _StandardError(logging.Handler):
 
 
 def is_for_people(level: int = logging.INFO) -> bool:
-    """Whether this process writes lines of this level for people."""
+    """Return whether this process logs this level as text."""
     handlers = [handler for handler in logging.getLogger("sgloc").handlers if isinstance(handler, _StandardError)]
     return any(handler.level <= level and not handler.is_json for handler in handlers)
 
 
 def _traceback(record: logging.LogRecord) -> str:
-    """The lines of that of the error that a record is about; `trace` of a record has those of other processes, too."""
+    """Format a record's traceback; its attribute `trace`, if set, includes those of other processes."""
     trace = str(getattr(record, "trace", "")).rstrip()
     if not trace and isinstance(record.exc_info, tuple) and record.exc_info[2]:
         trace = logging.Formatter().formatException(record.exc_info)

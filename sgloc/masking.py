@@ -1,4 +1,4 @@
-"""What people, files and services are shown of a URL: everything but the secrets in it."""
+"""Masking of secrets in URLs, before they are shown, stored or sent."""
 
 import re
 from typing import Any
@@ -6,25 +6,25 @@ from typing import Any
 MASK = "***"
 
 _URL = re.compile(r"[\w.+-]+://[^\s'\"<>]+")
-# Whatever stands before the host is a user's name, a password, or a token in place of either.
+# Anything before the host is a user name, a password or a token.
 _USER = re.compile(r"(?<=://)[^/?#]*@")
 _PARAMETER = re.compile(r"([?&;])([^=&;#?]*)=([^&;#]*)")
 _SECRET_NAME = re.compile(r"sig|token|key|secret|pass|pwd|cred|auth|access|session|policy|code", re.IGNORECASE)
-# A signature or token under a name that is not known is at least so long.
+# Minimum length of a signature or token under an unknown parameter name.
 _LONG_VALUE = 20
 
 
 def mask(text: str) -> str:
-    """A text with every secret in its URLs replaced by ``***``.
+    """Replace every secret in the URLs of a text by ``***``.
 
-    Secrets are the user and password before a host, and in a query the values of parameters that are named like secrets
-    or are as long as secrets are. Masking twice changes nothing more.
+    Secrets are the user and password before the host, and query parameters whose names suggest a secret or whose values
+    are long enough to be one. Masking is idempotent.
     """
     return _URL.sub(lambda found: _mask_url(found[0]), text) if "://" in text else text
 
 
 def is_masked(location: str) -> bool:
-    """Whether a path or URL is what `mask` left of one that held a secret."""
+    """Return whether a path or URL had a secret masked by `mask`."""
     return f"://{MASK}@" in location or f"={MASK}" in location.partition("?")[2]
 
 
@@ -39,7 +39,7 @@ def _mask_parameter(found: re.Match[str]) -> str:
 
 
 def mask_all(value: Any) -> Any:
-    """A nest of dictionaries, lists and plain values with every text masked."""
+    """Mask every string in a nested structure of dictionaries, lists and plain values."""
     if isinstance(value, dict):
         return {name: mask_all(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""A process's memory: what a CPU's keeps of what is freed, and the most that was held."""
+"""Process memory: keep freed memory from being returned to the system, and report peak usage."""
 
 import ctypes
 import resource
@@ -7,21 +7,21 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
-# Of malloc.h.
+# Constants of malloc.h.
 _M_TRIM_THRESHOLD = -1
 _M_MMAP_MAX = -4
 _LARGEST = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Ask the C library to keep what is freed for the next allocation in place of giving it back to the system.
+    """Make malloc keep freed memory for later allocations instead of returning it to the system.
 
-    A training step allocates and frees the same gigabyte again and again; given back, each page of it costs a fault
-    when it is next touched, a sixth of the whole step at published sizes. It is the process's choice, so only commands
-    make it.
+    A train step allocates and frees the same gigabyte again and again; if it is returned, every page faults when next
+    touched, which takes a sixth of the whole step at the published sizes. The setting affects the whole process, so
+    only commands call this.
 
     Returns:
-        Whether it is done; only the GNU C library can.
+        Whether the setting succeeded; only the GNU C library supports it.
     """
     try:
         set_option = ctypes.CDLL(None).mallopt
@@ -31,7 +31,7 @@ def keep_freed_memory() -> bool:
 
 
 def peak_memory(device: "torch.device") -> float:
-    """The most memory that this process has held at once, in MiB: the device's on CUDA, else the process's."""
+    """Return the peak memory usage of this process in MiB: device memory on CUDA, resident memory otherwise."""
     if device.type == "cuda":
         import torch
 

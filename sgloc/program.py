@@ -1,7 +1,7 @@
-"""How every program of this project begins and ends.
+"""Start and end of every program of this project.
 
-At its beginning it gets streams that can be written to. At its end it says one sentence for people, shows the traceback
-where that was asked for, and gives an exit code that tells who is to act (DESIGN contract 10).
+At the start, a program gets usable standard streams. At the end, an error becomes one sentence, a traceback if
+requested, and an exit code that tells user errors, transient errors and bugs apart (DESIGN contract 10).
 """
 
 import contextlib
@@ -18,14 +18,14 @@ from sgloc.errors import SglocError, SilentStoreError, UsageError
 from sgloc.faults import INTERRUPTED, PASSING, as_told, exit_code_of, leave_verdict, read_verdict, trace_of
 from sgloc.masking import mask
 
-SPEECH = """Every command takes --quiet (warnings and errors alone), --verbose (all that is logged, with time, rank and
-module), --log-format text or json, and --debug (the traceback of what goes wrong). Processes that a command starts
-heed the same variables: SGLOC_LOG_LEVEL, SGLOC_LOG_FORMAT and SGLOC_DEBUG=1."""
+SPEECH = """Every command accepts --quiet (log only warnings and errors), --verbose (log everything, with time, rank and
+module), --log-format text or json, and --debug (show the traceback of an error). The environment variables
+SGLOC_LOG_LEVEL, SGLOC_LOG_FORMAT and SGLOC_DEBUG=1 do the same, and are passed on to child processes."""
 
 logger = logging.getLogger(__name__)
 
 _DEBUG_VARIABLE = "SGLOC_DEBUG"
-# Options without a value: the variable that each sets, and to what.
+# Flags: the environment variable that each sets, and its value.
 _FLAGS = {
     "--quiet": (log.LEVEL_VARIABLE, "WARNING"),
     "--verbose": (log.LEVEL_VARIABLE, "DEBUG"),
@@ -39,12 +39,12 @@ _STREAMS = ("stdin", "stdout", "stderr")
 def run_program(
     name: str, function: Callable[[list[str]], int | None], arguments: Sequence[str] | None = None
 ) -> NoReturn:
-    """Run a program to its end.
+    """Run a program and exit.
 
     Args:
-        name: what its sentences begin with.
-        function: is given its words, and gives its exit code; None stands for 0.
-        arguments: the words, those about its speech among them; None: those of the command line.
+        name: name of the program; every error message starts with it.
+        function: the program; takes the arguments and returns the exit code, None meaning 0.
+        arguments: the arguments, including the logging options; None for those of the command line.
 
     Raises:
         SystemExit: always.
@@ -55,11 +55,10 @@ def run_program(
 
 
 def begin(name: str, arguments: Sequence[str] | None = None) -> list[str]:
-    """Make the standard streams safe, and configure logging as words and variables say; gives the other words.
+    """Make the standard streams usable, configure logging from options and variables, and return the other arguments.
 
     Raises:
-        SystemExit: if torchrun has started this rank again after a failure that would come again, or the words ask for
-            a form of speech that there is not.
+        SystemExit: if torchrun has restarted this rank after an error that would recur, or the log format is unknown.
     """
     _open_streams()
     log.configure()
@@ -71,7 +70,7 @@ def begin(name: str, arguments: Sequence[str] | None = None) -> list[str]:
 
 
 def _without_speech(words: list[str]) -> list[str]:
-    """The words without those about speech, which go into variables: processes that this one starts see them too."""
+    """Remove the logging options from the arguments, and set environment variables that child processes inherit."""
     others = []
     while words:
         option, equals, value = (word := words.pop(0)).partition("=")
@@ -89,33 +88,33 @@ def _without_speech(words: list[str]) -> list[str]:
 
 
 def debugging() -> bool:
-    """Whether tracebacks are to be shown."""
+    """Return whether tracebacks should be shown."""
     return os.environ.get(_DEBUG_VARIABLE, "") not in ("", "0")
 
 
 def show(text: str, end: str = "\n") -> None:
-    """Print to standard output what a command was asked for, without the secrets of its URLs."""
+    """Print a command's result to standard output, with secrets in URLs masked."""
     print(mask(text), end=end, flush=True)
 
 
 def tell(program: str, message: str, error: SglocError | None = None) -> None:
-    """Log one sentence of a program as an error, after the traceback of what it is about, if that was asked for."""
+    """Log a one-sentence error message of a program, after the traceback of `error` if debugging is on."""
     trace = trace_of(error) if error is not None and debugging() else ""
     logger.error("%s: %s", program, " ".join(message.split()), extra={"trace": trace})
 
 
 @contextlib.contextmanager
 def ending(name: str) -> Iterator[None]:
-    """Turn whatever ends the program inside into one sentence and an exit code.
+    """Turn any exception that ends the program inside the context into one sentence and an exit code.
 
     Raises:
-        SystemExit: 1 for what may pass, 2 for a mistake, 3 for a fault of the program, 130 for Ctrl-C.
+        SystemExit: with code 1 for a transient error, 2 for a user error, 3 for a bug (internal error), 130 for Ctrl-C.
     """
     try:
         try:
             yield
         finally:
-            # Here it can be told what goes wrong.
+            # Flush here, where a failure can still be reported.
             sys.stdout.flush()
     except KeyboardInterrupt:
         sys.exit(INTERRUPTED)
@@ -124,7 +123,7 @@ def ending(name: str) -> Iterator[None]:
         raise
     except Exception as error:
         if isinstance(error, BrokenPipeError) and not _has_reader():
-            # Whoever read the output, as head does, has seen enough.
+            # The reader of the output, such as `head`, has closed the pipe.
             _drop_output()
             sys.exit(PASSING)
         told, code = as_told(error), exit_code_of(as_told(error))
@@ -132,7 +131,7 @@ def ending(name: str) -> Iterator[None]:
             tell(name, str(told), told)
         _drop_output()
         if isinstance(told, SilentStoreError):
-            # Python would take its time to end, or crash, beside a thread that hangs.
+            # With a hanging thread, Python's own exit may take long or crash.
             os._exit(code)
         leave_verdict(code)
         sys.exit(code)
@@ -145,7 +144,7 @@ def _heed_verdict() -> None:
 
 
 def _drop_output() -> None:
-    """Let go of what cannot be written to standard output: Python would try again when it exits."""
+    """Discard output that cannot be written to standard output; otherwise Python would retry at exit."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -153,17 +152,17 @@ def _drop_output() -> None:
 
 
 def _has_reader() -> bool:
-    """Whether somebody may still read what is printed."""
+    """Return whether the reading end of standard output is still open."""
     output = select.poll()
     output.register(_OUTPUT, 0)
     return not any(event & select.POLLERR for _, event in output.poll(0))
 
 
 def _open_streams() -> None:
-    """Give closed standard streams the null device, and have the others write what their encoding lacks as escapes.
+    """Connect closed standard streams to the null device, and make the others escape unencodable characters.
 
-    cron and some supervisors start programs with closed streams. Python has None for each, and the next file that is
-    opened takes its number: what a library prints would go into a checkpoint.
+    cron and some supervisors start programs with closed streams. Python then sets the stream to None, and the next file
+    opened gets its file descriptor: a library's output would end up in a checkpoint.
     """
     for number, name in enumerate(_STREAMS):
         try:
@@ -173,13 +172,13 @@ def _open_streams() -> None:
             if null != number:
                 os.dup2(null, number)
                 os.close(null)
-            # Programs that this one starts have it too.
+            # Child processes inherit it.
             os.set_inheritable(number, True)
         stream = getattr(sys, name)
         if stream is None:
             mode = "r" if number == _INPUT else "w"
             setattr(sys, name, Path(os.devnull).open(mode, encoding="utf-8"))  # noqa: SIM115
         elif number != _INPUT and getattr(stream, "errors", None) == "strict" and hasattr(stream, "reconfigure"):
-            # In UTF-8, nothing is missing but what is in names of files that are not UTF-8.
+            # In UTF-8, only file names that are not valid UTF-8 cannot be encoded.
             is_utf8 = (stream.encoding or "").lower().replace("-", "") == "utf8"
             stream.reconfigure(errors="surrogateescape" if is_utf8 else "backslashreplace")

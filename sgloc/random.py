@@ -1,9 +1,8 @@
-"""Randomness that is arithmetic (DESIGN contract 2).
+"""Stateless, counter-based random numbers (DESIGN contract 2).
 
-Every random number of a run is a pure function of a key, made of (seed, purpose, epoch, sample id), and a counter, so
-that there is no generator state to
-save and nothing depends on the world size. The function is SplitMix64 (Steele, Lea and Flood 2014), the same on every
-device and in every version.
+Every random number of a run is a pure function of a key, derived from (seed, purpose, epoch, sample id), and a counter.
+There is no generator state to save, and nothing depends on the world size. The function is SplitMix64 (Steele, Lea and
+Flood 2014), identical on every device and in every version.
 """
 
 import enum
@@ -21,8 +20,10 @@ Integers = TypeVar("Integers", Tensor, npt.NDArray[np.int64])
 
 
 class Purpose(enum.IntEnum):
-    """What a random number is for; numbers for different purposes are independent. The values are part of a run's
-    identity: never renumber."""
+    """The purpose of a random number; numbers for different purposes are independent.
+
+    The values are part of a run's identity: never renumber them.
+    """
 
     BLOCK_ORDER = 1
     WINDOW_ORDER = 2
@@ -62,14 +63,14 @@ def _mix(x: Integers) -> Integers:
 
 
 def fold(key: Tensor | int, part: Tensor | int) -> Tensor:
-    """Derive a key from a key and one more part of its name.
+    """Derive a new key from a key and one more component.
 
     Args:
-        key: int64, any shape, or a number.
-        part: int64, a shape that broadcasts with the key's, or a number.
+        key: int64 tensor of any shape, or a number.
+        part: int64 tensor whose shape broadcasts with the key's, or a number.
 
     Returns:
-        int64 of the broadcast shape.
+        int64 tensor of the broadcast shape.
     """
     key_tensor = key if isinstance(key, Tensor) else torch.tensor(_signed(key))
     part_tensor = part if isinstance(part, Tensor) else torch.tensor(_signed(part), device=key_tensor.device)
@@ -77,40 +78,39 @@ def fold(key: Tensor | int, part: Tensor | int) -> Tensor:
 
 
 def bits(key: Tensor, counter: Tensor) -> Tensor:
-    """64 random bits for each (key, counter); both int64 of shapes that broadcast. Returns int64 of the broadcast
-    shape."""
+    """Return 64 random bits for each (key, counter), int64 of broadcastable shapes; int64 of the broadcast shape."""
     return _mix(key + (counter + 1) * _GOLDEN)
 
 
 def permutation(key: Tensor, size: int) -> npt.NDArray[np.int64]:
-    """The counters below `size` in the sequence of their bits under one key: a permutation, int64 [size]."""
-    # In numpy, where a thousand small numbers are shuffled in a fifth of the time.
+    """Return a random permutation, int64 [size]: the counters below `size`, sorted by their bits under one key."""
+    # numpy takes a fifth of torch's time for a permutation of a thousand elements.
     counter = np.arange(1, size + 1, dtype=np.int64)
     mixed: npt.NDArray[np.int64] = _mix(int(key) + counter * _GOLDEN)
     return np.argsort(mixed, kind="stable")
 
 
 def uniform(key: Tensor, counter: Tensor) -> Tensor:
-    """Uniform float32 in [0, 1), of 24 bits, for each (key, counter); both int64 of shapes that broadcast."""
+    """Return uniform float32 in [0, 1), with 24 random bits, for each (key, counter), int64 of broadcastable shapes."""
     return ((bits(key, counter) >> 40) & 0xFFFFFF).to(torch.float32) * 2.0**-24
 
 
 def normal(key: Tensor, counter: Tensor) -> Tensor:
-    """Standard normal float32 (Box and Muller) for each (key, counter); both int64 of shapes that broadcast."""
+    """Return standard normal float32 (Box-Muller) for each (key, counter), int64 of broadcastable shapes."""
     random_bits = bits(key, counter)
-    # 1 is added so that the logarithm never sees 0; float64 so that every device rounds the same way in all but the
-    # rarest case.
+    # Add 1 to avoid the logarithm of 0; compute in float64 so that all devices round to the same float32 in all but the
+    # rarest cases.
     radius = torch.sqrt(-2 * torch.log((((random_bits >> 32) & 0xFFFFFFFF) + 1).double() * 2.0**-32))
     angle = (random_bits & 0xFFFFFFFF).double() * (2 * math.pi * 2.0**-32)
     return (radius * torch.cos(angle)).float()
 
 
 def keep_mask(key: Tensor, width: int, keep: float) -> Tensor:
-    """Inverted-dropout masks: 1/keep with probability keep, else 0.
+    """Return inverted-dropout masks: 1/keep with probability `keep`, else 0.
 
     Args:
-        key: int64 [n], one key a row.
-        width: numbers in a row.
+        key: int64 [n], one key per row.
+        width: number of elements per row.
         keep: probability in (0, 1], rounded to a multiple of 2**-16.
 
     Returns:
@@ -118,6 +118,6 @@ def keep_mask(key: Tensor, width: int, keep: float) -> Tensor:
     """
     threshold = max(1, round(keep * 65536))
     counter = torch.arange((width + 3) // 4, device=key.device)
-    # Sixteen bits decide one element, so one 64-bit word serves four.
+    # Each element uses 16 bits, so one 64-bit word covers four elements.
     lanes = bits(key[:, None], counter).view(torch.int16)[:, :width]
     return (lanes <= threshold - 32769).to(torch.float32) * (65536 / threshold)

@@ -1,14 +1,16 @@
-"""Options that have another name now: the one table of old names and new ones.
+"""Renamed options: the table of old and new names.
 
-The command line refuses an old name and gives the new one. What older runs wrote down is read under the new names.
+The command line rejects an old name and suggests the new one. Configurations recorded by older runs are read with the
+new names.
 """
 
 from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any
 
-# By dotted names, as a configuration and the command line have them. A name that is an option of another command now
-# stands here too: each command refuses what is no option of its own. Where commands differ, the new names are several.
+# Keys are dotted names, as in a configuration and on the command line. A key may also be a current option of another
+# command, because each command only looks up options that it does not have. If the new name depends on the command,
+# all of them are listed.
 RENAMED: Mapping[str, str] = MappingProxyType(
     {
         "train.run_dir": "train.run",
@@ -22,7 +24,7 @@ RENAMED: Mapping[str, str] = MappingProxyType(
 
 
 def with_new_names(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A recorded configuration of sections of options, with the names that these options have now."""
+    """Rename the options in a recorded configuration, given as sections of options, to their current names."""
     return {
         section: {_new_name(section, name): value for name, value in options.items()}
         if isinstance(options, Mapping)

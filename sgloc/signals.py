@@ -1,4 +1,4 @@
-"""Signals that ask a program to stop: the same set in every command (DESIGN contract 5)."""
+"""Stop signals: the same set in every command (DESIGN contract 5)."""
 
 import contextlib
 import signal
@@ -7,26 +7,27 @@ from collections.abc import Iterator
 from multiprocessing import resource_tracker
 
 STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1, signal.SIGUSR2)
-# TERM remains: by it, a parent ends its workers.
+# Signals that workers leave to the parent: not TERM, with which the parent ends them.
 _OF_THE_PARENT = tuple(number for number in STOP_SIGNALS if number != signal.SIGTERM)
 
 
 def wanted_signals() -> list[signal.Signals]:
-    """The stop signals that this process should listen to: all but SIGHUP where nohup has it ignored."""
+    """Return the stop signals that this process should handle: all, except SIGHUP if nohup ignores it."""
     return [number for number in STOP_SIGNALS if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
 
 
 @contextlib.contextmanager
 def starting_workers() -> Iterator[None]:
-    """Hold Ctrl-C back while inside, so that it finds the processes that are started here all there.
+    """Defer Ctrl-C while the context is active, so that it arrives when all workers have been started.
 
-    They keep the stop signals but TERM blocked until `leave_to_parent`.
+    The workers keep all stop signals except TERM blocked until they call `leave_to_parent`.
     """
-    # Python's resource tracker unblocks SIGINT when it starts, so it must run before.
+    # Python's resource tracker unblocks SIGINT when it starts, so start it first.
     resource_tracker.ensure_running()
     mask = signal.pthread_sigmask(signal.SIG_BLOCK, _OF_THE_PARENT)
     try:
-        # Another thread, such as those of BLAS, may take the signal, and Python then calls the handler in this one.
+        # Blocking is not enough: another thread, such as one of BLAS, may receive the signal, and Python then calls the
+        # handler in this thread.
         with _deferred(signal.SIGINT):
             yield
     finally:
@@ -35,7 +36,7 @@ def starting_workers() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _deferred(number: signal.Signals) -> Iterator[None]:
-    """Call a signal's handler after the inside, in place of during it."""
+    """Defer a signal's handler until the context exits."""
     handler = signal.getsignal(number)
     if threading.current_thread() is not threading.main_thread() or not callable(handler):
         yield
@@ -51,9 +52,9 @@ def _deferred(number: signal.Signals) -> Iterator[None]:
 
 
 def leave_to_parent() -> None:
-    """Ignore the stop signals but TERM in a worker: a terminal sends them to a whole group, and the parent answers for
-    all."""
+    """Ignore all stop signals except TERM in a worker: a terminal sends them to the whole process group, and the parent
+    handles them for all."""
     for number in _OF_THE_PARENT:
         signal.signal(number, signal.SIG_IGN)
-    # What was pending is dropped, not delivered.
+    # Pending signals are now dropped, not delivered.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, _OF_THE_PARENT)

@@ -1,5 +1,4 @@
-"""JSON as the standard has it: without NaN and Infinity, which Python writes and other programs refuse; and records of
-it that are what their types say."""
+"""Strict JSON: without NaN and Infinity, which Python writes but other programs reject, and validated on reading."""
 
 import functools
 import json
@@ -10,17 +9,17 @@ Value = TypeVar("Value")
 
 
 def to_json(value: Any, **options: Any) -> str:
-    """The text of a value; null stands for a number that is not finite.
+    """Serialise a value; numbers that are not finite become null.
 
     Args:
         value: dictionaries, lists and plain values.
-        options: of `json.dumps`.
+        options: options of `json.dumps`.
     """
     return json.dumps(finite(value), allow_nan=False, **options)
 
 
 def finite(value: Any) -> Any:
-    """A nest of dictionaries and lists with None for each number that is not finite."""
+    """Replace each number that is not finite in a nested structure of dictionaries and lists by None."""
     if isinstance(value, dict):
         return {name: finite(entry) for name, entry in value.items()}
     if isinstance(value, list | tuple):
@@ -29,14 +28,14 @@ def finite(value: Any) -> Any:
 
 
 def from_json(content: bytes, kind: type[Value]) -> Value:
-    """Read a record.
+    """Parse and validate a record.
 
     Args:
         content: a JSON object.
-        kind: a dataclass; its fields, and those of the dataclasses in it, say what there must be.
+        kind: the dataclass to parse into; its fields and those of nested dataclasses define the schema.
 
     Raises:
-        ValueError: if there is something else; it says where and what in one line.
+        ValueError: if the content does not match; says in one line where and why.
     """
     from pydantic import ValidationError
 
@@ -50,7 +49,7 @@ def from_json(content: bytes, kind: type[Value]) -> Value:
 
 @functools.cache
 def _reader(kind: Any) -> Any:
-    # It takes a moment to import, and only what reads needs it.
+    # Imported late, because pydantic is slow to import and only needed for reading.
     from pydantic import TypeAdapter
 
     return TypeAdapter(kind)

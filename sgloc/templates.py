@@ -1,10 +1,10 @@
-"""Texts for people that stand in files of their own, beside the code that fills them in."""
+"""Templates: text files next to the code that fills them in."""
 
 from pathlib import Path
 
 import jinja2
 
-# Every value in a page or a picture is escaped.
+# Values in HTML and SVG templates are escaped.
 _ENVIRONMENT = jinja2.Environment(
     loader=jinja2.FileSystemLoader(Path(__file__).parent),
     autoescape=jinja2.select_autoescape(("html.jinja", "svg.jinja")),
@@ -14,10 +14,10 @@ _ENVIRONMENT = jinja2.Environment(
 
 
 def fill(name: str, **values: object) -> str:
-    """A template's text with values filled in.
+    """Render a template.
 
     Args:
-        name: of the template in this package, such as "report/page.html".
-        values: by their names in the template.
+        name: path of the template in this package without ".jinja", such as "report/page.html".
+        values: values of the template's variables.
     """
     return _ENVIRONMENT.get_template(f"{name}.jinja").render(**values)

@@ -1,4 +1,4 @@
-"""What the terminal shows while something long runs, and how results are laid out."""
+"""Progress bars, progress log lines, and the console for tables of results."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from sgloc.masking import mask
 
 logger = logging.getLogger(__name__)
 
-# Where there is no terminal there is no width to keep to.
+# Width of tables that are not written to a terminal.
 _WIDTH = 160
 _SECONDS_BETWEEN_LINES = 60.0
 
@@ -26,30 +26,30 @@ Batch = TypeVar("Batch", bound=Sized)
 
 
 class Advance(Protocol):
-    """Says how far something is."""
+    """Callback that reports progress."""
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """Take what is done, of how much if that is known, and what else is worth saying."""
+        """Report the number done, the total if known, and an optional note."""
         ...
 
 
 @contextlib.contextmanager
 def progress(unit: str, total: int | None = None, *, says_lines: bool = True) -> Iterator[Advance]:
-    """Show how far something is: a bar with the speed and the time left on a terminal, now and then a line elsewhere.
+    """Show progress: on a terminal, a bar with speed and remaining time; elsewhere, a log line from time to time.
 
-    What is logged meanwhile stands above the bar. Ranks but the first, and a quiet program, show nothing.
+    Log output appears above the bar. Only rank 0 shows progress, and only if the program is not quiet.
 
     Args:
         unit: what is counted, in the plural.
-        total: how many there are, if that is known.
-        says_lines: whether there are lines where there is no bar.
+        total: total number, if known.
+        says_lines: whether to log lines when there is no bar.
     """
     console = Console(stderr=True)
     if rank_of(os.environ) != 0 or not is_for_people() or not console.is_terminal:
         yield _Lines(unit, total) if says_lines else lambda *_: None
         return
     columns = (SpinnerColumn(), BarColumn(), _Count(unit), TimeRemainingColumn(), TextColumn("{task.description}"))
-    # Results go above the bar, too, but not away from a file or pipe.
+    # Print results above the bar too, but do not redirect them away from a file or pipe.
     redirect = sys.stdout.isatty()
     with Progress(*columns, console=console, transient=True, redirect_stdout=redirect) as bar:
         task = bar.add_task("", total=total)
@@ -62,10 +62,10 @@ def progress(unit: str, total: int | None = None, *, says_lines: bool = True) ->
 
 @contextlib.contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show on a terminal that something is going on of which nothing can be counted.
+    """Show a spinner on a terminal during an activity without a count.
 
     Args:
-        what: it is, such as "writing the model".
+        what: the activity, such as "writing the model".
     """
     with progress("", says_lines=False) as advance:
         advance(0, None, what)
@@ -73,12 +73,12 @@ def working(what: str) -> Iterator[None]:
 
 
 def tracked(batches: Iterable[Batch], unit: str, total: int) -> Iterator[Batch]:
-    """Batches, and how many of all that is in them has been worked on.
+    """Iterate over batches and show how many of their items have been processed.
 
     Args:
-        batches: each of the length that it counts for.
+        batches: the batches; each counts as many items as its length.
         unit: what is counted, in the plural.
-        total: how many there are in all batches.
+        total: number of items in all batches.
     """
     done = 0
     with progress(unit, total) as advance:
@@ -89,14 +89,14 @@ def tracked(batches: Iterable[Batch], unit: str, total: int) -> Iterator[Batch]:
 
 
 class _Count(ProgressColumn):
-    """How many are done of how many, and how fast."""
+    """Progress column with the number done, the total and the speed."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        """One line."""
+        """Return the column's text."""
         if not self._unit:
             return Text()
         of = "" if task.total is None else f"/{task.total:,.0f}"
@@ -105,13 +105,13 @@ class _Count(ProgressColumn):
 
 
 class _Lines:
-    """Logs how far something is, so seldom that what is short says nothing."""
+    """Logs progress at most once a minute, so that short activities log nothing."""
 
     def __init__(self, unit: str, total: int | None) -> None:
         self._unit, self._total, self._last = unit, total, time.monotonic()
 
     def __call__(self, done: int, total: int | None = None, note: str = "") -> None:
-        """As `Advance`."""
+        """Report progress; see `Advance`."""
         if time.monotonic() - self._last < _SECONDS_BETWEEN_LINES:
             return
         self._last, most = time.monotonic(), total or self._total
@@ -120,5 +120,5 @@ class _Lines:
 
 
 def results() -> Console:
-    """Where tables go that a command was asked for."""
+    """Return the console for a command's tables of results."""
     return Console(highlight=False, markup=False, width=None if sys.stdout.isatty() else _WIDTH)

@@ -1,7 +1,7 @@
-"""TF32, in which CUDA may compute products of float32 numbers: faster, with 10 binary digits in place of 23.
+"""TF32 switches: TF32 makes float32 products on CUDA faster, with a mantissa of 10 instead of 23 bits.
 
-By itself torch lets cuDNN use it, for LSTMs and convolutions; TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which NVIDIA's
-containers set, lets matrix products use it too. Here float32 means float32, unless a run asks for TF32.
+By default torch allows TF32 in cuDNN, for LSTMs and convolutions; TORCH_ALLOW_TF32_CUBLAS_OVERRIDE, which NVIDIA's
+containers set, allows it for matrix products too. Here float32 means float32, unless a run enables TF32.
 """
 
 import contextlib
@@ -14,18 +14,19 @@ import torch
 
 from sgloc.errors import ConfigError
 
-# Read by NVIDIA's libraries themselves, whatever torch tells them.
+# NVIDIA's libraries read this variable themselves, regardless of torch's settings.
 _OVERRIDE = "NVIDIA_TF32_OVERRIDE"
 
 
 @contextlib.contextmanager
 def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]:
-    """Inside, float32 products are computed in float32 or, where that is allowed, in TF32; it is a state of the whole
-    process. On a CPU they are always computed in float32.
+    """Compute float32 products in float32 or, if allowed, in TF32 while the context is active.
+
+    The setting is process-wide. A CPU always computes in float32.
 
     Args:
-        device: that computes.
-        tf32: allow TF32 on CUDA.
+        device: the device that computes.
+        tf32: whether to allow TF32 on CUDA.
 
     Raises:
         ConfigError: if the environment makes NVIDIA's libraries do the opposite.
@@ -44,8 +45,8 @@ def float32_products(device: torch.device, tf32: bool = False) -> Iterator[None]
 def _refuse_override(tf32: bool) -> None:
     override = os.environ.get(_OVERRIDE)
     if override and (override != "0") != tf32:
-        wanted = "float32 is to be computed" + (" in TF32 (train.tf32)" if tf32 else " as such")
-        raise ConfigError(f"{_OVERRIDE} is {override}, which overrules torch, but {wanted}; unset it")
+        wanted = "float32 products must be computed" + (" in TF32 (train.tf32)" if tf32 else " in float32")
+        raise ConfigError(f"{_OVERRIDE} is {override}, which overrides torch, but {wanted}; unset it")
 
 
 def _new_switches() -> tuple[Any, ...]:
@@ -54,9 +55,9 @@ def _new_switches() -> tuple[Any, ...]:
 
 
 def _switches() -> tuple[str, bool, list[str]]:
-    """What torch's switches say now: the two of the older set, and the newer set."""
+    """Return the state of torch's switches: the two older ones, and the newer set."""
     matmul, new = torch.get_float32_matmul_precision(), [switch.fp32_precision for switch in _new_switches()]
-    # torch tells what the older one of cuDNN says only while the newer ones agree with it.
+    # torch lets the older cuDNN switch be read only while the newer ones agree with it.
     for switch in _new_switches()[1:]:
         switch.fp32_precision = "tf32"
     try:
@@ -70,14 +71,14 @@ def _switches() -> tuple[str, bool, list[str]]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """torch 2.9 warns of the older switches, which it reads itself."""
+    """Suppress torch 2.9's deprecation warnings about the older switches, which torch itself still reads."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         yield
 
 
 def _set(matmul: str, cudnn: bool, new: list[str]) -> None:
-    """Set both sets of switches; the older ones change the newer."""
+    """Set both sets of switches; the older ones first, because they change the newer ones."""
     with _silent():
         torch.set_float32_matmul_precision(matmul)
         torch.backends.cudnn.allow_tf32 = cudnn

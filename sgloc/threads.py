@@ -1,4 +1,4 @@
-"""Threads for what may hang in a store: they never keep a process from ending, nor a caller waiting without limit."""
+"""Threads for store calls that may hang: they never block the process's exit, nor a caller without limit."""
 
 import contextlib
 import queue
@@ -10,9 +10,9 @@ from typing import Any, TypeVar
 
 from sgloc.errors import SilentStoreError
 
-# Of the time that other ranks wait, what a rank waits for a store: so that it is the one to tell.
+# Share of the ranks' timeout that a rank waits for a store, so that it reports the error before the others give up.
 PATIENT_SHARE = 0.9
-# What a pool that is closed waits for jobs in progress. A read that hangs takes longer.
+# How long closing a pool waits for running jobs; a hanging read takes longer, and is abandoned.
 _LINGER_SECONDS = 1.0
 
 Value = TypeVar("Value")
@@ -20,15 +20,15 @@ _Job = tuple[Future[Any], Callable[[], Any]]
 
 
 class DaemonPool:
-    """A few threads that do jobs one after another.
+    """A thread pool with daemon threads.
 
-    Python joins the threads of a ThreadPoolExecutor when it exits, whatever they wait for; it leaves these alone. A
-    thread that is inside a C++ library when Python exits aborts the process, so closing waits for jobs in progress.
+    At exit, Python joins the threads of a ThreadPoolExecutor even if they hang; it does not join daemon threads. A
+    thread inside a C++ library aborts the process when Python exits, so `close` waits for jobs in progress.
 
     Args:
-        num_threads: how many.
-        name: of the threads, for people.
-        may_hang: whether a job may take for ever: closing then waits only a little.
+        num_threads: number of threads.
+        name: prefix of the threads' names.
+        may_hang: whether a job may never end; `close` then waits only briefly.
     """
 
     def __init__(self, num_threads: int, name: str, *, may_hang: bool = True) -> None:
@@ -42,7 +42,7 @@ class DaemonPool:
             thread.start()
 
     def submit(self, function: Callable[..., Value], *arguments: Any) -> Future[Value]:
-        """Have a thread call a function; the future has what it gives or raises.
+        """Call a function in a thread; return a future for its result or exception.
 
         Raises:
             RuntimeError: if the pool is closed.
@@ -55,7 +55,7 @@ class DaemonPool:
         return future
 
     def close(self) -> None:
-        """Begin nothing more, cancel what waits, and wait for jobs in progress; not long, if they may hang."""
+        """Refuse new jobs, cancel queued ones, and wait for the current ones: only briefly if they may hang."""
         with self._lock:
             self._is_open = False
             while not self._jobs.empty():
@@ -77,18 +77,18 @@ class DaemonPool:
                 continue
             try:
                 future.set_result(call())
-            except BaseException as error:  # Whoever asks for the result gets it.
+            except BaseException as error:  # Re-raised by `future.result()`.
                 future.set_exception(error)
-            # Until the next job, this thread would keep what the last one gave.
+            # Otherwise this thread would keep the last result alive until its next job.
             del job, future, call
 
 
 class Patience:
-    """Calls to a store, one at a time, each of which is waited for only so long.
+    """Calls to a store, one at a time, with a time limit.
 
     Args:
-        seconds: that a call may take.
-        what: is called, as a sentence's subject.
+        seconds: time limit of a call in seconds.
+        what: what is called, as the subject of an error message.
     """
 
     def __init__(self, seconds: float, what: str) -> None:
@@ -96,10 +96,10 @@ class Patience:
         self._thread: threading.Thread | None = None
 
     def __call__(self, action: Callable[[], Value]) -> Value:
-        """What an action gives, or raises.
+        """Call `action` and return its result, or raise its exception.
 
         Raises:
-            SilentStoreError: if it takes longer, or the one before still hangs.
+            SilentStoreError: if the call exceeds the time limit, or the previous call still hangs.
         """
         if self._thread is not None and self._thread.is_alive():
             raise SilentStoreError(f"{self.what} still does not answer; check the store, then start again")
@@ -117,5 +117,5 @@ class Patience:
 def _call(future: Future[Value], action: Callable[[], Value]) -> None:
     try:
         future.set_result(action())
-    except BaseException as error:  # Whoever asks for the result gets it.
+    except BaseException as error:  # Re-raised by `future.result()`.
         future.set_exception(error)

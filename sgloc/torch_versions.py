@@ -1,7 +1,7 @@
-"""What differs between the releases of torch that this package runs on, from 2.9 on; nothing else asks for a release.
+"""Differences between the supported torch releases, 2.9 and later; no other module depends on the release.
 
-A function looks for the keyword it needs rather than for a version number: builds of one release may differ, and a
-keyword that torch takes back one day is missed here rather than in the middle of a run.
+Functions test for the keyword argument they need rather than for a version number: builds of one release may differ,
+and if torch removes a keyword one day, it fails here rather than in the middle of a run.
 """
 
 import contextlib
@@ -29,20 +29,20 @@ _Output = TypeVar("_Output")
 def compile_whole(
     function: Callable[_Inputs, _Output], backend: str | Callable[..., object], most_graphs: int
 ) -> Callable[_Inputs, _Output]:
-    """Compile a function without a graph break, each shape of its inputs by itself.
+    """Compile a function as one graph without breaks, separately for each combination of input shapes.
 
     Args:
-        function: a plain function without a closure; compiled when it is called.
+        function: a plain function without a closure; compiled on its first call.
         backend: as for torch.compile.
-        most_graphs: how many shapes are compiled before torch raises an error. They are counted for the returned
-            function alone, however often the same function is compiled elsewhere.
+        most_graphs: number of shapes to compile before torch raises an error; counted for the returned function only,
+            however often the same function is compiled elsewhere.
     """
     options: dict[str, Any] = {"fullgraph": True, "dynamic": False, "backend": backend}
     if _takes(torch.compile, "isolate_recompiles"):
         # torch 2.13 and later.
         options |= {"recompile_limit": most_graphs, "isolate_recompiles": True}
     else:
-        # torch 2.9 to 2.11 have one limit for the process, and count the graphs of a code object: a copy has its own.
+        # torch 2.9 to 2.11 have one process-wide limit and count graphs per code object, so use a copy of the function.
         settings = torch._dynamo.config
         settings.recompile_limit = max(settings.recompile_limit, most_graphs)
         function = _copy(function)
@@ -50,22 +50,22 @@ def compile_whole(
 
 
 def replicate(model: nn.Module) -> DistributedDataParallel:
-    """Replicate a model whose ranks start with the same weights and buffers; a forward pass leaves the buffers alone.
+    """Wrap a model in DDP without buffer synchronisation; all ranks must start with the same weights and buffers.
 
-    Gradients are views of the buckets that the ranks sum.
+    Gradients are views of DDP's all-reduce buckets.
     """
-    # torch 2.13 and later warn of the older name. Under it the buffers are not sent at the start either.
+    # torch 2.13 and later deprecate the older name. With the older name, buffers are not sent at the start either.
     name = "forward_sync_buffers" if _takes(DistributedDataParallel, "forward_sync_buffers") else "broadcast_buffers"
     options: dict[str, Any] = {name: False}
     return DistributedDataParallel(model, gradient_as_bucket_view=True, **options)
 
 
 def set_timeout(group: dist.ProcessGroup, seconds: float) -> None:
-    """Set how many seconds the collectives of a process group wait for a rank."""
+    """Set the timeout of a process group's collectives, in seconds."""
     timeout = datetime.timedelta(seconds=seconds)
     public: Any = getattr(dist, "set_timeout", None)
     if public is not None:
-        # torch 2.14 and later, which warn of the older name.
+        # torch 2.14 and later, which deprecate the older name.
         public(timeout, group)
     else:
         dist.distributed_c10d._set_pg_timeout(timeout, group)
@@ -91,9 +91,9 @@ def launch_config(**options: Any) -> "LaunchConfig":
 
 @contextlib.contextmanager
 def silent_gloo() -> Iterator[None]:
-    """Inside, process groups are made; nothing is written to standard output, which belongs to a program's results.
+    """Keep gloo from writing to standard output, which is for results, while process groups are created inside.
 
-    In torch 2.9 gloo writes there how many ranks it has reached; in 2.11 and later it does not.
+    In torch 2.9 gloo prints the number of connected ranks there; in 2.11 and later it does not.
     """
     if tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 11):
         yield
@@ -101,7 +101,7 @@ def silent_gloo() -> Iterator[None]:
     try:
         output = os.dup(1)
     except OSError:
-        # It is closed.
+        # Standard output is closed.
         yield
         return
     nowhere = os.open(os.devnull, os.O_WRONLY)

@@ -1,34 +1,34 @@
 #!/bin/bash
-# Trains on as many nodes and GPUs as sbatch is asked for, until training is finished: stopped by its time limit, by
-# another job or by the loss of a node, it is queued again and goes on from where it was. From the folder that holds
-# .venv, or with an environment active:
+# Train on the nodes and GPUs requested from sbatch until training has finished: after the time limit, preemption or the
+# loss of a node, the job is requeued and resumes. Submit it from the folder that contains .venv, or with an environment
+# active:
 #
 #   sbatch --nodes=4 --gpus-per-node=8 --cpus-per-task=64 slurm/train.sh --config configs/all345.yaml
 #
-# All options after the script's name are those of `sgloc train`; those before it override the lines below. On each node
-# there are as many processes as the job has GPUs there; without GPUs, as --ntasks-per-node says, else one.
-# --train.run is to be a folder or URL that all nodes see. `scancel --batch --signal=USR1 JOB` has a job save and
-# queue again; `scancel JOB` ends it, and submitting the same again goes on.
+# Options after the script's name are those of `sgloc train`; sbatch options before it override the lines below. Each
+# node runs one process per GPU of the job; without GPUs, --ntasks-per-node processes, by default one.
+# --train.run must be a folder or URL that is visible to all nodes. `scancel --batch --signal=USR1 JOB` makes a job save
+# and requeue; `scancel JOB` ends it, and submitting the same command again resumes.
 
 #SBATCH --job-name=sgloc-train
 #SBATCH --nodes=1
-# Between two saves of the job's own accord; training may take any multiple of it.
+# The time until a job is saved and requeued; training may take any multiple of it.
 #SBATCH --time=24:00:00
-# The shell below, and nobody else, is told so many seconds before the time is up. Saving is to take less.
+# Signal only the batch shell, this many seconds before the time limit. Saving must take less.
 #SBATCH --signal=B:USR1@120
-# Slurm queues it again when a node is lost or another job takes its nodes.
+# Let Slurm requeue the job when a node is lost or the job is preempted.
 #SBATCH --requeue
-# What was said before is kept.
+# Keep the log of the time before a requeue.
 #SBATCH --open-mode=append
 #SBATCH --output=sgloc-train-%j.log
 
 set -euo pipefail
 
-# So often training may fail in a row without having come to a new checkpoint.
+# How often in a row training may fail without writing a new checkpoint.
 most_failures=3
-# A shorter time limit leaves little between the start and the signal, which may come a minute early.
+# A shorter time limit leaves too little time between the start and the signal, which may come a minute early.
 least_minutes=10
-# Who is stopped so late and has saved nothing cannot save.
+# A job stopped this late without any new checkpoint will never manage to save one.
 start_seconds=300
 
 say() {
@@ -48,28 +48,28 @@ for name in SLURM_SUBMIT_DIR SLURM_JOB_NUM_NODES SLURM_JOB_CPUS_PER_NODE SLURMD_
 done
 [[ $# -gt 0 ]] || fail "the options of \`sgloc train\` are missing; $usage"
 
-# Slurm runs a copy of this script from its spool, so what is beside it is found from where it was submitted.
+# Slurm runs a copy of this script from its spool folder, so use paths relative to where it was submitted.
 cd "$SLURM_SUBMIT_DIR"
 if [[ -z ${VIRTUAL_ENV:-} && -f .venv/bin/activate ]]; then
     # shellcheck disable=SC1091
     source .venv/bin/activate
 fi
-command -v sgloc >/dev/null || fail "there is no sgloc: $SLURM_SUBMIT_DIR has no .venv, and no environment with sgloc is active; submit from where it is"
+command -v sgloc >/dev/null || fail "sgloc was not found: $SLURM_SUBMIT_DIR has no .venv, and no environment with sgloc is active; submit from the folder that contains .venv"
 
-# Until Slurm stops the job; a year when it does not tell.
+# Seconds until the job's time limit; a year if Slurm does not report it.
 seconds_left() {
     local end
     end=$(scontrol show job "$SLURM_JOB_ID" | grep --only-matching 'EndTime=[0-9][^ ]*') || end="EndTime=1 year"
     echo $(($(date --date="${end#EndTime=}" +%s) - EPOCHSECONDS))
 }
 
-# The newest checkpoint of the run; nothing when there is none.
+# The newest checkpoint of the run; empty if there is none.
 newest_checkpoint() {
-    # A store that does not answer is not waited for.
+    # Do not wait for a store that does not respond.
     timeout 120 sgloc checkpoint list "$run_dir" --newest 2>/dev/null || true
 }
 
-# What this script was asked by which signal, whom it is to ask in turn, and who sees to it that this ends.
+# The stop signal received, the process ID of the srun step, and that of the watchdog that kills a hanging step.
 asked=''
 step=''
 guard=''
@@ -78,10 +78,10 @@ guard=''
 ask() {
     asked=$1
     [[ -n $step ]] || return 0
-    # srun gives it to one process a node, which gives it to its ranks.
+    # srun forwards the signal to one process per node, which forwards it to its ranks.
     kill -USR1 "$step" 2>/dev/null || true
     if [[ -z $guard ]]; then
-        # Whatever hangs is not to keep the job from being queued again; what is saved by then is whole.
+        # A hang must not prevent the requeue. Checkpoints committed by then are intact.
         { sleep "$(($(seconds_left) - 20))" && kill -KILL "$step"; } 2>/dev/null &
         guard=$!
     fi
@@ -90,34 +90,34 @@ trap 'ask USR1' USR1
 trap 'ask TERM' TERM
 
 requeue() {
-    # Slurm has ended the job, and queues it again itself if there is reason to.
+    # Slurm has ended the job, and requeues it itself if necessary.
     [[ $asked != TERM ]] || exit 143
-    # What was cancelled is not to come back.
+    # Do not requeue a cancelled job.
     scontrol show job "$SLURM_JOB_ID" | grep --quiet 'JobState=RUNNING' || exit 143
-    say "$1; the job is queued again"
-    # Slurm ends the job as soon as it is queued again, and scontrol with it.
-    scontrol requeue "$SLURM_JOB_ID" || (($? > 128)) || fail "it cannot be queued again; submit the same command, and it goes on" 1
+    say "$1; the job is requeued"
+    # Slurm ends a requeued job at once, and scontrol with it.
+    scontrol requeue "$SLURM_JOB_ID" || (($? > 128)) || fail "the job could not be requeued; submit the same command again to resume" 1
     exit 0
 }
 
 run_dir=$(python -m launch.command train "$@") || exit
-# A URL may hold a password, which is not to be in a log.
+# A URL may contain a password, which must not appear in a log.
 # shellcheck disable=SC2001
 shown_dir=$(sed 's#://[^/]*@#://***@#' <<<"${run_dir%%\?*}")
 left=$(seconds_left)
-((left > least_minutes * 60 - 30)) || fail "the time limit leaves $left seconds; give sbatch --time=$least_minutes or more minutes, for a run is told to save 120 seconds before the end, and queued again"
+((left > least_minutes * 60 - 30)) || fail "the time limit leaves $left seconds; pass sbatch --time=$least_minutes or more minutes, because a run is asked to save 120 seconds before the end, and then requeued"
 
 address=$(scontrol show node "$SLURMD_NODENAME" | grep --only-matching 'NodeAddr=[^ ]*') ||
-    fail "scontrol does not tell the address of $SLURMD_NODENAME" 1
-# One process a node takes all that the job has there, of which nodes may have different numbers.
+    fail "scontrol did not report the address of $SLURMD_NODENAME" 1
+# One srun task per node uses all CPUs that the job has there; nodes may differ, so take the smallest number.
 cpus=$(tr ',' '\n' <<<"${SLURM_JOB_CPUS_PER_NODE}" | sed 's/(.*//' | sort --numeric-sort | head -n 1)
-# And all GPUs, of which there are else one task's.
+# The srun task uses all GPUs of its node too; with --gpus-per-task it would get those of one task only.
 gpus=()
 [[ -z ${SLURM_GPUS_PER_TASK:-} ]] || gpus=("--gpus-per-node=$SLURM_GPUS_ON_NODE")
 unset SLURM_GPUS_PER_TASK SLURM_NTASKS_PER_GPU
 
 say "job $SLURM_JOB_ID on $SLURM_JOB_NUM_NODES node(s), start ${SLURM_RESTART_COUNT:-0}, in $shown_dir"
-# Where a node whose ranks ended with a mistake or a fault says so: srun tells the exit code of those that it ends itself.
+# File in which a node records a user error or bug: srun reports the exit code of the tasks that it killed itself.
 verdict=$SLURM_SUBMIT_DIR/.sgloc-train-$SLURM_JOB_ID
 rm -f "$verdict"
 trap 'rm -f "$verdict"' EXIT
@@ -126,10 +126,9 @@ before=$at_start
 attempts=0
 failures=0
 while [[ -z $asked ]]; do
-    # One port for each job on these nodes; another each time, lest somebody else has it.
+    # A different port for each job on these nodes, and for each attempt, in case the port is taken.
     port=$((20000 + (SLURM_JOB_ID + 997 * attempts++) % 10000))
-    # Ranks are started again from here, not by torchrun: its agents, when they do not choose their numbers themselves,
-    # do not tell each other of it.
+    # Restart ranks from here, not by torchrun: with fixed node ranks, its agents do not tell each other about restarts.
     # shellcheck disable=SC2016
     SGLOC_VERDICT=$verdict srun --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" --ntasks-per-node=1 --cpus-per-task="$cpus" \
         "${gpus[@]}" --kill-on-bad-exit=1 bash -c '
@@ -138,10 +137,10 @@ while [[ -z $asked ]]; do
                 --rendezvous "$meeting" --max-restarts 0 train "${@:4}"' \
         train "${SLURM_NTASKS_PER_NODE:-1}" "$SLURM_JOB_NUM_NODES" "${address#NodeAddr=}:$port" "$@" &
     step=$!
-    # It may have been asked just before.
+    # The signal may have arrived before the step started.
     [[ -z $asked ]] || ask "$asked"
     while true; do
-        # A signal ends the waiting, not the step.
+        # A signal interrupts wait, but not the step.
         status=0
         wait "$step" || status=$?
         kill -0 "$step" 2>/dev/null || break
@@ -152,18 +151,17 @@ while [[ -z $asked ]]; do
     if [[ -n $asked ]]; then
         break
     elif ((status == 0)); then
-        # Before Slurm takes nodes away, it may tell the ranks alone to end, and so may people: before there is a
-        # checkpoint, too, of which 2 tells.
+        # A user, or Slurm before a preemption, may have stopped only the ranks. Exit code 2: the run has no checkpoint.
         finished=0
         sgloc checkpoint list "$run_dir" --finished || finished=$?
         ((finished == 0 || finished > 2)) || requeue "training was stopped"
         exit "$finished"
     elif ((status == 2 || status == 3)); then
-        # A mistake, or a fault of the program.
-        fail "what is wrong stands above; it would be wrong again" "$status"
+        # A user error or a bug.
+        fail "see the error above; a restart would fail in the same way" "$status"
     fi
     if ! timeout 60 srun --overlap --nodes="$SLURM_JOB_NUM_NODES" --ntasks="$SLURM_JOB_NUM_NODES" true; then
-        requeue "a node does not answer"
+        requeue "a node does not respond"
     fi
     after=$(newest_checkpoint)
     if [[ $after == "$before" ]]; then
@@ -172,10 +170,10 @@ while [[ -z $asked ]]; do
         failures=0
         before=$after
     fi
-    say "training ended with exit code $status; it is started again from ${after:-the beginning}"
+    say "training ended with exit code $status; restarting from ${after:-the beginning}"
 done
 
 if [[ $asked == USR1 ]] && ((SECONDS > start_seconds)) && [[ $(newest_checkpoint) == "$at_start" ]]; then
-    fail "nothing was saved in $SECONDS seconds; see above, or give sbatch a longer --time" 1
+    fail "no checkpoint was saved in $SECONDS seconds; see above, or pass sbatch a longer --time" 1
 fi
 requeue "training was asked to stop"

@@ -8,7 +8,7 @@ from sgloc.sketch.ragged import SketchBatch
 
 
 def make_batch(strokes_of_sketches: list[list[int]], seed: int = 0, dtype: torch.dtype = torch.float64) -> SketchBatch:
-    """A batch of sketches with strokes of these lengths, at random places; inputs differ from targets."""
+    """Return a batch of sketches with these stroke lengths at random positions; inputs and targets differ."""
     generator = np.random.default_rng(seed)
     stroke_lengths = torch.tensor([length for strokes in strokes_of_sketches for length in strokes])
     node_offsets = offsets_from_lengths(stroke_lengths)

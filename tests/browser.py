@@ -1,4 +1,4 @@
-"""Chromium, for tests that compare with what it shows."""
+"""A Chromium fixture for tests that check what a browser displays."""
 
 import shutil
 from collections.abc import Iterator
@@ -11,12 +11,10 @@ BROWSERS = [path for name in ("chromium", "chromium-browser", "google-chrome") i
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A browser of its own for a file of tests."""
+    """Yield one browser per test module."""
     if not BROWSERS:
-        pytest.skip("there is no Chromium; `make system-packages` as root installs it")
-    api = pytest.importorskip(
-        "playwright.sync_api", reason="playwright is missing; pip install -e '.[dev]' installs it"
-    )
+        pytest.skip("Chromium is not installed; run `make system-packages` as root to install it")
+    api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed; run pip install -e '.[dev]'")
     with api.sync_playwright() as playwright:
         started = playwright.chromium.launch(executable_path=BROWSERS[0], args=["--no-sandbox"])
         yield started

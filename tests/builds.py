@@ -1,4 +1,4 @@
-"""What tests of building shards share."""
+"""Helpers shared by the tests of shard building."""
 
 import dataclasses
 from pathlib import Path
@@ -16,19 +16,21 @@ Sketch = tuple[str, int, list[list[int]]]
 
 
 def read_block(reader: ShardReader, block: int) -> PackedBatch:
-    """The sketches of a block, as it stands."""
+    """Return the sketches of a block in stored order."""
     return reader.unpack(reader.fetch_bytes(block), block, 0)
 
 
 def read_sketches(reader: ShardReader, sketches: IntArray, epoch: IntArray | None = None) -> PackedBatch:
-    """Sketches, int64 [n], numbered as they stand in the shards, and visited in the given epochs, int64 [n], or in 0:
-    taken from all that there is."""
+    """Return the sketches with these numbers, int64 [n], counted in shard order.
+
+    Reads every block. Each sketch carries the epoch given for it in `epoch`, int64 [n], or epoch 0.
+    """
     everything = concatenate([read_block(reader, block) for block in range(reader.num_blocks)])
     return dataclasses.replace(everything.take(sketches), epoch=np.zeros_like(sketches) if epoch is None else epoch)
 
 
 def read_back(folder: str, manifest: Manifest, split: str) -> list[Sketch]:
-    """Category, key_id and stroke-3 of every drawing of a split, in the order of the shards."""
+    """Return category, key_id and stroke-3 rows of every drawing of a split, in shard order."""
     numbers = np.arange(manifest.splits[split].num_sketches)
     if len(numbers) == 0:
         return []
@@ -39,18 +41,18 @@ def read_back(folder: str, manifest: Manifest, split: str) -> list[Sketch]:
 
 
 def told(drawings: list[Drawing]) -> list[Sketch]:
-    """The same of given drawings."""
+    """Return the same tuples as `read_back` for the given drawings."""
     return [(drawing.category, drawing.key_id, drawing.stroke3.tolist()) for drawing in drawings]
 
 
 def folder_bytes(folder: Path) -> dict[str, bytes]:
-    """The content of all files, by their path in the folder."""
+    """Return the content of every file in the folder, keyed by relative path."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
 def write_categories(folder: Path, number: int, per_category: int) -> None:
-    """Write a simplified ndjson file of drawings of each of so many categories, with one line that is none."""
+    """Write simplified ndjson files for `number` categories, each ending in one line that is not a drawing."""
     folder.mkdir(exist_ok=True)
     for index in range(number):
         name = f"thing {index}"

@@ -1,4 +1,4 @@
-"""Tiny models and checkpoints for tests, and ways to spoil them."""
+"""Tiny models and checkpoints for tests, and helpers that damage them."""
 
 import contextlib
 import dataclasses
@@ -22,27 +22,27 @@ from sgloc.train.checkpoint.load import read_checkpoint, read_tensors, use_check
 from sgloc.train.checkpoint.writer import Writer, share_out
 from sgloc.train.state import TrainState
 
-# Of one process.
+# The file name that a single process writes.
 SHARD = "shard-00000-of-00001.safetensors"
-# Of shards that there are none of.
+# The data identity of a checkpoint without shards.
 NO_HASH = "0" * 64
 
 
 @contextlib.contextmanager
 def single_process() -> Iterator[Group]:
-    """The process group of a plain start."""
+    """Yield the process group of a process started without a launcher."""
     with process_group(resolve_placement({}), torch.device("cpu"), 60.0) as group:
         yield group
 
 
 def model_config(cell: CellName = "lstm") -> ModelConfig:
-    """A model of some thousand weights."""
+    """Return the configuration of a model with a few thousand weights."""
     encoder, decoder = EncoderConfig("lstm", 4), DecoderConfig(cell, 8, num_mixtures=3)
     return ModelConfig(encoder, decoder, latent_size=5, hyper_size=4, hyper_embedding_size=3)
 
 
 def make_model(cell: CellName = "lstm", seed: int = 0) -> SketchGloc:
-    """An untrained model in evaluation mode, with weights so large that it draws something else for every sketch."""
+    """Return an untrained model in evaluation mode, its weights so large that sketches are redrawn differently."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SketchGloc(model_config(cell)).eval()
@@ -54,7 +54,7 @@ def make_model(cell: CellName = "lstm", seed: int = 0) -> SketchGloc:
 
 
 def make_manifest(shards: Manifest | None = None, **changes: Any) -> CheckpointManifest:
-    """A checkpoint's manifest that no file belongs to yet."""
+    """Return a checkpoint manifest that lists no files yet."""
     fields = {
         "step": 1,
         "saved_at": "2026-01-02T03:04:05+00:00",
@@ -77,7 +77,7 @@ def make_manifest(shards: Manifest | None = None, **changes: Any) -> CheckpointM
 
 
 def without(config: Config | ClassifierConfig, *names: str) -> dict[str, Any]:
-    """The configuration as a program wrote it that did not know the options of these dotted names."""
+    """Return the configuration as written by a version that did not have the options with these dotted names."""
     options = dataclasses.asdict(config)
     for name in names:
         *sections, last = name.split(".")
@@ -91,7 +91,7 @@ def without(config: Config | ClassifierConfig, *names: str) -> dict[str, Any]:
 def write(
     run_dir: Path | str, manifest: CheckpointManifest, tensors: dict[str, Tensor], *, keep: int = 99, every: int = 0
 ) -> CheckpointManifest:
-    """Write a checkpoint of these tensors, within `single_process`; returns its manifest but for the files."""
+    """Write a checkpoint of these tensors, inside `single_process`; return its manifest without the files."""
     manifest = dataclasses.replace(manifest, tensors=share_out(tensors, 1))
     with contextlib.closing(Group(torch.device("cpu"), 60.0).separate()) as writers:
         Writer(str(run_dir), writers, keep, every).write(manifest, tensors)
@@ -99,14 +99,14 @@ def write(
 
 
 def load(folder: Path | str) -> dict[str, Tensor]:
-    """All tensors of a checkpoint."""
+    """Return all tensors of a checkpoint."""
     return dict(read_tensors(str(folder), read_manifest(str(folder))))
 
 
 def save_steps(
     run_dir: Path, steps: list[int], *, keep: int = 99, every: int = 0, best_step: int | None = None
 ) -> dict[str, Tensor]:
-    """Save a small checkpoint at each of the steps; returns the tensors that all of them hold."""
+    """Save a small checkpoint at each of the steps; return the tensors that all of them contain."""
     tensors = {"model.weight": torch.arange(6.0).view(2, 3), "model.bias": torch.tensor([0.5, -0.5])}
     for step in steps:
         state = dataclasses.asdict(TrainState(step=step, best_step=best_step))
@@ -115,7 +115,7 @@ def save_steps(
 
 
 def save_model(run_dir: Path, shards: str, model: SketchGloc, **changes: Any) -> Path:
-    """Save a model as a run's checkpoint of step 1; returns the checkpoint's folder."""
+    """Save a model as the checkpoint of step 1 of a run; return the checkpoint's folder."""
     config = dataclasses.asdict(Config(model=model.config))
     manifest = make_manifest(load_manifest(shards), **{"config": config, **changes})
     tensors = {f"model.{name}": value for name, value in model.state_dict().items()}
@@ -125,12 +125,12 @@ def save_model(run_dir: Path, shards: str, model: SketchGloc, **changes: Any) ->
 
 
 def find_checkpoint(path: str) -> str:
-    """The folder of the checkpoint that a path means, verified."""
+    """Return the folder of the checkpoint that `path` resolves to, verified."""
     return use_checkpoint(path, read_checkpoint)[0]
 
 
 def step_path(run_dir: Path, step: int) -> Path:
-    """Where a step's checkpoint stands."""
+    """Return the folder of a step's checkpoint."""
     return run_dir / "checkpoints" / f"step-{step:08d}"
 
 
@@ -147,7 +147,7 @@ def truncate(path: Path) -> None:
 
 
 def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change the fields of the manifest in a folder and, where it has one, the checksum of itself."""
+    """Apply `change` to the fields of the manifest in a folder and update its own checksum, if it has one."""
     path = folder / "manifest.json"
     fields = json.loads(path.read_text())
     own = fields.pop("sha256", None)
@@ -158,7 +158,7 @@ def change_manifest(folder: Path, change: Callable[[dict[str, Any]], object]) ->
 
 
 def replace_file(folder: Path, name: str, content: bytes) -> None:
-    """Replace a checkpoint's file, and make its manifest tell that file's size and checksum."""
+    """Replace a file of a checkpoint and record the new size and checksum in its manifest."""
     (folder / name).write_bytes(content)
     digest = [len(content), hashlib.sha256(content).hexdigest()]
     change_manifest(folder, lambda fields: fields["files"].update({name: digest}))

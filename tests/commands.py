@@ -1,4 +1,4 @@
-"""What tests of the command line share: running commands that must fail with one sentence."""
+"""Helpers for command-line tests: run a command that must fail with a one-line message."""
 
 import re
 from collections.abc import Callable
@@ -12,7 +12,7 @@ Said = Callable[..., str]
 
 @pytest.fixture
 def said(capsys: pytest.CaptureFixture[str]) -> Said:
-    """Runs a command that must fail, and gives its only line."""
+    """Return a function that runs a command that must fail and returns its only line of standard error."""
 
     def run(*words: object, code: int = 2) -> str:
         capsys.readouterr()
@@ -27,10 +27,10 @@ def said(capsys: pytest.CaptureFixture[str]) -> Said:
 
 
 def only_sentence(error: str, command: str) -> str:
-    """The one line of standard error, which names the command and says more than that."""
-    # A progress bar that found no terminal leaves an empty line; a run that gets so far first says where it starts.
-    # So does one that tries again what may pass.
-    told = re.compile(r"starting anew in |.* follows in [\d.]+ s$")
+    """Return the only line of standard error, which must name the command and give a message."""
+    # Ignored: the empty line of a progress bar without a terminal, the line that says where a run starts, and
+    # the lines that announce a retry after a transient error.
+    told = re.compile(r"starting from scratch in |.* follows in [\d.]+ s$")
     lines = [line for line in error.splitlines() if line.strip() and not told.match(line)]
     assert len(lines) == 1, error
     assert re.match(rf"(rank \d+: )?sgloc( {command}( \w+)?)?: \S+ ", lines[0])

@@ -1,4 +1,4 @@
-"""What holds for all tests."""
+"""Fixtures and hooks for all tests."""
 
 import collections
 import os
@@ -15,11 +15,11 @@ from sgloc.data.build.run import build_shards
 from sgloc.sketch.synthetic import CATEGORIES as SYNTHETIC
 from sgloc.sketch.synthetic import write_sample
 
-# A fixture, for whatever tests the command line.
+# Imported so that pytest finds the fixture.
 from tests.commands import said  # noqa: F401
 from tests.drawings import make_drawings, write_npz
 
-# Fixtures of real servers, for whatever test asks for them.
+# Imported so that pytest finds the fixtures of real servers.
 from tests.faulty import faulty  # noqa: F401
 from tests.fuzzing import register_profiles
 from tests.hanging import hanging  # noqa: F401
@@ -30,7 +30,7 @@ from tests.servers import nginx, s3, s3_endpoint  # noqa: F401
 register_profiles()
 
 
-# What a user's shell, a launcher or a Slurm job that the tests run in would say to the processes that they start.
+# Variables set by a user's shell, a launcher or a Slurm job, which the processes started by tests must not inherit.
 _OTHERS = (
     "WANDB_",
     "SLURM_",
@@ -46,7 +46,7 @@ _OTHERS = (
 
 
 def pytest_configure() -> None:
-    """Undo what nohup and a shell's background ignore, and forget what was meant for other processes."""
+    """Restore the signals that nohup and background jobs ignore, and drop inherited variables."""
     signal.signal(signal.SIGHUP, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for name in list(os.environ):
@@ -55,49 +55,49 @@ def pytest_configure() -> None:
 
 
 def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
-    """Nothing of a test's id depends on the machine, the time or the hash seed."""
+    """Keep test ids independent of the machine, the time and the hash seed."""
     return name_parameter(val, argname)
 
 
 def pytest_runtest_setup() -> None:
-    """What a test draws without a seed of its own does not depend on the tests before it."""
+    """Seed the global generators, so that unseeded draws do not depend on the tests that ran before."""
     random.seed(0)
     torch.manual_seed(0)
 
 
 def _group(nodeid: str) -> str:
-    """Tests of one file run in one process, and so do all tests that share a Slurm."""
+    """Return the scheduling group of a test: its file, or one group for all tests that share a Slurm."""
     path = nodeid.partition("::")[0]
     return "slurm" if path.startswith("tests/slurm/") else path
 
 
 class _ByGroup(LoadScopeScheduling):  # type: ignore[misc]
-    """Gives each process whole groups. pytest-xdist's own groups, by a mark, have no effect with pytest 9.2."""
+    """Assign whole groups to a process; pytest-xdist's own groups, set by a mark, have no effect with pytest 9.2."""
 
     def _split_scope(self, nodeid: str) -> str:
         return _group(nodeid)
 
 
 def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> LoadScopeScheduling:
-    """Fixtures of a module are made once."""
+    """Schedule by group, so that module fixtures are built once."""
     return _ByGroup(config, log)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The groups with most slow tests go first."""
+    """Run the groups with the most slow tests first."""
     num_slow = collections.Counter(_group(item.nodeid) for item in items if item.get_closest_marker("slow"))
     items.sort(key=lambda item: -num_slow[_group(item.nodeid)])
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    # Small tensors gain nothing from more, and tests share the machine.
+    # Small tensors gain nothing from more threads, and tests share the machine.
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="session")
 def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of cat and alarm clock, of 12 + 2 + 6 drawings each; nothing may be changed."""
+    """Shards of cat and alarm clock with 12 + 2 + 6 drawings each; read-only."""
     folder: Path = tmp_path_factory.mktemp("tiny")
     for seed, category in enumerate(("cat", "alarm clock")):
         rows = [drawing.stroke3 for drawing in make_drawings(20, seed=seed, points=5)]
@@ -108,7 +108,7 @@ def tiny_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def sample_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of 8 categories of 30 + 5 + 5 drawings, which have six points each, so that trainings are soon over."""
+    """Shards of 8 categories with 30 + 5 + 5 drawings of six points each, so that training is fast."""
     folder: Path = tmp_path_factory.mktemp("sample")
     (folder / "npz").mkdir()
     for seed, category in enumerate(SYNTHETIC):
@@ -120,7 +120,7 @@ def sample_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def picture_shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of a small synthetic sample that shows what it says: 8 categories of 30 + 5 + 5 drawings."""
+    """Shards of a small synthetic sample of recognisable drawings: 8 categories of 30 + 5 + 5."""
     folder: Path = tmp_path_factory.mktemp("pictures")
     files = write_sample(str(folder / "npz"), num_train=30, num_valid=5, num_test=5, seed=0)
     build_shards(files, str(folder / "shards"), BuildOptions(sketches_per_shard=64))

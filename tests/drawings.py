@@ -1,4 +1,4 @@
-"""Drawings for tests, and the files that hold them."""
+"""Drawings for tests, and files in every drawing format."""
 
 import json
 import os
@@ -22,7 +22,7 @@ Strokes = list[list[tuple[int, int]]]
 
 
 def sketches_with_offsets(most: int, *, most_points: int = 9) -> st.SearchStrategy[list[Strokes]]:
-    """Strategy: a few sketches, each a list of strokes, each a list of offsets (dx, dy) up to +-most."""
+    """Strategy: one to four sketches, each a list of strokes, each a list of offsets (dx, dy) up to +-most."""
     offset = st.tuples(st.integers(-most, most), st.integers(-most, most))
     stroke = st.lists(offset, min_size=1, max_size=most_points)
     return st.lists(st.lists(stroke, min_size=1, max_size=4), min_size=1, max_size=4)
@@ -35,7 +35,7 @@ def stroke3_to_polylines(stroke3: Int16Array) -> list[npt.NDArray[np.int64]]:
         stroke3: int16 [N, 3].
 
     Returns:
-        One int64 [n, 2] array of absolute (x, y) a stroke.
+        One int64 [n, 2] array of absolute (x, y) per stroke.
     """
     points = np.cumsum(stroke3[:, :2], axis=0, dtype=np.int64)
     ends = np.flatnonzero(stroke3[:, 2]) + 1
@@ -43,7 +43,7 @@ def stroke3_to_polylines(stroke3: Int16Array) -> list[npt.NDArray[np.int64]]:
 
 
 def stroke3_of(strokes: Strokes) -> Int16Array:
-    """int16 [N, 3] of strokes given as offsets."""
+    """Return strokes given as offsets as stroke-3 rows, int16 [N, 3]."""
     rows = [(dx, dy, int(place == len(stroke) - 1)) for stroke in strokes for place, (dx, dy) in enumerate(stroke)]
     return np.array(rows, dtype=np.int16)
 
@@ -51,7 +51,10 @@ def stroke3_of(strokes: Strokes) -> Int16Array:
 def make_drawings(
     number: int, categories: Sequence[str] = ("cat", "dog"), *, seed: int = 0, first_key_id: int = 1, points: int = 3
 ) -> list[Drawing]:
-    """Drawings of two strokes, `points` random points in 0..255 and one more, of each category in turn."""
+    """Return drawings of two strokes, one of `points` random points in 0..255 and one of a single point.
+
+    Categories alternate.
+    """
     generator = np.random.default_rng(seed)
     drawings = []
     for index in range(number):
@@ -72,7 +75,7 @@ def write_ndjson(path: Path, drawings: Iterable[Drawing]) -> None:
 
 
 def write_simplified_sample(folder: Path, *, number: int = 12) -> Path:
-    """Write `number` drawings of each category of the synthetic sample as simplified ndjson files; gives the folder."""
+    """Write `number` drawings of each synthetic category as simplified ndjson files; return the folder."""
     for place, category in enumerate(SYNTHETIC):
         generator = np.random.default_rng(place)
         rows = [polylines_to_stroke3(draw(category, generator)) for _ in range(number)]
@@ -82,7 +85,7 @@ def write_simplified_sample(folder: Path, *, number: int = 12) -> Path:
 
 
 def real_drawings() -> Path:
-    """The folder of simplified QuickDraw files that SGLOC_QUICKDRAW names; without one the test is skipped."""
+    """Return the folder of simplified QuickDraw files set in SGLOC_QUICKDRAW; skip the test if it is unset."""
     folder = os.environ.get("SGLOC_QUICKDRAW")
     if not folder:
         pytest.skip("set SGLOC_QUICKDRAW to a folder of simplified .ndjson files from QuickDraw's public data set")
@@ -90,7 +93,7 @@ def real_drawings() -> Path:
 
 
 def write_npz(path: Path, **splits: list[Int16Array]) -> None:
-    """Write stroke-3 arrays as a sketch-rnn npz file; a split that is not given is empty."""
+    """Write stroke-3 arrays as a sketch-rnn npz file; omitted splits are empty."""
     arrays = {}
     for split in ("train", "valid", "test"):
         given = splits.get(split, [])
@@ -101,7 +104,7 @@ def write_npz(path: Path, **splits: list[Int16Array]) -> None:
 
 
 def stroke3s_of(packed: PackedBatch) -> list[Int16Array]:
-    """The stroke-3 rows of each sketch of a batch."""
+    """Return the stroke-3 rows of each sketch of a batch."""
     result = []
     stroke = point = 0
     for num_strokes in packed.num_strokes.tolist():
@@ -115,7 +118,7 @@ def stroke3s_of(packed: PackedBatch) -> list[Int16Array]:
 
 
 def write_binary(path: Path, drawings: Iterable[Drawing], *, country: bytes = b"US", timestamp: int = 1) -> None:
-    """Write drawings within 0..255 as one of QuickDraw's binary files."""
+    """Write drawings within 0..255 as a QuickDraw binary file."""
     with path.open("wb") as stream:
         for drawing in drawings:
             polylines = stroke3_to_polylines(drawing.stroke3)
@@ -125,7 +128,7 @@ def write_binary(path: Path, drawings: Iterable[Drawing], *, country: bytes = b"
 
 
 def write_raw_ndjson(path: Path, drawings: Iterable[Drawing], *, scale: float, shift: tuple[float, float]) -> None:
-    """Write drawings as a raw ndjson file on a canvas `scale` times as large and moved by `shift`."""
+    """Write drawings as a raw ndjson file on a canvas enlarged by `scale` and moved by `shift`."""
     with path.open("w") as stream:
         for drawing in drawings:
             strokes = [
@@ -137,7 +140,7 @@ def write_raw_ndjson(path: Path, drawings: Iterable[Drawing], *, scale: float, s
 
 
 def write_npz_of_python2(path: Path, **splits: Sequence[Int16Array]) -> None:
-    """Write stroke-3 arrays as Python 2 wrote the published sketch-rnn files; a split that is not given is empty."""
+    """Write stroke-3 arrays as Python 2 wrote the published sketch-rnn files; omitted splits are empty."""
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
         for split in ("train", "valid", "test"):
             given = splits.get(split, [])

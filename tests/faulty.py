@@ -1,4 +1,4 @@
-"""A proxy in front of a real server that does to its answers what networks do."""
+"""A proxy that injects network faults into the responses of a real server."""
 
 import contextlib
 import dataclasses
@@ -20,14 +20,14 @@ _ANSWER_SECONDS = 60.0
 
 @dataclass(frozen=True)
 class Fault:
-    """What happens to the answer to a request.
+    """A fault injected into one response.
 
     Attributes:
-        kind: "status": another status, with a page of HTML; "drop": no answer, the connection is closed. After some of
-            the body, "reset": the connection is reset; "truncate": it is closed; "stall": nothing more comes; "garble":
-            a byte is another.
-        after: bytes of the body that come before; for "garble", those before the changed byte.
-        status: for "status".
+        kind: "status": respond with another status and an HTML page; "drop": close the connection without a response.
+            After part of the body, "reset": reset the connection; "truncate": close it; "stall": send nothing more;
+            "garble": flip one byte.
+        after: number of bytes of the body sent first; for "garble", the index of the flipped byte.
+        status: status code for "status".
     """
 
     kind: Literal["status", "drop", "reset", "truncate", "stall", "garble"]
@@ -37,13 +37,13 @@ class Fault:
 
 @dataclass(frozen=True)
 class Request:
-    """What a proxy was asked for.
+    """A request that the proxy received.
 
     Attributes:
         method: GET or HEAD.
-        path: with its query.
-        range: the header, "" without.
-        num_bytes: of the body that was sent.
+        path: path and query.
+        range: Range header, or "".
+        num_bytes: number of bytes of the body sent so far.
     """
 
     method: str
@@ -57,13 +57,13 @@ Plan = Callable[[int], Fault | None] | Sequence[Fault | None]
 
 @dataclass
 class FaultyProxy:
-    """A proxy that passes requests on, one after another with a number from 0, and spoils the answers by a plan.
+    """A proxy that numbers the requests it forwards from 0 and injects faults into the responses by a plan.
 
     Attributes:
-        upstream: host and port of the server behind it.
-        plan: the fault of each request: a function of its number, or the faults of the first.
-        url: its own.
-        requests: those that it answered, in the order of their coming; the last are still being answered.
+        upstream: host and port of the real server.
+        plan: the fault of each request: a function of its number, or a list for the first requests.
+        url: URL of the proxy.
+        requests: requests in order of arrival; the last may still be in progress.
     """
 
     upstream: str
@@ -75,21 +75,21 @@ class FaultyProxy:
 
     @property
     def num_requests(self) -> int:
-        """Requests that came."""
+        """Number of requests received."""
         return len(self.requests)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of bodies that were sent."""
+        """Number of bytes of response bodies sent."""
         return sum(request.num_bytes for request in self.requests)
 
     def follow(self, plan: Plan) -> None:
-        """Forget the requests, and follow another plan."""
+        """Clear the recorded requests and switch to another plan."""
         with self.lock:
             self.requests, self.plan = [], plan
 
     def note(self, request: Request) -> tuple[int, Fault | None]:
-        """Give a request its number and its fault."""
+        """Record a request; return its number and its fault."""
         with self.lock:
             number = len(self.requests)
             self.requests.append(request)
@@ -98,19 +98,19 @@ class FaultyProxy:
         return number, self.plan[number] if number < len(self.plan) else None
 
     def count(self, number: int, num_bytes: int) -> None:
-        """Count bytes of a request's answer."""
+        """Add to the number of bytes sent for a request."""
         with self.lock:
-            # It may have been forgotten meanwhile.
+            # `follow` may have cleared the request meanwhile.
             if number < len(self.requests):
                 request = self.requests[number]
                 self.requests[number] = dataclasses.replace(request, num_bytes=request.num_bytes + num_bytes)
 
 
 class _Handler(http.server.BaseHTTPRequestHandler):
-    """Answers the requests of one connection."""
+    """Handles the requests of one connection."""
 
     protocol_version = "HTTP/1.1"
-    # Small answers would wait for the acknowledgement of their headers.
+    # Otherwise a small body waits until its headers are acknowledged.
     disable_nagle_algorithm = True
     server: "_ProxyServer"
 
@@ -130,7 +130,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         connection = http.client.HTTPConnection(proxy.upstream, timeout=_ANSWER_SECONDS)
         with contextlib.closing(connection):
-            # Signatures of S3 are made for the host that was asked.
+            # Forward the Host header: S3 signatures cover it.
             connection.request(self.command, self.path, headers=dict(self.headers.items()))
             response = connection.getresponse()
             body = response.read()
@@ -155,7 +155,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             return
         for start in range(0, len(body), 2**16):
             piece = body[start : start + 2**16]
-            # Before it is sent: whoever has it all finds it counted.
+            # Count before sending, so that a client with the complete body finds it counted.
             self.server.proxy.count(number, len(piece))
             self.wfile.write(piece)
 
@@ -174,7 +174,7 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         if fault.kind == "stall":
             self.server.proxy.stopped.wait()
         if fault.kind == "reset":
-            # No time to linger: what closes it is a reset.
+            # A linger time of zero turns the close into a reset.
             self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
             self.rfile.close()
             self.connection.close()
@@ -189,7 +189,7 @@ class _ProxyServer(http.server.ThreadingHTTPServer):
         self.proxy = proxy
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # Clients that are killed or lose patience are what the tests are about.
+        # Tests kill clients and let them time out on purpose.
         if not isinstance(sys.exception(), ConnectionError):
             super().handle_error(request, client_address)
 
@@ -211,6 +211,6 @@ def _proxying(url: str, plan: Plan) -> Iterator[FaultyProxy]:
 
 @pytest.fixture
 def faulty() -> Iterator[Callable[[str, Plan], FaultyProxy]]:
-    """Starts a faulty proxy, given the URL of what is behind it and the plan of faults."""
+    """Return a function that starts a faulty proxy from the upstream URL and the plan of faults."""
     with contextlib.ExitStack() as stack:
         yield lambda url, plan: stack.enter_context(_proxying(url, plan))

@@ -1,4 +1,4 @@
-"""Processes that start at once: forked from one that has imported all that they need."""
+"""Fast-starting processes, forked from a server that has already imported everything they need."""
 
 import contextlib
 import multiprocessing
@@ -9,19 +9,19 @@ from pathlib import Path
 
 from tests.ports import free_port
 
-# The process that others are forked from starts when the first of them is wanted, and has no threads.
+# The fork server starts with the first process and has no threads.
 FORKING = multiprocessing.get_context("forkserver")
 FORKING.set_forkserver_preload(["torch", "torch._dynamo", "torch.distributed", "sgloc.cli", "sgloc.train.trainer"])
 
 
 def run_ranks(words: Sequence[str], number: int, log: Path, timeout: float) -> None:
-    """Run a command of `sgloc` in so many ranks, to its end. What torchrun does is tested where it is started.
+    """Run a `sgloc` command to its end in `number` ranks, without torchrun, which has its own tests.
 
     Args:
         words: the command and its options.
-        number: of ranks; one knows nothing of ranks.
-        log: the file to which all append what they say; it is shown when one fails.
-        timeout: seconds after which what still runs is killed.
+        number: number of ranks; a single rank gets no rank variables.
+        log: file that collects the output of all ranks; shown when a rank fails.
+        timeout: seconds after which ranks still running are killed.
     """
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(number)}
     log.touch()
@@ -39,7 +39,7 @@ def run_ranks(words: Sequence[str], number: int, log: Path, timeout: float) -> N
         assert [process.exitcode for process in ranks] == [0] * number, log.read_text()
     finally:
         for process in ranks:
-            # One that has not been started cannot be killed.
+            # A process that was never started raises AttributeError.
             with contextlib.suppress(AttributeError):
                 process.kill()
 
@@ -49,7 +49,7 @@ def _be_a_rank(words: list[str], environment: dict[str, str], folder: str, log: 
 
     from sgloc.cli import main
 
-    # The process that this one is forked from began in another environment.
+    # The fork server was started with another environment.
     os.environ.clear()
     os.environ.update(environment)
     os.chdir(folder)

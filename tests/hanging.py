@@ -1,4 +1,4 @@
-"""A store that stops answering: a file system of its own behind hang://, over a local folder."""
+"""A store that stops responding: a file system registered as hang://, backed by a local folder."""
 
 import os
 import threading
@@ -9,12 +9,12 @@ import pytest
 from fsspec.implementations.local import LocalFileSystem
 from fsspec.spec import AbstractFileSystem
 
-# What part of a path makes an operation on it hang for ever, from when which path exists; and the file that tells so.
+# Operations on paths that contain AT hang forever once the path AFTER exists, and create the file MARK.
 AT, AFTER, MARK = "SGLOC_TEST_HANG_AT", "SGLOC_TEST_HANG_AFTER", "SGLOC_TEST_HANG_MARK"
 
 
 class HangingFileSystem(AbstractFileSystem):  # type: ignore[misc]
-    """Files of this machine under URLs like hang:///tmp/folder, none of which this package knows to be local."""
+    """Local files under URLs such as hang:///tmp/folder, which the package does not recognise as local."""
 
     protocol = "hang"
 
@@ -58,8 +58,8 @@ class HangingFileSystem(AbstractFileSystem):  # type: ignore[misc]
 
 @pytest.fixture
 def hanging(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Lets hang:// be known to processes that the test starts; gives the file that is there once something hangs."""
-    # As an installed package tells fsspec of its file systems.
+    """Make hang:// available to processes started by the test; return the file that appears once something hangs."""
+    # Register the file system through an entry point, as an installed package would.
     about = tmp_path / "site/hanging-1.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: hanging\nVersion: 1\n")

@@ -1,4 +1,4 @@
-"""What the package logs, for tests."""
+"""Capture of the package's log messages."""
 
 import contextlib
 import logging
@@ -13,13 +13,13 @@ class _Messages(logging.Handler):
         self.messages: list[str] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Keep the message."""
+        """Store the message."""
         self.messages.append(record.getMessage())
 
 
 @contextlib.contextmanager
 def collected() -> Iterator[list[str]]:
-    """While inside, the list gets every message from INFO on."""
+    """Collect every message of level INFO and above while inside."""
     logger, handler = logging.getLogger("sgloc"), _Messages()
     before = logger.level
     logger.addHandler(handler)
@@ -33,6 +33,6 @@ def collected() -> Iterator[list[str]]:
 
 @pytest.fixture
 def logged() -> Iterator[list[str]]:
-    """The messages of the test so far, from INFO on."""
+    """The messages that the test has logged so far, level INFO and above."""
     with collected() as messages:
         yield messages

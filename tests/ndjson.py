@@ -1,4 +1,4 @@
-"""Lines of ndjson files, and what their reader makes of them."""
+"""Helpers that make lines of ndjson files and read them back."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""How long tests wait for what must come."""
+"""Timeout for events that tests wait for."""
 
-# More than it takes on a machine that does much else: only what hangs takes as long.
+# Generous enough for a heavily loaded machine: only a hang takes this long.
 PATIENCE = 900.0

@@ -1,4 +1,4 @@
-"""What tests of drawings share: the outline that a pen leaves, and how far a line is from another."""
+"""Geometry helpers: the outline that a pen draws, and distances to a polyline."""
 
 from typing import Any
 
@@ -6,7 +6,7 @@ import numpy as np
 
 
 def outline_of(way: Any, widths: Any) -> Any:
-    """What a pen of these widths leaves along a way: along its left side, round its tip, and back along its right."""
+    """Return the outline of a pen of these widths along a path: left side, tip, right side back, other tip."""
     along = np.gradient(way, axis=0)
     along /= np.hypot(*along.T)[:, None]
     side = np.stack([-along[:, 1], along[:, 0]], axis=1) * widths[:, None] / 2
@@ -20,12 +20,12 @@ def outline_of(way: Any, widths: Any) -> Any:
 
 
 def distances(points: Any, line: Any) -> Any:
-    """How far points [n, 2] are from a polyline [m, 2], m > 1."""
+    """Return the distance of each of the points [n, 2] from a polyline [m, 2], m > 1."""
     starts, along = line[:-1], np.diff(line, axis=0)
     share = (((points[:, None] - starts) * along).sum(2) / np.maximum((along**2).sum(1), 1e-300)).clip(0, 1)
     return np.hypot(*(points[:, None] - starts - share[..., None] * along).transpose(2, 0, 1)).min(1)
 
 
 def farthest(points: Any, line: Any) -> float:
-    """How far the farthest of some points is from a polyline."""
+    """Return the largest distance of the points from a polyline."""
     return float(distances(points, line).max())

@@ -1,4 +1,4 @@
-"""Pickles and .npy files as Python 2 and 3 write them, made by hand."""
+"""Hand-made pickles and .npy files as Python 2 and 3 write them."""
 
 import io
 import pickle
@@ -13,14 +13,14 @@ FALSE, TRUE, NONE, BUILD, REDUCE, STOP = b"\x89", b"\x88", b"N", b"b", b"R", b".
 
 
 def to_npy(pickled: bytes, length: int) -> bytes:
-    """A .npy file of a one-dimensional object array of that length, whose pickle is given."""
+    """Return a .npy file of a one-dimensional object array of this length with the given pickle."""
     stream = io.BytesIO()
     np.lib.format.write_array_header_1_0(stream, {"descr": "|O", "fortran_order": False, "shape": (length,)})
     return stream.getvalue() + pickled
 
 
 def object_array(items: Sequence[Any]) -> npt.NDArray[Any]:
-    """A one-dimensional object array, even of items that are arrays of one shape."""
+    """Return a one-dimensional object array, even if all items are arrays of the same shape."""
     array = np.empty(len(items), dtype=object)
     for index, item in enumerate(items):
         array[index] = item
@@ -28,22 +28,22 @@ def object_array(items: Sequence[Any]) -> npt.NDArray[Any]:
 
 
 def to_pickle(items: Sequence[Any], protocol: int) -> bytes:
-    """A pickled object array."""
+    """Return a pickled object array."""
     return pickle.dumps(object_array(items), protocol=protocol)
 
 
 def integer(value: int) -> bytes:
-    """What pushes an integer."""
+    """Return the opcodes that push an integer."""
     return b"J" + struct.pack("<i", value)
 
 
 def text_of_python2(value: bytes) -> bytes:
-    """What pushes a string of Python 2."""
+    """Return the opcodes that push a Python 2 string."""
     return b"U" + bytes([len(value)]) + value if len(value) < 256 else b"T" + struct.pack("<i", len(value)) + value
 
 
 def pickled_array_of_python2(shape: tuple[int, ...], code: bytes, order: bytes, data: bytes) -> bytes:
-    """One array as cPickle of Python 2 wrote it with protocol 2, less its memo."""
+    """Return one array as cPickle of Python 2 wrote it with protocol 2, without memo opcodes."""
     minus_one = integer(-1)
     return b"".join(
         [
@@ -58,7 +58,7 @@ def pickled_array_of_python2(shape: tuple[int, ...], code: bytes, order: bytes, 
 
 
 def pickle_of_python2(arrays: Sequence[npt.NDArray[Any]]) -> bytes:
-    """An object array of int16 arrays as Python 2 pickled it."""
+    """Return an object array of int16 arrays as Python 2 pickled it."""
     items = [
         pickled_array_of_python2(array.shape, b"i2", b"<", text_of_python2(array.astype("<i2").tobytes()))
         for array in arrays

@@ -1,16 +1,16 @@
-"""Ports at which processes that a test starts are to meet."""
+"""Free ports for processes that a test starts."""
 
 import contextlib
 import random
 import socket
 
-# Below those that systems hand out by themselves: a connection of somebody else takes such a port between the moment it
-# is found free and the moment it is served. The scripts for Slurm take theirs from 20,000.
+# Below the ephemeral range: another program's connection could take such a port between the moment it is found free and
+# the moment it is served. The Slurm scripts use ports from 20,000.
 _PORTS = range(10_000, 20_000)
 
 
 def free_ports(number: int) -> list[int]:
-    """Different ports of this machine that nobody serves."""
+    """Return distinct ports of this machine on which nothing listens."""
     chance = random.SystemRandom()
     with contextlib.ExitStack() as held:
         ports: list[int] = []
@@ -22,5 +22,5 @@ def free_ports(number: int) -> list[int]:
 
 
 def free_port() -> int:
-    """A port of this machine that nobody serves."""
+    """Return a port of this machine on which nothing listens."""
     return free_ports(1)[0]

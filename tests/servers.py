@@ -1,7 +1,7 @@
-"""Real servers for the tests: nginx and an S3 endpoint; `tests.faulty` stands in front of either.
+"""Real servers for tests: nginx and an S3 endpoint. `tests.faulty` can stand in front of either.
 
-Each is started and stopped by the fixture that gives it, on a free port of the loopback interface. The processes are
-killed by the kernel when the tests' process dies, however it does.
+Each server is started and stopped by its fixture, on a free port of the loopback interface. The kernel kills it when
+the test process dies for any reason.
 """
 
 import contextlib
@@ -22,7 +22,7 @@ from tests.patience import PATIENCE
 from tests.ports import free_port
 
 _STOP_SECONDS = 10.0
-# Becomes the command, which the kernel kills with the tests' process.
+# Replaces itself with the command, which the kernel kills together with the test process.
 _WITH_PARENT = (
     "import os, sys; from sgloc.orphan import die_with_parent; die_with_parent(); os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -53,11 +53,11 @@ http {{
 
 @contextlib.contextmanager
 def _running(command: Callable[[int], list[str]], log: Path) -> Iterator[int]:
-    """Run a server while inside, and give its port.
+    """Run a server while inside, and yield its port.
 
     Args:
-        command: given a port, the program's path and its arguments.
-        log: where what it prints goes.
+        command: returns the program's path and its arguments, given a port.
+        log: file for its output.
     """
     for _ in range(5):
         port = free_port()
@@ -66,7 +66,7 @@ def _running(command: Callable[[int], list[str]], log: Path) -> Iterator[int]:
                 [sys.executable, "-c", _WITH_PARENT, *command(port)], stdout=output, stderr=output
             )
         try:
-            # Another program may have taken the port meanwhile.
+            # Another program may have taken the port in the meantime.
             if _answers(process, port):
                 yield port
                 return
@@ -77,11 +77,11 @@ def _running(command: Callable[[int], list[str]], log: Path) -> Iterator[int]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-    raise RuntimeError(f"{command(0)} does not start:\n{log.read_text()}")
+    raise RuntimeError(f"{command(0)} did not start:\n{log.read_text()}")
 
 
 def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
-    """Wait until a server takes connections; False if it ends before."""
+    """Wait until the server accepts connections; return False if it exits first."""
     end = time.monotonic() + PATIENCE
     while process.poll() is None and time.monotonic() < end:
         with contextlib.suppress(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
@@ -91,7 +91,7 @@ def _answers(process: subprocess.Popen[bytes], port: int) -> bool:
 
 
 class Nginx:
-    """nginx servers, each of one folder."""
+    """nginx servers, one per folder."""
 
     def __init__(self, state: Path, stack: contextlib.ExitStack) -> None:
         self._state, self._stack = state, stack
@@ -105,16 +105,16 @@ class Nginx:
         headers: Mapping[str, str] | None = None,
         password: str | None = None,
     ) -> str:
-        """Serve a folder until the test ends; its URL.
+        """Serve a folder until the test ends; return its URL.
 
         Args:
-            folder: what is served.
-            ranges: False: a request for some bytes of a file gets all.
-            headers: sent with every file.
-            password: what the user `me` has to give; None: nobody is asked.
+            folder: folder to serve.
+            ranges: whether to support range requests; False: a range request returns the complete file.
+            headers: headers sent with every file.
+            password: password required from the user `me`; None: no authentication.
         """
         if self._program is None:
-            pytest.skip("nginx is not installed; `make system-packages` as root installs it")
+            pytest.skip("nginx is not installed; run `make system-packages` as root to install it")
         program, state = self._program, self._state / uuid.uuid4().hex
         state.mkdir()
         options = [f"add_header {name} '{value}';" for name, value in (headers or {}).items()]
@@ -136,14 +136,14 @@ class Nginx:
 
 @pytest.fixture
 def nginx(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Nginx]:
-    """Starts nginx; the test is skipped where it is not installed."""
+    """Yield a starter of nginx servers; the test is skipped if nginx is not installed."""
     with contextlib.ExitStack() as stack:
         yield Nginx(tmp_path_factory.mktemp("nginx"), stack)
 
 
 @pytest.fixture(scope="session")
 def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of an S3 server, kept in memory."""
+    """Yield the URL of an in-memory S3 server."""
 
     def command(port: int) -> list[str]:
         return [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)]
@@ -157,9 +157,9 @@ class Bucket:
     """A bucket of an S3 server.
 
     Attributes:
-        name: of the bucket.
+        name: name of the bucket.
         endpoint: URL of the server.
-        environment: set until the test ends.
+        environment: changes to the environment, undone when the test ends.
     """
 
     name: str
@@ -168,24 +168,24 @@ class Bucket:
 
     @property
     def url(self) -> str:
-        """The bucket's."""
+        """URL of the bucket."""
         return f"s3://{self.name}"
 
     def put(self, key: str, content: bytes, **options: Any) -> str:
-        """Write an object, with options of s3fs; its URL."""
+        """Write an object, passing options to s3fs; return its URL."""
         self._direct().pipe_file(f"{self.name}/{key}", content, **options)
         return f"{self.url}/{key}"
 
     def go_through(self, endpoint: str) -> None:
-        """From now on, let s3:// mean another server's, such as that of a proxy in front of this one."""
+        """Point s3:// at another endpoint, such as a proxy in front of this one."""
         import s3fs
 
         self.environment.setenv("AWS_ENDPOINT_URL", endpoint)
-        # They would keep the one that they were made for.
+        # Cached instances keep the endpoint they were created with.
         s3fs.S3FileSystem.clear_instance_cache()
 
     def make(self) -> None:
-        """Make the bucket."""
+        """Create the bucket."""
         self._direct().mkdir(self.name)
 
     def _direct(self) -> Any:
@@ -196,7 +196,7 @@ class Bucket:
 
 @pytest.fixture
 def s3(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
-    """An empty bucket of an S3 server, to which s3:// leads."""
+    """Yield an empty bucket of an S3 server that s3:// resolves to."""
     for name in ("AWS_PROFILE", "AWS_SESSION_TOKEN"):
         monkeypatch.delenv(name, raising=False)
     for name, value in {

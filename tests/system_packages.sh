@@ -1,7 +1,7 @@
 #!/bin/sh
-# The programs that some tests start: a web server, a browser, Slurm. Root gets those that are missing from Debian or
-# Ubuntu; anyone else is told what is missing. What was there before is neither changed nor stopped, and no service that
-# is installed here is started or left enabled.
+# Provide the programs that some tests start: a web server, a browser, Slurm. As root, install the missing ones from
+# Debian or Ubuntu; otherwise list them. Existing installations are neither changed nor stopped, and services installed
+# here are neither started nor left enabled.
 set -eu
 PATH="$PATH:${SBIN-/usr/sbin:/usr/local/sbin}"
 programs="nginx chromium slurmctld slurmd sbatch munged"
@@ -25,8 +25,8 @@ done
 [ -n "$missing" ] || exit 0
 
 if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "not installed:$missing. The tests that start them are skipped. To have them run, install the packages of"
-    echo "Debian or Ubuntu as root, apt-get install --no-install-recommends$packages, or their like elsewhere."
+    echo "not installed:$missing. The tests that start them are skipped. To run them, install the packages as root,"
+    echo "on Debian or Ubuntu with apt-get install --no-install-recommends$packages."
     exit 0
 fi
 
@@ -34,15 +34,15 @@ for unit in nginx slurmctld slurmd munge; do
     if [ -d /run/systemd/system ] && ! systemctl cat "$unit.service" >/dev/null 2>&1; then units="$units $unit"; fi
 done
 if [ ! -e "$policy" ]; then
-    # Debian's packages ask this file whether they may start what they install.
+    # Debian packages run this script to ask whether they may start their services; exit code 101 forbids it.
     trap 'rm -f "$policy"' EXIT
     printf '#!/bin/sh\nexit 101\n' >"$policy"
     chmod +x "$policy"
 fi
-# shellcheck disable=SC2086 # A word each.
+# shellcheck disable=SC2086 # One word per package.
 if apt-get update -qq && DEBIAN_FRONTEND=noninteractive RUNLEVEL=1 apt-get install -y -qq --no-install-recommends $packages
 then
     for unit in $units; do systemctl disable --quiet "$unit.service" || true; done
 else
-    echo "cannot be installed:$missing. The tests that start them are skipped."
+    echo "could not install:$missing. The tests that start them are skipped."
 fi

@@ -1,4 +1,4 @@
-"""Imports between the rooms of sgloc/ go downwards (DESIGN, rooms)."""
+"""Packages of sgloc/ import only packages below them (DESIGN, rooms)."""
 
 import ast
 import graphlib
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "sgloc"
-# The modules that stand alone in sgloc/ (dist, log, random, errors, ...), and storage, lie below all rooms.
+# The single-file modules of sgloc/ (dist, log, random, errors, ...) and storage are below all rooms.
 BELOW = frozenset(path.stem for path in PACKAGE.glob("*.py") if not path.stem.startswith("__")) | {"storage"}
-# Which rooms each may import, besides itself and what lies below all.
+# The rooms that each room may import, besides itself and the modules below all rooms.
 _SKETCH = {"sketch", "ops"}
 _MODELS = {"train", "inference", "data", "nn", *_SKETCH}
 _HUB = {"models", *_MODELS}
@@ -34,17 +34,17 @@ ROOMS = {
 
 
 def room_of(path: Path) -> str:
-    """The room of a file: the folder in sgloc/ that it is in, or the name of a module that stands alone."""
+    """Return the room of a file: its top-level folder in sgloc/, or the name of a single-file module."""
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
 def imported_modules(source: str) -> Iterator[tuple[int, str]]:
-    """The line and name of every module of sgloc that a source imports anywhere, functions included."""
+    """Yield line and name of every sgloc module that a source imports, including inside functions."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno} imports relatively"
+            assert node.level == 0, f"relative import on line {node.lineno}"
             # `from sgloc import dist` imports sgloc.dist.
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "import_module":
@@ -55,7 +55,7 @@ def imported_modules(source: str) -> Iterator[tuple[int, str]]:
 
 
 def wrong_imports(path: Path) -> Iterator[str]:
-    """A description of every import of a file that the table does not allow."""
+    """Yield a description of every import of a file that the table forbids."""
     room, name = room_of(path), path.relative_to(PACKAGE)
     allowed = {room, *BELOW, *ROOMS.get(room, set())}
     for line, module in imported_modules(path.read_text()):

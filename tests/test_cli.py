@@ -1,4 +1,4 @@
-"""The command line: every mistake is one sentence and exit code 2."""
+"""The command line reports every user error in one sentence and exits with code 2."""
 
 import errno
 import os
@@ -29,7 +29,7 @@ TINY = {
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_shards: str) -> str:
-    """A file of options."""
+    """A configuration file."""
     path = tmp_path_factory.mktemp("options") / "tiny.yaml"
     path.write_text(yaml.safe_dump({**TINY, "data": {"path": tiny_shards}}))
     return str(path)
@@ -37,7 +37,7 @@ def tiny(tmp_path_factory: pytest.TempPathFactory, tiny_shards: str) -> str:
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
-    """A run of two steps, with a checkpoint of each; nothing may be changed."""
+    """A run of two steps with a checkpoint of each; read-only."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     main(["train", "--config", tiny, "--train.run", str(run_dir)])
     return run_dir
@@ -45,13 +45,13 @@ def trained(tmp_path_factory: pytest.TempPathFactory, tiny: str) -> Path:
 
 @pytest.fixture
 def run_dir(trained: Path, tmp_path: Path) -> Path:
-    """The same, to be spoiled."""
+    """A copy of the trained run that a test may damage."""
     return Path(shutil.copytree(trained, tmp_path / "run"))
 
 
 @pytest.fixture
 def shards(tiny_shards: str, tmp_path: Path) -> Path:
-    """Shards, to be spoiled."""
+    """A copy of the shards that a test may damage."""
     return Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
 
 
@@ -62,7 +62,7 @@ def shards(tiny_shards: str, tmp_path: Path) -> Path:
 def test_a_reader_that_has_seen_enough_is_no_error(trained: Path, words: list[str]) -> None:
     reader, writer = os.pipe()
     os.close(reader)
-    # An empty value is none: what is printed is kept until it is much, or the end.
+    # An empty value leaves buffering on: output is flushed when the buffer is full or the process ends.
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": ""}
     command = [sys.executable, "-m", "sgloc", *(word.format(trained) for word in words)]
     with os.fdopen(writer, "wb") as pipe:
@@ -83,12 +83,12 @@ def test_another_pipe_that_breaks_is_told(said: Said, monkeypatch: pytest.Monkey
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["trian"], "sgloc: there is no command 'trian'; did you mean 'train'?; see `sgloc --help`"),
+        (["trian"], "sgloc: unknown command 'trian'; did you mean 'train'?; see `sgloc --help`"),
         (["train", "--config", "{}/none.yaml"], "sgloc train: --config is '{}/none.yaml', which does not exist; see"),
         (["train", "--data.path", "{}/none"], "sgloc train: {}/none/manifest.json does not exist; give a folder that"),
         (
             ["generate", "--checkpoint", "{}/none", "--data", "{}", "--out", "{}"],
-            "sgloc generate: {}/none does not exist; give a run's folder or one of its checkpoints/step-*",
+            "sgloc generate: {}/none does not exist; pass a run folder or one of its checkpoints/step-*",
         ),
     ],
 )
@@ -109,8 +109,8 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("shrad", "there is no command 'shrad'; did you mean 'shard'?"),
-        ("xyz", "there is no command 'xyz'; see"),
+        ("shrad", "unknown command 'shrad'; did you mean 'shard'?"),
+        ("xyz", "unknown command 'xyz'; see"),
         ("shard --sorce a --out b", "did you mean --source?"),
         ("shard --out b", "required: --source;"),
         ("shard --source a", "required: --out"),
@@ -119,25 +119,34 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
         ("shard --source a --out b --per_category -1", "per_category must be at least 0, not -1"),
         ("shard --source a --out b --compression gzip", "compression must be none or zstd, not 'gzip'"),
         ("shard --source a --out b --recognised_only", "did you mean --recognized_only?"),
-        ("shard --source quickdraw:binary --out b --workers -2", "workers must be 0, for one a core, or more, not -2"),
-        ("shard --source quickdraw:binary --out b --task 3", "task is '3'; give a number and how many there are"),
+        ("shard --source quickdraw:binary --out b --workers -2", "workers must be 0 (one per core) or more, not -2"),
+        (
+            "shard --source quickdraw:binary --out b --task 3",
+            "task is '3'; pass the task's number and the number of tasks",
+        ),
         ("shard --source quickdraw:binary --out b --task 3/3", "task must be from 0/3 to 2/3, not 3/3"),
-        ("shard --source a --out b --task 0/3 --overwrite", "each task would overwrite what the others have built"),
-        ("shard --source quickdraw:svg --out b", "quickdraw:svg is no form of the public data set"),
+        (
+            "shard --source a --out b --task 0/3 --overwrite",
+            "--task with --overwrite would overwrite the other tasks' parts",
+        ),
+        ("shard --source quickdraw:svg --out b", "quickdraw:svg is not a format of the public data set"),
         ("shard --source quickdraw:npz --out b --categories cat,dgo", "QuickDraw has no category 'dgo'; did you mean"),
-        ("shard --source quickdraw:npz --out b --mirror none://x", "mirror is 'none://x', which cannot be used"),
+        ("shard --source quickdraw:npz --out b --mirror none://x", "mirror is 'none://x', which is unusable"),
         ("shard --source quickdraw:npz --out b --mirror=", "mirror is not set"),
-        ("shard --source quickdraw:npz --out b --downloads memory://x", "downloads go to a local folder"),
+        ("shard --source quickdraw:npz --out b --downloads memory://x", "downloads need a local folder"),
         ("shard --source quickdraw:npz --out memory://b --keep_downloads", "kept in a temporary folder"),
         ("sample --out b --train 1.5", "--train: "),
         ("sample --out b --train -1", "num_train of the synthetic sample is -1"),
         ("generate --checkpiont a --data b --out c", "did you mean --checkpoint?"),
-        ("generate --checkpoint a --data b --out c --task copy", "there is no option --task; it is --disturb now; see"),
-        ("evaluate --checkpoint a --data b --out c --tasks synthesis", "no option --tasks; it is --disturb now; see"),
-        ("train --train.run_dir a", "there is no option --train.run_dir; it is --train.run now; see"),
-        ("train --data.disturb-scale 0.1", "there is no option --data.disturb_scale; it is --data.disturb now; see"),
-        ("bench checkpoint --folder a", "there is no option --folder; it is --out now; see"),
-        ("doctor --run_dir a", "there is no option --run_dir; it is --run now; see"),
+        ("generate --checkpoint a --data b --out c --task copy", "unknown option --task; it is now --disturb; see"),
+        (
+            "evaluate --checkpoint a --data b --out c --tasks synthesis",
+            "unknown option --tasks; it is now --disturb; see",
+        ),
+        ("train --train.run_dir a", "unknown option --train.run_dir; it is now --train.run; see"),
+        ("train --data.disturb-scale 0.1", "unknown option --data.disturb_scale; it is now --data.disturb; see"),
+        ("bench checkpoint --folder a", "unknown option --folder; it is now --out; see"),
+        ("doctor --run_dir a", "unknown option --run_dir; it is now --run; see"),
         ("evaluate --checkpoint a --data b --out c --split tests", "'train', 'valid', 'test'"),
         ("generate --checkpoint a --data b --out c --count 0", "count must be from 1"),
         (
@@ -145,10 +154,10 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
             "rows must be some of original, disturbed, put_back, redrawn",
         ),
         ("generate --checkpoint a --data b --out c --temperature hot", "--temperature: "),
-        ("bench xyz", "there is no command 'bench xyz'"),
-        ("bench steps", "there is no command 'bench steps'; did you mean 'bench step'?"),
-        ("bench ops --remote a", "bench ops: there is no option --remote"),
-        ("bench retrieval --data shards", "bench retrieval: there is no option --data"),
+        ("bench xyz", "unknown command 'bench xyz'"),
+        ("bench steps", "unknown command 'bench steps'; did you mean 'bench step'?"),
+        ("bench ops --remote a", "bench ops: unknown option --remote"),
+        ("bench retrieval --data shards", "bench retrieval: unknown option --data"),
         ("bench ops --dat shards", "did you mean --data?"),
         ("bench ops --batch 1", "batch must be from 2 to 1,000,000, not 1"),
         ("bench step --batch many", "--batch: "),
@@ -158,16 +167,22 @@ def test_a_real_process_says_one_sentence_and_exits_with_2(tmp_path: Path, words
             "bench step --data sgloc-no-shards --json",
             "sgloc-no-shards/manifest.json does not exist; give a folder that",
         ),
-        ("bench stream --data=", "data is not set; give a folder or URL"),
+        ("bench stream --data=", "data is not set; pass a folder or URL"),
         ("bench step --config none.yaml", "sgloc bench step: --config is '{}/none.yaml', which does not exist; see"),
         ("train --model.latent_siz 3", "did you mean --model.latent_size?"),
         ("train --model.encodr.hidden_size 3", "did you mean --model.encoder.hidden_size?"),
         ("train --modle.encoder.hidden_size 3", "did you mean --model.encoder.hidden_size?"),
         ("train --resum never", "did you mean --resume?"),
-        ("train --train.num_steps", "--train.num_steps has no value; give one"),
+        ("train --train.num_steps", "--train.num_steps needs a value"),
         ("train stray", "unrecognized argument: stray"),
-        ("train --model shards/x", "--model is a section of options; give one of them, such as --model.encoder.cell"),
-        ("train --model.encoder=big", "--model.encoder is a section of options; give one of them, such as --model.enc"),
+        (
+            "train --model shards/x",
+            "--model is a section of options; set one of its options, such as --model.encoder.cell",
+        ),
+        (
+            "train --model.encoder=big",
+            "--model.encoder is a section of options; set one of its options, such as --model.enc",
+        ),
         ("train --train.num_steps many", "--train.num_steps: "),
         ("train --train.num_steps 1.5", "--train.num_steps: "),
         ("train --model.encoder.cell gru", "--model.encoder.cell: "),
@@ -204,7 +219,7 @@ def test_the_url_of_a_bucket_holds_no_password(said: Said, scheme: str, tmp_path
         ["reorganize", url, "--checkpoint", "c", "--out", tmp_path],
     ):
         sentence = said(*command)
-        assert "://***@bucket/x', but the URL of a bucket holds no user and password" in sentence
+        assert "://***@bucket/x', but a bucket URL cannot contain a user and password" in sentence
         assert "open-sesame" not in sentence
 
 
@@ -233,7 +248,7 @@ def test_a_half_set_environment_is_told(said: Said, monkeypatch: pytest.MonkeyPa
     assert "LOCAL_RANK is not set although" in said("train", "--config", tiny)
 
 
-# Places.
+# Paths and URLs.
 
 
 @pytest.mark.parametrize(
@@ -281,13 +296,13 @@ def test_a_run_is_found_from_every_folder(
     assert (kept["data"]["path"], kept["train"]["run"]) == (str(tmp_path / "shards"), str(tmp_path / "run"))
     main(["report", "../run", "--examples", "1", "--count", "4", "--device", "cpu"])
     assert (tmp_path / "run/report.html").exists()
-    # The same command from here is the same run.
+    # Resuming the same config file from another folder continues the same run.
     main(["train", "--config", str(tmp_path / "run/config.yaml"), "--train.num_steps", "2"])
     assert step_path(tmp_path / "run", 2).exists()
     (tmp_path / "shards").unlink()
     told = said("report", "../run")
-    assert f"../run was trained on the shards of {tmp_path}/shards, which cannot be read here ({tmp_path}/sh" in told
-    assert told.endswith("; give others, or the same elsewhere")
+    assert f"../run was trained on the shards {tmp_path}/shards, which cannot be read here ({tmp_path}/sh" in told
+    assert told.endswith("; pass a copy of them or other shards (data)")
 
 
 # Shards.
@@ -298,7 +313,7 @@ def for_each_shard(shards: Path, spoil: Callable[[Path], None]) -> None:
         spoil(path)
 
 
-# A shard may be out of reach, or garbled, for now.
+# Possibly transient, hence exit code 1: the shard may be unreachable or garbled only for the moment.
 PASSING = ("does not exist; check the path", "is damaged (")
 SHARD_DAMAGES: dict[str, Callable[[Path], None]] = {
     "is of format version 9": lambda shards: change_manifest(shards, lambda fields: fields.update(version=9)),
@@ -350,7 +365,7 @@ def test_a_damaged_checkpoint(
     assert message in said("train", "--config", tiny, *new, "--resume", folder)
     (folder / "manifest.json").unlink(missing_ok=True)
     assert "holds no complete checkpoint" in said(*generate, folder)
-    assert "holds no whole checkpoint" in said("train", "--config", tiny, *new, "--resume", folder)
+    assert "holds no intact checkpoint" in said("train", "--config", tiny, *new, "--resume", folder)
     assert not (tmp_path / "new").exists()
 
 
@@ -361,13 +376,13 @@ def test_a_run_whose_checkpoints_are_all_damaged(
         truncate(step_path(run_dir, step) / SHARD)
     generate = ["generate", "--checkpoint", str(run_dir), "--data", tiny_shards, "--out", str(tmp_path / "out")]
     train = ["train", "--config", tiny, "--train.run", str(run_dir)]
-    for words, message in ((generate, "is whole; all 2 are damaged"), (train, "none of the 2 checkpoints in")):
+    for words, message in ((generate, "is intact; all 2 are damaged"), (train, "none of the 2 checkpoints in")):
         capsys.readouterr()
         with pytest.raises(SystemExit) as caught:
             main(words)
         error = capsys.readouterr().err
         assert caught.value.code == 2
-        # First those that are skipped, each told.
+        # The skipped checkpoints are reported first.
         assert error.count("skipping checkpoint ") == 2
         assert message in only_sentence(error.splitlines()[-1], words[0])
 
@@ -375,8 +390,8 @@ def test_a_run_whose_checkpoints_are_all_damaged(
 def test_a_run_is_not_resumed_as_another(said: Said, run_dir: Path, tiny: str) -> None:
     here = ("train", "--config", tiny, "--train.run", run_dir)
     sentence = said(*here, "--model.latent_size", 6)
-    assert "is of another run: it has model.latent_size = 5, this one 6" in sentence
-    assert "which --resume never would overwrite" in said(*here, "--resume", "never")
+    assert "belongs to another run: it has model.latent_size = 5, this run 6" in sentence
+    assert "which resume 'never' would overwrite" in said(*here, "--resume", "never")
     assert "has a newer checkpoint than" in said(*here, "--resume", step_path(run_dir, 1))
 
 

@@ -1,4 +1,4 @@
-"""A file of options that cannot be used, and words that are missing: one sentence and exit code 2."""
+"""Unusable configuration files and missing arguments: one sentence and exit code 2."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from tests.commands import Said
     [
         ("train: {num_step: 3}", "did you mean 'train.num_steps'?"),
         ("model: {latent_size: 0}", "model.latent_size must be at least 1, not 0"),
-        ("hello", "c.yaml holds no options"),
+        ("hello", "c.yaml contains no options"),
     ],
 )
 def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, message: str, tmp_path: Path) -> None:
@@ -26,8 +26,8 @@ def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, messa
         ("model: {encodr: {hidden_size: 3}}", "did you mean 'model.encoder.hidden_size'?"),
         ("model: {encoder: {hiden_size: 3}}", "did you mean 'model.encoder.hidden_size'?"),
         ("train: {num_step: 3}", "did you mean 'train.num_steps'?"),
-        ("train: {run_dir: a}", "Group 'train' does not accept option 'run_dir'; it is train.run now; see"),
-        ("data: {disturb_scale: 0.1}", "it is data.disturb now; see"),
+        ("train: {run_dir: a}", "Group 'train' does not accept option 'run_dir'; it is now train.run; see"),
+        ("data: {disturb_scale: 0.1}", "it is now data.disturb; see"),
         ("tarin: {num_steps: 3}", "did you mean 'train.num_steps'?"),
         ("resum: never", "did you mean 'resume'?"),
         ("train: {num_steps: many}", "--train.num_steps: "),
@@ -36,16 +36,16 @@ def test_bench_refuses_the_files_that_train_refuses(said: Said, text: str, messa
         ("train: {seed: null}", "train.seed has no value"),
         ("resume: null", "resume has no value"),
         ("resume: 5", "--resume: "),
-        ("model:\ntrain: {seed: 3}", "model.encoder.cell has no value, or its section is not one"),
-        ("model: 5", "model.encoder.cell has no value, or its section is not one"),
-        ("model: {encoder: []}", "model.encoder.cell has no value, or its section is not one"),
+        ("model:\ntrain: {seed: 3}", "model.encoder.cell has no value, or its section is not a mapping"),
+        ("model: 5", "model.encoder.cell has no value, or its section is not a mapping"),
+        ("model: {encoder: []}", "model.encoder.cell has no value, or its section is not a mapping"),
         ("model: {encoder: big}", "big"),
         ("model: [1, 2", "in c.yaml, line 1, column 8"),
         ("model:\n\tlatent_size: 3", "in c.yaml, line 2, column 1"),
-        ("- model\n- data", "c.yaml holds no options"),
-        ("hello", "c.yaml holds no options"),
-        pytest.param("", "c.yaml holds no options", id="empty"),
-        pytest.param("# none\n", "c.yaml holds no options", id="only-a-comment"),
+        ("- model\n- data", "c.yaml contains no options"),
+        ("hello", "c.yaml contains no options"),
+        pytest.param("", "c.yaml contains no options", id="empty"),
+        pytest.param("# none\n", "c.yaml contains no options", id="only-a-comment"),
         ("!!python/object/apply:os.mkdir [made]", "could not determine a constructor"),
         pytest.param(b"\xff\xfe\x80\x81", "is not text", id="not-text"),
     ],

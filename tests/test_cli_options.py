@@ -1,4 +1,4 @@
-"""The options of the command line: what they say of themselves, and which of two wins (DESIGN contract 6)."""
+"""Command-line options: their help texts, and the precedence of config files and options (DESIGN contract 6)."""
 
 import dataclasses
 import re
@@ -23,7 +23,7 @@ COMMANDS = (
     *("checkpoint list", "checkpoint verify", "checkpoint show", "checkpoint export", "import-tf", "doctor"),
 )
 _BATCH = "data config batch repeats"
-# Of each measurement its options, and how large a batch is and how often it is measured by default.
+# For each benchmark: its options, the default batch size and the default number of repeats.
 BENCHES: dict[str, tuple[str, int, int]] = {
     "ops": (_BATCH, 1024, 10),
     "stream": (f"{_BATCH} remote", 100, 3),
@@ -39,13 +39,13 @@ Configured = Callable[..., tuple[Config, str]]
 
 @pytest.fixture
 def tiny(tmp_path: Path) -> str:
-    """A file of options."""
+    """A configuration file."""
     (tmp_path / "tiny.yaml").write_text(FILE)
     return str(tmp_path / "tiny.yaml")
 
 
 def leaves(config: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values of all options of a configuration."""
+    """Yield dotted name and value of every option of a configuration."""
     for field in dataclasses.fields(config):
         value = getattr(config, field.name)
         if dataclasses.is_dataclass(value):
@@ -74,7 +74,7 @@ def test_help_tells_every_option_its_default_and_meaning(
 
 @pytest.fixture
 def configured(monkeypatch: pytest.MonkeyPatch) -> Configured:
-    """What `sgloc train` would train with, and from."""
+    """Return a function that runs `sgloc train` and returns the configuration and the `resume` it would train with."""
     given: list[tuple[Config, str]] = []
     monkeypatch.setattr("sgloc.train.trainer.train", lambda config, resume, recipe: given.append((config, resume)))
 
@@ -87,7 +87,7 @@ def configured(monkeypatch: pytest.MonkeyPatch) -> Configured:
 
 @pytest.fixture
 def measured(monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[BenchOptions, Config]]:
-    """What `sgloc bench` would measure, and of which run."""
+    """Return a function that runs `sgloc bench` and returns the options and configuration it would measure with."""
     given: list[tuple[BenchOptions, Config]] = []
 
     def bench(name: str, options: BenchOptions, config: Config) -> Report:
@@ -230,20 +230,23 @@ def test_paths_are_expanded_as_a_shell_does(
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("train --data.path s --train.run $NOWHERE/x", "train.run is '$NOWHERE/x', but the environment has no"),
+        ("train --data.path s --train.run $NOWHERE/x", "train.run is '$NOWHERE/x', but the environment variable"),
         (
             "train --data.path s --train.run ~nobody-at-all/x",
-            "train.run is '~nobody-at-all/x', but there is no",
+            "train.run is '~nobody-at-all/x', but that user",
         ),
-        ("train --data.path s --log.wandb_group=null", "log.wandb_group is 'null', which stands for nothing; leave"),
-        ("train --data.path null", "data.path is 'null', which stands for nothing; give a value"),
-        ("train-classifier --data s --train.run ${NOWHERE}", "the environment has no variable NOWHERE"),
-        ("shard --source a $NOWHERE/b --out c", "source is '$NOWHERE/b', but the environment has no variable NOWHERE"),
+        ("train --data.path s --log.wandb_group=null", "log.wandb_group is 'null', which means no value; leave"),
+        ("train --data.path null", "data.path is 'null', which means no value; set a value"),
+        ("train-classifier --data s --train.run ${NOWHERE}", "the environment variable NOWHERE is not set"),
+        (
+            "shard --source a $NOWHERE/b --out c",
+            "source is '$NOWHERE/b', but the environment variable NOWHERE is not set",
+        ),
         (
             "shard --source a --out c --licence null",
-            "licence is 'null', which stands for nothing; leave the option out",
+            "licence is 'null', which means no value; leave the option out",
         ),
-        ("shards verify null", "data is 'null', which stands for nothing; give a value"),
+        ("shards verify null", "data is 'null', which means no value; set a value"),
         ("shards verify $NOWHERE", "data is '$NOWHERE', but"),
         ("shards merge a $NOWHERE --out b", "data is '$NOWHERE', but"),
         ("report $NOWHERE", "run is '$NOWHERE', but"),

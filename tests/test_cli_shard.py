@@ -1,4 +1,4 @@
-"""`sgloc shard`: sources that are not what they claim to be, and what is said of a build."""
+"""`sgloc shard`: sources with unexpected content, and what the build reports."""
 
 import json
 from pathlib import Path
@@ -10,8 +10,8 @@ from tests.commands import Said
 from tests.drawings import make_drawings, write_ndjson
 
 SOURCES: dict[str, tuple[bytes, str]] = {
-    "none.ndjson": (b"", "is empty; fetch it again"),
-    "none.npz": (b"", "is empty; fetch it again"),
+    "none.ndjson": (b"", "is empty; download it again"),
+    "none.npz": (b"", "is empty; download it again"),
     "page.npz": (b"<!DOCTYPE html><html><body>404</body></html>", "does not start with the zip magic bytes"),
     "cut.npz": (b"PK\x03\x04" + bytes(60), "cannot be read (BadZipFile"),
     "odd.ndjson": (
@@ -39,13 +39,13 @@ def test_where_all_is_rejected_it_is_said_why(said: Said, tmp_path: Path) -> Non
     for _ in range(2):
         sentence = said(*words)
         assert "the first: cat.ndjson 1: missing_field, key_id, drawing; cat.ndjson 2: malformed_json, " in sentence
-        assert sentence.endswith(f"; {rejects} lists all")
+        assert sentence.endswith(f"; {rejects} lists all of them")
         assert [json.loads(line)["place"] for line in rejects.read_text().splitlines()] == ["1", "2", "3", "4"]
         assert list((tmp_path / "out").iterdir()) == [rejects]
-    assert "'cat' is in the source; the first rejects: cat.ndjson 1: missing_field" in said(
+    assert "no drawing of category 'cat'; the first rejects: cat.ndjson 1: missing_field" in said(
         *words, "--categories", "cat"
     )
-    # What was refused does not stand in the way of what is not.
+    # A rejected source does not block a later build from a good one.
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
     main([str(word) for word in words])
     assert rejects.read_bytes() == b""
@@ -55,7 +55,7 @@ def test_sources_and_categories_that_are_not_there(said: Said, tiny_shards: str,
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
     assert "does not exist" in said("shard", "--source", tmp_path / "dog.ndjson", "--out", tmp_path / "out")
     words = ("shard", "--source", tmp_path, "--out", tmp_path / "out", "--categories", "cta")
-    assert "no drawing of category 'cta' is in the source; did you mean 'cat'?" in said(*words)
+    assert "the source has no drawing of category 'cta'; did you mean 'cat'?" in said(*words)
     assert "already holds shards" in said("shard", "--source", tmp_path, "--out", tiny_shards)
 
 
@@ -64,7 +64,7 @@ def test_a_truncated_line_is_a_reject_that_is_told(capsys: pytest.CaptureFixture
     content = (tmp_path / "cat.ndjson").read_bytes()
     (tmp_path / "cat.ndjson").write_bytes(content[:-20])
     main(["shard", "--source", str(tmp_path / "cat.ndjson"), "--out", str(tmp_path / "out")])
-    assert "60 drawings read of 1 categories" in (out := capsys.readouterr().out)
+    assert "read 60 drawings in 1 categories" in (out := capsys.readouterr().out)
     assert out.endswith("rejected: 1 malformed_json\n")
 
 
@@ -72,9 +72,9 @@ def test_tasks_of_one_build(capsys: pytest.CaptureFixture[str], said: Said, tmp_
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(60, ["cat"]))
     words = ["shard", "--source", str(tmp_path / "cat.ndjson"), "--out", str(tmp_path / "out"), "--workers", "2"]
     main([*words, "--task", "1/2"])
-    expected = "task 1/2 is built; parts that other tasks have still to build: 1\n"
+    expected = "task 1/2 finished; parts still to be built by other tasks: 1\n"
     assert capsys.readouterr().out == f"{tmp_path}/out: {expected}"
     assert "unfinished build of other sources or with other options" in said(*words, "--recognized_only")
     main([*words, "--task", "0/2"])
-    assert "60 drawings read of 1 categories" in capsys.readouterr().out
+    assert "read 60 drawings in 1 categories" in capsys.readouterr().out
     assert "already holds shards" in said(*words)

@@ -1,4 +1,4 @@
-"""An option is one line: its default, its range, its place in a run's identity; and its help below it."""
+"""An option is one line: its default, range and place in a run's identity, followed by its help text."""
 
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,8 +77,8 @@ def test_the_text_below_an_option_is_its_help(capsys: pytest.CaptureFixture[str]
     shown = capsys.readouterr().out
     assert "--loss.weight" in shown
     assert "Weight of the ink." in shown
-    # Of the sections that all runs share, too.
-    assert "Seed of everything random." in shown
+    # The options of the sections shared by all runs have help too.
+    assert "Seed of all randomness." in shown
 
 
 @pytest.mark.parametrize(
@@ -105,7 +105,7 @@ def test_the_user_names_the_model_whose_options_are_read(
 
 
 def test_an_unknown_model_is_refused() -> None:
-    with pytest.raises(ConfigError, match="there is no model 'sketch'; give one of"):
+    with pytest.raises(ConfigError, match="unknown model 'sketch'; choose one of"):
         config_type(["--model.kind", "sketch"])
 
 

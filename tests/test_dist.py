@@ -1,4 +1,4 @@
-"""Who a process is, by what its launcher left in the environment."""
+"""Rank, world size and launcher of a process, derived from its environment."""
 
 import socket
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from tests.checkpoints import single_process
 
 MEETING = {"MASTER_ADDR": "node7", "MASTER_PORT": "29500"}
 TORCHRUN = {"RANK": "5", "LOCAL_RANK": "1", "WORLD_SIZE": "8", **MEETING}
-# What Slurm sets for every process of a job; srun adds the step.
+# Slurm sets these for every process of a job; srun adds the step's variables.
 BATCH = {"SLURM_JOB_ID": "77", "SLURM_PROCID": "5", "SLURM_LOCALID": "1", "SLURM_NTASKS": "8"}
 STEP = {**BATCH, "SLURM_STEP_ID": "2", "SLURM_STEP_NODELIST": "n[7-8]", "SLURM_STEP_NUM_NODES": "2"}
 SRUN = {**STEP, **MEETING}
@@ -42,7 +42,7 @@ def test_srun() -> None:
 
 @pytest.fixture
 def slurm(tmp_path: Path) -> dict[str, str]:
-    """An environment in which scontrol answers as Slurm's does, and keeps what it was asked."""
+    """An environment whose scontrol answers as Slurm's does and logs each query to the file `asked`."""
     script = tmp_path / "scontrol"
     script.write_text(
         f"""#!/bin/sh
@@ -81,9 +81,9 @@ def test_slurm_is_not_asked_where_the_meeting_point_is_set(slurm: dict[str, str]
 @pytest.mark.parametrize(
     ("nodes", "told"),
     [
-        ("gone", r"`scontrol show hostnames gone`.*fails \(slurm_load_node error.*set MASTER_ADDR and MASTER_PORT$"),
-        ("n0", "`scontrol show hostnames n0` says nothing; set MASTER_ADDR and MASTER_PORT"),
-        ("n9", "scontrol does not tell the address of node n9; set MASTER_ADDR and MASTER_PORT"),
+        ("gone", r"`scontrol show hostnames gone`.*failed \(slurm_load_node error.*set MASTER_ADDR and MASTER_PORT$"),
+        ("n0", "`scontrol show hostnames n0` printed nothing; set MASTER_ADDR and MASTER_PORT"),
+        ("n9", "scontrol did not report the address of node n9; set MASTER_ADDR and MASTER_PORT"),
     ],
 )
 def test_where_slurm_does_not_tell_the_variables_are_asked_for(slurm: dict[str, str], nodes: str, told: str) -> None:
@@ -100,7 +100,7 @@ def test_srun_without_a_meeting_point_needs_the_step(slurm: dict[str, str], name
 
 
 def test_an_interactive_step_of_one_process_is_alone() -> None:
-    # The shell of an allocation of 8 tasks is a step of its own.
+    # The shell of an allocation with 8 tasks is itself a step.
     shell = {**STEP, "SLURM_PROCID": "0", "SLURM_STEP_NUM_TASKS": "1"}
     assert resolve_placement(shell) == PLAIN
 
@@ -135,7 +135,7 @@ def test_a_half_set_environment_names_the_missing_variable(environment: dict[str
 
 @pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", "WORLD_SIZE"])
 def test_one_variable_left_over_in_the_shell_is_told(name: str) -> None:
-    with pytest.raises(ConfigError, match=r"is not set although .*or unset the others"):
+    with pytest.raises(ConfigError, match=r"is not set although .*or unset the launcher's other variables"):
         resolve_placement({name: "0"})
 
 
@@ -148,9 +148,9 @@ def test_what_is_not_a_number_is_named(name: str, value: str) -> None:
 
 @pytest.mark.parametrize("rank", ["8", "9"])
 def test_a_rank_beyond_the_world_is_told(rank: str) -> None:
-    with pytest.raises(ConfigError, match=f"^RANK is {rank}, but WORLD_SIZE says there are 8 processes"):
+    with pytest.raises(ConfigError, match=f"^RANK is {rank}, but WORLD_SIZE is 8; start with"):
         resolve_placement({**TORCHRUN, "RANK": rank})
-    with pytest.raises(ConfigError, match=f"^SLURM_PROCID is {rank}, but SLURM_NTASKS says there are 8 processes"):
+    with pytest.raises(ConfigError, match=f"^SLURM_PROCID is {rank}, but SLURM_NTASKS is 8; start with"):
         resolve_placement({**SRUN, "SLURM_PROCID": rank})
 
 
@@ -187,7 +187,9 @@ def test_a_port_that_is_taken_is_told() -> None:
         port = taken.getsockname()[1]
         placement = Placement("srun", 0, 0, 2, "127.0.0.1", port)
         with (
-            pytest.raises(ConfigError, match=f"^port {port} of 127.0.0.1, where all processes meet, cannot be served"),
+            pytest.raises(
+                ConfigError, match=f"^port {port} of 127.0.0.1, the rendezvous of all processes, cannot be served"
+            ),
             dist.process_group(placement, torch.device("cpu")),
         ):
             pass
@@ -195,7 +197,7 @@ def test_a_port_that_is_taken_is_told() -> None:
 
 @pytest.fixture
 def group() -> Iterator[Group]:
-    """One rank."""
+    """The process group of a single rank."""
     with single_process() as one:
         yield one
 

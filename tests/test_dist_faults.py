@@ -1,4 +1,4 @@
-"""What a rank is told when another one dies or hangs, by real processes."""
+"""Errors that a rank raises when another rank dies, hangs or fails; with real processes."""
 
 import functools
 import json
@@ -22,21 +22,21 @@ from tests.patience import PATIENCE
 from tests.ports import free_port
 
 TIMEOUT = 1.0
-# What becomes of the first rank, which serves the store; and what the second then calls.
+# What happens to the first rank, which serves the store, and what the second rank calls next.
 CASES = {
     "killed": ("SIGKILL", "all_reduce"),
     "killed, and the store with it": ("SIGKILL", "new_group"),
     "stopped": ("SIGSTOP", "all_reduce"),
     "stopped, and asked again": ("SIGSTOP", "all_reduce twice"),
 }
-# What one rank raises while the others wait for what it gives.
+# Errors that one rank raises while the others wait for its result.
 RAISED: dict[str, Exception] = {
     "a mistake": DataError("no such shard"),
     "a fault": KeyError("gone"),
     "an error that cannot be pickled": BadShardError("shard 3 is damaged", 3),
     "a timeout that is no rank's": RuntimeError("CUDA error: the launch timed out and was terminated"),
 }
-# What all ranks call, with what the rank that fails is to do.
+# Calls that all ranks make together; `fail` is the function that fails on rank 0.
 TOGETHER: dict[str, Callable[[Group, Callable[[], object]], object]] = {
     "on rank 0": lambda group, fail: group.on_rank_0(fail),
     "on each rank": lambda group, fail: group.on_each_rank(fail if group.rank == 0 else lambda: None),
@@ -60,7 +60,7 @@ def _rank(rank: int, port: int, fault: str, what: str) -> None:
         torch.distributed.all_reduce(torch.ones(1))
         if rank == 0:
             os.kill(os.getpid(), signal.Signals[fault])
-        # Until the system has told of it.
+        # Give the system time to report it to the other rank.
         time.sleep(0.3)
         try:
             _call(what)
@@ -71,13 +71,13 @@ def _rank(rank: int, port: int, fault: str, what: str) -> None:
 
 
 def _together(rank: int, port: int) -> None:
-    """Print what a rank raises in each way to fail together."""
+    """Print what a rank raises for each collective call and each error."""
     with dist.process_group(Placement("srun", rank, rank, 2, "127.0.0.1", port), torch.device("cpu"), 60.0) as group:
         for way, together in TOGETHER.items():
             for raised, error in RAISED.items():
                 told = _outcome(functools.partial(together, group), error)
                 line = json.dumps({"way": way, "raised": raised, "rank": rank, **told}) + "\n"
-                # At once, for both ranks write.
+                # A single write, because both ranks write to the same pipe.
                 os.write(1, line.encode())
     os._exit(0)
 
@@ -101,7 +101,7 @@ def _fork(call: Callable[..., None], *arguments: object) -> int:
 
 
 def main() -> None:
-    """Print what ranks are told in each case; one process, so that torch is imported once."""
+    """Print the errors that ranks raise in each case; forks from one process, so that torch is imported once."""
     port = free_port()
     for child in [_fork(_together, rank, port) for rank in (0, 1)]:
         os.waitpid(child, 0)
@@ -115,7 +115,7 @@ def main() -> None:
 
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, Any]]:
-    """What the ranks were told."""
+    """What the ranks raised, one record per line of output."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [sys.executable, "-m", "tests.test_dist_faults"],
@@ -145,7 +145,7 @@ def test_whatever_one_rank_raises_ends_all(lines: list[dict[str, Any]], way: str
         assert first["kind"] in ("PicklingError", "AttributeError")
         assert second["kind"] == "OtherRankError"
         return
-    # The rank itself raises what it met.
+    # The failing rank raises its own error.
     assert (first["kind"], first["said"]) == (type(RAISED[raised]).__name__, str(RAISED[raised]))
     if isinstance(RAISED[raised], DataError):
         assert second["told"] is True or second["kind"] == "OtherRankError"
@@ -155,7 +155,7 @@ def test_whatever_one_rank_raises_ends_all(lines: list[dict[str, Any]], way: str
     assert str(RAISED[raised]) in second["said"]
 
 
-# In the words of nccl and of torch, where there is a GPU or another kind of store.
+# Messages of NCCL and torch that occur with a GPU or another kind of store.
 @pytest.mark.parametrize(
     ("error", "lost"),
     [

@@ -1,4 +1,4 @@
-"""`sgloc doctor`: every check fails where it has to; on facts of four ranks, and in one real process."""
+"""`sgloc doctor`: every check reports its problem, on the facts of four ranks and in one real process."""
 
 import json
 import math
@@ -43,12 +43,12 @@ FOLDER = Folder(0.01, 0.5, True, 10**12)
 
 
 def of_all(fact: Any, **of_rank_2: Any) -> dict[int, Any]:
-    """The same fact of all ranks, but for changes of rank 2's."""
+    """Return the same fact for all ranks, with these changes on rank 2."""
     return {rank: replace(fact, **of_rank_2) if rank == 2 else fact for rank in range(4)}
 
 
 def expect(found: Iterable[Finding], check: str, status: str, told: str) -> None:
-    """All is well, but for this."""
+    """Assert that one finding has this check, status and text, and that all others are ok."""
     findings = list(found)
     (finding,) = [one for one in findings if (one.check, one.status) == (check, status) and re.search(told, one.found)]
     assert bool(finding.advice) == (status != "ok")
@@ -135,7 +135,7 @@ def test_limits() -> None:
     ("changes", "check", "status", "told"),
     [
         ({}, "cores", "ok", "^8 threads of 2 processes on 8 cores of n2"),
-        ({"num_threads": 5}, "cores", "warning", "^9 threads of 2 processes on 8 cores of n2: they wait"),
+        ({"num_threads": 5}, "cores", "warning", "^9 threads of 2 processes on 8 cores of n2: they compete"),
         ({}, "clocks", "ok", "^within 0.000 s"),
         ({"time": 1e9 + 3}, "clocks", "warning", r"^rank 2 \(n2\) is 3.0 s ahead of rank 0 \(n1\)"),
     ],
@@ -184,13 +184,13 @@ def test_bandwidths_are_those_of_nccl_tests() -> None:
 @pytest.mark.parametrize(
     ("changes", "check", "status", "told"),
     [
-        ({}, "run folder", "ok", "see what others wrote within 0.01 s"),
+        ({}, "run folder", "ok", "see each other's files within 0.01 s"),
         ({"seen_seconds": 2.0}, "run folder", "warning", "within 2.00 s"),
         ({"is_locked": False}, "locks", "warning", r"is not seen by rank 2 \(n2\)"),
-        ({"is_locked": None}, "locks", "ok", "none here"),
+        ({"is_locked": None}, "locks", "ok", "not supported here"),
         ({"num_free_bytes": 10**9}, "free space", "problem", "^1.0 GB free; a checkpoint .* takes 0.29"),
         ({"num_free_bytes": None}, "free space", "ok", "1,000.0 GB free"),
-        ({"write_seconds": 100.0}, "writing", "warning", "2 MB/s by all ranks together: 119.0 s"),
+        ({"write_seconds": 100.0}, "writing", "warning", "2 MB/s, all ranks together: 119.0 s"),
     ],
 )
 def test_folders(changes: dict[str, Any], check: str, status: str, told: str) -> None:
@@ -205,7 +205,7 @@ def test_shards_of_many_ranks() -> None:
     told = r"^rank 2 \(n2\) has shards of 900 training drawings \(def\), others have shards of 1,000 training drawings"
     expect(other, "manifest", "problem", told)
     without = judge_manifests({0: ("abc", 9, 0)}, RANKS)
-    expect(without, "manifest", "problem", r"rank 0 \(n1\) has shards without a validation drawing")
+    expect(without, "manifest", "problem", r"rank 0 \(n1\) has shards without validation drawings")
     many = dict.fromkeys(range(4), (["a.tar: it is missing", "b.tar: it is missing"], 0))
     findings = list(judge_shards(many, RANKS, "shards", 9))
     assert [finding.found for finding in findings][-2:] == ["rank 2 (n2): a.tar: it is missing", "3 more"]
@@ -221,7 +221,7 @@ Examined = Callable[..., tuple[int, list[dict[str, Any]]]]
 
 @pytest.fixture
 def examined(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Examined:
-    """Runs the doctor; gives its exit code and what it found."""
+    """Return a function that runs the doctor and returns its exit code and findings."""
     monkeypatch.setattr(shards_module, "_STREAM_SECONDS", 0.1)
 
     def run(*words: object) -> tuple[int, list[dict[str, Any]]]:
@@ -238,7 +238,7 @@ def examined(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 
 
 def problems(findings: list[dict[str, Any]]) -> list[tuple[str, str]]:
-    """The checks that failed, and what they found."""
+    """Return check and text of the findings that are problems."""
     return [(finding["check"], finding["found"]) for finding in findings if finding["status"] == "problem"]
 
 
@@ -334,7 +334,7 @@ def test_all_shards_are_looked_at_where_there_is_no_time_to_read_them(
     shards = Path(shutil.copytree(tiny_shards, tmp_path / "shards"))
     code, findings = examined("--data", shards)
     assert code == 0
-    assert "all 3 are there; read whole and compared, on 1 rank(s): 0" in [finding["found"] for finding in findings]
+    assert "all 3 exist; number verified in full by 1 rank(s): 0" in [finding["found"] for finding in findings]
     told = [lose_shard(shards), cut_shard(shards)]
     code, findings = examined("--data", shards)
     found = [found for _, found in problems(findings)]
@@ -364,7 +364,7 @@ def test_a_port_that_is_taken(examined: Examined, monkeypatch: pytest.MonkeyPatc
 def test_mistakes_are_told(capsys: pytest.CaptureFixture[str]) -> None:
     for words, told in (
         (["--timeout=0"], "timeout must be from 1 to 1,000,000, not 0.0"),
-        (["--run="], "run is not set; give a folder or URL"),
+        (["--run="], "run is not set; pass a folder or URL"),
         (["--dta=x"], "did you mean --data?"),
     ):
         with pytest.raises(SystemExit) as stop:

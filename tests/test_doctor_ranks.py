@@ -1,4 +1,4 @@
-"""`sgloc doctor` by several real processes, one of which is not like the other, and one that hangs."""
+"""`sgloc doctor` on several real processes, one of which differs from the others or hangs."""
 
 import contextlib
 import json
@@ -32,13 +32,13 @@ def start(*words: str, **variables: str) -> "subprocess.Popen[str]":
 
 
 def start_rank(rank: int, port: int, *words: str, **variables: str) -> "subprocess.Popen[str]":
-    """Start one of two ranks, as a launcher does."""
+    """Start one of two ranks with a launcher's variables."""
     place = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2"}
     return start(*words, **place, MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port), **variables)
 
 
 def findings(process: "subprocess.Popen[str]", code: int) -> list[dict[str, Any]]:
-    """What a process found, which must end with a code and say nothing else."""
+    """Return the findings of a process, which must exit with this code and print nothing else."""
     try:
         output, errors = process.communicate(timeout=PATIENCE)
     finally:
@@ -48,20 +48,20 @@ def findings(process: "subprocess.Popen[str]", code: int) -> list[dict[str, Any]
 
 
 def fifo_shards(folder: Path) -> Path:
-    """Shards whose manifest can be waited for until the end of days."""
+    """Return shards whose manifest is a FIFO, so that reading it blocks forever."""
     folder.mkdir()
     os.mkfifo(folder / "manifest.json")
     return folder
 
 
 def wait_until_read(fifo: Path) -> None:
-    """Wait until somebody waits for a pipe."""
+    """Wait until a process opens the FIFO for reading."""
     end = time.monotonic() + PATIENCE
     while True:
         with contextlib.suppress(OSError):
             os.close(os.open(fifo, os.O_WRONLY | os.O_NONBLOCK))
             return
-        assert time.monotonic() < end, "nobody reads it"
+        assert time.monotonic() < end, "no process reads the FIFO"
         time.sleep(0.05)
 
 
@@ -96,13 +96,13 @@ def test_one_that_is_not_like_the_other_and_dies(tiny_shards: str, tmp_path: Pat
     problems = {one["check"]: one["found"] for one in findings(first, 1) if one["status"] == "problem"}
     host = re.escape(socket.gethostname())
     assert re.match(rf"rank 1 \({host}\) has triton 0.0.1, others have ", problems["versions"])
-    assert re.match(rf"rank 1 \({host}\): it does not see within 5 s what rank 0 wrote", problems["run folder"])
-    assert problems["ranks"] == "one of 2 ranks is gone; what it said last tells why"
+    assert re.match(rf"rank 1 \({host}\): after 5 s, it still does not see the file that", problems["run folder"])
+    assert problems["ranks"] == "one of 2 ranks is gone; its last output says why"
     assert set(problems) == {"versions", "run folder", "ranks"}
 
 
 def test_a_check_that_hangs_is_told_with_what_was_found(tmp_path: Path) -> None:
     found = findings(start(f"--data={fifo_shards(tmp_path / 'hanging')}", "--timeout=8"), 1)
     assert len(found) > 8
-    assert re.match(r"rank 0 \(.*\) has not ended this check after 8 s", found[-1]["found"])
+    assert re.match(r"rank 0 \(.*\) has not finished this check after 8 s", found[-1]["found"])
     assert (found[-1]["check"], found[-1]["status"]) == ("shards", "problem")

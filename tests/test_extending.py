@@ -1,4 +1,4 @@
-"""docs/EXTENDING.md adds one of each to a copy of the package; what it shows is written and run as it stands there."""
+"""docs/EXTENDING.md adds one of each extension to a copy of the package; its code and commands are run verbatim."""
 
 import json
 import os
@@ -25,12 +25,12 @@ _FILE = re.compile(r"`([\w/]+\.\w+)`")
 
 @dataclass
 class Section:
-    """What a section of the page shows.
+    """The files, diffs and commands in one section of the page.
 
     Attributes:
-        files: new files, by path.
-        diffs: for each changed file, its old and new lines, and how many are added.
-        commands: of each bash block.
+        files: content of each new file, by path.
+        diffs: for each changed file, the text before, the text after, and the number of added lines.
+        commands: content of each bash block.
     """
 
     files: dict[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class Section:
 
 
 def read_page() -> dict[str, Section]:
-    """The sections of the page, by title."""
+    """Return the sections of the page by title."""
     sections: dict[str, Section] = {}
     for part in (TOP / "docs" / "EXTENDING.md").read_text().split("\n## ")[1:]:
         section = sections[part.partition("\n")[0]] = Section()
@@ -77,7 +77,7 @@ def test_each_thing_is_added_in_its_one_place() -> None:
 
 @pytest.fixture(scope="module")
 def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A copy of the package with all that the page adds, and the command `sgloc`, which runs the copy."""
+    """A copy of the package with every extension of the page, and a command `sgloc` that runs the copy."""
     folder = tmp_path_factory.mktemp("project")
     shutil.copytree(TOP / "sgloc", folder / "sgloc", ignore=shutil.ignore_patterns("__pycache__"))
     for section in PAGE.values():
@@ -87,7 +87,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
             path.write_text(text)
         for name, (old, new, _) in section.diffs.items():
             source = (folder / name).read_text()
-            assert source.count(old) == 1, f"{name} has not the lines that the page shows: {old}"
+            assert source.count(old) == 1, f"{name} does not contain these lines of the page exactly once: {old}"
             (folder / name).write_text(source.replace(old, new))
     command = folder / "bin" / "sgloc"
     command.parent.mkdir()
@@ -98,7 +98,7 @@ def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def run(project: Path) -> Run:
-    """Run a bash block of the page in the copy, and give all that it says."""
+    """Return a function that runs a bash block of the page in the copy and returns its output."""
 
     def run(commands: str, code: int = 0, **environment: str) -> str:
         path = f"{project / 'bin'}:{Path(sys.executable).parent}:{os.environ['PATH']}"
@@ -120,7 +120,7 @@ def run(project: Path) -> Run:
 
 @pytest.fixture(scope="module")
 def shards(project: Path, run: Run) -> Manifest:
-    """The manifest of shards of drawings in the form that the page adds."""
+    """The manifest of shards built from drawings in the format that the page adds."""
     (commands,) = PAGE[FORM].commands
     run(commands)
     return load_manifest(str(project / "shards" / "mine"))
@@ -139,7 +139,7 @@ def checksums(folder: Path) -> dict[str, Any]:
 
 @pytest.fixture(scope="module")
 def trained(project: Path, run: Run, shards: Manifest) -> Path:
-    """The run of the page's model on two ranks."""
+    """The run folder of the page's model, trained on two ranks."""
     train, _ = PAGE[MODEL].commands
     run(train)
     return project / "runs" / "bigram"

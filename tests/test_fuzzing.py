@@ -1,4 +1,4 @@
-"""The tests try the same examples each time; `make fuzz` tries others, which its seed brings back."""
+"""`make test` tries the same examples every time; `make fuzz` tries new ones, reproducible from its seed."""
 
 import random
 from collections.abc import Iterator
@@ -13,7 +13,7 @@ from tests.fuzzing import examples, times
 
 
 def drawn(seed: int | None = None) -> list[int]:
-    """Return the examples that a test of 30 would try."""
+    """Return the examples that a test decorated with `examples(30)` tries."""
     tried: list[int] = []
 
     @examples(30)

@@ -1,4 +1,4 @@
-"""The names of the tests are plain words, the same in every process, at any time and in any folder."""
+"""Test ids are plain words, the same in every process, at any time and in any folder."""
 
 import os
 import re
@@ -16,7 +16,7 @@ WORDS = re.compile(r"tests/[\w/]+\.py(::\w+)+(\[[\w .+-]{1,100}\])?", flags=re.A
 
 
 def collect(folder: Path) -> list[str]:
-    """Collect the tests of a folder in a process of another hash seed and another time zone."""
+    """Collect the tests of a folder in a process with another hash seed and time zone."""
     environment = os.environ | {"PYTHONHASHSEED": "2", "TZ": "Asia/Tokyo"}
     command = [
         sys.executable,
@@ -37,12 +37,12 @@ def collect(folder: Path) -> list[str]:
 def test_another_process_in_another_folder_collects_the_same_words(
     tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    """The tests of this run, all of them under `make test`, are collected again, seconds after they were."""
+    """Collect the tests again, seconds later, and compare with those of this run, which are all under `make test`."""
     for name in ("tests", "sgloc", "launch", "benchmarks", "configs", "slurm", "docs", "examples"):
-        # Other processes may just now be writing compiled modules.
+        # Other processes may be writing compiled modules at the same time.
         shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("*.pyc.*"))
     shutil.copy(ROOT / "setup.cfg", tmp_path)
-    # xdist adds "@" and the group of a test.
+    # xdist appends "@" and the group to a test's id.
     here = [item.nodeid.partition("@")[0] for item in request.session.items]
     there = collect(tmp_path)
     assert [name for name in there if not WORDS.fullmatch(name)] == []

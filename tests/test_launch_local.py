@@ -1,4 +1,4 @@
-"""launch/local.py: training on this machine, or on one of several, whatever becomes of its processes."""
+"""launch/local.py: training on this machine, or on one of several, while its processes fail or are stopped."""
 
 import contextlib
 import os
@@ -24,7 +24,7 @@ FOREVER = ("--train.num_steps", "100000", "--train.patience", "0")
 
 @pytest.fixture(autouse=True)
 def _handlers() -> Iterator[None]:
-    """The launcher listens to signals for as long as its process lives; here that is the process of the tests."""
+    """Restore signal handlers: the launcher keeps its own for the life of its process, here the test process."""
     numbers = (*STOP_SIGNALS, signal.SIGALRM)
     before = {number: signal.getsignal(number) for number in numbers}
     yield
@@ -33,7 +33,7 @@ def _handlers() -> Iterator[None]:
 
 
 class Launched:
-    """A launcher that is running, in a process group of its own, and its log; a context at whose end it is killed."""
+    """A launcher running in its own process group, and its log; `launched` kills it on exit."""
 
     def __init__(self, log: Path, *words: str, failpoint: str = "") -> None:
         self._log = log
@@ -52,13 +52,13 @@ class Launched:
         return self._log.read_text()
 
     def ask(self, number: int) -> int:
-        """Send a signal, and give the exit code."""
+        """Send a signal and return the exit code."""
         self.process.send_signal(number)
         return self.process.wait(PATIENCE)
 
 
 def listens_to(pid: int, number: int) -> bool:
-    """Whether a process has a handler for a signal."""
+    """Return whether a process has a handler for a signal."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (mask,) = (line.split()[1] for line in lines if line.startswith("SigCgt:"))
     return bool(int(mask, 16) >> (number - 1) & 1)
@@ -78,7 +78,7 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
     run_dir = tmp_path / "run"
     words = ("--processes", "2", "train", *tiny_options(run_dir, sample_shards), *STEPS)
     with launched(tmp_path / "early", *words) as early:
-        # While options are checked, and so before ranks are started, which do not listen at once either.
+        # While options are still checked: no rank is running yet, and new ranks do not handle signals at once either.
         assert wait_until(lambda: listens_to(early.process.pid, signal.SIGTERM), early.process), early.log
         assert list(workers(early.process)) == []
         assert early.ask(signal.SIGTERM) == 0, early.log
@@ -88,7 +88,7 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
         victim, other = wait_for_ranks_to_stop(second.process, 2)
         os.kill(victim, signal.SIGKILL)
         os.kill(other, signal.SIGCONT)
-        # Those that are started in their place stop there as well.
+        # The restarted ranks stop at the same failpoint.
         for rank in wait_for_ranks_to_stop(second.process, 2):
             os.kill(rank, signal.SIGCONT)
         assert second.process.wait(PATIENCE) == 0, second.log
@@ -108,7 +108,7 @@ def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path
     meeting = f"localhost:{free_port()}"
     words = ["--nodes", "1:2", "--processes", "1", "--rendezvous", meeting]
     words += ["train", *tiny_options(run_dir, picture_shards), *FOREVER]
-    # All write into one log, of which rank 0 tells how many there are, and may be on either.
+    # Both launchers share one log: rank 0 logs the number of processes and may be on either.
     log = tmp_path / "log"
     with launched(log, *words) as first:
 
@@ -118,7 +118,7 @@ def test_an_elastic_run_goes_on_without_a_machine_and_takes_it_in_again(tmp_path
         def takes_steps(number: int) -> bool:
             return len(records(run_dir)) >= last + number
 
-        # The one that is there before the others is where they meet.
+        # The launcher that starts first serves the rendezvous.
         assert wait_until(lambda: _listens(meeting), first.process), first.log
         with launched(log, *words) as second:
             last = 0
@@ -151,7 +151,7 @@ def test_a_machine_does_not_wait_for_one_that_has_ended_for_good(tmp_path: Path,
     words = ["--nodes=2", "--processes=1", "--rendezvous", meeting, "--max_restarts=1"]
     training = ["train", *tiny_options(tmp_path / "run", tiny_shards), *STEPS]
     with launched(tmp_path / "first", *words, "--node_rank=0", *training) as first:
-        # At its second step, the rank of the other machine meets a fault of the program.
+        # The failpoint raises an internal error in the other machine's rank at its second step.
         with launched(tmp_path / "second", *words, "--node_rank=1", *training, failpoint="step:fault:2") as second:
             assert second.process.wait(PATIENCE) == 3, second.log
         assert first.process.wait(PATIENCE) == 3, first.log
@@ -161,19 +161,22 @@ def test_a_machine_does_not_wait_for_one_that_has_ended_for_good(tmp_path: Path,
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        ([], "the command to start is missing; give one, such as train"),
-        (["train", "--train.sed", "3"], "no option --train.sed; did you mean --train.seed?; see `sgloc train --help`"),
+        ([], "the command to start is missing; pass one, such as train"),
+        (
+            ["train", "--train.sed", "3"],
+            "unknown option --train.sed; did you mean --train.seed?; see `sgloc train --help`",
+        ),
         (["train", "--data", "nosuch"], "nosuch/manifest.json does not exist"),
-        (["train", "--resume=never", "--data=x"], "what is started again after a fault goes on from its own check"),
+        (["train", "--resume=never", "--data=x"], "--resume never is not possible here: restarts resume from"),
         (["evaluate", "--checkpoint", "a"], "launch.local: the following options are required: --data, --out; see"),
-        (["--config", "a.yaml", "train"], "there is no option --config; those of the command stand after its name"),
+        (["--config", "a.yaml", "train"], "unknown option --config; put the command's own options after its name"),
         (["--processes", "0", "train"], "processes must be auto or at least 1, not 0"),
         (["--nodes", "2:1", "train"], "nodes must be a number or MIN:MAX, not 2:1"),
-        (["--nodes=1:2"], "several machines need a place to meet, the same for all; give --rendezvous HOST:PORT"),
-        (["--nodes=2", "--rendezvous=node0"], "give --rendezvous HOST:PORT"),
+        (["--nodes=1:2"], "several machines need a rendezvous, the same on all; set --rendezvous HOST:PORT"),
+        (["--nodes=2", "--rendezvous=node0"], "set --rendezvous HOST:PORT"),
         (["--nodes=2", "--rendezvous=n:1"], "node_rank must be from 0 to 1, not None"),
         (["--nodes=1:2", "--rendezvous=n:1", "--node-rank=0"], "an elastic run numbers its machines itself"),
-        (["--process", "2"], "there is no option --process; did you mean --processes?"),
+        (["--process", "2"], "unknown option --process; did you mean --processes?"),
         (["--max_restarts", "-1"], "max_restarts must be at least 0, not -1"),
     ],
 )

@@ -1,4 +1,4 @@
-"""What a program's logging writes to standard error, for people and for log collectors."""
+"""Log output on standard error, for people and for log collectors."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ LOGGER = logging.getLogger("sgloc.data.stream")
 
 @pytest.fixture(autouse=True)
 def restored() -> Iterator[None]:
-    """Leave the package's logger as it was."""
+    """Restore the package's logger after the test."""
     logger = logging.getLogger("sgloc")
     before = (logger.handlers[:], logger.level, logger.propagate)
     yield
@@ -24,7 +24,7 @@ def restored() -> Iterator[None]:
 
 
 def speak() -> None:
-    """Log one record a level."""
+    """Log one record per level."""
     LOGGER.debug("reads block %d", 7)
     LOGGER.info("reads shards")
     LOGGER.warning("s3://key:secret@bucket is slow")

@@ -1,4 +1,4 @@
-"""A secret in a URL is used, and stands nowhere else."""
+"""Secrets in URLs are used but never shown or stored."""
 
 import json
 import os
@@ -82,7 +82,7 @@ def test_a_password_stands_in_no_file_and_no_output(nginx: Nginx, tiny_shards: s
         (["shards", "verify", shards, "--workers=1"], 0),
         ([*again, "--train.num_steps=1"], 0),
         ([*again, "--train.num_steps=2"], 0),
-        # What was kept of the URL leads nowhere, which is told by name.
+        # The run keeps only the masked URL, which is unusable; the error must name the option.
         (["train", "--config", f"{run}/config.yaml"], 2),
         (["report", str(run)], 2),
         (["checkpoint", "show", str(run)], 0),
@@ -112,4 +112,4 @@ def test_a_password_stands_in_no_file_and_no_output(nginx: Nginx, tiny_shards: s
     kept = yaml.safe_load((run / "config.yaml").read_text())["data"]["path"]
     assert kept == mask(shards)
     assert "data.path is 'http://***@127.0.0.1" in said
-    assert "a URL whose secret a run does not keep; give their folder or URL" in said
+    assert "a URL whose credentials are not stored in the run; pass the folder or URL of the shards" in said

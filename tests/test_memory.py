@@ -1,17 +1,17 @@
-"""What is freed is used again."""
+"""`keep_freed_memory`: freed memory is reused without new page faults."""
 
 import subprocess
 import sys
 
 import pytest
 
-# Prints the page faults of touching 64 MiB eight times over, each time newly allocated.
+# Prints the page faults of allocating and touching 64 MiB eight times.
 PROGRAM = """
 import resource, sys, torch
 from sgloc.memory import keep_freed_memory
 if "keep" in sys.argv and not keep_freed_memory():
     sys.exit(3)
-# A block is aligned, so that the heap grows by a few before one fits where another was.
+# Alignment: the heap grows a few times before a block fits where another was.
 for _ in range(16):
     torch.ones(16 * 2**20)
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 def page_faults(*words: str) -> int:
     done = subprocess.run([sys.executable, "-c", PROGRAM, *words], capture_output=True, text=True, check=False)
     if done.returncode == 3:
-        pytest.skip("this C library has no mallopt; run the tests on a Linux with glibc")
+        pytest.skip("this C library has no mallopt; run the tests on Linux with glibc")
     assert done.returncode == 0, done.stderr
     return int(done.stdout)
 

@@ -1,4 +1,4 @@
-"""How programs begin and end: whose fault it is when one fails, and streams of every kind. Real processes."""
+"""Start and end of programs in real processes: exit codes of user, transient and internal errors, and odd streams."""
 
 import copy
 import errno
@@ -20,7 +20,7 @@ from sgloc.faults import as_told, exit_code_of
 from tests.patience import PATIENCE
 from tests.train.launch import tiny_options
 
-# Commands that a process runs one after the other; it writes their exit codes down, for it may have no output.
+# Runs commands one after another in one process; writes exit codes to a file, because standard output may be closed.
 SEVERAL = """
 import json, sys
 from pathlib import Path
@@ -34,7 +34,7 @@ for words in json.loads(Path(sys.argv[1]).read_text("utf-8")):
         codes.append(stop.code)
 Path(sys.argv[2]).write_text(json.dumps(codes))
 """
-# A program with a fault: the reader of manifests does what stands here.
+# A program with a bug: {fault} becomes the body of the function that reads manifests.
 _BROKEN = """
 import os, sys
 import sgloc.data.manifest
@@ -89,7 +89,7 @@ def test_a_full_disk_may_pass(tiny_shards: str) -> None:
     with Path("/dev/full").open("w") as full:
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
-    assert done.stderr == "sgloc shards stats: [Errno 28] No space left on device; make room, then start again\n"
+    assert done.stderr == "sgloc shards stats: [Errno 28] No space left on device; free some space, then start again\n"
 
 
 @pytest.mark.parametrize(
@@ -105,9 +105,9 @@ def test_a_fault_of_the_program_says_so(fault: str, told: str) -> None:
     done = run("-c", program, "shards")
     assert (done.returncode, done.stdout) == (3, "")
     assert done.stderr == (
-        f"sgloc shards stats: this is a fault of the program, not of what it was given: {told}, in sgloc/cli/data.py, "
+        f"sgloc shards stats: this is a bug in sgloc, not a user error: {told}, in sgloc/cli/data.py, "
         f"line {done.stderr.split('line ')[1].split(',')[0]}, stats; please report it with the traceback, which "
-        "SGLOC_DEBUG=1 or --debug shows\n"
+        "SGLOC_DEBUG=1 shows\n"
     )
     for asked in (run("-c", program, "shards", "--debug"), run("-c", program, "shards", SGLOC_DEBUG="1")):
         assert asked.returncode == 3
@@ -138,11 +138,11 @@ def test_a_fault_of_the_program_says_so(fault: str, told: str) -> None:
 def test_exceptions_have_exit_codes(error: Exception, code: int) -> None:
     assert as_told(error).exit_code == code
     if isinstance(error, OSError | MemoryError):
-        # So it is where an error of ours has it as its cause, but for faults: who catches those knows what they are.
+        # An error of ours with this cause has the same exit code, except 3: whoever wraps an error understands it.
         ours = DataError("cannot be read")
         ours.__cause__ = error
         assert exit_code_of(ours) == min(code, 2)
-        # And where that has gone to another process, and left its cause behind.
+        # The code survives a copy to another process, which drops the cause.
         copied = copy.copy(ours)
         assert (copied.exit_code, copied.__cause__) == (min(code, 2), None)
 
@@ -159,10 +159,10 @@ def test_a_fault_in_a_process_that_builds_is_told_once(tmp_path: Path) -> None:
     assert run("-c", SEVERAL, tmp_path / "words", tmp_path / "codes").returncode == 0
     words = ("-m", "sgloc", "shard", "--source", tmp_path / "npz", "--out", tmp_path / "out", "--workers=2")
     done = run(*words, "--debug", SGLOC_FAILPOINT="part:fault:0")
-    told = "sgloc shard: this is a fault of the program, not of what it was given: KeyError: 'part', in sgloc/failpoint"
+    told = "sgloc shard: this is a bug in sgloc, not a user error: KeyError: 'part', in sgloc/failpoint"
     assert done.returncode == 3
     assert done.stderr.splitlines()[-1].startswith(told)
-    # Where it arose, in the process that builds.
+    # The traceback reaches into the build worker.
     assert "in failpoint\n" in done.stderr
 
 
@@ -170,10 +170,8 @@ def test_a_fault_of_a_rank_is_not_started_again(tmp_path: Path, tiny_shards: str
     words = ("--processes=2", "train", *tiny_options(tmp_path / "run", tiny_shards), "--train.num_steps=4")
     done = run("-m", "launch.local", *words, "--train.global_batch=8", SGLOC_FAILPOINT="step:fault:2:1")
     assert done.returncode == 3, done.stderr
-    assert done.stderr.count("starting anew in ") == 1
-    assert (
-        done.stderr.count("this is a fault of the program, not of what it was given: KeyError: 'step', in sgloc/") == 1
-    )
+    assert done.stderr.count("starting from scratch in ") == 1
+    assert done.stderr.count("this is a bug in sgloc, not a user error: KeyError: 'step', in sgloc/") == 1
 
 
 def test_a_verdict_counts_whatever_the_launcher_sees_of_its_rank(tmp_path: Path, tiny_shards: str) -> None:
@@ -182,7 +180,7 @@ def test_a_verdict_counts_whatever_the_launcher_sees_of_its_rank(tmp_path: Path,
     words = ("--processes=2", "train", *tiny_options(tmp_path / "run", tiny_shards), "--train.num_steps=4")
     faults = {"SGLOC_FAILPOINT": "step:kill:2:1", "SGLOC_VERDICT": str(verdict)}
     done = run("-m", "launch.local", *words, "--train.global_batch=8", **faults)
-    assert (done.returncode, done.stderr.count("starting anew in ")) == (3, 1), done.stderr
+    assert (done.returncode, done.stderr.count("starting from scratch in ")) == (3, 1), done.stderr
 
 
 def test_torchrun_starts_nothing_again_that_would_fail_again(tmp_path: Path) -> None:
@@ -241,5 +239,5 @@ def test_every_command_works_with_streams_of_every_kind(tmp_path: Path, tiny_sha
     )
     assert done.returncode == 0, done.stderr
     assert json.loads((tmp_path / "codes").read_text()) == list(commands.values()), done.stderr.decode(errors="replace")
-    # Nothing that was printed went into a file.
+    # Output to closed streams must not end up in a file that reused their descriptors.
     assert json.loads((run_dir / "metrics.jsonl").read_text().splitlines()[0])["event"] == "train"

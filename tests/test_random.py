@@ -1,4 +1,4 @@
-"""The counter-based generator: SplitMix64, whatever the shape, and the distributions made of it."""
+"""The counter-based generator: SplitMix64 bits for any shape, and the distributions derived from them."""
 
 import itertools
 import math
@@ -28,7 +28,7 @@ signed = st.integers(-(2**63), 2**63 - 1)
 
 
 def split_mix(seed: int, number: int) -> int:
-    """Output `number`, from 0, of SplitMix64, in Python's integers."""
+    """Return output `number`, counted from 0, of SplitMix64, in Python integers."""
     z = (seed + (number + 1) * 0x9E3779B97F4A7C15) % WORD
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9 % WORD
     z = (z ^ (z >> 27)) * 0x94D049BB133111EB % WORD
@@ -85,7 +85,7 @@ def test_fold_takes_numbers_as_it_takes_tensors(key: int, part: int) -> None:
 
 
 def test_folded_keys_are_all_different() -> None:
-    # Neither the sum of key and part nor their sequence may lead to the same key.
+    # Pairs with the same sum, or the same pair in another order, must give different keys.
     parts = torch.arange(-300, 300)
     of_numbers = random.fold(parts[:, None], parts)
     of_folded = random.fold(random.fold(7, parts)[:, None], parts)
@@ -123,14 +123,14 @@ def test_keep_mask_is_inverted_dropout(keep: float) -> None:
     kept = (mask > 0).double()
     error = math.sqrt(probability * (1 - probability) / MANY)
     assert float(kept.mean()) == pytest.approx(probability, abs=4 * error)
-    # The expectation is 1 everywhere, not only on the whole.
+    # The expectation must be 1 in every row and column, not only overall.
     assert float(kept.mean(0).min()) > probability - 6 * error * 32
     assert float(kept.mean(1).max()) < probability + 6 * error * 32
 
 
 @pytest.mark.parametrize("count", [4, 65536 - 4])
 def test_keep_mask_keeps_exactly_the_stated_share(count: int) -> None:
-    # At the ends of the range a threshold that is off by 1 in 65536 shows.
+    # Near the ends of the range a threshold off by 1 in 65536 becomes visible.
     mask = random.keep_mask(random.bits(torch.tensor(11), torch.arange(1 << 12)), 1 << 11, count / 65536)
     rare = min(int((mask > 0).sum()), int((mask == 0).sum()))
     expected = mask.numel() * 4 / 65536
@@ -144,7 +144,7 @@ def test_keep_mask_of_one_keeps_everything() -> None:
 
 
 def correlations(rows: torch.Tensor) -> torch.Tensor:
-    """Correlations of all pairs of different rows [n, m]."""
+    """Return the correlations of all pairs of distinct rows of [n, m]."""
     table = torch.corrcoef(rows.double())
     return table[torch.ones_like(table, dtype=torch.bool).triu(1)]
 
@@ -168,7 +168,7 @@ def test_neighbouring_counters_are_uncorrelated() -> None:
 
 
 def test_purposes_keep_their_numbers() -> None:
-    # They are part of every run's identity.
+    # The numbers are part of every run's identity.
     assert {purpose.name: purpose.value for purpose in Purpose} == {
         "BLOCK_ORDER": 1,
         "WINDOW_ORDER": 2,

@@ -1,4 +1,4 @@
-"""The README's example in Python runs as it stands, and torchrun takes the command lines of the documentation."""
+"""The README's Python example runs verbatim, and torchrun accepts the documented command lines."""
 
 import re
 import shlex
@@ -32,7 +32,7 @@ PAGES = [TOP / "README.md", *sorted((TOP / "docs").glob("*.md"))]
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 def test_torchrun_takes_the_commands_of_the_documentation(page: Path) -> None:
-    # An option of a command whose name is the beginning of one of torchrun's own is refused by it.
+    # torchrun rejects a command's option if its name is a prefix of one of torchrun's own options.
     for line in re.findall(r"(?:^|`)torchrun ([^`#\n]+-m sgloc [^`#\n]+)", page.read_text(), re.MULTILINE):
         words = shlex.split(line)
         assert get_args_parser().parse_args(words).training_script == "sgloc", line

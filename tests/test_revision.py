@@ -1,4 +1,4 @@
-"""The revision that a run records: that of the program, and of no repository around it."""
+"""The revision recorded by a run is the program's own, never that of an enclosing repository."""
 
 import os
 import shutil
@@ -27,7 +27,7 @@ def commit_all(folder: Path) -> str:
 
 
 def recorded(folder: Path, **environment: str) -> str:
-    """What a process says whose package is in a folder."""
+    """Return the revision recorded by a process that imports the package from a folder."""
     variables = {**os.environ, "PYTHONPATH": str(folder), **environment}
     command = [sys.executable, "-P", "-c", _ASK]
     done = subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True, check=True)
@@ -36,7 +36,7 @@ def recorded(folder: Path, **environment: str) -> str:
 
 @pytest.fixture
 def other(tmp_path: Path) -> Path:
-    """A repository of something else, with a copy of the package deep in it."""
+    """An unrelated repository with a copy of the package deep inside."""
     packages = tmp_path / "other/.venv/site-packages"
     shutil.copytree(Path(sgloc.__file__).parent, packages / "sgloc", ignore=shutil.ignore_patterns("__pycache__"))
     (tmp_path / "other/something").write_text("else")
@@ -46,7 +46,7 @@ def other(tmp_path: Path) -> Path:
 def test_the_revision_is_not_that_of_a_repository_around_the_package(other: Path) -> None:
     packages = other / ".venv/site-packages"
     enclosing = commit_all(other)
-    # No metadata tell where that copy comes from.
+    # No metadata yet from which the origin of this copy could be read.
     assert recorded(packages) == "unknown"
     metadata = packages / "sgloc-0.1.0.dist-info"
     metadata.mkdir()
@@ -62,5 +62,5 @@ def test_the_revision_is_that_of_the_program_s_own_repository(other: Path) -> No
     enclosing = commit_all(other)
     own = commit_all(packages)
     assert own != enclosing
-    # A hook of the other repository, which names it.
+    # GIT_DIR as set inside a hook of the other repository.
     assert recorded(packages, GIT_DIR=str(other / ".git")) == own

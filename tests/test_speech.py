@@ -1,4 +1,4 @@
-"""What every command says, where, and in which form: results on standard output, speech on standard error."""
+"""Output of every command: results on standard output, log lines on standard error in the requested format."""
 
 import contextlib
 import json
@@ -15,7 +15,7 @@ from sgloc.cli import COMMANDS, main
 from tests.patience import PATIENCE
 from tests.train.launch import tiny_options
 
-# In an order in which each finds what it needs; R is the folder of all.
+# Ordered so that each command finds its inputs; R is the common folder.
 LINES = """
 sample --train=4 --valid=2 --test=2 --out R/npz
 shard --source R/npz --out R/shards --workers=1
@@ -39,15 +39,15 @@ _DETAILED = re.compile(r"\d\d:\d\d:\d\d rank 0 sgloc\.\S+ [A-Z]+: ")
 
 @pytest.fixture(autouse=True)
 def _environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a command leaves for the processes that it starts is forgotten after it."""
+    """Reset the variables that a command sets for its child processes."""
     for name in ("SGLOC_LOG_LEVEL", "SGLOC_LOG_FORMAT", "SGLOC_DEBUG"):
         monkeypatch.setenv(name, "")
 
 
 def is_right(form: str, line: str) -> bool:
-    """Whether a line of standard error has the form that was asked for."""
+    """Return whether a line of standard error has the requested format."""
     if form == "quiet":
-        # A warning, of a model that has learned nothing.
+        # The expected warning of a model that has learned nothing.
         return line.startswith("the model drew nothing for two")
     if form == "verbose":
         return _DETAILED.match(line) is not None
@@ -67,11 +67,11 @@ def test_every_command_speaks_as_it_is_asked_to(
     training = ["train", *tiny_options(tmp_path / "run", f"{tmp_path}/shards"), "--train.num_steps=2"]
     commands.insert(7, [*training, "--train.global_batch=4"])
     named = {" ".join(command[:2]) for command in commands} | {command[0] for command in commands}
-    # The others: a classifier takes its time, TensorFlow is not everywhere, and measurements are results.
+    # Left out: a classifier takes too long, import-tf needs TensorFlow, and benchmarks print only results.
     assert {name for name in COMMANDS if not name.startswith("bench")} - named == {"train-classifier", "import-tf"}
     for command in commands:
         capsys.readouterr()
-        # The doctor finds something on a machine that is busy.
+        # On a busy machine the doctor may report problems.
         with contextlib.suppress(SystemExit) if command[0] == "doctor" else contextlib.nullcontext():
             main([*command, *words])
         output = capsys.readouterr()
@@ -123,7 +123,7 @@ def test_help_that_cannot_be_written_is_an_error() -> None:
         command = [sys.executable, "-m", "sgloc", "train", "--help"]
         done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1
-    assert done.stderr == "sgloc train: [Errno 28] No space left on device; make room, then start again\n"
+    assert done.stderr == "sgloc train: [Errno 28] No space left on device; free some space, then start again\n"
 
 
 def test_a_rank_speaks_as_its_launcher_was_asked_to(tmp_path: Path, tiny_shards: str) -> None:

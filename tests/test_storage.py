@@ -1,4 +1,4 @@
-"""The one way to files: what is written is there whole or not at all, and nothing else opens files of its own."""
+"""`Storage`: a written file is complete or absent, and no other part of the package opens file systems."""
 
 import ast
 import contextlib
@@ -20,14 +20,14 @@ PACKAGE = Path(sgloc.__file__).parent
 
 @pytest.fixture(params=["disk", "memory"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
-    """An empty folder."""
+    """An empty folder, on disk and in memory."""
     found = Storage(f"{'memory://' if request.param == 'memory' else ''}{tmp_path}/folder", FAST)
     found.make_folder()
     return found
 
 
 def interrupted() -> Iterator[bytes]:
-    """A content that ends in an error."""
+    """Yield content that fails half-way."""
     yield b"half"
     raise RuntimeError("power is gone")
 
@@ -88,7 +88,7 @@ def test_a_long_file_comes_in_pieces(storage: Storage, monkeypatch: pytest.Monke
 
 
 def failing(times: int) -> Callable[[], str]:
-    """An action that fails so many times in a way that may pass."""
+    """Return an action that fails this many times with a transient error."""
     left = [times]
 
     def act() -> str:
@@ -117,7 +117,7 @@ def test_a_file_of_a_folder_that_is_not_there(tmp_path: Path) -> None:
 
 @contextlib.contextmanager
 def full_disk() -> Iterator[None]:
-    """No file may be longer than three bytes."""
+    """Limit files to three bytes, as if the disk were full."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (3, before[1]))
@@ -131,7 +131,9 @@ def full_disk() -> Iterator[None]:
 def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
     storage = Storage(str(tmp_path))
     with (
-        pytest.raises(DataError, match=rf"^cannot write shards to {tmp_path} \(.*too large.*\); give a folder"),
+        pytest.raises(
+            DataError, match=rf"^cannot write shards to {tmp_path} \(.*too large.*\); choose a writable folder"
+        ),
         full_disk(),
         writing(str(tmp_path), "shards"),
     ):
@@ -140,7 +142,10 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path: Path) -> None:
 
 
 def test_a_disk_that_is_full_wants_room() -> None:
-    with pytest.raises(DataError, match=r"^cannot write files to x \(.*device\); make room, or give"), writing("x"):
+    with (
+        pytest.raises(DataError, match=r"^cannot write files to x \(.*device\); free some space, or choose"),
+        writing("x"),
+    ):
         raise OSError(errno.ENOSPC, "No space left on device")
 
 
@@ -152,7 +157,7 @@ def test_small_files_are_saved_with_their_folders(storage: Storage) -> None:
 
 def test_small_files_that_cannot_be_saved_are_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(DataError, match=rf"^cannot write files to {tmp_path}/file \(.*\); give a folder"):
+    with pytest.raises(DataError, match=rf"^cannot write files to {tmp_path}/file \(.*\); choose a writable folder"):
         Storage(str(tmp_path / "file")).save({"one": b"1"})
 
 

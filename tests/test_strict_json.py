@@ -1,4 +1,4 @@
-"""JSON that every program reads."""
+"""Strict JSON: no NaN or infinity, and records validated against their types."""
 
 import json
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from sgloc.strict_json import from_json, to_json
 def test_null_stands_for_what_is_not_finite() -> None:
     value = {"loss": float("nan"), "rest": [float("inf"), (1.5, -float("inf"))], "name": "inf", "count": 3}
     text = to_json(value)
-    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    found = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not valid JSON"))
     assert found == {"loss": None, "rest": [None, [1.5, None]], "name": "inf", "count": 3}
 
 
 @dataclass(frozen=True)
 class Inner:
-    """A record in a record."""
+    """A nested record."""
 
     name: str
     sizes: list[int]
@@ -26,7 +26,7 @@ class Inner:
 
 @dataclass(frozen=True)
 class Outer:
-    """A record of all kinds of fields."""
+    """A record with every kind of field."""
 
     scale: float
     counts: dict[int, int]

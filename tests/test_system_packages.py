@@ -1,4 +1,4 @@
-"""What `make test` does to the machine of whoever runs it."""
+"""Effects of `make test` on the machine it runs on."""
 
 import os
 import shutil
@@ -13,7 +13,7 @@ RECORD = 'echo "$(basename "$0") $*" >>"$CALLS"\n'
 
 
 class Machine:
-    """Programs that write down how they are called, in the place of a machine's own."""
+    """Stand-ins for a machine's programs that record how they are called."""
 
     def __init__(self, folder: Path, user: int) -> None:
         self.bin, self.calls, self.policy = folder / "bin", folder / "calls", folder / "policy-rc.d"
@@ -24,7 +24,7 @@ class Machine:
         self.add("id", f"echo {user}\n")
         self.add("sudo", RECORD)
         self.add("systemctl", RECORD)
-        # Debian's packages run the policy as they are installed.
+        # Debian packages run policy-rc.d while they are installed.
         self.add("apt-get", RECORD + 'if [ "$1" = install ]; then "$POLICY"; echo "policy $?" >>"$CALLS"; fi\n')
 
     def add(self, name: str, body: str = "") -> None:
@@ -32,7 +32,7 @@ class Machine:
         (self.bin / name).chmod(0o755)
 
     def prepare(self) -> tuple[str, list[str]]:
-        """Run the script; gives what it says and the calls that it made."""
+        """Run the script; return its output and the calls it made."""
         environment = {"PATH": str(self.bin), "SBIN": "", "CALLS": str(self.calls), "POLICY": str(self.policy)}
         done = subprocess.run([SCRIPT], env=environment, capture_output=True, text=True, check=True)
         assert not done.stderr
@@ -45,9 +45,9 @@ def test_a_user_is_told_what_is_missing_and_how_to_have_it(tmp_path: Path) -> No
     said, calls = machine.prepare()
     assert calls == []
     assert said == (
-        "not installed: chromium slurmctld slurmd sbatch munged. The tests that start them are skipped. To have them "
-        "run, install the packages of\nDebian or Ubuntu as root, apt-get install --no-install-recommends chromium "
-        "slurmctld slurmd slurm-client munge, or their like elsewhere.\n"
+        "not installed: chromium slurmctld slurmd sbatch munged. The tests that start them are skipped. To run them, "
+        "install the packages as root,\non Debian or Ubuntu with apt-get install --no-install-recommends chromium "
+        "slurmctld slurmd slurm-client munge.\n"
     )
 
 
@@ -59,7 +59,7 @@ def test_root_has_what_is_missing_installed_and_nothing_of_it_started(tmp_path: 
     assert said == ""
     install = "apt-get install -y -qq --no-install-recommends slurm-client munge"
     assert [call for call in calls if "systemctl" not in call] == ["apt-get update -qq", install, "policy 101"]
-    # A service that was there is not touched.
+    # A service that existed before is left alone.
     assert not any("nginx" in call for call in calls if "disable" in call)
     assert not machine.policy.exists()
 
@@ -84,7 +84,7 @@ def test_what_cannot_be_installed_is_told(tmp_path: Path) -> None:
     machine = Machine(tmp_path, user=0)
     machine.add("apt-get", "exit 100\n")
     said, _ = machine.prepare()
-    assert said.startswith("cannot be installed: nginx chromium slurmctld slurmd sbatch munged.")
+    assert said.startswith("could not install: nginx chromium slurmctld slurmd sbatch munged.")
 
 
 def test_make_asks_nobody_to_become_root() -> None:

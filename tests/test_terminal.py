@@ -1,4 +1,4 @@
-"""The bar that a terminal shows while something long runs, and the lines that there are elsewhere."""
+"""Progress display: a bar on a terminal, occasional log lines elsewhere."""
 
 import logging
 import os
@@ -34,7 +34,7 @@ with working("writing the model"):
 
 
 def on_a_terminal(program: str = PROGRAM, **environment: str) -> tuple[str, str]:
-    """Standard output, a pipe, and what a terminal on standard error shows, without colours."""
+    """Return standard output, a pipe, and the text on a terminal connected to standard error, without colours."""
     leader, follower = os.openpty()
     with subprocess.Popen(
         [sys.executable, "-c", program],
@@ -49,7 +49,7 @@ def on_a_terminal(program: str = PROGRAM, **environment: str) -> tuple[str, str]
             while chunk := os.read(leader, 4096):
                 shown += chunk
         except OSError:
-            # Nobody writes to it any more.
+            # Reading fails once the process has closed its end.
             pass
         assert process.stdout is not None
         output = process.stdout.read()

@@ -1,6 +1,6 @@
-"""torch's switches of TF32; what they do stands in tests/virtual_cuda and in `python -m benchmarks gpu`.
+"""torch's TF32 switches: process state that can be tested without a GPU.
 
-They are states of the process that need no GPU.
+Their effect is tested in tests/virtual_cuda and by `python -m benchmarks gpu`.
 """
 
 from collections.abc import Iterator

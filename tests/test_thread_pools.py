@@ -1,4 +1,4 @@
-"""Threads for what may hang: a pool that is closed waits for short jobs, and not for ones that hang."""
+"""`DaemonPool`: closing waits for short jobs but not for jobs that hang."""
 
 import threading
 import time

@@ -1,4 +1,4 @@
-"""What differs between releases of torch does the same on each."""
+"""Wrappers around APIs that differ between torch releases behave the same on each."""
 
 from collections.abc import Iterator
 
@@ -20,7 +20,7 @@ def _double(rows: Tensor) -> Tensor:
 
 def test_shapes_are_counted_for_each_compiled_function() -> None:
     counters = [CompileCounter(), CompileCounter()]
-    # Fewer than the shapes of one, as it is by default; and both together have more than either may have.
+    # As with torch's default, the limit is below the shapes of one function; both together exceed what either may have.
     with torch._dynamo.config.patch(recompile_limit=NUM_SHAPES - 2):
         for counter in counters:
             double = compile_whole(_double, counter, NUM_SHAPES)

@@ -1,4 +1,4 @@
-"""The oldest versions that setup.cfg admits are among those that the tests run with, and the README lists them all."""
+"""The test sets include the oldest versions that setup.cfg allows, and the README lists every set."""
 
 import configparser
 import re

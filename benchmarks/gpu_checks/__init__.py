@@ -1,4 +1,4 @@
-"""The checks of `python -m benchmarks gpu`, each run in a process of its own by `python -m benchmarks.gpu_checks`."""
+"""The checks of `python -m benchmarks gpu`, each run in its own process by `python -m benchmarks.gpu_checks`."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -6,32 +6,32 @@ from typing import Any
 
 import torch
 
-# What a check found out, by name.
+# Results of a check, keyed by name.
 Facts = dict[str, Any]
 
 
 class CheckError(Exception):
-    """A check found that something is not as it should be."""
+    """A check failed."""
 
 
 class NotRunError(Exception):
-    """A check has no meaning here."""
+    """A check does not apply to this machine."""
 
 
 def require(condition: bool, fault: str) -> None:
-    """Fail the check with a sentence, unless the condition holds."""
+    """Fail the check with the message `fault` unless the condition holds."""
     if not condition:
         raise CheckError(fault)
 
 
 @dataclass(frozen=True)
 class Setting:
-    """Where a check runs.
+    """The setting of a check.
 
     Attributes:
-        folder: of the whole study, for what a check writes.
-        device: on which.
-        is_tiny: a dry run: sizes so small that every check takes seconds on a CPU.
+        folder: folder of the study, for the files of the check.
+        device: device to check.
+        is_tiny: whether this is a dry run, with sizes that take seconds on a CPU.
     """
 
     folder: Path
@@ -40,21 +40,25 @@ class Setting:
 
     @property
     def is_cuda(self) -> bool:
-        """Whether there is a GPU."""
+        """Whether the device is a GPU."""
         return self.device.type == "cuda"
 
     def need_cuda(self) -> None:
-        """Leave the check out where there is no GPU."""
+        """Skip the check unless the device is a GPU.
+
+        Raises:
+            NotRunError: if it is not.
+        """
         if not self.is_cuda:
-            raise NotRunError("has no meaning on a CPU")
+            raise NotRunError("does not apply to a CPU")
 
     def synchronize(self) -> None:
-        """Wait until the device has done everything."""
+        """Wait for all queued work of the device."""
         if self.is_cuda:
             torch.cuda.synchronize()
 
 
 def relative_error(found: torch.Tensor, right: torch.Tensor) -> float:
-    """How far a tensor is from the right one, in lengths of the right one."""
+    """Return the norm of a tensor's error, relative to the norm of the correct tensor."""
     wide = right.double().cpu()
     return float((found.double().cpu() - wide).norm() / wide.norm().clamp(min=1e-12))

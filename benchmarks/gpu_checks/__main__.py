@@ -1,4 +1,4 @@
-"""Runs one check and writes what it found: `python -m benchmarks.gpu_checks NAME OUT [--cpu]`."""
+"""Run one check and write its results: `python -m benchmarks.gpu_checks NAME OUT [--cpu]`."""
 
 import json
 import sys
@@ -35,7 +35,7 @@ CHECKS: Mapping[str, Callable[[Setting], Facts]] = MappingProxyType(
 
 
 def run(name: str, setting: Setting) -> dict[str, Any]:
-    """Run a check; gives its status, a sentence, and what it found."""
+    """Run a check; return its status, a message, and its results."""
     try:
         return {"status": "passed", "said": "", "facts": CHECKS[name](setting)}
     except NotRunError as reason:
@@ -48,7 +48,7 @@ def run(name: str, setting: Setting) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Arguments: the check, the study's folder and, for a dry run, --cpu."""
+    """Run the check named on the command line, followed by the study's folder and, for a dry run, --cpu."""
     name, folder, *options = sys.argv[1:]
     is_tiny = "--cpu" in options
     setting = Setting(Path(folder), torch.device("cpu" if is_tiny else "cuda:0"), is_tiny)

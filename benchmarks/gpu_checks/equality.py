@@ -1,4 +1,4 @@
-"""Checks that the device computes what a CPU computes."""
+"""Checks that the device agrees with the CPU."""
 
 import os
 import time
@@ -17,12 +17,12 @@ from sgloc.models.sketchgloc.config import CellName
 from sgloc.ops.ragged import offsets_from_lengths
 from sgloc.tf32 import float32_products
 
-# Relative errors that are rounding; what is wrong is larger by far.
+# Bounds of relative rounding errors; real errors are far larger.
 _ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-5, torch.bfloat16: 3e-2, torch.float16: 5e-3}
 _GRADIENT_ROUNDING = {torch.float64: 1e-9, torch.float32: 1e-3}
-# In torch's warning of weights that cuDNN has to bring together.
+# Part of torch's warning about weights that cuDNN must copy into one chunk.
 _SCATTERED = "single contiguous chunk"
-# TF32 loses 13 of 23 digits.
+# TF32 drops 13 of the 23 mantissa bits, so its errors exceed this.
 _TF32_ERROR = 1e-5
 _MODELS: tuple[tuple[CellName, CellName, str], ...] = (
     ("lstm", "hyper", "grid9"),
@@ -32,7 +32,7 @@ _MODELS: tuple[tuple[CellName, CellName, str], ...] = (
 
 
 def _grid_operations(num_nodes: list[int], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
-    """What every grid operation gives on sketches of so many strokes, forward and back."""
+    """Return the outputs and gradients of every grid operator, on sketches with the given numbers of strokes."""
     generator = torch.Generator().manual_seed(sum(num_nodes))
     lengths = torch.randint(1, 20, (sum(num_nodes),), generator=generator)
     points = torch.randint(-4, 5, (int(lengths.sum()), 2), generator=generator).to(dtype)
@@ -50,13 +50,13 @@ def _grid_operations(num_nodes: list[int], device: torch.device, dtype: torch.dt
 
 
 def kernels(setting: Setting) -> Facts:
-    """The grid operations, which are Triton's kernels on CUDA, against the CPU's in float64."""
+    """Compare the grid operators, which are Triton kernels on CUDA, with the CPU's."""
     shapes = [[3, 1, 0, 5, 2], [1], [35, 0, 2]] + ([] if setting.is_tiny else [[3, 1000], [7] * 1024])
     worst: Facts = {}
     for dtype in (torch.float64, torch.float32, torch.bfloat16, torch.float16):
         for num_nodes in shapes:
             found = _grid_operations(num_nodes, setting.device, dtype)
-            # The same rounded inputs, computed without rounding.
+            # Both devices get the same inputs, rounded to the dtype.
             right = _grid_operations(num_nodes, torch.device("cpu"), dtype)
             for name, tensor in found.items():
                 error = relative_error(tensor, right[name])
@@ -68,8 +68,10 @@ def kernels(setting: Setting) -> Facts:
 
 
 def gradients(setting: Setting) -> Facts:
-    """Loss and gradients of every cell against the CPU's in float64: in training, in evaluation, without dropout, in
-    parts."""
+    """Compare the loss and gradients of every cell with the CPU's in float64.
+
+    The modes are training, training in micro-batches, training without dropout, and evaluation.
+    """
     worst: Facts = {}
     dtypes = [torch.float32] if setting.is_tiny else list(_GRADIENT_ROUNDING)
     for encoder, decoder, graph in _MODELS:
@@ -91,7 +93,7 @@ def gradients(setting: Setting) -> Facts:
 
 
 def _product_errors(device: torch.device, size: int) -> Facts:
-    """Errors of a matrix product, an LSTM and a convolution network in float32, against float64 on the CPU."""
+    """Return the float32 errors of a matrix product, an LSTM and a convolutional network, against the CPU's float64."""
     generator = torch.Generator().manual_seed(0)
     left, right = torch.randn(2, size, size, generator=generator)
     product = left.to(device) @ right.to(device)
@@ -110,25 +112,25 @@ def _product_errors(device: torch.device, size: int) -> Facts:
 
 @torch.no_grad()
 def float32(setting: Setting) -> Facts:
-    """float32 is float32 although the environment asks for TF32, and TF32 is TF32 where it is asked for."""
-    require(os.environ.get("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE") == "1", "the environment does not ask for TF32")
+    """Check that float32 stays float32 although the environment requests TF32, and that `train.tf32` enables TF32."""
+    require(os.environ.get("TORCH_ALLOW_TF32_CUBLAS_OVERRIDE") == "1", "the environment does not request TF32")
     size = 64 if setting.is_tiny else 1024
     with float32_products(setting.device):
         errors = _product_errors(setting.device, size)
     for name, error in errors.items():
-        require(error < _TF32_ERROR, f"{name}: error {error:.2g}, as if it were TF32")
+        require(error < _TF32_ERROR, f"{name}: error {error:.2g}, as large as with TF32")
     found: Facts = {f"{name}, float32": error for name, error in errors.items()}
     if setting.is_cuda and torch.cuda.get_device_capability(setting.device) >= (8, 0):
         with float32_products(setting.device, tf32=True):
             errors = _product_errors(setting.device, size)
         found |= {f"{name}, TF32": error for name, error in errors.items()}
-        require(errors["product"] > _TF32_ERROR, "train.tf32 changes nothing: the products are as exact as float32")
+        require(errors["product"] > _TF32_ERROR, "train.tf32 has no effect: the products are as exact as in float32")
     return found
 
 
 @torch.no_grad()
 def lstm(setting: Setting) -> Facts:
-    """cuDNN takes the weights of an LSTM as they stand, without a warning that they are not in one chunk."""
+    """Check that cuDNN accepts the LSTM's weights without the warning that they are not in one chunk of memory."""
     setting.need_cuda()
     model = make_model(small_model(size=64)).to(setting.device).eval()
     sketches = small_batch(torch.float32).to(device=setting.device)
@@ -136,20 +138,20 @@ def lstm(setting: Setting) -> Facts:
         warnings.simplefilter("always")
         model.encode(sketches)
     said = [str(warning.message) for warning in caught]
-    require(not any(_SCATTERED in text for text in said), "it warns that they are not in one chunk of memory")
-    # The check must be able to fail.
+    require(not any(_SCATTERED in text for text in said), "torch warns that the weights are not in one chunk of memory")
+    # Prove that the check can fail: scattered weights must still warn.
     library: Any = torch.nn.LSTM(3, 8).to(setting.device)
     library.weight_ih_l0 = torch.nn.Parameter(library.weight_ih_l0.clone())
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         library(torch.zeros(2, 1, 3, device=setting.device))
     warned = any(_SCATTERED in str(warning.message) for warning in caught)
-    require(warned, "cuDNN no longer warns of scattered weights, so that this check means nothing")
+    require(warned, "torch no longer warns of scattered weights, so this check proves nothing")
     return {"other warnings": said, "cuDNN": torch.backends.cudnn.version()}
 
 
 def retrieval(setting: Setting) -> Facts:
-    """Ranks among codes are exactly the CPU's, also of codes that float32 hardly tells apart."""
+    """Check that retrieval ranks equal the CPU's exactly, even for codes that float32 barely distinguishes."""
     count, width = (200, 8) if setting.is_tiny else (20_000, 128)
     generator = torch.Generator().manual_seed(0)
     gallery = torch.randn(count, width, generator=generator)

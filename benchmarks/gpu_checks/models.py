@@ -27,7 +27,7 @@ from sgloc.sketch.ragged import SketchBatch
 from sgloc.tf32 import float32_products
 from sgloc.train.engine import Engine
 
-# Strokes of sketches, in points: short ones, a long one, many.
+# Points of each stroke of each sketch: short strokes, a long one, many.
 STROKES = ([3, 1, 4], [2], [5, 2, 1, 3, 2], [7, 7], [40], [1] * 20)
 
 
@@ -38,7 +38,7 @@ def small_model(
     graph: str = "grid9",
     size: int = 16,
 ) -> ModelConfig:
-    """A model of some thousand weights."""
+    """Return the configuration of a model with a few thousand weights."""
     return ModelConfig(
         encoder=EncoderConfig(encoder, size, keep),
         decoder=DecoderConfig(decoder, size, keep, num_mixtures=3),
@@ -50,7 +50,7 @@ def small_model(
 
 
 def small_batch(dtype: torch.dtype) -> SketchBatch:
-    """The sketches of STROKES at random places, on the CPU."""
+    """Return the sketches of STROKES with random points, on the CPU."""
     generator = torch.Generator().manual_seed(0)
     node_offsets = offsets_from_lengths(torch.tensor([length for strokes in STROKES for length in strokes]))
     sketch_node_offsets = offsets_from_lengths(torch.tensor([len(strokes) for strokes in STROKES]))
@@ -70,14 +70,20 @@ def small_batch(dtype: torch.dtype) -> SketchBatch:
 
 
 def make_model(config: ModelConfig) -> SketchGloc:
-    """A model with the same random weights at every call."""
+    """Build a model, with the same random weights at every call."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return SketchGloc(config, LossConfig(kl_weight=0.5))
 
 
 def training_config(setting: Setting, batch: int, **options: object) -> Config:
-    """The published sizes, or small ones in a dry run; options of the section `train`."""
+    """Return a configuration of the published sizes, or of small ones in a dry run.
+
+    Args:
+        setting: setting of the check.
+        batch: global batch size.
+        options: further options of the section `train`.
+    """
     train = dataclasses.replace(TrainConfig(global_batch=batch), **options)  # type: ignore[arg-type]
     data = DataConfig(disturb=0.1)
     return Config(model=small_model() if setting.is_tiny else ModelConfig(), data=data, train=train)
@@ -85,7 +91,7 @@ def training_config(setting: Setting, batch: int, **options: object) -> Config:
 
 @contextlib.contextmanager
 def opened(setting: Setting, config: Config) -> Iterator[tuple[Engine, SketchBatch]]:
-    """An engine, and a drawn batch to train it on."""
+    """Yield an engine, and a synthetic batch to train on."""
     packed = draw_batch(config.train.global_batch, 0)
     manifest = drawn_manifest(packed)
     with float32_products(setting.device), opened_engine(config, manifest, setting.device) as engine:
@@ -93,7 +99,7 @@ def opened(setting: Setting, config: Config) -> Iterator[tuple[Engine, SketchBat
 
 
 def take_steps(engine: Engine, batch: SketchBatch, count: int) -> list[float]:
-    """Losses a sketch of so many training steps."""
+    """Take `count` training steps, and return the loss per sketch of each."""
     losses = []
     for _ in range(count):
         terms, _ = engine.backward(batch)
@@ -103,21 +109,21 @@ def take_steps(engine: Engine, batch: SketchBatch, count: int) -> list[float]:
 
 
 def are_close(found: list[float], right: list[float], tolerance: float) -> bool:
-    """Whether losses agree, relatively."""
+    """Whether losses agree within a relative tolerance."""
     return bool(np.allclose(found, right, rtol=tolerance, atol=0))
 
 
 def all_gradients(
     config: ModelConfig, device: torch.device, dtype: torch.dtype, is_training: bool, num_parts: int = 1
 ) -> list[Tensor]:
-    """The loss and every gradient of a small batch, on the CPU.
+    """Compute the loss and every gradient of a small batch, and return them on the CPU.
 
     Args:
-        config: of the model.
-        device: that computes.
-        dtype: of weights and points.
-        is_training: of the model.
-        num_parts: in which the batch is computed; more than one keeps the decoder's states at intervals only.
+        config: configuration of the model.
+        device: device to compute on.
+        dtype: dtype of weights and points.
+        is_training: whether the model is in training mode.
+        num_parts: number of micro-batches; more than one also checkpoints the decoder.
     """
     model = make_model(config).to(device=device, dtype=dtype).train(is_training)
     model.checkpoint_decoder = num_parts > 1

@@ -1,4 +1,4 @@
-"""Checks of whole programs: runs that stop and go on, several ranks, the commands, DeepSpeed."""
+"""Checks of whole programs: resuming, several ranks, the commands, DeepSpeed."""
 
 import dataclasses
 import importlib.util
@@ -29,12 +29,12 @@ from sgloc.train.trainer import train
 _DEEPSPEED = Path(__file__).parents[2] / "configs" / "deepspeed"
 _STAGES = range(4)
 _RANK_SECONDS = 100
-# What compute-sanitizer is told to end with if it finds something.
+# Exit code requested from compute-sanitizer if it finds an error.
 _SANITIZER_CODE = 7
 
 
 def _shards(setting: Setting) -> str:
-    """Shards of a drawn sample, made by whoever comes first."""
+    """Return the folder of a synthetic sample's shards; the first check that needs them builds them."""
     folder = setting.folder / "shards"
     if not (folder / "manifest.json").exists():
         num_train = 12 if setting.is_tiny else 200
@@ -44,7 +44,7 @@ def _shards(setting: Setting) -> str:
 
 
 def _config(setting: Setting, run: str, num_steps: int) -> Config:
-    """Of a short run."""
+    """Return the configuration of a short run."""
     options = TrainConfig(
         run=str(setting.folder / "runs" / run),
         num_steps=num_steps,
@@ -62,26 +62,26 @@ def _config(setting: Setting, run: str, num_steps: int) -> Config:
 
 
 def _losses(config: Config) -> list[float]:
-    """Of each step of a run."""
+    """Return the loss of each step of a run."""
     lines = map(json.loads, Path(config.train.run, "metrics.jsonl").read_text().splitlines())
     return [line["loss"] for line in lines if line["event"] == "train"]
 
 
 def collectives(setting: Setting) -> Facts:
-    """A process group of one rank, and what the rest needs of it: nccl on CUDA."""
+    """Check the collectives that sgloc uses, in a process group of one rank; NCCL on CUDA."""
     with dist.process_group(dist.resolve_placement({}), setting.device) as group:
-        require(group.sum([1.5, 2.0]) == [1.5, 2.0], "a sum over one rank is another number")
-        require(group.max(3.0) == 3.0, "a maximum over one rank is another number")
-        require(group.on_rank_0(lambda: "x") == "x", "on_rank_0 gives something else")
-        require(group.gather({"a": 1}) == [{"a": 1}], "gather gives something else")
+        require(group.sum([1.5, 2.0]) == [1.5, 2.0], "a sum over one rank changes the value")
+        require(group.max(3.0) == 3.0, "a maximum over one rank changes the value")
+        require(group.on_rank_0(lambda: "x") == "x", "on_rank_0 returns a wrong value")
+        require(group.gather({"a": 1}) == [{"a": 1}], "gather returns a wrong value")
         writers = group.separate()
-        require(writers.gather(1) == [1], "a group on host memory gathers something else")
+        require(writers.gather(1) == [1], "gather in a group on host memory returns a wrong value")
         writers.close()
         return {"backend": torch.distributed.get_backend()}
 
 
 def resume(setting: Setting) -> Facts:
-    """A run that stopped halfway and went on ends with the very bits of one that did not."""
+    """Check that a run resumed halfway ends bit-identical to an uninterrupted one."""
     num_steps = 4 if setting.is_tiny else 20
     whole, halves = _config(setting, "whole", num_steps), _config(setting, "halves", num_steps)
     train(whole, "never", SketchGlocRecipe())
@@ -94,18 +94,18 @@ def resume(setting: Setting) -> Facts:
 
     ours, theirs = tensors(whole), tensors(halves)
     differing = sorted(name for name in ours if not torch.equal(ours[name], theirs[name]))
-    require(ours.keys() == theirs.keys(), "the two checkpoints hold other tensors")
-    require(not differing, f"{len(differing)} of {len(ours)} tensors differ, such as {', '.join(differing[:3])}")
+    require(ours.keys() == theirs.keys(), "the two checkpoints contain different tensors")
+    require(not differing, f"{len(differing)} of {len(ours)} tensors differ, for example {', '.join(differing[:3])}")
     return {"tensors": len(ours), "losses": _losses(whole)[-2:]}
 
 
 def ranks(setting: Setting) -> Facts:
-    """Several ranks take the steps of one. On two GPUs by nccl; on a single one, two processes share it by gloo."""
+    """Check that two ranks take the same steps as one: by NCCL on two GPUs, or by gloo sharing a single GPU."""
     num_steps = 2 if setting.is_tiny else 6
     alone, together = _config(setting, "alone", num_steps), _config(setting, "together", num_steps)
     train(alone, "never", SketchGlocRecipe())
     shared = setting.is_cuda and torch.cuda.device_count() < 2
-    # The ranks meet at a store of this process, as they meet torchrun's: no port is free for anybody else meanwhile.
+    # As under torchrun, the parent hosts the store, so that no other process can take the port before the ranks do.
     store = torch.distributed.TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False)
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(store.port), "TORCHELASTIC_USE_AGENT_STORE": "True"}
     environment = {**os.environ, **meeting, "WORLD_SIZE": "2"}
@@ -125,20 +125,20 @@ def ranks(setting: Setting) -> Facts:
     try:
         said = [process.communicate(timeout=_RANK_SECONDS)[0] for process in processes]
     except subprocess.TimeoutExpired as error:
-        raise CheckError(f"the ranks take more than {_RANK_SECONDS} s") from error
+        raise CheckError(f"the ranks took more than {_RANK_SECONDS} s") from error
     finally:
         for process in processes:
             process.kill()
     print("\n".join(said))
     failed = [text for process, text in zip(processes, said, strict=True) if process.returncode]
-    require(not failed, f"a rank ended: {(failed or [''])[0].strip()[-300:]}")
+    require(not failed, f"a rank failed: {(failed or [''])[0].strip()[-300:]}")
     found, right = _losses(together), _losses(alone)
-    require(are_close(found, right, 1e-3), f"the losses are {found}, those of one rank {right}")
+    require(are_close(found, right, 1e-3), f"the losses are {found}, but on one rank {right}")
     return {"backend": "gloo on one GPU" if shared else dist.backend(setting.device), "losses": found}
 
 
 def commands(setting: Setting) -> Facts:
-    """Training, classifier, generation, evaluation and report, by the command line."""
+    """Train, then train a classifier, generate, and evaluate from the command line."""
     config, device = _config(setting, "commands", 2 if setting.is_tiny else 20), setting.device.type
     train(config, "never", SketchGlocRecipe())
     run, data, runs = config.train.run, config.data.path, setting.folder / "runs"
@@ -154,13 +154,13 @@ def commands(setting: Setting) -> Facts:
         try:
             main(command)
         except SystemExit as ended:
-            require(not ended.code, f"sgloc {command[0]} ends with code {ended.code}")
+            require(not ended.code, f"sgloc {command[0]} exits with code {ended.code}")
     results = json.loads((runs / "evaluated" / "results.json").read_text())
     return {"commands": [command[0] for command in words], "evaluated sketches": results["data"]["sketches"]}
 
 
 def deepspeed(setting: Setting) -> Facts:
-    """DeepSpeed's stages 0 to 3 take the steps of DistributedDataParallel."""
+    """Check that ZeRO stages 0 to 3 take the same steps as DistributedDataParallel."""
     if importlib.util.find_spec("deepspeed") is None:
         raise NotRunError("DeepSpeed is not installed; pip install 'sgloc[deepspeed]'")
     size = 4 if setting.is_tiny else 16
@@ -176,7 +176,7 @@ def deepspeed(setting: Setting) -> Facts:
 
 
 def sanitizer(setting: Setting) -> Facts:
-    """The Triton kernels read and write no memory but their own."""
+    """Check that the Triton kernels access no memory outside their own buffers."""
     setting.need_cuda()
     program = shutil.which("compute-sanitizer")
     if program is None:
@@ -188,5 +188,5 @@ def sanitizer(setting: Setting) -> Facts:
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     print(run.stdout, run.stderr)
-    require(run.returncode == 0, f"compute-sanitizer ends with code {run.returncode}: {run.stdout.strip()[-200:]}")
+    require(run.returncode == 0, f"compute-sanitizer exits with code {run.returncode}: {run.stdout.strip()[-200:]}")
     return {"said": run.stdout.strip().splitlines()[-1:]}

@@ -1,6 +1,6 @@
 """One rank of the check `ranks`: `python -m benchmarks.gpu_checks.rank CONFIG [--shared]`.
 
-nccl refuses two ranks on one GPU: with --shared they use gloo there.
+NCCL refuses two ranks on one GPU; with --shared they share it through gloo.
 """
 
 import json
@@ -25,7 +25,7 @@ def _config(sections: dict[str, Any]) -> Config:
 
 
 def main() -> None:
-    """Train."""
+    """Train with the configuration file named on the command line."""
     path, *options = sys.argv[1:]
     if "--shared" in options:
         vars(dist).update(backend=lambda device: "gloo", select_device=lambda *_: torch.device("cuda", 0))

@@ -1,4 +1,4 @@
-"""Checks that measure: what a step costs, what it waits for, what the compiler makes of it."""
+"""Checks that measure: the cost of a step, its waits for the device, and the gain from compiling."""
 
 import collections
 import time
@@ -17,7 +17,7 @@ from sgloc.models.sketchgloc.network import SketchGloc
 
 
 def machine(setting: Setting) -> Facts:
-    """What there is."""
+    """Report the hardware and library versions."""
     found: Facts = {name: value for name, value in describe_machine(setting.device).items() if name != "threads"}
     if setting.is_cuda:
         properties = torch.cuda.get_device_properties(setting.device)
@@ -32,13 +32,13 @@ def machine(setting: Setting) -> Facts:
     try:
         import triton
     except ImportError:
-        require(not setting.is_cuda, "Triton is missing, without which the grid operations are slow")
+        require(not setting.is_cuda, "Triton is not installed; without it the grid operators are slow")
         return found
     return found | {"triton": triton.__version__}
 
 
 def step(setting: Setting) -> Facts:
-    """Milliseconds and memory of a training step at published sizes, and its share of what the device can multiply."""
+    """Measure a training step at the published sizes: time, memory, and share of the matrix-product ceiling."""
     sizes = [(4, "float32")] if setting.is_tiny else [(100, "float32"), (100, "bfloat16"), (1024, "float32")]
     found: Facts = {}
     for size, precision in sizes:
@@ -60,7 +60,7 @@ def step(setting: Setting) -> Facts:
 
 
 def waits(setting: Setting) -> Facts:
-    """Kernels that a step launches, how long they keep the device busy, and where the host waits for it."""
+    """Count the kernels of a step and their time on the device, and find where the host waits for the device."""
     setting.need_cuda()
     from torch.profiler import ProfilerActivity, profile
 
@@ -94,7 +94,7 @@ def waits(setting: Setting) -> Facts:
 
 
 def compiled(setting: Setting) -> Facts:
-    """Compiled steps give the losses of those that are not, and what they cost."""
+    """Check that compiled steps give the same losses as plain ones, and time both."""
     size, repeats = (4, 1) if setting.is_tiny else (100, 5)
     found: Facts = {}
     losses = []
@@ -102,7 +102,7 @@ def compiled(setting: Setting) -> Facts:
         config = training_config(setting, size, compile=is_compiled and not setting.is_tiny)
         with opened(setting, config) as (engine, batch):
             if is_compiled and setting.is_tiny:
-                # Without a compiler of C++, but by the same way.
+                # Take the same path through the program without needing a C++ compiler.
                 assert isinstance(engine.model, SketchGloc)
                 engine.model.compile_steps("eager")
             start = time.perf_counter()
@@ -113,5 +113,5 @@ def compiled(setting: Setting) -> Facts:
             take_steps(engine, batch, repeats)
             setting.synchronize()
             found[f"{name} ms"] = round(1e3 * (time.perf_counter() - start) / repeats, 2)
-    require(are_close(losses[1], losses[0], 1e-4), f"compiled losses are {losses[1]}, plain ones {losses[0]}")
+    require(are_close(losses[1], losses[0], 1e-4), f"the compiled losses are {losses[1]}, the plain ones {losses[0]}")
     return found | {"losses": losses[1]}

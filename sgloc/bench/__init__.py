@@ -1,1 +1,1 @@
-"""Measuring what training and drawing cost: `sgloc bench`."""
+"""Benchmarks of training and inference: `sgloc bench`."""

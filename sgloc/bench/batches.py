@@ -1,4 +1,4 @@
-"""The batch to measure on, and the engine that a run would train with."""
+"""Set up a benchmark: the batch to measure on, and the engine that a training run would use."""
 
 from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
@@ -22,10 +22,10 @@ from sgloc.train.engine import Engine, open_engine
 
 
 def open_batches(data: str, manifest: Manifest, config: Config, size: int) -> Generator[PackedBatch, None, None]:
-    """The training batches of a run of one process, from its start.
+    """Yield the training batches of a single-process run, from its first step.
 
     Raises:
-        DataError: if there is no training drawing.
+        DataError: if the data set has no training drawings.
     """
     reader, order = ShardReader(data, manifest, "train"), Order.of_training(manifest, config.train.seed)
     return training_batches(
@@ -34,7 +34,7 @@ def open_batches(data: str, manifest: Manifest, config: Config, size: int) -> Ge
 
 
 def first_batch(options: BatchOptions, config: Config) -> tuple[PackedBatch, Manifest]:
-    """The batch to measure on, and the manifest of its data set.
+    """Return the batch to measure on, and the manifest of its data set.
 
     Raises:
         DataError: if the shards cannot be used.
@@ -48,7 +48,7 @@ def first_batch(options: BatchOptions, config: Config) -> tuple[PackedBatch, Man
 
 
 def drawn_manifest(packed: PackedBatch) -> Manifest:
-    """The manifest of a data set without shards, whose training drawings are those of a batch."""
+    """Return a manifest without shards; its training split contains exactly the drawings of one batch."""
     points, strokes = np.diff(packed.point_starts).tolist(), packed.num_strokes.tolist()
     splits = {name: Split() for name in SPLITS}
     splits["train"] = Split(points=add_counts([points]), strokes=add_counts([strokes]))
@@ -57,13 +57,13 @@ def drawn_manifest(packed: PackedBatch) -> Manifest:
 
 
 def preparation(config: Config, manifest: Manifest) -> Preparation:
-    """How a run prepares its training batches."""
+    """Return the preparation that a run applies to its training batches."""
     return SketchGlocRecipe().preparations(config, manifest)[0]
 
 
 @contextmanager
 def opened_engine(config: Config, manifest: Manifest, device: torch.device) -> Iterator[Engine]:
-    """The engine of a run of one process, with initial weights."""
+    """Open the engine of a single-process run, with initial weights; close it on exit."""
     with dist.process_group(dist.resolve_placement({}), device) as group:
         model = SketchGlocRecipe().build_model(config, manifest).to(device)
         with closing(open_engine(model, config, group)) as engine:
@@ -71,7 +71,7 @@ def opened_engine(config: Config, manifest: Manifest, device: torch.device) -> I
 
 
 def describe(packed: PackedBatch, options: BatchOptions) -> dict[str, object]:
-    """Where a batch comes from, and its sizes in the shards, before any augmentation."""
+    """Return the source of a batch, and its sizes as stored in the shards, before augmentation."""
     num_points = np.diff(packed.point_starts)
     return {
         "data": mask(options.data or "drawn"),

@@ -1,4 +1,4 @@
-"""What saving a run's checkpoint costs its training, and how long bringing it back takes."""
+"""Benchmark of checkpoints: the cost of a save to training, and the time of a load."""
 
 import contextlib
 import dataclasses
@@ -20,14 +20,17 @@ from sgloc.train.schedule import learning_rate
 from sgloc.train.start import resume_from
 from sgloc.train.state import TrainState
 
-# Enough for a checkpoint to be written meanwhile.
+# Enough steps for the background writer to finish a checkpoint meanwhile.
 _STEPS = 10
 _EVERY = 50
 
 
 def measure(options: CheckpointOptions, config: Config, report: Report) -> None:
-    """Measure, in one process, the copy that a step waits for, the writing behind it, verifying, loading, and steps
-    with and without a save at their start."""
+    """Measure checkpointing in one process.
+
+    The measurements are the copy that a step waits for, the background write, verification, loading, and a series of
+    steps with and without a save at its start.
+    """
     device = report.device
     packed, manifest = first_batch(options, config)
     batch = preparation(config, manifest)(packed, device)
@@ -78,12 +81,12 @@ def measure(options: CheckpointOptions, config: Config, report: Report) -> None:
 
 
 def _shares(seconds: dict[str, list[float]]) -> list[Record]:
-    """What a save costs the steps between two saves, as a share of their time."""
+    """Return the cost of a save as a share of the time of the steps between two saves."""
     times = {name: np.array(values) for name, values in seconds.items()}
     between = times["steps"] / _STEPS * _EVERY
     shares = {
         "": (times["with a save"] - times["steps"]) / between,
-        # Steps scatter more than a save costs: what it would cost if nothing went on meanwhile.
+        # Step times vary by more than a save costs, so this also reports the upper bound: no overlap at all.
         ", if steps waited for it all": (times["copy"] + times["write"]) / between,
     }
     return [{"name": f"a save's share of {_EVERY} steps{name}", **spread(share)} for name, share in shares.items()]

@@ -1,39 +1,39 @@
-"""Floating-point operations of matrix products, counted from the shapes of a ragged batch.
+"""Floating-point operations of matrix products, computed from the shapes of a ragged batch.
 
-A product [n, a] @ [a, b] is 2 n a b operations. Counted are the products with the model's weights that have to be
-computed, and nothing else: the sums over neighbours and over a sketch's nodes, layer norm, activations, mixture density
-and Adam are no products.
+A product [n, a] @ [a, b] costs 2 n a b operations. Only the necessary products with the model's weights are counted.
+The sums over neighbours and over a sketch's nodes, layer norm, activations, the mixture density and Adam are not matrix
+products, so they are left out.
 
 Shapes: B sketches, S nodes, P points, R = P + B decoder rows (a drawing's points and its end), N pairs of a graph
-    and a node that has a neighbour in it, H units, D = 2H, Z latent width, A units of the small LSTM in `hyper`, E its
-    embeddings' width, m mixture components, W the width of the decoder's state.
+    and a node with at least one neighbour in it, H units, D = 2H, Z latent width, A units of the small LSTM in `hyper`,
+    E the width of its embeddings, m mixture components, W the width of the decoder's state.
 
-Products of a forward pass, as rows x inputs x outputs:
+Products of the forward pass, as rows x inputs x outputs:
 
 =========  ==============================================================================================
-strokes    for each of two directions the cell with P rows of points x 2, and P - S rows of state: a node's first step
-           begins with a state of zero, whose products are zero
-graphs     layers of N x D x D, two as published; a single graph has N = S. `sketch_rnn` has none, and its strokes are
-           whole drawings, S = B, of four numbers a point
+strokes    per direction, the cell on P input rows of width 2 and P - S state rows: the state before a node's first step
+           is zero, and so are its products
+graphs     N x D x D per layer, two layers as published; a single graph has N = S. `sketch_rnn` has no graphs; its
+           strokes are whole drawings, S = B, with four numbers per point
 latent     mean and log variance, 2 x (B x D x Z)
-decoder    first state B x Z x W; the cell with R rows x 5 of the drawing, B x Z of the code, and R rows of state
+decoder    first state B x Z x W; the cell on R input rows of width 5, B x Z for the code, and R state rows
 output     R x H x (3 + 6 m)
 =========  ==============================================================================================
 
-A cell's products, for n rows of inputs of width i, and n rows of state. The small LSTM of `hyper` goes first, and from
-its new state, which is there at every step, it makes eight scales and four shifts:
+Products of a cell, for n input rows of width i and n state rows. In `hyper` the small LSTM runs first. Its new state,
+nonzero from the first step on, yields eight scales and four shifts:
 
 ==========  =========================================  ==============================================================
-cell        of inputs                                  of the state
+cell        on inputs                                  on the state
 ==========  =========================================  ==============================================================
 lstm        n x i x 4H                                 n x H x 4H
 layer_norm  n x i x 4H                                 n x H x 4H
-hyper       n x i x 4H and n x i x 4A                  n x H x 4H, n x H x 4A, n x A x 4A; of each step's new small
+hyper       n x i x 4H and n x i x 4A                  n x H x 4H, n x H x 4A, n x A x 4A; on each step's new small
                                                        state n x A x 12E, then 12 n x E x H
 ==========  =========================================  ==============================================================
 
-A backward pass has twice the products: for the gradient of the weight, and for that of the other factor. The second is
-not needed where the other factor depends on no weight: points and the rows of the drawing.
+The backward pass needs each product twice: once for the gradient of the weight and once for that of the other factor.
+The second is skipped where the other factor depends on no weight: the points, and the rows of the drawing.
 """
 
 from collections.abc import Iterable
@@ -52,7 +52,7 @@ _NUM_MODULATIONS = 12
 
 @dataclass(frozen=True)
 class Shapes:
-    """The sizes of a batch on which the number of operations depends.
+    """The batch sizes that determine the number of operations.
 
     Attributes:
         num_sketches: B.
@@ -68,11 +68,11 @@ class Shapes:
 
     @classmethod
     def of(cls, sketches: SketchBatch, config: ModelConfig) -> "Shapes":
-        """The shapes of a batch. Where a node has no neighbour in a graph, there is nothing to multiply."""
+        """Return the shapes of a batch. A node without neighbours in a graph needs no product there."""
         num_sketches, num_nodes, num_points = len(sketches), len(sketches.node_offsets) - 1, len(sketches.points)
         if config.kind == "sketch_rnn":
             return cls(num_sketches, num_sketches, num_points, 0)
-        # In the other graphs every node is linked with itself.
+        # In all graphs but grid9, every node is its own neighbour.
         num_rows = num_nodes
         if config.graph == "grid9":
             sketch_offsets = sketches.sketch_node_offsets
@@ -83,7 +83,7 @@ class Shapes:
 
 
 class Product(NamedTuple):
-    """rows x inputs x outputs; `is_constant` where the rows depend on no weight."""
+    """A product of rows x inputs x outputs; `is_constant` if the rows depend on no weight."""
 
     rows: int
     inputs: int
@@ -93,13 +93,13 @@ class Product(NamedTuple):
 
 @dataclass(frozen=True)
 class Flops:
-    """Operations of a training step by stage.
+    """Operations of a training step, by stage of the model.
 
     Attributes:
-        forward: of the forward pass.
-        backward: of the gradients.
-        recomputed: of what the backward pass computes again because it was not kept (`train.accumulation` and
-            `train.checkpoint_decoder`).
+        forward: operations of the forward pass.
+        backward: operations of the gradients.
+        recomputed: operations that the backward pass repeats because activations were not kept
+            (`train.accumulation` and `train.checkpoint_decoder`).
     """
 
     forward: dict[str, int]
@@ -108,19 +108,18 @@ class Flops:
 
     @property
     def total(self) -> int:
-        """Of the whole step."""
+        """Operations of the whole step."""
         return sum(sum(stages.values()) for stages in (self.forward, self.backward, self.recomputed))
 
 
 def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, checkpoint_decoder: bool = False) -> Flops:
-    """Operations of a training step (METHOD 5 to 7).
+    """Count the operations of a training step (METHOD 5 to 7).
 
     Args:
-        config: the model's shape.
-        shapes: the batch's.
-        num_parts: parts in which it is computed; with more than one, the forward pass of all but the latent is computed
-            twice.
-        checkpoint_decoder: whether the decoder's steps are computed once more in the backward pass.
+        config: the model's sizes.
+        shapes: the batch's sizes.
+        num_parts: number of micro-batches. With more than one, the forward pass runs twice, except for the latent.
+        checkpoint_decoder: whether the backward pass recomputes the decoder's steps.
     """
     num_sketches, rows, width = shapes.num_sketches, shapes.num_points + shapes.num_sketches, config.encoder.hidden_size
     products = {
@@ -133,7 +132,7 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
     backward = {
         stage: _sum(some) + _sum(one for one in some if not one.is_constant) for stage, some in products.items()
     }
-    # The latent is computed over the whole batch and never computed again.
+    # The latent is computed once, over the whole batch.
     recomputed = {stage: number if num_parts > 1 and stage != "latent" else 0 for stage, number in forward.items()}
     if checkpoint_decoder:
         recomputed["decoder"] += _sum(_state_products(config, config.decoder, rows, rows))
@@ -141,18 +140,18 @@ def training_flops(config: ModelConfig, shapes: Shapes, num_parts: int = 1, chec
 
 
 def drawing_flops(config: ModelConfig, num_sketches: int, num_rows: int) -> int:
-    """Operations of drawing (METHOD 9).
+    """Count the operations of drawing from codes (METHOD 9).
 
     Args:
-        config: the model's shape.
-        num_sketches: drawings.
-        num_rows: their rows in all, end rows included.
+        config: the model's sizes.
+        num_sketches: number of drawings.
+        num_rows: total rows of all drawings, including end rows.
     """
     return sum(_sum(some) for some in _drawing_products(config, num_sketches, num_rows).values())
 
 
 def _sum(products: Iterable[Product]) -> int:
-    """Operations of the products themselves."""
+    """Return the total operations of some products, in one pass."""
     return sum(2 * one.rows * one.inputs * one.outputs for one in products)
 
 
@@ -165,7 +164,7 @@ def _stroke_products(config: ModelConfig, shapes: Shapes) -> list[Product]:
 def _drawing_products(config: ModelConfig, num_sketches: int, num_rows: int) -> dict[str, list[Product]]:
     part, units = config.decoder, _num_units(config, config.decoder)
     decoder = [
-        # The first state, h and c, and what the cell makes of the code.
+        # The first state (h and c), and the code's contribution to the cell's four gates.
         Product(num_sketches, config.latent_size, (2 + 4) * units),
         Product(num_rows, ROW_SIZE, 4 * units, is_constant=True),
         *_state_products(config, part, num_rows, num_rows),
@@ -175,14 +174,14 @@ def _drawing_products(config: ModelConfig, num_sketches: int, num_rows: int) -> 
 
 
 def _num_units(config: ModelConfig, part: EncoderConfig | DecoderConfig) -> int:
-    """H of a cell, or H + A of `hyper`."""
+    """Return H of a cell, or H + A for `hyper`."""
     return part.hidden_size + (config.hyper_size if part.cell == "hyper" else 0)
 
 
 def _state_products(
     config: ModelConfig, part: EncoderConfig | DecoderConfig, rows: int, old_rows: int
 ) -> list[Product]:
-    """What a cell makes of its state at so many rows, of which `old_rows` have one from before."""
+    """Return a cell's products with its state over `rows` steps, of which `old_rows` start from a nonzero state."""
     hyper, embedding = config.hyper_size, config.hyper_embedding_size
     products = [Product(old_rows, part.hidden_size, 4 * _num_units(config, part))]
     if part.cell == "hyper":

@@ -1,4 +1,4 @@
-"""What drawing from codes costs."""
+"""Benchmark of drawing from latent codes."""
 
 from functools import partial
 
@@ -18,13 +18,16 @@ from sgloc.models.sketchgloc.decoder import Decoder
 from sgloc.models.sketchgloc.recipe import RECIPE
 from sgloc.nn.rows import NUM_PEN_STATES, PEN_DOWN, PEN_END
 
-# Larger than anything the weights could add to a pen's logit.
+# Larger than any contribution of the weights to a pen logit.
 _CERTAIN = 1e6
 
 
 def measure(options: GenerateOptions, config: Config, report: Report) -> None:
-    """Measure drawing from random codes: greedy, with all steps forced, since the pen never ends; and sampled, with
-    drawings that end at random and are as long as real ones on average. The weights are initial ones."""
+    """Measure drawing from random latent codes with an untrained model.
+
+    Greedy drawing never ends by itself, so that it takes all steps. Sampled drawings end at random, with the average
+    length of real ones.
+    """
     packed, manifest = first_batch(options, config)
     num_sketches, device = options.batch, report.device
     model = RECIPE.build_model(config, manifest).to(device).eval()
@@ -40,11 +43,11 @@ def measure(options: GenerateOptions, config: Config, report: Report) -> None:
     ):
         _set_pen(model.decoder, end_probability)
         work = partial(draw, model.decoder, codes, keys, max_points=LONGEST_POINTS, temperature=temperature)
-        # The first round is not timed: it warms up, and shows what is computed.
+        # The first call is untimed: it warms up, and its operations are counted.
         drawings, executed = executed_flops(work)
         ((seconds, ceilings),) = ceiling.between([partial(ceiling.clock.time, work)], options.repeats)
         lengths = [len(drawing) for drawing in drawings]
-        # One more row says that the drawing ends, where it does before the last step.
+        # A drawing that ends before the last step has one more row, its end row.
         num_rows = sum(min(length + 1, LONGEST_POINTS) for length in lengths)
         flops = drawing_flops(config.model, num_sketches, num_rows)
         extra = {"mean_points": sum(lengths) / num_sketches, "longest_points": max(lengths)}
@@ -56,21 +59,21 @@ def measure(options: GenerateOptions, config: Config, report: Report) -> None:
 
 
 def end_probability_for(mean_points: float) -> float:
-    """The probability of ending at each step with which drawings have so many points on average.
+    """Return the probability of ending at each step that gives drawings `mean_points` points on average.
 
     Args:
-        mean_points: above 0, below `LONGEST_POINTS`, after which a drawing ends in any case.
+        mean_points: above 0 and below `LONGEST_POINTS`, the length at which every drawing is cut off.
     """
     ends = np.geomspace(1e-6, 1, 10**5)
     goes_on = 1 - ends
-    # The sum of goes_on^t, t = 1 .. LONGEST_POINTS: the drawing has a t-th point if it went on so often.
+    # The sum of goes_on^t over t = 1 .. LONGEST_POINTS; goes_on^t is the probability that a drawing has a t-th point.
     means = goes_on * (1 - goes_on**LONGEST_POINTS) / ends
     return float(np.interp(-mean_points, -means, ends))
 
 
 @torch.no_grad()
 def _set_pen(decoder: Decoder, end_probability: float) -> None:
-    """Make the pen end with this probability at every step, and stay down otherwise, whatever the hidden state is."""
+    """Make the pen end with this probability at every step and stay down otherwise, whatever the hidden state."""
     layer = decoder.output
     layer.weight[:NUM_PEN_STATES] = 0
     layer.bias[:NUM_PEN_STATES] = -_CERTAIN

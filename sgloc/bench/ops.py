@@ -1,4 +1,4 @@
-"""What the grid operations and the preparation of a batch cost."""
+"""Benchmark of the grid operators and of batch preparation."""
 
 import dataclasses
 from collections.abc import Callable
@@ -12,13 +12,16 @@ from sgloc.bench.report import Report
 from sgloc.bench.timing import Clock
 from sgloc.models.sketchgloc.config import Config
 
-# Of the preparation, where the configuration does not disturb: what the paper's reorganization does.
+# Scale of the disturbance if the configuration sets none: the smaller one of the paper's reorganization.
 _DISTURB_SCALE = 0.1
 
 
 def measure(options: OpsOptions, config: Config, report: Report) -> None:
-    """Measure boxes, adjacency, aggregation (forward and backward), and the whole preparation: augmentation,
-    disturbance, boxes and adjacency."""
+    """Measure the operators one by one, and the whole preparation of a batch.
+
+    The operators are node boxes, adjacency and aggregation (forward and backward); the preparation is augmentation,
+    disturbance, boxes and adjacency.
+    """
     device = report.device
     packed, manifest = first_batch(options, config)
     prepare = preparation(config, manifest)

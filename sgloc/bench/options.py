@@ -1,4 +1,4 @@
-"""The options of the measurements of `sgloc bench`, without torch."""
+"""Options of the benchmarks, importable without torch."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,35 +8,35 @@ from sgloc.config import Options, option
 
 @dataclass(frozen=True)
 class BenchOptions(Options):
-    """What every measurement has."""
+    """Options of every benchmark."""
 
     batch: int = option(100, at_least=2, at_most=10**6)
-    """Sketches in a batch."""
+    """Sketches per batch."""
     repeats: int = option(5, at_least=1, at_most=10**6)
-    """Repeats of each measurement."""
+    """Timed repeats of each measurement."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
-    """Where to compute."""
+    """Device to measure on; 'auto' takes CUDA if it is available."""
 
 
 @dataclass(frozen=True)
 class BatchOptions(BenchOptions):
-    """A measurement on a batch of drawings."""
+    """Options of a benchmark on a batch of drawings."""
 
     data: str | None = None
-    """Folder or URL of shards; without, a batch is drawn."""
+    """Folder or URL of the shards that supply the batch; default: a synthetic batch."""
 
 
 @dataclass(frozen=True)
 class CeilingOptions(BenchOptions):
-    """A measurement whose rates are compared with those of matrix products."""
+    """Options of a benchmark whose rates are compared with those of matrix products."""
 
     ceiling_size: int = 2048
-    """Side of the square matrices whose products the rates are compared with."""
+    """Side of the square matrices whose product rate is the ceiling that other rates are compared with."""
 
 
 @dataclass(frozen=True)
 class OpsOptions(BatchOptions):
-    """Grid operations and preparation of a batch."""
+    """Benchmark the grid operators and batch preparation."""
 
     batch: int = option(1024, at_least=2, at_most=10**6)
     repeats: int = option(10, at_least=1, at_most=10**6)
@@ -44,26 +44,26 @@ class OpsOptions(BatchOptions):
 
 @dataclass(frozen=True)
 class StreamOptions(BatchOptions):
-    """Reading shards."""
+    """Benchmark reading from shards."""
 
     data: str | None = None
-    """Folder or URL of shards; without, a synthetic sample is built."""
+    """Folder or URL of the shards; default: a synthetic sample, built for the measurement."""
     remote: str | None = None
-    """URL of the same shards on a server, to measure as well."""
+    """URL of the same shards on a server, measured as well; default: none."""
     repeats: int = option(3, at_least=1, at_most=10**6)
 
 
 @dataclass(frozen=True)
 class StepOptions(CeilingOptions, BatchOptions):
-    """A training step."""
+    """Benchmark a training step."""
 
     long_sketch: int = 1000
-    """Points of the long sketch that the second of two measured steps has in addition."""
+    """Points of the long sketch that is added to the batch of the second measured step."""
 
 
 @dataclass(frozen=True)
 class GenerateOptions(CeilingOptions, BatchOptions):
-    """Drawing from codes."""
+    """Benchmark drawing from latent codes."""
 
     batch: int = option(256, at_least=2, at_most=10**6)
     repeats: int = option(3, at_least=1, at_most=10**6)
@@ -71,18 +71,18 @@ class GenerateOptions(CeilingOptions, BatchOptions):
 
 @dataclass(frozen=True)
 class CheckpointOptions(BatchOptions):
-    """Saving and loading a checkpoint, and what a save costs the steps beside it."""
+    """Benchmark saving and loading a checkpoint, and the cost of a save to concurrent training steps."""
 
     out: str | None = None
-    """Folder or URL to save to; without, a temporary folder."""
+    """Folder or URL to save to; default: a temporary folder."""
 
 
 @dataclass(frozen=True)
 class RetrievalOptions(CeilingOptions):
-    """Ranking codes, each among all."""
+    """Benchmark ranking latent codes, each query against all of them."""
 
     batch: int = option(20_000, at_least=2, at_most=10**6)
-    """Codes."""
+    """Number of latent codes."""
     repeats: int = option(3, at_least=1, at_most=10**6)
 
 
@@ -94,4 +94,4 @@ OPTIONS: dict[str, type[BenchOptions]] = {
     "checkpoint": CheckpointOptions,
     "retrieval": RetrievalOptions,
 }
-"""Of each measurement, by its name, which is that of its module."""
+"""Option class of each benchmark; the key is also the name of its module."""

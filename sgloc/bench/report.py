@@ -1,4 +1,4 @@
-"""What a measurement found: a table for people, JSON lines for programs."""
+"""Results of a benchmark: a table for people, JSON lines for programs."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,9 +16,9 @@ from sgloc.train.record import processor, versions
 
 Record = dict[str, Any]
 
-# From here on numbers are shown in thousands of millions.
+# Numbers from here on are shown in units of 1e9 (G).
 _MANY = 10**9
-# What the table shows besides the times: a number of a measurement's record and the unit that it is shown in.
+# Columns of the table besides the times: heading -> (key in a measurement's record, unit to divide by).
 _COLUMNS: Mapping[str, tuple[str, float]] = {
     "sketches/s": ("sketches_per_second", 1),
     "per GFLOP/s": ("sketches_per_second_per_gflops", 1),
@@ -32,15 +32,15 @@ _COLUMNS: Mapping[str, tuple[str, float]] = {
 
 @dataclass
 class Report:
-    """All that one command measured.
+    """The results of one benchmark.
 
     Attributes:
-        bench: which command.
-        device: on which.
-        settings: the sizes of what was measured, in words and numbers.
-        measurements: in the order in which they are shown.
+        bench: name of the benchmark.
+        device: device it ran on.
+        settings: sizes and settings of the measured work.
+        measurements: one record per measurement, in display order.
         facts: further records, each with a "name".
-        extras: of the measurements' records, what has no column in the table.
+        extras: the fields of the measurements' records that have no column in the table.
     """
 
     bench: str
@@ -63,21 +63,23 @@ class Report:
         executed_flops: int | None = None,
         extra: Mapping[str, Any] = {},
     ) -> None:
-        """Add a measurement that is done just now, with what follows from it: rates of the median; sketches a second
-        for each GFLOP/s of the ceiling, which compares machines; the share of the ceiling, as the median of the repeats
-        and of the fastest repeat and ceiling; the share of operations that were computed without need, on padding.
+        """Add a measurement that has just ended, and the numbers derived from it.
+
+        Rates are computed from the median time. Sketches per second per GFLOP/s of the ceiling make machines
+        comparable. The share of the ceiling is given twice: as the median over the repeats, and for the fastest repeat
+        against the highest ceiling. The padding share is the part of the executed operations that was not needed.
 
         Args:
-            name: what was measured.
-            seconds: of each repeat.
-            num_sketches: sketches in a repeat.
-            num_points: points in a repeat.
-            peak_memory_mib: the most memory the process (on CUDA: on the device) had held at once by the end of it;
-                None: by now.
-            flops: operations of the matrix products that have to be computed; None: there are none.
-            ceilings: FLOP/s that each repeat's rate is compared with.
-            executed_flops: operations of the matrix products that were computed; None: not counted.
-            extra: more numbers, by name; people see them below the table.
+            name: name of the measurement.
+            seconds: seconds of each repeat.
+            num_sketches: sketches per repeat.
+            num_points: points per repeat.
+            peak_memory_mib: peak memory of the process (on CUDA: of the device) at the end of the measurement, in MiB;
+                None reads the peak now.
+            flops: necessary operations of matrix products; None if there are no products.
+            ceilings: the ceiling of each repeat, in FLOP/s.
+            executed_flops: executed operations of matrix products; None if they were not counted.
+            extra: further numbers, keyed by name; printed below the table.
         """
         times = spread(seconds)
         record: Record = {
@@ -88,7 +90,7 @@ class Report:
             "peak_memory_mib": peak_memory_mib or peak_memory(self.device),
         }
         if ceilings:
-            # Operations that the ceiling's rate allows in the same time.
+            # Operations that would take the same time at the ceiling's rate.
             possible = np.multiply(seconds, ceilings)
             record["sketches_per_second_per_gflops"] = float(np.median(1e9 * num_sketches / possible))
             if flops is not None:
@@ -102,16 +104,16 @@ class Report:
             self.extras.append({"name": name, **extra})
 
     def records(self) -> list[Record]:
-        """One record a line of JSON: machine, settings, measurements, facts."""
+        """Return the records in the order of the JSON lines: machine, settings, measurements, facts."""
         about = [{"name": "machine", **machine(self.device)}, {"name": "settings", **self.settings}]
         return [{"bench": self.bench, **record} for record in [*about, *self.measurements, *self.facts]]
 
     def to_json(self) -> str:
-        """JSON lines."""
+        """Return the records as JSON lines."""
         return "".join(to_json(record) + "\n" for record in self.records())
 
     def print(self, console: Console) -> None:
-        """A table of the measurements, and the rest in lines."""
+        """Print the measurements as a table, and every other record as a line."""
         console.print(f"{self.bench} on " + _line(machine(self.device)), soft_wrap=True)
         console.print(_line(self.settings), soft_wrap=True)
         headings = ("ms", "10% to 90%", *_COLUMNS)
@@ -128,7 +130,7 @@ class Report:
 
 
 def machine(device: torch.device) -> Record:
-    """What computes: processor or GPU, threads, versions and the program's git revision."""
+    """Describe the machine: processor or GPU, threads, library versions and the git revision of sgloc."""
     threads = torch.get_num_threads()
     return {"device": device.type, "processor": processor(device), "threads": threads, **versions()}
 

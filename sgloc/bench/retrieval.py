@@ -1,4 +1,4 @@
-"""What ranking codes costs (Ret of METHOD 10)."""
+"""Benchmark of ranking latent codes (Ret of METHOD 10)."""
 
 from functools import partial
 
@@ -11,12 +11,13 @@ from sgloc.bench.timing import Ceiling, Clock
 from sgloc.evaluate.metrics.retrieval import product_type, retrieval_ranks
 from sgloc.models.sketchgloc.config import Config
 
-# How far queries are from their originals, as a share of the codes' spread, so that a part of them is found at once.
+# Distance of the queries from their originals, relative to the spread of the codes. At this distance some queries, but
+# not all, find their original at rank one.
 _NOISE = 3.0
 
 
 def measure(options: RetrievalOptions, config: Config, report: Report) -> None:
-    """Measure the ranks of as many queries in a gallery of as many codes, normally distributed ones."""
+    """Measure the ranking of normally distributed queries in a gallery of equally many codes."""
     count, width, device = options.batch, config.model.latent_size, report.device
     keys = random.fold(config.train.seed, torch.arange(2 * count))[:, None].to(device)
     numbers = random.normal(keys, torch.arange(width, device=device))

@@ -1,4 +1,4 @@
-"""`sgloc bench`: choose what to measure."""
+"""Run a benchmark by its name."""
 
 import dataclasses
 import importlib
@@ -11,12 +11,12 @@ from sgloc.tf32 import float32_products
 
 
 def bench(name: str, options: BenchOptions, config: Config) -> Report:
-    """Measure.
+    """Run a benchmark.
 
     Args:
-        name: one of `sgloc.bench.options.OPTIONS`.
-        options: of that measurement.
-        config: of the training run that is measured.
+        name: a key of `sgloc.bench.options.OPTIONS`.
+        options: options of that benchmark.
+        config: configuration of the training run to measure.
 
     Raises:
         SglocError: if the shards or the device cannot be used.

@@ -1,4 +1,4 @@
-"""What a training step costs, taken by the engine that trains."""
+"""Benchmark of a training step, executed by the engine that trains."""
 
 import dataclasses
 from collections.abc import Callable, Iterator
@@ -27,10 +27,10 @@ _WARM_UP_STEPS = 2
 
 
 def measure(options: StepOptions, config: Config, report: Report) -> None:
-    """Measure whole training steps and their phases, on a batch and on the same batch with one very long sketch."""
+    """Measure training steps and their phases, on a batch and on the same batch plus one very long sketch."""
     packed, manifest = first_batch(options, config)
     prepare = preparation(config, manifest)
-    # Drawn in 0..255 like all of QuickDraw, so the data set's scale fits it.
+    # Its coordinates are in 0..255 like QuickDraw's, so the data set's scale applies to it too.
     long_sketch = draw_long_sketch(options.long_sketch, config.train.seed)
     batches = [prepare(drawings, report.device) for drawings in (packed, concatenate([packed, long_sketch]))]
     encoder, decoder = config.model.encoder, config.model.decoder
@@ -46,17 +46,17 @@ def measure(options: StepOptions, config: Config, report: Report) -> None:
 
 
 def take_step(engine: Engine, sketches: SketchBatch, learning_rate: float) -> None:
-    """A whole training step."""
+    """Take one training step."""
     engine.backward(sketches)
     engine.update(learning_rate)
 
 
 @contextmanager
 def _watched(model: Trainable, clock: Clock) -> Iterator[dict[str, Any]]:
-    """Inside, hooks on the model and its weights keep the marks at which a step's phases last ended.
+    """Hook the model and its weights, and yield the marks at which the phases of the latest step ended.
 
-    What follows the last weight's gradient counts as the optimizer's: the end of the gradients' reduction, clipping and
-    Adam.
+    Everything after the gradient of the last weight counts as the optimizer phase: the end of the gradient reduction,
+    clipping, and Adam.
     """
     ends: dict[str, Any] = {}
 
@@ -76,14 +76,14 @@ def _watched(model: Trainable, clock: Clock) -> Iterator[dict[str, Any]]:
 
 
 def _measure(report: Report, engine: Engine, config: Config, batches: list[SketchBatch], options: StepOptions) -> None:
-    """Add a measurement of a step on each of two batches, and of the phases of the first."""
+    """Add a measurement of a step on each of the two batches, and of the phases of the first batch's step."""
     train, rate, clock = config.train, learning_rate(config.optimizer, 0), Clock(report.device)
     steps = [partial(take_step, engine, sketches, rate) for sketches in batches]
     peaks = []
     for step in steps:
         for _ in range(_WARM_UP_STEPS):
             step()
-        # Read here, before the larger batch: a process's peak never falls.
+        # Read before the larger batch runs: the peak of a process never falls.
         peaks.append(peak_memory(report.device))
     dtype = torch.bfloat16 if train.precision == "bfloat16" else torch.float32
     ceiling = Ceiling(clock, dtype, options.ceiling_size)

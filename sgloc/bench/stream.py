@@ -1,4 +1,4 @@
-"""How fast sketches come from shards."""
+"""Benchmark of reading sketches from shards."""
 
 import contextlib
 import functools
@@ -18,27 +18,26 @@ from sgloc.masking import mask
 from sgloc.models.sketchgloc.config import Config
 from sgloc.sketch.synthetic import CATEGORIES, write_sample
 
-# Of synthetic shards, drawn for the occasion.
+# Batches in the synthetic shards.
 _SYNTHETIC_BATCHES = 20
-# Sketches that are counted, but of a small data set at most so many epochs; and before them, so that the blocks that
-# all streams are in are read, a part that is not.
+# Sketches to time, and the most epochs of a small data set. An untimed warm-up comes first, a fraction of the timed
+# sketches, so that the current block of every stream has been read.
 _COUNTED, _MOST_EPOCHS = 2**19, 16
 _WARM_UP_PART, _PREPARED_PART = 4, 8
 
-# Opens a stream that gives the sizes of its batches; how many sketches are not counted at its start, and then are.
+# A function that opens a stream of batch sizes; the sketches of its warm-up; the sketches timed after that.
 Way = tuple[Callable[[], Generator[int, None, None]], int, int]
 
 
 def measure(options: StreamOptions, config: Config, report: Report) -> None:
-    """Measure training batches as they come, the same with their preparation, and the same from a server where one is
-    named."""
+    """Measure reading training batches: alone, with their preparation and, if `remote` is set, from a server."""
     with shards(options, config) as folder:
         measure_ways(options, config, report, folder, {})
 
 
 @contextlib.contextmanager
 def shards(options: StreamOptions, config: Config) -> Iterator[str]:
-    """The folder of the shards to measure on: that of the options or, inside, a synthetic one."""
+    """Yield the folder of the shards to measure on: the option's, or else a temporary synthetic one."""
     if options.data is not None:
         yield options.data
         return
@@ -52,8 +51,10 @@ def shards(options: StreamOptions, config: Config) -> Iterator[str]:
 def measure_ways(
     options: StreamOptions, config: Config, report: Report, folder: str, others: Mapping[str, Way]
 ) -> None:
-    """Measure the stream and other ways to read the same drawings, in turn, so that ratios hold on a machine that
-    others use."""
+    """Measure the stream and other ways to read the same drawings.
+
+    The ways take turns, so that their ratios hold even on a shared machine.
+    """
     manifest = load_manifest(folder)
     split, size = manifest.splits["train"], options.batch
     prepare = preparation(config, manifest)
@@ -99,7 +100,7 @@ def measure_ways(
 
 
 def _time(open_way: Callable[[], Generator[int, None, None]], warm_up: int, counted: int) -> tuple[float, float]:
-    """Wall and processor seconds, of all threads, that a way takes after its warm-up."""
+    """Return the wall-clock seconds, and the processor seconds of all threads, of a way after its warm-up."""
     with contextlib.closing(open_way()) as sizes:
         _consume(sizes, warm_up)
         wall, processor = time.perf_counter(), time.process_time()
@@ -108,7 +109,7 @@ def _time(open_way: Callable[[], Generator[int, None, None]], warm_up: int, coun
 
 
 def _consume(sizes: Iterator[int], number: int) -> None:
-    """Take batches until at least so many sketches have come."""
+    """Consume batches until they contain at least `number` sketches."""
     total = itertools.accumulate(sizes)
     while next(total) < number:
         pass

@@ -1,4 +1,4 @@
-"""Taking times, and the rate of matrix products with which they are compared."""
+"""Timing, and the rate of matrix products as a ceiling for comparison."""
 
 import math
 import statistics
@@ -20,19 +20,19 @@ Result = TypeVar("Result")
 
 
 def spread(values: Sequence[float] | npt.NDArray[np.float64]) -> dict[str, float]:
-    """The median of at least one value, the least, and the 10th and 90th percentile."""
+    """Return the median, the minimum, and the 10th and 90th percentile of at least one value."""
     names = ("median", "minimum", "percentile_10", "percentile_90")
     return dict(zip(names, np.percentile(values, [50, 0, 10, 90]).tolist(), strict=True))
 
 
 class Clock:
-    """Points in time on a device: of the host, or in the order of the device's stream."""
+    """Time marks: of the host's clock or, on CUDA, events in the current stream."""
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
 
     def mark(self) -> Any:
-        """This point in time. On CUDA nothing is waited for."""
+        """Mark the present moment, without waiting for the device."""
         if self.device.type != "cuda":
             return time.perf_counter()
         event = torch.cuda.Event(enable_timing=True)
@@ -40,32 +40,33 @@ class Clock:
         return event
 
     def seconds(self, start: Any, stop: Any) -> float:
-        """From one mark to a later one. On CUDA the later one is waited for."""
+        """Return the seconds between two marks. On CUDA, wait for the later one."""
         if self.device.type != "cuda":
             return float(stop - start)
         stop.synchronize()
         return float(start.elapsed_time(stop)) / 1000
 
     def time(self, function: Callable[[], object]) -> float:
-        """Seconds that a call takes, with all that it starts on the device."""
+        """Return the seconds that a call takes, including all work that it queues on the device."""
         start = self.mark()
         function()
         return self.seconds(start, self.mark())
 
 
 class Ceiling:
-    """The rate of square matrix products of the same type on the same device, by the faster of torch's own and the
-    model's way to multiply. Rounds of them are measured between the repeats of a measurement, so that other work on the
-    machine slows both.
+    """The rate of square matrix products, on the same device and of the same dtype as the measured work.
+
+    The faster of `torch.mm` and the model's own `product` counts. Rounds of products alternate with the repeats of a
+    measurement, so that other work on the machine slows both.
 
     Args:
-        clock: of the device.
-        dtype: of the factors.
-        size: of the matrices.
+        clock: clock of the device.
+        dtype: dtype of the factors.
+        size: side of the matrices.
 
     Attributes:
         rounds: FLOP/s of each round.
-        rounds_of_torch: the same by `torch.mm` alone.
+        rounds_of_torch: FLOP/s of each round by `torch.mm` alone.
     """
 
     def __init__(self, clock: Clock, dtype: torch.dtype, size: int) -> None:
@@ -75,17 +76,17 @@ class Ceiling:
         self._products = [partial(multiply, factor, factor, out=output) for multiply in (torch.mm, product)]
         self.rounds: list[float] = []
         self.rounds_of_torch: list[float] = []
-        # Not counted: the first product sets up the library.
+        # The first product initializes the library, so it is not timed.
         for multiply in self._products:
             multiply()
 
     def between(
         self, measurements: Sequence[Callable[[], Result]], num_repeats: int
     ) -> list[tuple[list[Result], list[float]]]:
-        """Take measurements in turn, with a round before the first and after each.
+        """Run several measurements in turn, with a round of products before the first and after each one.
 
         Returns:
-            For each measurement its results, and of each the faster of the two rounds around it.
+            For each measurement, its results, and for each result the faster of the two rounds around it, in FLOP/s.
         """
         taken: list[tuple[list[Result], list[float]]] = [([], []) for _ in measurements]
         self._measure()
@@ -97,7 +98,7 @@ class Ceiling:
         return taken
 
     def _measure(self) -> None:
-        """Time a round of a few products each way; the fastest counts."""
+        """Time one round: a few products by each function, of which the fastest counts."""
         of_torch, of_model = (
             2 * self.size**3 / min(self.clock.time(multiply) for _ in range(_PRODUCTS_IN_ROUND))
             for multiply in self._products
@@ -107,7 +108,7 @@ class Ceiling:
 
     @property
     def record(self) -> dict[str, object]:
-        """What the rates were compared with, for a report."""
+        """The report's record of the ceiling."""
         return {
             "name": "ceiling",
             "size": self.size,
@@ -120,9 +121,11 @@ class Ceiling:
 
 
 def executed_flops(function: Callable[[], Result]) -> tuple[Result, int]:
-    """What a call gives, and the operations of all matrix products that torch computes in it, in backward passes
-    too."""
-    # Torch's own counter overlooks these.
+    """Return a call's result, and the operations of all matrix products that torch executes in it.
+
+    Products of backward passes count too.
+    """
+    # FlopCounterMode does not count these by itself.
     overlooked: dict[Any, Callable[..., int]] = {
         torch.ops.aten.addmm_: _in_place_flops,
         torch.ops.aten.baddbmm_: _in_place_flops,
@@ -135,10 +138,10 @@ def executed_flops(function: Callable[[], Result]) -> tuple[Result, int]:
 
 
 def _in_place_flops(_total: Sequence[int], rows: Sequence[int], weight: Sequence[int], **_: object) -> int:
-    """Operations of total += rows @ weight, from the shapes."""
+    """Count the operations of total += rows @ weight, from the shapes."""
     return 2 * math.prod(rows) * weight[-1]
 
 
 def _linear_flops(rows: Sequence[int], weight: Sequence[int], *_: object, **__: object) -> int:
-    """Operations of rows [n, a] times the transpose of weight [b, a], from the shapes."""
+    """Count the operations of rows [n, a] times the transpose of weight [b, a], from the shapes."""
     return 2 * math.prod(rows) * weight[0]

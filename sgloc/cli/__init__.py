@@ -1,6 +1,6 @@
-"""The command line: `sgloc <command>`. One table says which function a command runs, with which options.
+"""The command line, `sgloc <command>`: one table maps each command to a function and its options.
 
-What a command needs is imported when it runs, so that `sgloc --help` and a mistyped option answer at once.
+Commands import their dependencies when they run, so that `sgloc --help` and a mistyped option answer at once.
 """
 
 import os
@@ -21,12 +21,13 @@ _HELP = ("-h", "--help")
 
 @dataclass(frozen=True)
 class Command:
-    """What a command does.
+    """An entry of the command table.
 
     Attributes:
-        function: does it. Its parameters are the options, those that are dataclasses by their fields.
-        bare: the option that words without a name give; empty: there is none.
-        chosen: the dataclass for a parameter whose annotation is a name in quotes, or what finds it by the words.
+        function: runs the command. Its parameters are the options; a dataclass parameter contributes its fields.
+        bare: option that takes positional arguments; empty if the command accepts none.
+        chosen: dataclass for the parameter whose annotation is a quoted name, or a function that picks it from the
+            arguments.
     """
 
     function: Callable[..., None]
@@ -35,14 +36,14 @@ class Command:
 
     @property
     def text(self) -> str:
-        """What it does, in words."""
+        """The command's description, for the help text."""
         return (self.chosen if isinstance(self.chosen, type) else self.function).__doc__ or ""
 
     def read(self, program: str, words: Sequence[str]) -> dict[str, Any]:
-        """The arguments of the function.
+        """Parse command-line arguments into keyword arguments of the function.
 
         Raises:
-            UsageError, ConfigError: if an option is wrong.
+            UsageError, ConfigError: if an option is invalid.
         """
         from sgloc.cli.options import Reader
 
@@ -51,7 +52,7 @@ class Command:
         try:
             return reader.read(words)
         except ConfigError as error:
-            # torchrun gives all processes of a machine the same words; the first of them says what is wrong.
+            # torchrun passes the same arguments to all processes of a machine; only local rank 0 reports the error.
             error.told = "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
             raise
 
@@ -81,20 +82,20 @@ COMMANDS: Mapping[str, Command] = MappingProxyType(
 
 
 def command_name(words: Sequence[str]) -> str:
-    """The name of the command that words begin with; empty: it is none."""
+    """Return the name of the command at the start of the arguments, or an empty string if there is none."""
     return next((name for name in (" ".join(words[:2]), *words[:1]) if name in COMMANDS), "")
 
 
 def unknown_command(name: str) -> UsageError:
-    """The error that there is no such command."""
-    return UsageError(f"there is no command {name!r}{nearest(name, list(COMMANDS))}; see `sgloc --help`")
+    """Return the error for an unknown command."""
+    return UsageError(f"unknown command {name!r}{nearest(name, list(COMMANDS))}; see `sgloc --help`")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run `sgloc`; whatever goes wrong becomes one sentence and an exit code.
+    """Run `sgloc`; any error becomes one sentence and an exit code.
 
     Raises:
-        SystemExit: with code 1 where it may pass, 2 for a mistake of the user, 3 for a fault of the program.
+        SystemExit: with code 1 for a transient error, 2 for a user error, 3 for a bug (internal error).
     """
     words = begin("sgloc", arguments)
     name = command_name(words)
@@ -112,10 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _show_commands(words: Sequence[str]) -> None:
-    """Show the commands, or those of a group of them, such as `sgloc shards`.
+    """List all commands, or those of one group, such as `sgloc shards`.
 
     Raises:
-        UsageError: if the words are neither.
+        UsageError: if the arguments name neither a command nor a group.
     """
     groups = {name.partition(" ")[0] for name in COMMANDS if " " in name}
     group = [word for word in words[:1] if word in groups]

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def measure(options: "BenchOptions", config: str = "", json: bool = False) -> None:
-    """Measure a part of a run.
+    """Benchmark one part of a run.
 
     Args:
-        options: Of the measurement.
-        config: YAML file of options of `sgloc train`; default: the published sizes.
-        json: Print JSON in place of text and tables.
+        options: Options of the benchmark.
+        config: YAML file with options of `sgloc train`; default: the published model and data sizes.
+        json: Print JSON instead of text and tables.
     """
     from sgloc.bench import run
     from sgloc.terminal import results

@@ -1,4 +1,4 @@
-"""`sgloc checkpoint` and `sgloc import-tf`: what is done with checkpoints that are there."""
+"""`sgloc checkpoint` and `sgloc import-tf`: list, verify, show, export and import checkpoints."""
 
 import dataclasses
 import logging
@@ -17,19 +17,19 @@ _MOST_POINTS = 10**5
 
 
 def list_all(run: str, newest: bool = False, finished: bool = False) -> None:
-    """Show a table of a run's checkpoints, newest first; every file is read to tell whether they are whole.
+    """List a run's checkpoints, newest first; reads every file to check that each checkpoint is intact.
 
     Args:
         run: Folder or URL of a run.
-        newest: Print the folder of the newest checkpoint that is whole, and nothing else; exit code 2 if there is none.
-        finished: Print nothing; exit code 0 if the run has finished by its newest whole checkpoint, 1 if it can go on,
-            2 if it has no checkpoint.
+        newest: Print only the folder of the newest intact checkpoint; exit code 2 if there is none.
+        finished: Print nothing; exit code 0 if the newest intact checkpoint is that of a finished run, 1 if the run can
+            be resumed, 2 if it has no checkpoint.
     """
     from sgloc.train.checkpoint.load import lost_best, no_checkpoint, run_around
 
     whole_run = run_around(run)
     if whole_run is not None:
-        raise ConfigError(f"{run} is not a run's folder; give {whole_run}")
+        raise ConfigError(f"{run} is not a run folder; pass {whole_run}")
     if newest or finished:
         from sgloc.train.checkpoint.load import checkpoint_folders, newest_checkpoint
         from sgloc.train.start import has_finished
@@ -62,17 +62,17 @@ def list_all(run: str, newest: bool = False, finished: bool = False) -> None:
 
 
 def verify(checkpoint: str) -> None:
-    """Read every file of a checkpoint, or of all of a run's, and name what is damaged; exit code 2 tells of it.
+    """Read every file of a checkpoint, or of all checkpoints of a run, and list damaged files; exit code 2 if any.
 
     Args:
-        checkpoint: Folder or URL of a checkpoint, or of a run, of which all are verified.
+        checkpoint: Folder or URL of a checkpoint, or of a run to verify all its checkpoints.
     """
     from sgloc.train.checkpoint.load import list_checkpoints
 
     listed = list_checkpoints(checkpoint)
     for one in listed:
         num_files = len(one.manifest.files) if one.manifest else 0
-        show(f"{one.folder}: {'damaged' if one.problems else 'whole'}, {num_files} files of tensors")
+        show(f"{one.folder}: {'damaged' if one.problems else 'intact'}, {num_files} tensor files")
         for problem in one.problems:
             show(f"  {problem}")
     if any(one.problems for one in listed):
@@ -80,11 +80,11 @@ def verify(checkpoint: str) -> None:
 
 
 def show_one(checkpoint: str, json: bool = False) -> None:
-    """Show what a checkpoint holds, or a run's best: configuration, state, versions, tensors with their shapes.
+    """Show the contents of a checkpoint: configuration, training state, versions, and tensors with their shapes.
 
     Args:
-        checkpoint: Folder or URL of a checkpoint, or of a run, of which the best is taken.
-        json: Print JSON in place of text and tables.
+        checkpoint: Folder or URL of a checkpoint, or of a run to show its best checkpoint.
+        json: Print JSON instead of text and tables.
     """
     from sgloc.train.checkpoint.format import read_manifest
     from sgloc.train.checkpoint.load import use_checkpoint
@@ -107,10 +107,10 @@ def show_one(checkpoint: str, json: bool = False) -> None:
 
 
 def export(checkpoint: str, out: str) -> None:
-    """Write a checkpoint's model as one safetensors file with its configuration and a model card.
+    """Export a checkpoint's model as one safetensors file, with its configuration and a model card.
 
     Args:
-        checkpoint: Folder or URL of a checkpoint, or of a run, of which the best is taken.
+        checkpoint: Folder or URL of a checkpoint, or of a run to export its best checkpoint.
         out: Folder or URL to write to.
     """
     from sgloc.hub.export import export_model
@@ -118,26 +118,27 @@ def export(checkpoint: str, out: str) -> None:
 
     with working("writing the model"):
         folder, num_values = export_model(checkpoint, out)
-    show(f"{out}: {num_values:,} numbers of {folder}; sgloc.load_pretrained({out!r}) gives the model")
+    show(f"{out}: {num_values:,} parameters from {folder}; load with sgloc.load_pretrained({out!r})")
 
 
 def import_tf(
     checkpoint: str, out: str, scale: float = 0.0, data: str = "", max_points: int = 0, max_node_points: int = 0
 ) -> None:
-    """Make a model of a checkpoint of the original TensorFlow 1 program: pip install 'sgloc[tf]' first.
+    """Import a checkpoint of the original TensorFlow 1 program; requires pip install 'sgloc[tf]'.
 
     Args:
-        checkpoint: Local folder with vector-N.index, vector-N.data-* and, if it is there, model_config.json.
+        checkpoint: Local folder with vector-N.index, vector-N.data-* and optionally model_config.json.
         out: Folder or URL to write to.
-        scale: Standard deviation of its data set's offsets, which it does not store.
-        data: Shards of that data set, whose scale is taken.
-        max_points: Of a drawing; 0: as --data or the original's max_seq_len tell.
-        max_node_points: Of a graph node; 0: as the original's max_stroke_len tells, or a node is a whole stroke.
+        scale: Standard deviation of the offsets in the checkpoint's data set; the checkpoint does not store it.
+        data: Folder or URL of shards of the checkpoint's data set, to read the scale from.
+        max_points: Maximum points per drawing; 0 takes it from --data or the original's max_seq_len.
+        max_node_points: Maximum points per graph node; 0 takes the original's max_stroke_len, or whole strokes if that
+            is not set.
     """
     for name, value in (("max_points", max_points), ("max_node_points", max_node_points)):
         require(0 <= value <= _MOST_POINTS, name, f"from 0 to {_MOST_POINTS:,}", value)
     if (scale != 0) == bool(data):
-        raise ConfigError("the original does not store its scale; give either --scale or --data")
+        raise ConfigError("the original checkpoint does not store its scale; pass either --scale or --data")
     from sgloc.data.manifest import load_manifest
     from sgloc.hub.import_tf import import_tf as run
     from sgloc.terminal import working
@@ -148,8 +149,8 @@ def import_tf(
         scale, max_points, licence = manifest.scale, max_points or manifest.longest_points, manifest.licence
     with working("reading the checkpoint"):
         done = run(checkpoint, out, scale, max_points, licence, max_node_points=max_node_points)
-    nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "nodes of whole strokes"
+    nodes = f"nodes of at most {done.max_node_points} points" if done.max_node_points else "whole strokes as nodes"
     show(
-        f"{out}: {done.num_values:,} numbers of {done.checkpoint}, scale {scale:g}, {nodes}; {done.num_left} "
-        f"variables of its training are left out; sgloc.load_pretrained({out!r}) gives the model"
+        f"{out}: {done.num_values:,} parameters from {done.checkpoint}, scale {scale:g}, {nodes}; "
+        f"skipped {done.num_left} training-only variables; load with sgloc.load_pretrained({out!r})"
     )

@@ -1,4 +1,4 @@
-"""`sgloc sample`, `sgloc shard` and `sgloc shards`: drawings on their way to shards, and shards that are there."""
+"""`sgloc sample`, `sgloc shard` and `sgloc shards`: generate sample drawings, build shards, and inspect them."""
 
 import re
 import sys
@@ -15,20 +15,20 @@ if TYPE_CHECKING:
 
 
 def build_options(words: Sequence[str]) -> "type[BuildOptions]":
-    """The options of a build, whose module takes its time."""
+    """Return the dataclass of build options; its module is slow to import."""
     from sgloc.data.build.plan import BuildOptions
 
     return BuildOptions
 
 
 def sample(out: str, train: int = 1000, valid: int = 100, test: int = 100, seed: int = 0) -> None:
-    """Draw the built-in synthetic sample: sketch-rnn npz files of eight categories.
+    """Generate the built-in synthetic sample: sketch-rnn npz files of eight categories.
 
     Args:
         out: Folder or URL to write to.
-        train: Training drawings a category.
-        valid: Validation drawings a category.
-        test: Test drawings a category.
+        train: Training drawings per category.
+        valid: Validation drawings per category.
+        test: Test drawings per category.
         seed: Seed of the generator.
     """
     from sgloc.sketch.synthetic import write_sample
@@ -48,26 +48,26 @@ def shard(
     workers: int = 0,
     overwrite: bool = False,
 ) -> None:
-    """Pack drawings into WebDataset shards with a manifest; a build that was killed goes on where it was.
+    """Pack drawings into WebDataset shards with a manifest; an interrupted build resumes when run again.
 
     Args:
-        source: Files, folders, globs or URLs of simplified or raw ndjson, binary or sketch-rnn npz files; folders of
-            SVG or JSON drawings, or with such a folder for each category; or quickdraw:npz, quickdraw:simplified,
-            quickdraw:raw or quickdraw:binary, the public data set.
+        source: Files, folders, globs or URLs of simplified or raw ndjson, binary or sketch-rnn npz files; a folder of
+            SVG or JSON drawings, or one with such a folder per category; or the public QuickDraw data set as
+            quickdraw:npz, quickdraw:simplified, quickdraw:raw or quickdraw:binary.
         out: Folder or URL to write to.
-        options: What is taken of the drawings, and how it is packed.
-        task: Build only this share, as 0/16 to 15/16; the one that ends last writes the manifest. Default: all.
-        mirror: Folder or URL of a copy of the public data set.
-        downloads: Local folder for files that are not local, while they are read; default: in --out, where that is
-            local.
-        keep_downloads: Leave downloaded files where they are.
-        workers: Processes; 0: one a core.
-        overwrite: Replace shards that are there already.
+        options: Which drawings to take, and how to pack them.
+        task: Build only this share of the parts, such as 0/16 to 15/16; the last task to finish writes the manifest.
+            Default: build everything.
+        mirror: Folder or URL of a mirror of the public QuickDraw data set.
+        downloads: Local folder for downloaded source files while they are read; default: inside --out if that is local.
+        keep_downloads: Keep downloaded source files.
+        workers: Number of worker processes; 0 uses one per core.
+        overwrite: Replace existing shards.
     """
     if task is not None and not re.fullmatch(r"\d{1,9}/\d{1,9}", task):
-        raise ConfigError(f"task is {task!r}; give a number and how many there are, as 3/16")
+        raise ConfigError(f"task is {task!r}; pass the task's number and the number of tasks, such as 3/16")
     if task is not None and overwrite:
-        raise ConfigError("each task would overwrite what the others have built; remove the folder first")
+        raise ConfigError("--task with --overwrite would overwrite the other tasks' parts; remove the folder first")
     from sgloc.data.build.run import build_shards, build_task
     from sgloc.data.formats.sources import QUICKDRAW_URL
     from sgloc.terminal import progress
@@ -89,13 +89,13 @@ def shard(
             number, count = map(int, task.split("/"))
             outcome = build_task(source, out, (number, count), options, **means)
     if isinstance(outcome, int):
-        show(f"{out}: task {task} is built; parts that other tasks have still to build: {outcome}")
+        show(f"{out}: task {task} finished; parts still to be built by other tasks: {outcome}")
         return
     counts = ", ".join(
         f"{split.num_sketches:,} {name} in {len(split.shards)} shards" for name, split in outcome.splits.items()
     )
     show(
-        f"{out}: {outcome.num_read:,} drawings read of {len(outcome.categories)} categories: {counts}; "
+        f"{out}: read {outcome.num_read:,} drawings in {len(outcome.categories)} categories: {counts}; "
         f"skipped: {_counted(outcome.skipped)}; rejected: {_counted(outcome.rejected)}"
     )
 
@@ -105,11 +105,11 @@ def _counted(counts: dict[str, int]) -> str:
 
 
 def verify(data: str, workers: int = 0) -> None:
-    """Read every shard and compare it with the manifest; exit code 2 tells of a problem.
+    """Read every shard and compare it with the manifest; exit code 2 if any problem is found.
 
     Args:
         data: Folder or URL of shards.
-        workers: Processes; 0: one a core.
+        workers: Number of worker processes; 0 uses one per core.
     """
     from sgloc.data.shards.verify import verify_shards
     from sgloc.terminal import progress
@@ -126,12 +126,12 @@ def verify(data: str, workers: int = 0) -> None:
 
 
 def stats(data: str, plot: str | None = None, json: bool = False) -> None:
-    """Count drawings by category and split, their lengths and their bytes, from the manifest alone.
+    """Show drawing counts, lengths and bytes by category and split; reads only the manifest.
 
     Args:
         data: Folder or URL of shards.
-        plot: PNG to draw the distributions into, a path or URL.
-        json: Print JSON in place of text and tables.
+        plot: Path or URL of a PNG file to plot the distributions to.
+        json: Print JSON instead of text and tables.
     """
     from sgloc.data.manifest import load_manifest
     from sgloc.data.shards.stats import shard_stats
@@ -151,12 +151,12 @@ def stats(data: str, plot: str | None = None, json: bool = False) -> None:
 
 
 def merge(data: list[str], out: str, overwrite: bool = False) -> None:
-    """Join finished builds into one folder; shards are linked where possible, else copied.
+    """Merge finished builds into one folder; hard-links shards where possible, copies them otherwise.
 
     Args:
         data: Folders or URLs of shards, each with a manifest.
         out: Folder or URL to write to.
-        overwrite: Replace shards that are there already.
+        overwrite: Replace existing shards.
     """
     from sgloc.data.shards.merge import merge_shards
     from sgloc.terminal import progress
@@ -165,6 +165,6 @@ def merge(data: list[str], out: str, overwrite: bool = False) -> None:
         manifest = merge_shards(data, out, overwrite=overwrite, progress=advance)
     num_shards = len(manifest.shards)
     show(
-        f"{out}: {manifest.num_accepted:,} drawings of {len(manifest.categories)} categories in "
-        f"{num_shards:,} shards of {len(data)} builds"
+        f"{out}: {manifest.num_accepted:,} drawings in {len(manifest.categories)} categories and "
+        f"{num_shards:,} shards, from {len(data)} builds"
     )

@@ -14,15 +14,16 @@ if TYPE_CHECKING:
 
 
 def doctor(options: DoctorOptions, json: bool = False) -> None:
-    """Look for what would spoil a run, with the ranks that a run would have: plain, under torchrun or srun.
+    """Check the environment for problems that would break a run.
 
-    Exit code 1 tells of a problem.
+    Start it as you would start the run: plainly, under torchrun or under srun. The exit code is 1 if a problem is
+    found.
 
     Args:
-        options: What to look at.
-        json: Print JSON in place of text and tables.
+        options: What to check.
+        json: Print JSON instead of text and tables.
     """
-    # What torch's C++ says of a connection that fails, with its stack, is told below in a sentence.
+    # torch's C++ code logs failed connections with a stack; the findings below report them in one sentence.
     os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
     from sgloc.doctor.finding import print_table, to_json
     from sgloc.doctor.run import examine
@@ -32,7 +33,7 @@ def doctor(options: DoctorOptions, json: bool = False) -> None:
     bar.enter_context(working("examining"))
 
     def present(findings: "list[Finding]") -> None:
-        # Whatever hangs, the findings are the last that is shown.
+        # Close the bar first, so that the findings are the last output even if something hangs.
         bar.close()
         if json:
             show(to_json(findings), end="")

@@ -1,4 +1,4 @@
-"""What is done with a trained model: `sgloc generate`, `evaluate`, `reorganize` and `report`."""
+"""Commands for a trained model: `sgloc generate`, `evaluate`, `reorganize` and `report`."""
 
 import logging
 import os
@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 def generate(
     checkpoint: str, data: str, out: str, options: GenerateOptions, kind: str = "", device: DeviceName = "auto"
 ) -> None:
-    """Redraw sketches with a trained model: simplified ndjson, an SVG each, and a gallery.
+    """Redraw sketches with a trained model; write simplified ndjson, one SVG per sketch, and a gallery.
 
     Args:
-        checkpoint: Folder or URL of a checkpoint; of a run, of which the best is taken; or of an exported model.
+        checkpoint: Folder or URL of a checkpoint, of an exported model, or of a run to use its best checkpoint.
         data: Folder or URL of shards.
         out: Folder or URL to write to.
         options: What to redraw, and how.
-        kind: Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code
-            is imported.
-        device: Where to compute; auto takes CUDA when there is one.
+        kind: Recipe of a model that neither sgloc nor an installed package provides, as package:Recipe; its code is
+            imported.
+        device: Device to compute on; auto uses CUDA if available.
     """
     from sgloc.evaluate.generate import generate as redraw
 
@@ -41,20 +41,20 @@ def evaluate(
     device: DeviceName = "auto",
     classifier: str = "",
 ) -> None:
-    """Measure a trained model on all test drawings: Rec, Ret, and how far strokes are from their right places.
+    """Evaluate a trained model on all test drawings: Rec, Ret, and the distance of strokes from their true positions.
 
-    In one process, or in any number under torchrun, with the same result; on a CPU each uses one core. An evaluation
-    that was stopped goes on when it is started again.
+    Runs in one process, or in any number of processes under torchrun, with the same result; on a CPU each process uses
+    one core. An interrupted evaluation resumes when started again.
 
     Args:
-        checkpoint: Folder or URL of a checkpoint; of a run, of which the best is taken; or of an exported model.
+        checkpoint: Folder or URL of a checkpoint, of an exported model, or of a run to use its best checkpoint.
         data: Folder or URL of shards.
         out: Folder or URL to write to.
         options: What to measure, and how.
-        kind: Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code
-            is imported.
-        device: Where to compute; auto takes CUDA when there is one.
-        classifier: Run of `sgloc train-classifier` on the same shards; without it Rec is not measured.
+        kind: Recipe of a model that neither sgloc nor an installed package provides, as package:Recipe; its code is
+            imported.
+        device: Device to compute on; auto uses CUDA if available.
+        classifier: Folder or URL of a `sgloc train-classifier` run on the same shards; without it, Rec is not measured.
     """
     from sgloc import dist
     from sgloc.evaluate.run import TABLES
@@ -72,23 +72,23 @@ def evaluate(
 def reorganize(
     drawing: str, checkpoint: str, out: str, options: SamplingOptions, kind: str = "", device: DeviceName = "auto"
 ) -> None:
-    """Put the strokes of your own drawing where they belong: SVG in, SVG out, and a picture of before and after.
+    """Move the strokes of your own drawing to where they belong; write SVG files and a before-and-after picture.
 
-    The drawing's own strokes are moved, and the model redraws it. The first stroke stays where it is.
+    Writes two versions: the drawing's own strokes moved, and the model's redrawing. The first stroke stays in place.
 
     Args:
-        drawing: Path or URL of the drawing: an .svg or .svgz file; an .ndjson file with a drawing a line, as QuickDraw
-            has them; or a .json file, a list of strokes, each a list of points [x, y].
-        checkpoint: Folder or URL of a checkpoint; of a run, of which the best is taken; or of an exported model.
+        drawing: Path or URL of the drawing: an .svg or .svgz file, an .ndjson file with one drawing per line in
+            QuickDraw's format, or a .json file with a list of strokes, each a list of points [x, y].
+        checkpoint: Folder or URL of a checkpoint, of an exported model, or of a run to use its best checkpoint.
         out: Folder or URL to write to.
-        options: How the pen is sampled.
-        kind: Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code
-            is imported.
-        device: Where to compute; auto takes CUDA when there is one.
+        options: How to sample the pen.
+        kind: Recipe of a model that neither sgloc nor an installed package provides, as package:Recipe; its code is
+            imported.
+        device: Device to compute on; auto uses CUDA if available.
     """
     from sgloc.sketch.reading import read_own
 
-    # A drawing that cannot be read is refused before the model, and torch with it, is loaded.
+    # Refuse an unreadable drawing before importing torch and loading the model.
     named = read_own(drawing)
     from sgloc.evaluate.reorganize import PICTURE, reorganize_drawings
     from sgloc.hub.load import load_model
@@ -99,24 +99,24 @@ def reorganize(
     for files in list(written.values())[:10]:
         show(", ".join(f"{out}/{file}" for file in files))
     if len(written) > 10:
-        show(f"and {len(written) - 10} drawings more")
+        show(f"and {len(written) - 10} more drawings")
     show(f"{out}/{PICTURE}")
     empty = [name for name, files in written.items() if f"{name}-redrawn.svg" not in files]
     if empty:
         more = f" and {len(empty) - 10} more" if len(empty) > 10 else ""
         logger.warning(
-            "%s", f"the model drew nothing for {', '.join(empty[:10])}{more}; so there is no -redrawn.svg of that"
+            "%s", f"the model drew nothing for {', '.join(empty[:10])}{more}; no -redrawn.svg was written for these"
         )
 
 
 def report(options: ReportOptions, device: DeviceName = "auto") -> None:
-    """Write one HTML page of what a run learned: curves, galleries, Rec and Ret, retrieval, a map of codes.
+    """Write a report on a run as one HTML page: curves, galleries, Rec and Ret, retrieval, a map of latent codes.
 
-    The page needs nothing else: it can be sent to a friend. Mind the licence of the drawings on it.
+    The page is self-contained and can be shared as one file. Mind the licence of the drawings on it.
 
     Args:
-        options: What it shows, of which run.
-        device: Where to compute; auto takes CUDA when there is one.
+        options: The run, and what to show of it.
+        device: Device to compute on; auto uses CUDA if available.
     """
     from sgloc.report.run import write_report
 

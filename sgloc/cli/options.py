@@ -1,8 +1,8 @@
-"""One reader of options for every command and launcher.
+"""The option parser of every command and launcher.
 
-The parameters of a function are options, and so are the fields of a dataclass; their docstrings are the help. An option
-of type `bool` is a flag; one of type `list` takes several words; one of type `tuple` takes one word with commas. Fields
-of a dataclass that are dataclasses themselves are sections of options, which a YAML file may give too.
+Function parameters and dataclass fields become options; their docstrings are the help texts. An option of type `bool`
+is a flag, one of type `list` takes several arguments, and one of type `tuple` takes one comma-separated argument. A
+dataclass field that is itself a dataclass is a section of options, which a YAML file can set too.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from sgloc.renamed import RENAMED
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-# Of options in sections, by the names that they have in commands without sections.
+# Short names of options in sections: the names that the same options have in commands without sections.
 SHORT: Mapping[str, str] = MappingProxyType(
     {
         "run": "train.run",
@@ -36,9 +36,9 @@ SHORT: Mapping[str, str] = MappingProxyType(
         "kind": "model.kind",
     }
 )
-# Either name is right in every command: torchrun takes --run for an option of its own.
+# Every command accepts both names, because torchrun takes --run for an option of its own.
 _ALIASES = {**SHORT, **{whole: short for short, whole in SHORT.items()}}
-# The last part of the name of every option that holds a path or URL, or several.
+# Options that hold a path or URL, or a list of them, by the last part of their names.
 _PLACES = frozenset(
     "cache checkpoint classifier config data deepspeed downloads drawing evaluated init_from mirror out path plot "  # noqa: SIM905
     "remote resume run source".split()
@@ -46,30 +46,30 @@ _PLACES = frozenset(
 _EMPTY = inspect.Parameter.empty
 _TRUTHS = ("true", "false", "yes", "no")
 _NOTHING = ("null", "None")
-# How the parser names an option that is wrong, and says what is wrong with a path.
+# jsonargparse's messages for an invalid option, and for an invalid path.
 _PARSER_KEY = re.compile(r'^Parser key "([^"]+)":\s+')
 _WRONG_PATH = re.compile(r"^--([\w.]+): \w+ (does not exist|is not a file|is not readable): ('.*'|\".*\")$")
-# How it names a file of options of which it has but the text, and one that holds none.
+# Its name for an option file that it was passed as text, and its message for a file without options.
 _NO_NAME = '"<unicode string>"'
 _NO_OPTIONS = re.compile(r"^Unexpected config:\s*(.*)$", re.DOTALL)
-# How it names an option of a file that it does not know: in a section, at the top.
+# Its messages for an unknown option in a file: in a section, and at the top level.
 _UNKNOWN = re.compile(r"Group '([\w.]+)' does not accept option '([\w.]+)'|Option '([\w.]+)' is not accepted")
-# The file systems of buckets take a user and password for a part of the bucket's name, and repeat it in messages.
+# Bucket file systems treat a user and password as part of the bucket's name, and repeat it in error messages.
 _BUCKET_OF_USER = re.compile(r"(?:^|::)(?:s3a?|gc?s)://[^/?#]*@")
 
 
 class Reader:
-    """Reads the options of one command.
+    """Parser of one command's options.
 
     Args:
-        program: how people start the command.
-        target: the function or dataclass whose parameters or fields are the options. A function's parameter that is a
-            dataclass stands for the fields of that; no two options may share a name.
-        chosen: the dataclass for a parameter whose annotation is a name in quotes.
-        description: what the command does.
-        bare: the option that words without a name give; empty: there is none.
-        starts_command: whether the first such word is another command, whose options follow.
-        needs_all: whether options must be given that have no value but a given one.
+        program: the command as users type it, for messages.
+        target: the function or dataclass whose parameters or fields are the options. A dataclass parameter contributes
+            its fields; option names must be unique.
+        chosen: dataclass for the parameter whose annotation is a quoted name.
+        description: the command's description, for the help text.
+        bare: option that takes positional arguments; empty if there is none.
+        starts_command: whether the first positional argument is another command, followed by its options.
+        needs_all: whether required options must be set.
     """
 
     def __init__(
@@ -95,17 +95,17 @@ class Reader:
         self._description = inspect.cleandoc(description).partition("\nArgs:")[0].rstrip()
 
     def read(self, words: Sequence[str]) -> dict[str, Any]:
-        """The arguments of the function or dataclass.
+        """Parse arguments into keyword arguments of the function or dataclass.
 
         Raises:
-            UsageError: if an option is unknown, missing, misspelled or has no such value.
-            ConfigError: if the dataclass refuses the values.
-            SystemExit: with code 0, after the help was shown.
+            UsageError: if an option is unknown, missing, misspelled or has an invalid value.
+            ConfigError: if the dataclass rejects the values.
+            SystemExit: with code 0, after showing the help.
         """
         return self.read_until_word(words)[0]
 
     def read_until_word(self, words: Sequence[str]) -> tuple[dict[str, Any], list[str]]:
-        """The same for the options in front of the first word without a name; gives that word and what follows, too."""
+        """Like `read`, but stop at the first positional argument; also return that argument and the rest."""
         spelled, rest = self._spell(words)
         if rest and not self._starts_command:
             raise self._wrong(f"unrecognized argument: {rest[0]}")
@@ -121,11 +121,9 @@ class Reader:
             raise self._wrong(f"the following options are required: {', '.join(missing)}")
         values = self._parse(parser, spelled)
         for name, option in self._options.items():
-            # In a file, the parser lets null stand for any value, and anything for a section.
+            # In a file, jsonargparse accepts null for any value, and any value for a section.
             if option.default is not None and values.get(name) is None:
-                raise self._wrong(
-                    f"{name} has no value, or its section is not one; give it, or leave it out altogether"
-                )
+                raise self._wrong(f"{name} has no value, or its section is not a mapping; set it or leave it out")
         for name, option in self._options.items():
             values[name] = self._checked(name, option, values[name])
         found = parser.instantiate(values)
@@ -133,8 +131,8 @@ class Reader:
         return {**_arguments(self._target, found), **made}, rest
 
     def _spell(self, words: Sequence[str]) -> tuple[list[str], list[str]]:
-        """The same words, each option as --name=value with its whole name, files first, for options override them; and
-        the words from the first that belongs to no option."""
+        """Normalise the arguments to --name=value with full option names; also return the rest, from the first argument
+        that belongs to no option. Files come first, because options override them."""
         files, spelled, rest = list[str](), list[str](), list(words)
         while rest:
             if rest[0] in ("-h", "--help"):
@@ -158,7 +156,7 @@ class Reader:
         return [*files, *spelled], rest
 
     def _values(self, name: str, rest: list[str]) -> list[str]:
-        """Take the words that belong to an option from those after it."""
+        """Pop an option's values from the arguments that follow it."""
         shape, values = self._shapes[name], list[str]()
         if shape == "switch":
             return []
@@ -168,26 +166,26 @@ class Reader:
         while rest and not rest[0].startswith("--") and (takes_several or not values):
             values.append(rest.pop(0))
         if not values:
-            raise self._wrong(f"--{name} has no value; give one")
+            raise self._wrong(f"--{name} needs a value")
         return values
 
     def _known(self, name: str) -> str:
-        """The whole name of an option."""
+        """Return the full name of an option."""
         for known in (name, _ALIASES.get(name)):
             if known in self._shapes:
                 return known
         inside = [known for known in self._options if known.startswith(f"{name}.")]
         if inside:
-            raise self._wrong(f"--{name} is a section of options; give one of them, such as --{inside[0]}")
-        behind = "; those of the command stand after its name" if self._starts_command else ""
-        raise self._wrong(f"there is no option --{name}{self._instead(name, '--')}{behind}")
+            raise self._wrong(f"--{name} is a section of options; set one of its options, such as --{inside[0]}")
+        behind = "; put the command's own options after its name" if self._starts_command else ""
+        raise self._wrong(f"unknown option --{name}{self._instead(name, '--')}{behind}")
 
     def _instead(self, name: str, dashes: str) -> str:
-        """What to give in place of an option that there is not."""
+        """Return a hint at the option to use instead of an unknown one; empty if none is close."""
         known = [*self._shapes, *(alias for alias, one in _ALIASES.items() if one in self._options)]
         for new in RENAMED.get(name, "").split():
             if new in known:
-                return f"; it is {dashes}{new} now"
+                return f"; it is now {dashes}{new}"
         return nearest(name, known, dashes=dashes)
 
     def _parser(self) -> "ArgumentParser":
@@ -204,7 +202,7 @@ class Reader:
         )
         if self._has_sections:
             parser.add_argument(
-                "--config", action="config", help="YAML file of options, which those given here override"
+                "--config", action="config", help="YAML file of options; options on the command line override it"
             )
         for kind in self._inner.values():
             parser.add_class_arguments(kind)
@@ -216,43 +214,43 @@ class Reader:
 
     def _epilog(self) -> str:
         short = [f"--{short} is short for --{whole}" for short, whole in SHORT.items() if whole in self._options]
-        bare = [f"{self._bare.upper()} is the value of --{self._bare}"] if self._bare else []
-        return ". ".join([*bare, *short, "An option of type bool needs no value", " ".join(SPEECH.split())])
+        bare = [f"{self._bare.upper()} sets --{self._bare}"] if self._bare else []
+        return ". ".join([*bare, *short, "Boolean options need no value", " ".join(SPEECH.split())])
 
     def _parse(self, parser: "ArgumentParser", spelled: list[str]) -> "Namespace":
         try:
             return parser.parse_args(spelled)
         except UnicodeDecodeError as error:
-            raise self._wrong(f"the file of options is not text ({error}); give a YAML file") from error
+            raise self._wrong(f"the option file is not text ({error}); pass a YAML file") from error
         except jsonargparse.ArgumentError as error:
             said = str(error).strip()
-        # The parser stops at the first file that it cannot read, but does not say which one it is.
+        # jsonargparse stops at the first file that it cannot read, but does not name it.
         files = " or ".join(word.partition("=")[2] for word in spelled if word.startswith("--config="))
         said = _WRONG_PATH.sub(r"--\1 is \3, which \2", _PARSER_KEY.sub(r"--\1: ", said))
-        said = _NO_OPTIONS.sub(lambda _: f"{files} holds no options; give a YAML file of them", said)
+        said = _NO_OPTIONS.sub(lambda _: f"{files} contains no options; pass a YAML file of options", said)
         unknown = _UNKNOWN.search(said)
         hint = self._instead(".".join(filter(None, unknown.groups())), "") if unknown else ""
         raise self._wrong(f"{said.replace(_NO_NAME, files)}{hint}")
 
     def _checked(self, name: str, option: "_Option", value: Any) -> Any:
-        """A value as it is used: ~ and the environment's variables are expanded in paths, as a shell does."""
+        """Check a value and return it; in paths, ~ and environment variables are expanded as a shell does."""
         if isinstance(value, list):
             return [self._checked(name, option, each) for each in value]
         if not isinstance(value, str):
             return value
         if value in _NOTHING:
-            advice = "give a value" if option.is_required or option.default is _EMPTY else "leave the option out"
-            raise self._wrong(f"{name} is {value!r}, which stands for nothing; {advice}")
+            advice = "set a value" if option.is_required or option.default is _EMPTY else "leave the option out"
+            raise self._wrong(f"{name} is {value!r}, which means no value; {advice}")
         if name.rpartition(".")[2] not in _PLACES:
             return value
         if value:
             return self._place(name, value)
         if self._needs_all and (option.default != "" or option.is_required):
-            raise self._wrong(f"{name} is not set; give a folder or URL")
+            raise self._wrong(f"{name} is not set; pass a folder or URL")
         return value
 
     def _place(self, name: str, given: str) -> str:
-        """A path or URL as it is used; one that no file system here can use is refused."""
+        """Return a path or URL with ~ and variables expanded; refuse one that no installed file system accepts."""
         from sgloc.storage import open_file_system
 
         place = given
@@ -260,24 +258,24 @@ class Reader:
             place = os.path.expandvars(os.path.expanduser(given))  # noqa: PTH111, a URL must stay as it is
             unknown = re.search(r"\$\{?(\w+)", place)
             if place.startswith("~"):
-                raise self._wrong(f"{name} is {given!r}, but there is no such user; give the path itself")
+                raise self._wrong(f"{name} is {given!r}, but that user does not exist; write out the path")
             if unknown is not None:
                 raise self._wrong(
-                    f"{name} is {given!r}, but the environment has no variable {unknown[1]}; give the path itself"
+                    f"{name} is {given!r}, but the environment variable {unknown[1]} is not set; write out the path"
                 )
         if _BUCKET_OF_USER.search(place):
             raise self._wrong(
-                f"{name} is {place!r}, but the URL of a bucket holds no user and password; set the variables of the "
-                "store, such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and give the URL without them"
+                f"{name} is {place!r}, but a bucket URL cannot contain a user and password; set the store's variables, "
+                "such as AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, and pass the URL without the credentials"
             )
         if "\0" in place:
-            raise self._wrong(f"{name} is {place!r}, but no path has such a character; give another")
+            raise self._wrong(f"{name} is {place!r}, but a path cannot contain a null character; pass another path")
         if is_masked(place):
-            raise self._wrong(f"{name} is {place!r}, of which the secret was not kept; give the whole URL again")
+            raise self._wrong(f"{name} is {place!r}, whose secret was masked when it was recorded; pass the full URL")
         try:
             open_file_system(place)
         except DataError as error:
-            raise self._wrong(f"{name} is {place!r}, which cannot be used ({error.__cause__}); give another") from error
+            raise self._wrong(f"{name} is {place!r}, which is unusable ({error.__cause__}); pass another") from error
         return place
 
     def _wrong(self, message: str) -> UsageError:
@@ -286,12 +284,13 @@ class Reader:
 
 @dataclasses.dataclass(frozen=True)
 class _Option:
-    """A parameter or field that is no section.
+    """A parameter or field that is not a section.
 
     Attributes:
-        shape: how words give it: "flag", "list", "tuple", "word"; beside these there are "file" and "switch".
-        default: its value unless one is given.
-        is_required: whether the default is none that makes sense.
+        shape: how it is written on the command line: "flag", "list", "tuple" or "word". The reader itself adds options
+            of shape "file" and "switch".
+        default: value if the option is not set.
+        is_required: whether the default is only a placeholder, so that the option must be set.
     """
 
     shape: str
@@ -308,7 +307,7 @@ def _shape(hint: Any) -> str:
 
 
 def _leaves(part: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, _Option]]:
-    """The options of a function, or of a dataclass and those within it, by dotted name."""
+    """Yield the options of a function, or of a dataclass and its nested dataclasses, with their dotted names."""
     fields = {one.name: one for one in dataclasses.fields(part)} if isinstance(part, type) else {}
     hints = get_type_hints(part) if fields else inspect.get_annotations(part)
     for name, parameter in inspect.signature(part).parameters.items():
@@ -322,5 +321,5 @@ def _leaves(part: Callable[..., Any], prefix: str = "") -> Iterator[tuple[str, _
 
 
 def _arguments(part: Callable[..., Any], found: "Namespace") -> dict[str, Any]:
-    """What a function or dataclass is called with, of all that was found: options, and sections of them."""
+    """Pick the arguments of a function or dataclass, options and sections, from the parsed values."""
     return {name: found[name] for name in {leaf.partition(".")[0] for leaf, _ in _leaves(part)}}

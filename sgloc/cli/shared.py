@@ -1,4 +1,4 @@
-"""What several commands do and take."""
+"""Helpers shared by several commands."""
 
 from typing import TYPE_CHECKING, Literal
 
@@ -11,7 +11,12 @@ DeviceName = Literal["auto", "cpu", "cuda"]
 
 
 def chosen_device(name: str, placement: "Placement | None" = None) -> "torch.device":
-    """The device to compute on: of this process alone, unless it is placed among others."""
+    """Return the device to compute on, and tune malloc if it is a CPU.
+
+    Args:
+        name: the requested device, or "auto".
+        placement: this process's place among the ranks; None for a single process.
+    """
     from sgloc.dist import resolve_placement, select_device
     from sgloc.memory import keep_freed_memory
 

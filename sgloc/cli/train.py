@@ -17,33 +17,32 @@ if TYPE_CHECKING:
 
 
 def read_config(program: str, path: str) -> Config:
-    """The configuration of a run that is not trained, such as one that is measured.
+    """Read the configuration of a run for a purpose other than training, such as a benchmark.
 
     Args:
-        program: how people start what asks for it.
-        path: YAML file of options of `sgloc train`; empty: the published sizes.
+        program: the command as users type it, for messages.
+        path: YAML file with options of `sgloc train`; empty for the published sizes.
 
     Raises:
-        UsageError, ConfigError: if an option is wrong.
+        UsageError, ConfigError: if an option is invalid.
     """
     from sgloc.cli.options import Reader
 
-    # A file of a training may say where that begins.
+    # The target is `train`, not `Config`, because a training file may also set `resume`.
     reader = Reader(program, train, Config, needs_all=False)
     config: Config = reader.read([f"--config={path}"] if path else [])["config"]
     return config
 
 
 def config_type(words: Sequence[str]) -> "type[RunConfig]":
-    """The type of the configuration of the model that the words of `sgloc train` name, or a file of options among
-    them."""
+    """Return the configuration type of the model that the arguments of `sgloc train`, or their option file, name."""
     given: dict[str, str] = {}
     for word, following in itertools.pairwise([*words, ""]):
         name, equals, value = word.partition("=")
         given[name] = value if equals else following
     kind = given.get("--model.kind") or given.get("--kind") or _kind_of_file(given.get("--config", ""))
     if not kind:
-        # Without its recipe, and torch with it.
+        # The default model: skip importing its recipe, and torch with it.
         return Config
     from sgloc.models import recipe_of
 
@@ -51,8 +50,7 @@ def config_type(words: Sequence[str]) -> "type[RunConfig]":
 
 
 def _kind_of_file(path: str) -> str:
-    """The model that a file of options names; empty if none. What is wrong with it is for the reader of options to
-    say."""
+    """Return the model that an option file names, or an empty string; `Reader` reports any error in the file."""
     import yaml
 
     try:
@@ -62,14 +60,15 @@ def _kind_of_file(path: str) -> str:
 
 
 def train(config: "RunConfig", resume: str = "auto") -> None:
-    """Train a model, or go on training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
+    """Train a model, or resume training: `sgloc train --config configs/quickstart.yaml`, or the same under torchrun.
 
-    Options override the file's. --print_config prints them all as YAML. The options are SketchGloc's, unless
-    --model.kind names another model: sketch_rnn, sketch_a_net, that of an installed package, or package:Recipe.
+    Options override those of the file. --print_config prints all options as YAML. The options are SketchGloc's unless
+    --model.kind names another model: sketch_rnn, sketch_a_net, a model of an installed package, or package:Recipe.
 
     Args:
-        config: Of the run.
-        resume: auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from.
+        config: Configuration of the run.
+        resume: auto resumes from the run's newest checkpoint, if any; never starts a new run; otherwise the checkpoint
+            to resume from.
     """
     from sgloc.dist import resolve_placement
     from sgloc.models import recipe_of, recorded_kind
@@ -80,14 +79,15 @@ def train(config: "RunConfig", resume: str = "auto") -> None:
 
 
 def train_classifier(config: ClassifierConfig, resume: str = "auto") -> None:
-    """Train Sketch-a-Net, the classifier behind Rec, on a data set's drawings, or go on training; then test it.
+    """Train Sketch-a-Net, the classifier behind Rec, or resume training; then test it.
 
-    `sgloc train-classifier --data shards/mine --run runs/mine-classifier`, or the same under torchrun. The best
-    checkpoint's accuracy on the test drawings, and a picture of what it confuses, are written into the run's folder.
+    `sgloc train-classifier --data shards/mine --run runs/mine-classifier`, or the same under torchrun. Writes the best
+    checkpoint's accuracy on the test drawings, and a confusion matrix as a picture, to the run folder.
 
     Args:
-        config: Of the run.
-        resume: auto: go on from the run's newest checkpoint, if any; never; or a checkpoint to start from.
+        config: Configuration of the run.
+        resume: auto resumes from the run's newest checkpoint, if any; never starts a new run; otherwise the checkpoint
+            to resume from.
     """
     train(config, resume)
     from sgloc.dist import resolve_placement

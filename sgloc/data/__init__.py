@@ -1,1 +1,1 @@
-"""From files of drawings to batches: readers, shards, order, stream."""
+"""The data pipeline: file readers, shards, sampling order, streaming and batching."""

@@ -1,4 +1,4 @@
-"""Batches: sketches as the shards hold them, and what becomes of them on the device (METHOD 1, 2, 3 and 8)."""
+"""Packed host-side batches and their preparation on the device (METHOD 1, 2, 3 and 8)."""
 
 import functools
 from collections.abc import Sequence
@@ -14,21 +14,21 @@ from sgloc.ops.ragged import group_index, offsets_from_lengths
 from sgloc.sketch import transform
 from sgloc.sketch.ragged import SketchBatch
 
-# No epoch has this number: the noise of validation and test depends on the seed and the sketch alone.
+# Not a real epoch, so that the noise of validation and test depends only on the seed and the sketch.
 FIXED_NOISE_EPOCH = -1
 
 
 @dataclass(frozen=True)
 class PackedBatch:
-    """B sketches of S strokes and P points on the host, in the source's integer units.
+    """B sketches with S strokes and P points in all, on the host, in the source's integer units.
 
     Attributes:
-        offsets: int16 [P, 2], (dx, dy) from the previous point, each sketch's first from the origin.
-        stroke_lengths: int32 [S], points of each stroke.
-        num_strokes: int32 [B], strokes of each sketch.
-        category: int32 [B], numbers into the manifest's list.
-        key_id: uint64 [B].
-        epoch: int64 [B], in which each sketch is visited.
+        offsets: int16 [P, 2], (dx, dy) from the previous point; a sketch's first offset is from the origin.
+        stroke_lengths: int32 [S], points per stroke.
+        num_strokes: int32 [B], strokes per sketch.
+        category: int32 [B], indices into the manifest's categories.
+        key_id: uint64 [B], sketch ids.
+        epoch: int64 [B], the epoch of each sketch's visit.
     """
 
     offsets: npt.NDArray[np.int16]
@@ -43,29 +43,29 @@ class PackedBatch:
 
     @property
     def num_points(self) -> int:
-        """Points in the batch."""
+        """Number of points in the batch."""
         return len(self.offsets)
 
     @functools.cached_property
     def stroke_starts(self) -> IntArray:
-        """int64 [B+1], where each sketch's strokes begin."""
+        """int64 [B+1], start of each sketch's strokes, and the total."""
         return _starts(self.num_strokes)
 
     @functools.cached_property
     def point_starts(self) -> IntArray:
-        """int64 [B+1], where each sketch's points begin."""
+        """int64 [B+1], start of each sketch's points, and the total."""
         return _starts(self.stroke_lengths)[self.stroke_starts]
 
     def part(self, start: int, stop: int) -> "PackedBatch":
-        """Sketches start to stop, without copying."""
+        """Return sketches start to stop (exclusive) as views, without copying."""
         offsets = self.offsets[self.point_starts[start] : self.point_starts[stop]]
         stroke_lengths = self.stroke_lengths[self.stroke_starts[start] : self.stroke_starts[stop]]
         return self._select(offsets, stroke_lengths, slice(start, stop))
 
     def take(self, chosen: IntArray) -> "PackedBatch":
-        """The sketches of these numbers, int64 [n], in that sequence."""
+        """Return a copy of the sketches at these indices, int64 [n], in the given order."""
         points = _ranges(self.point_starts, chosen)
-        # A point is moved as one number of 32 bits.
+        # Gather each (dx, dy) pair as a single 32-bit number.
         offsets = np.ascontiguousarray(self.offsets).view(np.int32).ravel()[points]
         stroke_lengths = self.stroke_lengths[_ranges(self.stroke_starts, chosen)]
         return self._select(offsets.view(np.int16).reshape(-1, 2), stroke_lengths, chosen)
@@ -73,13 +73,13 @@ class PackedBatch:
     def _select(
         self, offsets: npt.NDArray[np.int16], stroke_lengths: npt.NDArray[np.int32], chosen: IntArray | slice
     ) -> "PackedBatch":
-        """Some of the sketches, whose points and strokes are given."""
+        """Build a batch of the chosen sketches from their already selected points and strokes."""
         of_each = (self.num_strokes[chosen], self.category[chosen], self.key_id[chosen], self.epoch[chosen])
         return PackedBatch(offsets, stroke_lengths, *of_each)
 
 
 def concatenate(parts: Sequence[PackedBatch]) -> PackedBatch:
-    """The sketches of at least one batch after another."""
+    """Concatenate one or more batches."""
     arrays = {
         field.name: np.concatenate([getattr(part, field.name) for part in parts]) for field in fields(PackedBatch)
     }
@@ -93,7 +93,7 @@ def _starts(lengths: npt.NDArray[np.int32]) -> IntArray:
 
 
 def _ranges(starts: IntArray, chosen: IntArray) -> IntArray:
-    """All indices of the chosen ragged rows, row after row."""
+    """Return the flat indices of the chosen ragged rows, row by row."""
     begins = starts[chosen]
     lengths = starts[chosen + 1] - begins
     ends = np.cumsum(lengths)
@@ -103,17 +103,17 @@ def _ranges(starts: IntArray, chosen: IntArray) -> IntArray:
 
 @dataclass(frozen=True)
 class Preparation:
-    """How packed sketches become the model's input.
+    """Conversion of packed sketches to the model's input.
 
     Attributes:
-        scale: the data set's (METHOD 1).
-        seed: of all random numbers.
-        disturb: r of METHOD 3; 0 leaves strokes where they are.
-        max_node_points: the most points in a node; None: a node is a whole stroke.
-        augment_scale: x and y are scaled by factors from 1 - this to 1 + this.
-        drop_probability: of an inner point.
-        translate: whether whole sketches are moved.
-        from_first_point: whether the origin of each sketch is its first point (see `starts_at_first_point`).
+        scale: scale of the data set (METHOD 1).
+        seed: seed of all random numbers.
+        disturb: disturbance scale r (METHOD 3); 0 leaves the strokes in place.
+        max_node_points: maximum number of points per node; None makes each stroke one node.
+        augment_scale: a; x and y are scaled by independent factors from 1 - a to 1 + a.
+        drop_probability: probability of dropping an inner point of a stroke.
+        translate: whether to translate each sketch as a whole (METHOD 8).
+        from_first_point: whether each sketch's origin is its first point (see `starts_at_first_point`).
     """
 
     scale: float
@@ -126,11 +126,11 @@ class Preparation:
     from_first_point: bool = False
 
     def load(self, packed: PackedBatch) -> PackedBatch:
-        """On the host there is nothing to do."""
+        """Return the batch unchanged: this preparation has no host-side work."""
         return packed
 
     def __call__(self, packed: PackedBatch, device: torch.device) -> SketchBatch:
-        """Move a batch to the device and normalise, augment, disturb, translate and cut it there."""
+        """Move a batch to the device; normalise, augment, disturb and translate it and cut it into nodes there."""
 
         def on_device(array: npt.NDArray[np.generic]) -> torch.Tensor:
             return torch.from_numpy(array).to(device, non_blocking=True)

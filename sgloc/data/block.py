@@ -1,4 +1,4 @@
-"""A block: about a thousand sketches packed into one npz, the unit in which shards are read and sketches shuffled."""
+"""Blocks: about a thousand sketches packed into one npz, the unit of shard reads and of shuffling."""
 
 import io
 import math
@@ -19,23 +19,23 @@ from sgloc.sketch.drawing import Drawing
 IntArray = npt.NDArray[np.int64]
 
 COMPRESSIONS = ("none", "zstd")
-# A compressed block begins so.
+# First bytes of a compressed block.
 ZSTD_MAGIC = b"\x28\xb5\x2f\xfd"
-# Of a whole block, far above what any real one needs: what is packed must not unpack to all of the memory.
+# Limit on an unpacked block, far above any real one, so that a malicious frame cannot exhaust memory.
 MAX_BLOCK_BYTES = 2**30
 _ZSTD_LEVEL = 9
 
-# A member's header in a zip archive, at whose end stand the lengths of the name and the extra field that follow.
+# Size of a zip member's local header; its last fields are the lengths of the name and the extra field that follow it.
 _ZIP_HEADER = 30
 _ZIP_LENGTHS = struct.Struct("<HH")
-# Numbers and text, one or two dimensions: nothing that is pickled.
+# Matches numbers and text of one or two dimensions only, never pickled objects.
 _NPY_HEADER = re.compile(
     rb"\x93NUMPY\x01\x00..\{'descr': '([<|][biuU]\d+)', 'fortran_order': False, 'shape': \((\d+),(?: (\d+))?\), \} *\n",
     re.DOTALL,
 )
 
-# What numpy and zipfile raise for damaged files. RuntimeError: a flipped bit says that a member is encrypted;
-# NotImplementedError, a kind of it: or compressed by a method that zipfile does not know.
+# What numpy and zipfile raise for damaged files. A flipped bit can mark a member as encrypted (RuntimeError) or as
+# compressed by a method that zipfile does not support (NotImplementedError, a subclass).
 _DAMAGE = (
     *(ValueError, KeyError, OSError, EOFError, IndexError, TypeError, RuntimeError),
     *(zipfile.BadZipFile, zlib.error, struct.error),
@@ -44,17 +44,17 @@ _DAMAGE = (
 
 @dataclass(frozen=True)
 class Block:
-    """n sketches of S strokes and P points in the source's integer units.
+    """n sketches with S strokes and P points in all, in the source's integer units.
 
     Attributes:
-        offsets: int16 [P, 2], (dx, dy) from the previous point, each sketch's first from the origin.
-        stroke_lengths: integer [S], points of each stroke, at least 1.
-        num_strokes: integer [n], strokes of each sketch, at least 1.
+        offsets: int16 [P, 2], (dx, dy) from the previous point; a sketch's first offset is from the origin.
+        stroke_lengths: integer [S], points per stroke, at least 1.
+        num_strokes: integer [n], strokes per sketch, at least 1.
         words: str [c], the categories that occur.
-        category: integer [n], numbers into `words`.
-        key_id: uint64 [n].
-        recognized: bool [n].
-        stroke_starts, point_starts: int64 [n+1], where each sketch's strokes and points begin.
+        category: integer [n], indices into `words`.
+        key_id: uint64 [n], sketch ids.
+        recognized: bool [n], whether QuickDraw's game recognised the drawing.
+        stroke_starts, point_starts: int64 [n+1], start of each sketch's strokes and points, and the totals.
     """
 
     offsets: npt.NDArray[np.int16]
@@ -75,17 +75,17 @@ _STORED = ("offsets", "stroke_lengths", "num_strokes", "words", "category", "key
 
 
 def _smallest(values: Sequence[int] | IntArray) -> npt.NDArray[Any]:
-    """Counts in 8 bits, or 16 or 32 where a count does not fit."""
+    """Return the values in the smallest unsigned dtype that fits them all."""
     array = np.asarray(values, dtype=np.int64)
     return array.astype(np.min_scalar_type(int(array.max())))
 
 
 def pack_block(drawings: Sequence[Drawing], compression: str = "none") -> bytes:
-    """Pack at least one drawing; the same drawings give the same bytes.
+    """Pack one or more drawings deterministically: the same drawings give the same bytes.
 
     Args:
-        drawings: to be packed.
-        compression: "none": an uncompressed npz; "zstd": the same as one Zstandard frame.
+        drawings: drawings to pack.
+        compression: "none" for an uncompressed npz, "zstd" for that npz in one Zstandard frame.
     """
     rows = np.concatenate([drawing.stroke3 for drawing in drawings])
     stroke_ends = np.flatnonzero(rows[:, 2])
@@ -115,25 +115,25 @@ def _decompress(content: bytes, where: str) -> bytes:
     try:
         import zstandard
     except ImportError as error:
-        raise DataError(f"{where} is compressed, which takes the package zstandard; pip install zstandard") from error
+        raise DataError(f"{where} is compressed and needs the package zstandard; pip install zstandard") from error
     try:
         size = zstandard.get_frame_parameters(content).content_size
         if size > MAX_BLOCK_BYTES:
-            raise ValueError(f"it claims {size} bytes")
+            raise ValueError(f"its header claims {size} bytes")
         return zstandard.ZstdDecompressor().decompress(content)
     except (zstandard.ZstdError, ValueError) as error:
         raise DataError(f"{where} is damaged ({error}); build the shards again") from error
 
 
 def unpack_block(content: bytes, where: str) -> Block:
-    """Read a block.
+    """Unpack a block.
 
     Args:
-        content: the npz, or a Zstandard frame of it.
-        where: what to call it in an error.
+        content: the npz, or a Zstandard frame holding it.
+        where: description of the block for error messages.
 
     Raises:
-        DataError: if it is damaged (the npz carries a checksum of every array) or its arrays do not fit together.
+        DataError: if the block is damaged (the npz has a checksum per array) or its arrays are inconsistent.
     """
     if content.startswith(ZSTD_MAGIC):
         content = _decompress(content, where)
@@ -149,7 +149,7 @@ def unpack_block(content: bytes, where: str) -> Block:
 
 
 def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
-    """The arrays of an npz as `pack_block` writes it, as views: `numpy.load` takes three times as long and copies."""
+    """Return views of the arrays in a `pack_block` npz; `numpy.load` copies them and takes three times as long."""
     view, arrays = memoryview(content), {}
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         for name in _STORED:
@@ -160,7 +160,7 @@ def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
             start = member.header_offset + _ZIP_HEADER + sum(lengths)
             array = view[start : start + member.file_size]
             if zlib.crc32(array) != member.CRC:
-                raise ValueError(f"the checksum of {name} is another")
+                raise ValueError(f"checksum mismatch in {name}")
             arrays[name] = _read_array(array)
     return arrays
 
@@ -168,7 +168,7 @@ def _read_arrays(content: bytes) -> dict[str, npt.NDArray[Any]]:
 def _read_array(content: memoryview) -> npt.NDArray[Any]:
     header = _NPY_HEADER.match(content)
     if header is None:
-        raise ValueError("an array has a header that is not numpy's")
+        raise ValueError("an array has an invalid header")
     code, *shape = (group.decode() for group in header.groups() if group is not None)
     sizes = tuple(map(int, shape))
     array: npt.NDArray[Any] = np.frombuffer(content, code, math.prod(sizes), header.end())
@@ -176,7 +176,7 @@ def _read_array(content: memoryview) -> npt.NDArray[Any]:
 
 
 def _check(block: Block) -> None:
-    """Raise ValueError unless the arrays fit together."""
+    """Raise ValueError unless the arrays are consistent."""
     per_sketch = {len(block.category), len(block.key_id), len(block.recognized), len(block)}
     counts = (block.stroke_lengths, block.num_strokes, block.category)
     fits = (
@@ -191,4 +191,4 @@ def _check(block: Block) -> None:
         and block.category.max() < len(block.words)
     )
     if not fits:
-        raise ValueError("the arrays do not fit together")
+        raise ValueError("the arrays are inconsistent")

@@ -1,9 +1,9 @@
-"""A folder of blocks on a fast disk, shared by the processes of a node, kept within a limit by up to eight of them.
+"""A block cache on a fast local disk, shared by the processes of a node; up to eight of them keep it within its limit.
 
-There is no lock and no index, so that nothing is left behind by a process that is killed: a block is written under a
-name of its own and renamed, a block that is read becomes the youngest, and whoever has written enough deletes the
-oldest files. All of them lie in a folder of our own in the one that the user names, so that nothing else is deleted.
-Two processes that want the same block at the same moment both fetch it.
+The cache has no locks and no index, so that a killed process leaves nothing stale behind. A block is written under a
+unique name and renamed into place, a read refreshes the block's age, and a process that has written enough evicts the
+oldest files. All blocks are in a subfolder of our own within the user's folder, so that eviction deletes nothing else.
+Two processes that want the same block at the same time both fetch it.
 """
 
 import contextlib
@@ -15,21 +15,21 @@ from pathlib import Path
 
 from sgloc.errors import ConfigError
 
-# Each process makes room for 1/8 of the limit whenever it has written 1/64: eight processes stay within it.
+# Each process frees 1/8 of the limit whenever it has written 1/64 of it, so that eight processes stay within the limit.
 _FREED_PART = 8
 _WRITTEN_PART = 64
 _OWN_FOLDER = "sgloc-blocks"
 
 
 class BlockCache:
-    """Blocks by name.
+    """A size-limited cache of blocks by name.
 
     Args:
-        folder: local; it is made if it is not there. Blocks go into a folder in it.
-        limit: most bytes that all its files together may take.
+        folder: local folder, created if missing; blocks are stored in a subfolder.
+        limit: maximum total size of the cached blocks, in bytes.
 
     Raises:
-        ConfigError: if the folder cannot be made.
+        ConfigError: if the folder cannot be created.
     """
 
     def __init__(self, folder: str, limit: int) -> None:
@@ -37,12 +37,12 @@ class BlockCache:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise ConfigError(f"the cache {folder} cannot be made ({error}); give another data.cache") from error
+            raise ConfigError(f"cannot create the cache {folder} ({error}); choose another data.cache") from error
         self._lock = threading.Lock()
         self._num_written = limit
 
     def get(self, name: str) -> bytes | None:
-        """A block's content, or None where it is not there; its checksum is the reader's to check."""
+        """Return a block's content, or None if it is not cached; the caller verifies the checksum."""
         path = self.folder / name
         try:
             content = path.read_bytes()
@@ -52,10 +52,10 @@ class BlockCache:
         return content
 
     def put(self, name: str, content: bytes) -> None:
-        """Keep a block, unless there is no room for it, or others make room by it at once.
+        """Store a block, unless it is too large for the cache or another process evicts it at once.
 
         Raises:
-            OSError: if it cannot be written; what is there stays sound.
+            OSError: if the block cannot be written; the cached blocks stay intact.
         """
         if len(content) > self.limit / _FREED_PART:
             return
@@ -65,7 +65,7 @@ class BlockCache:
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
             temporary.write_bytes(content)
-            # Others that make room may take this file for the oldest, where all are of the same moment.
+            # Another process may evict this temporary file as the oldest if all files are of the same age.
             with contextlib.suppress(FileNotFoundError):
                 temporary.replace(path)
         except OSError:
@@ -73,7 +73,7 @@ class BlockCache:
             raise
 
     def drop(self, name: str) -> None:
-        """Forget a block, whether or not it is there."""
+        """Remove a block from the cache, if present."""
         (self.folder / name).unlink(missing_ok=True)
 
     def _make_room(self, num_bytes: int) -> None:
@@ -91,7 +91,7 @@ class BlockCache:
                 excess -= size
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
-        """Age, size and path of every file; another process may delete them meanwhile."""
+        """Yield modification time, size and path of every file; skip files that other processes delete meanwhile."""
         for folder, _, names in os.walk(self.folder):
             for path in map(Path(folder).joinpath, names):
                 with contextlib.suppress(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""The training batches of a run, and what happens to shards that stay bad."""
+"""The training data loader, including the policy for persistently bad shards."""
 
 import contextlib
 import dataclasses
@@ -26,10 +26,10 @@ logger = logging.getLogger(__name__)
 
 
 def read_options(config: DataConfig, patience: float | None = None) -> ReadOptions:
-    """How a rank of a run reads shards.
+    """Return the read options that a data configuration specifies.
 
     Raises:
-        ConfigError: if the cache's folder cannot be made.
+        ConfigError: if the cache folder cannot be created.
     """
     return ReadOptions(
         retries=Retries(num_attempts=config.read_attempts, timeout=config.read_timeout),
@@ -39,25 +39,25 @@ def read_options(config: DataConfig, patience: float | None = None) -> ReadOptio
 
 
 def agree_on_bad_shard(error: BadShardError | None, policy: str, group: Group) -> int | None:
-    """Whether some rank met a shard that stays bad. Unless the policy is to stop, all ranks must call it together.
+    """Agree across ranks on a persistently bad shard. Under the "skip" policy this is a collective call.
 
     Args:
-        error: what this rank met.
+        error: the error this rank encountered, if any.
         policy: "stop" or "skip".
-        group: of the ranks.
+        group: process group of the ranks.
 
     Returns:
-        The shard's number, the same on all ranks; None when there is none.
+        The index of the bad shard, the same on all ranks; None if no rank found one.
 
     Raises:
-        DataError: if this rank met one and the policy is to stop.
+        DataError: if this rank found a bad shard and the policy is "stop".
     """
     if policy == "skip":
         bad = int(group.max(-1 if error is None else error.shard))
         return None if bad < 0 else bad
     if error is not None:
-        refused = DataError(f"{error}; data.bad_shards skip goes on without a shard that stays bad")
-        # It may be there again when training is started again.
+        refused = DataError(f"{error}; set data.bad_shards to skip to train without bad shards")
+        # Exit code for transient errors: the shard may be readable again after a restart.
         refused.exit_code = 1
         raise refused from error
     return None
@@ -65,7 +65,7 @@ def agree_on_bad_shard(error: BadShardError | None, policy: str, group: Group) -
 
 @dataclass(frozen=True)
 class _Pulled:
-    """A batch that is being loaded, or the error that stands in its place."""
+    """A batch with its pending loaded form, or the error raised while reading it."""
 
     packed: PackedBatch | None = None
     loaded: Future[Any] | None = None
@@ -73,27 +73,27 @@ class _Pulled:
 
 
 class Loader(IterableDataset[tuple[PackedBatch, Any]]):
-    """This rank's shares of the global batches, without end: the packed sketches, and what `load` makes of them.
+    """Infinite loader of this rank's shares of the global batches: packed sketches and the result of `load` on them.
 
-    Nothing here is consumed state: the position is `step`, and an iterator that starts at a later step gives the later
-    batches (DESIGN contract 1). All ranks must iterate together.
+    The loader keeps no consumption state: `step` alone determines the position, so that a loader created for a later
+    step yields the later batches (DESIGN contract 1). All ranks must iterate in lockstep.
 
     Args:
-        config: of the data.
-        manifest: of the shards.
-        group: of the ranks.
-        seed: of the run.
-        global_batch: sketches in a step over all ranks.
-        step: at which to start.
-        load: the host's work on a batch; a thread does it while the batch before trains.
-        skipped_shards: paths of shards to leave out; shards that are skipped later are added.
-        patience: seconds that the shards may keep the run waiting; None: any number.
+        config: data options.
+        manifest: manifest of the shards.
+        group: process group of the ranks.
+        seed: seed of the run.
+        global_batch: sketches per step, summed over all ranks.
+        step: step to start at.
+        load: host-side preparation of a batch; runs in a thread while the previous batch trains.
+        skipped_shards: paths of shards to leave out; the loader appends the shards that it skips.
+        patience: seconds to wait for the shards before giving up; None waits forever.
 
     Attributes:
-        num_skipped_sketches: positions of the order left out so far, for shards that are skipped.
+        num_skipped_sketches: positions of the order left out so far because their shard is skipped.
 
     Raises:
-        ConfigError: if the cache's folder cannot be made.
+        ConfigError: if the cache folder cannot be created.
     """
 
     def __init__(
@@ -116,11 +116,11 @@ class Loader(IterableDataset[tuple[PackedBatch, Any]]):
         self.reader = ShardReader(config.path, manifest, "train", options=read_options(config, patience))
 
     def __iter__(self) -> Generator[tuple[PackedBatch, Any], None, None]:
-        """Iterate; closing the iterator ends the threads that read and load ahead.
+        """Iterate; closing the iterator stops the threads that read and load ahead.
 
         Raises:
-            DataError: if a shard stays bad and is not to be skipped.
-            SilentStoreError: if no batch has come within the patience.
+            DataError: if a shard stays bad and the policy is "stop".
+            SilentStoreError: if no batch arrives within the patience.
         """
         share, pool = self.share, DaemonPool(1, "sgloc-load", may_hang=False)
         try:
@@ -142,8 +142,10 @@ class Loader(IterableDataset[tuple[PackedBatch, Any]]):
             pool.close()
 
     def counts(self) -> dict[str, float]:
-        """Reads that were tried again since this process began, of all ranks, and sketches skipped. All ranks must call
-        it together."""
+        """Return the read retries of all ranks since this process started, and the skipped sketches.
+
+        This is a collective call.
+        """
         (num_retries,) = self.group.sum([float(self.reader.num_retries)])
         return {"data_retries": num_retries, "skipped_sketches": self.num_skipped_sketches}
 
@@ -153,7 +155,7 @@ class Loader(IterableDataset[tuple[PackedBatch, Any]]):
         return Order.of_training(self.manifest, self.seed, skipped)
 
     def _pull(self, batches: Generator[PackedBatch, None, None], pool: DaemonPool) -> _Pulled:
-        """The batch that follows, being loaded; or the error in its place."""
+        """Start loading the next batch, or return the error raised while reading it."""
         try:
             packed = next(batches)
         except BadShardError as error:
@@ -161,11 +163,11 @@ class Loader(IterableDataset[tuple[PackedBatch, Any]]):
         return _Pulled(packed, pool.submit(self.load, packed))
 
     def _skip(self, number: int) -> None:
-        """Go on without a shard, from the same position: every rank does, whether or not it could read it."""
+        """Exclude a shard and continue from the same position; every rank does, even if it could read the shard."""
         path = self.manifest.splits["train"].shards[number].path
         self.skipped_shards.append(path)
         if self.group.rank == 0:
-            logger.warning("shard %s stays bad and is skipped by all ranks", path)
+            logger.warning("all ranks skip shard %s, which stays unreadable or damaged", path)
 
     def _count_skipped(self, order: Order, share: Share) -> None:
         if self.skipped_shards:

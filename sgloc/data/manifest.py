@@ -1,4 +1,4 @@
-"""manifest.json: what a folder of shards holds. The folder is complete when it is there."""
+"""The shard manifest, manifest.json, which describes a folder of shards. Its presence marks the folder as complete."""
 
 import dataclasses
 import functools
@@ -26,16 +26,16 @@ SPLITS = ("train", "valid", "test")
 
 @dataclass(frozen=True)
 class Shard:
-    """One tar file.
+    """One tar file of a split.
 
     Attributes:
-        path: relative to the manifest's folder.
-        num_sketches: sketches in it.
-        num_bytes: its size.
-        sha256: its checksum, in hexadecimal.
-        block_offsets: where in the file each block begins, in bytes.
-        block_sizes: how long each block is, in bytes.
-        block_checksums: the CRC-32 of each block's bytes.
+        path: path relative to the manifest's folder.
+        num_sketches: number of sketches.
+        num_bytes: file size.
+        sha256: SHA-256 of the file, in hexadecimal.
+        block_offsets: byte offset of each block in the file.
+        block_sizes: size of each block, in bytes.
+        block_checksums: CRC-32 of each block's bytes.
     """
 
     path: str
@@ -49,13 +49,13 @@ class Shard:
 
 @dataclass(frozen=True)
 class Split:
-    """The shards of train, valid or test, with what they hold in all.
+    """The shards of train, valid or test, with their total counts.
 
     Attributes:
-        categories: sketches of each category that occurs.
-        points: sketches of each number of points that occurs.
-        strokes: sketches of each number of strokes that occurs.
-        shards: its tar files.
+        categories: number of sketches by category.
+        points: number of sketches by number of points.
+        strokes: number of sketches by number of strokes.
+        shards: the split's tar files.
     """
 
     categories: dict[str, int] = field(default_factory=dict)
@@ -65,23 +65,23 @@ class Split:
 
     @property
     def num_sketches(self) -> int:
-        """Sketches in all its shards."""
+        """Total number of sketches."""
         return sum(self.points.values())
 
     @property
     def num_points(self) -> int:
-        """Points in all its shards."""
+        """Total number of points."""
         return sum(length * count for length, count in self.points.items())
 
     @property
     def num_strokes(self) -> int:
-        """Strokes in all its shards."""
+        """Total number of strokes."""
         return sum(length * count for length, count in self.strokes.items())
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file that the shards were made of: its name without folders; its drawings taken, rejected and skipped."""
+    """A source file of the shards, with its `SourceFile.name` and how many of its drawings were taken or left out."""
 
     name: str
     num_accepted: int
@@ -91,8 +91,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Moments:
-    """Of all dx and dy of the training split, each clipped to +-1000 (METHOD 1): how many, their sum, and the sum of
-    their squares; exact, so that builds can be joined."""
+    """Count, sum and sum of squares of all dx and dy of the training split, each clipped to +-1000 (METHOD 1).
+
+    The numbers are exact integers, so that the moments of several builds can be added.
+    """
 
     count: int = 0
     sum: int = 0
@@ -100,7 +102,7 @@ class Moments:
 
     @classmethod
     def of(cls, offsets: npt.NDArray[np.int16]) -> "Moments":
-        """Of offsets, int16 [P, 2]."""
+        """Compute the moments of offsets, int16 [P, 2]."""
         clipped = np.clip(offsets, -MOST_OFFSET, MOST_OFFSET).astype(np.int64)
         return cls(clipped.size, int(clipped.sum()), int(np.square(clipped).sum()))
 
@@ -109,32 +111,32 @@ class Moments:
 
     @property
     def standard_deviation(self) -> float:
-        """0 where there is nothing."""
+        """Standard deviation; 0 if there are no offsets."""
         return math.sqrt(self.count * self.sum_of_squares - self.sum**2) / self.count if self.count else 0.0
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """A whole folder of shards, or a part of one.
+    """Manifest of a folder of shards, or of one part of a build.
 
     Attributes:
-        categories: names, sorted; a sketch's category number indexes this list.
+        categories: category names, sorted; a sketch's category number indexes this list.
         scale: standard deviation of all clipped dx and dy of the training split (METHOD 1), in the source's units.
-        moments: what it is computed from.
-        longest_points: points of the drawing with the most.
-        longest_strokes: strokes of the drawing with the most.
-        sketches_per_block: sketches in every block of a shard but its last.
-        splits: train, valid and test.
-        num_read: drawings read; those in the splits, the rejected and the skipped add up to it.
-        skipped: drawings that were sound but not wanted, by reason.
-        rejected: drawings rejected, by reason; rejects.ndjson tells them one by one.
-        sources: what was read, in order.
-        licence: of the drawings, with the attribution that it asks for.
+        moments: the moments from which `scale` is computed.
+        longest_points: maximum number of points in a drawing.
+        longest_strokes: maximum number of strokes in a drawing.
+        sketches_per_block: number of sketches per block; the last block of a shard may have fewer.
+        splits: the splits train, valid and test.
+        num_read: number of drawings read: the sum of those in the splits, the rejected and the skipped.
+        skipped: number of valid drawings left out by choice, by reason.
+        rejected: number of rejected drawings, by reason; rejects.ndjson lists them individually.
+        sources: the source files, in reading order.
+        licence: licence of the drawings, with the attribution it requires.
         format: always "sgloc-shards".
-        version: of the format.
+        version: version of the format.
     """
 
-    # What else stands in a manifest is a mistake.
+    # Reject unknown fields.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     categories: list[str]
@@ -154,7 +156,7 @@ class Manifest:
 
     @classmethod
     def of(cls, splits: dict[str, Split], moments: Moments, **others: Any) -> "Manifest":
-        """A manifest whose categories, scale and longest lengths are those of its splits and moments."""
+        """Build a manifest, deriving its categories, scale and maximum lengths from the splits and moments."""
         return cls(
             categories=sorted(set().union(*(split.categories for split in splits.values()))),
             scale=moments.standard_deviation,
@@ -167,32 +169,32 @@ class Manifest:
 
     @property
     def num_categories(self) -> int:
-        """How many there are."""
+        """Number of categories."""
         return len(self.categories)
 
     @property
     def shards(self) -> list[Shard]:
-        """The tar files of all splits."""
+        """The shards of all splits."""
         return [shard for split in self.splits.values() for shard in split.shards]
 
     @property
     def num_accepted(self) -> int:
-        """Drawings in the splits."""
+        """Number of drawings in all splits."""
         return sum(split.num_sketches for split in self.splits.values())
 
     def to_json(self) -> str:
-        """The file's text, a shard a line; equal manifests give equal text."""
+        """Serialise the manifest with one line per shard; equal manifests give equal text."""
         return _text(dataclasses.asdict(self)) + "\n"
 
-    # Writing out the manifest of all 345 categories takes a second.
+    # Cached, because serialising the manifest of all 345 categories takes a second.
     @functools.cached_property
     def identity(self) -> str:
-        """A SHA-256 of the whole manifest, in hexadecimal: equal exactly for the same drawings in the same shards."""
+        """SHA-256 of the manifest, in hexadecimal: equal if and only if the same shards hold the same drawings."""
         return hashlib.sha256(self.to_json().encode()).hexdigest()
 
 
 def _text(value: Any) -> str:
-    """JSON in which a shard, or whatever else is no deeper nested, stands on one line."""
+    """Format a value as JSON with each shard, and any other value no more deeply nested, on a single line."""
     if not isinstance(value, dict | list) or _depth(value) < 3:
         return json.dumps(value, ensure_ascii=False)
     if isinstance(value, list):
@@ -207,23 +209,25 @@ def _depth(value: Any) -> int:
 
 
 def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
-    """The manifest of all the shards of several builds, in the order given; their paths stay.
+    """Join the manifests of several builds, in the given order and with unchanged shard paths.
 
     Raises:
-        DataError: if there is none, they differ in licence or in the size of blocks, or two shards have one path.
+        DataError: if there are no manifests, their licences or block sizes differ, or two shards have the same path.
     """
     if not manifests:
-        raise DataError("there is nothing to join; give at least one manifest")
+        raise DataError("there is nothing to join; pass at least one manifest")
     for what in ("licence", "sketches_per_block"):
         found = sorted({str(getattr(manifest, what)) for manifest in manifests})
         if len(found) > 1:
-            raise DataError(f"builds of different {what} cannot be joined: {' and '.join(found)}; build one anew")
+            raise DataError(
+                f"builds with different {what} cannot be joined: {' and '.join(found)}; rebuild one of them"
+            )
     total = sum((manifest.moments for manifest in manifests), Moments())
     splits = {name: join_splits([manifest.splits[name] for manifest in manifests]) for name in SPLITS}
     paths = Counter(shard.path for split in splits.values() for shard in split.shards)
     for path, count in paths.items():
         if count > 1:
-            raise DataError(f"{count} of the builds hold a shard {path}; give each a folder or a name of its own")
+            raise DataError(f"{count} of the builds have a shard named {path}; make the folder or shard names unique")
     return Manifest.of(
         splits,
         total,
@@ -237,7 +241,7 @@ def join_manifests(manifests: Sequence[Manifest]) -> Manifest:
 
 
 def join_splits(splits: Sequence[Split]) -> Split:
-    """All the shards of several splits as one."""
+    """Join several splits into one."""
     return Split(
         categories=add_counts(split.categories for split in splits),
         points=add_counts(split.points for split in splits),
@@ -247,7 +251,7 @@ def join_splits(splits: Sequence[Split]) -> Split:
 
 
 def add_counts(counts: Iterable[Mapping[Any, int] | Iterable[Any]]) -> dict[Any, int]:
-    """Counts added up, in the order of what is counted; what is not counted yet is."""
+    """Add up counts, sorted by key; each iterable that is not a mapping is counted first."""
     total: Counter[Any] = Counter()
     for some in counts:
         total.update(some)
@@ -255,14 +259,14 @@ def add_counts(counts: Iterable[Mapping[Any, int] | Iterable[Any]]) -> dict[Any,
 
 
 def parse_manifest(content: bytes, path: str) -> Manifest:
-    """Read a manifest, or a part's.
+    """Parse the manifest of a folder or of a part.
 
     Args:
-        content: the file.
-        path: what to call it in an error.
+        content: content of the file.
+        path: path of the file, for error messages.
 
     Raises:
-        DataError: if it is malformed, or of another format version.
+        DataError: if the manifest is malformed or has a different format version.
     """
     try:
         fields = json.loads(content)
@@ -272,7 +276,7 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
         raise DataError(f"{path} is not a manifest of {FORMAT}; give a folder that `sgloc shard` wrote")
     if fields.get("version") != VERSION:
         raise DataError(
-            f"{path} is of format version {fields.get('version')}, this program reads version {VERSION}; "
+            f"{path} is of format version {fields.get('version')}, but this program reads version {VERSION}; "
             "build the shards again"
         )
     try:
@@ -284,17 +288,17 @@ def parse_manifest(content: bytes, path: str) -> Manifest:
 
 
 def _check(manifest: Manifest) -> None:
-    """Raise ValueError unless the fields that reading relies on fit together."""
-    _require(math.isclose(manifest.scale, manifest.moments.standard_deviation), "scale is not that of the moments")
-    _require(manifest.sketches_per_block > 0, "sketches_per_block is not above 0")
+    """Raise ValueError unless the fields that readers rely on are consistent."""
+    _require(math.isclose(manifest.scale, manifest.moments.standard_deviation), "scale contradicts the moments")
+    _require(manifest.sketches_per_block > 0, "sketches_per_block is not positive")
     _require(set(manifest.splits) == set(SPLITS), f"the splits are not {', '.join(SPLITS)}")
     for name, split in manifest.splits.items():
         _require(set(split.categories) <= set(manifest.categories), f"{name} has categories that are not listed")
         for shard in split.shards:
             num_blocks = -(-shard.num_sketches // manifest.sketches_per_block)
             for numbers in (shard.block_offsets, shard.block_sizes, shard.block_checksums):
-                _require(len(numbers) == num_blocks, f"{shard.path} has another number of blocks")
-            _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is not in the folder")
+                _require(len(numbers) == num_blocks, f"{shard.path} has the wrong number of blocks")
+            _require("/" not in shard.path and "\\" not in shard.path, f"{shard.path!r} is outside the folder")
         total = sum(shard.num_sketches for shard in split.shards)
         _require(split.num_sketches == total, f"the {name} shards do not add up to {split.num_sketches} drawings")
 
@@ -308,11 +312,11 @@ def load_manifest(folder: str, retries: Retries | None = None) -> Manifest:
     """Read the manifest of a folder or URL of shards.
 
     Args:
-        folder: where the shards are.
-        retries: what is tried again, how often and after how long.
+        folder: folder or URL of the shards.
+        retries: retry policy for failed reads; None uses the default.
 
     Raises:
-        DataError: if there is none, it is malformed, or it is of another format version.
+        DataError: if the manifest is missing or malformed, or has a different format version.
     """
     storage = Storage(folder, retries or Retries())
     path = f"{storage.location}/{FILE_NAME}"

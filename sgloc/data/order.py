@@ -1,19 +1,20 @@
-"""Which sketch stands where: the order of an endless sequence of epochs, as arithmetic (DESIGN contract 1).
+"""The sampling order: a stateless mapping from position to sketch over infinitely many epochs (DESIGN contract 1).
 
 An epoch's order is a pure function of the seed, the epoch and the manifest:
 
-1. the blocks, from that of the shortest sketches to that of the longest, are dealt to C canonical streams at random,
-   C at a time and one to each: so no stream has more to read than another;
-2. each stream's blocks are put in random order, and the streams end to end;
-3. each block's sketches are shuffled: a block is the window of the shuffle;
-4. that row of N sketches is cut into C parts of equal length (to within one sketch), which are the streams from now on;
-5. the streams are interleaved: position p of the epoch is sketch p // C of stream number reverse(p % C).
+1. Sort the blocks by the mean size of their sketches and deal them at random to C canonical streams, C at a time and
+   one to each, so that all streams have about the same amount to read.
+2. Shuffle the blocks of each stream and concatenate the streams.
+3. Shuffle the sketches within each block: the block is the shuffle window.
+4. Cut the resulting row of N sketches into C parts of equal length (to within one sketch). These parts are the final
+   streams.
+5. Interleave the streams: position p of the epoch is sketch p // C of stream reverse(p % C).
 
-The streams are visited in bit-reversed order, 0, C/2, C/4, 3C/4 ...: however large a global batch is, it takes about
-as many sketches from any one part of the streams as from any other of its size. So each rank can have its own part.
+The streams are visited in bit-reversed order, 0, C/2, C/4, 3C/4 ..., so that a global batch of any size takes about
+equally many sketches from any two stream ranges of equal width. This lets each rank read its own range of streams.
 
-The whole state of the data side is one integer, the number of sketches consumed: epoch and position are its quotient
-and remainder by N.
+The entire state of the data pipeline is one integer, the number of sketches consumed: epoch and position are its
+quotient and remainder by N.
 """
 
 import functools
@@ -33,13 +34,13 @@ NUM_STREAMS = 1024
 
 @dataclass(frozen=True)
 class Places:
-    """Where n sketches of the sequence are found.
+    """Locations of n sketches of the sequence.
 
     Attributes:
-        epoch: int64 [n], in which each is visited.
-        block: int64 [n], counted through all shards as the manifest lists them.
-        visit: int64 [n], how many sketches of its block are visited before it in that epoch.
-        stream: int64 [n].
+        epoch: int64 [n], epoch of the visit.
+        block: int64 [n], block index, counted across all shards in manifest order.
+        visit: int64 [n], number of sketches of the same block visited earlier in that epoch.
+        stream: int64 [n], stream index.
     """
 
     epoch: IntArray
@@ -52,19 +53,19 @@ class Places:
 
 
 class Order:
-    """The order of a split's sketches, epoch after epoch.
+    """The order of a split's sketches over all epochs.
 
     Args:
-        shard_sizes: sketches in each shard, as the manifest lists them.
-        sketches_per_block: in every block of a shard but its last.
-        seed: of the run.
-        block_bytes: of each block, as the manifest lists them; None: all sketches are of one length.
-        num_streams: C, canonical streams, a power of two. A run's is fixed; tests vary it.
-        skipped_shards: shards that cannot be read. Their sketches are left out of the global batches, and the batch's
-            other sketches, from the first on, are taken twice in their stead.
+        shard_sizes: number of sketches per shard, in manifest order.
+        sketches_per_block: number of sketches per block; the last block of a shard may have fewer.
+        seed: seed of the run.
+        block_bytes: size of each block, in manifest order; None assumes sketches of equal size.
+        num_streams: C, the number of canonical streams, a power of two. Fixed for runs; tests vary it.
+        skipped_shards: indices of unreadable shards. Global batches leave out their sketches and repeat the batch's
+            other sketches instead, starting from its first.
 
     Raises:
-        ValueError: if there is no sketch, or num_streams is not a power of two.
+        ValueError: if there are no sketches, or num_streams is not a power of two.
     """
 
     def __init__(
@@ -78,7 +79,7 @@ class Order:
     ) -> None:
         self.num_sketches = sum(shard_sizes)
         if self.num_sketches == 0:
-            raise ValueError("there is no sketch to put in order")
+            raise ValueError("an order needs at least one sketch")
         if num_streams < 1 or num_streams & (num_streams - 1):
             raise ValueError(f"num_streams must be a power of two, not {num_streams}")
         self.seed, self.num_streams = seed, num_streams
@@ -94,7 +95,8 @@ class Order:
         self._by_length = np.argsort(num_bytes / self.block_sizes, kind="stable")
         self._is_skipped = np.isin(np.arange(self.num_shards), list(skipped_shards))[self.shard_of_block]
         self._stream_at = _bit_reversed(num_streams)
-        # The streams at the first N % C slots are one sketch longer, as the interleaving wants it.
+        # The last, partial round of the interleaving visits the first N % C slots, so their streams are one sketch
+        # longer.
         quotient, remainder = divmod(self.num_sketches, num_streams)
         lengths = np.empty(num_streams, dtype=np.int64)
         lengths[self._stream_at] = quotient + (np.arange(num_streams) < remainder)
@@ -102,15 +104,15 @@ class Order:
         self._epoch_key = functools.lru_cache(maxsize=4)(
             lambda epoch: random.fold(random.fold(seed, Purpose.WINDOW_ORDER), epoch)
         )
-        # A batch may straddle two epochs.
+        # Cache two rows, since a batch may straddle two epochs.
         self._row = functools.lru_cache(maxsize=2)(self._make_row)
 
     @classmethod
     def of_training(cls, manifest: Manifest, seed: int, skipped_shards: Collection[int] = ()) -> "Order":
-        """The order of a manifest's training split.
+        """Build the order of a manifest's training split.
 
         Raises:
-            ValueError: if it is empty.
+            ValueError: if the training split is empty.
         """
         shards = manifest.splits["train"].shards
         return cls(
@@ -122,7 +124,7 @@ class Order:
         )
 
     def locate(self, positions: IntArray) -> Places:
-        """Where the sketches at positions of the endless sequence, int64 [n], are found."""
+        """Locate the sketches at positions of the infinite sequence, int64 [n]."""
         epoch, position = np.divmod(positions, self.num_sketches)
         depth, slot = np.divmod(position, self.num_streams)
         stream = self._stream_at[slot]
@@ -137,36 +139,36 @@ class Order:
         return Places(epoch, block, visit, stream)
 
     def share(self, start: int, num_batches: int, global_batch: int, rank: int, world_size: int) -> Places:
-        """One rank's shares of consecutive global batches, one after another and all of one size.
+        """Locate one rank's shares of consecutive global batches; the shares have equal size and are concatenated.
 
-        A batch's positions are sorted by stream and cut into equal parts, so that a rank reads from about 1/W of the
-        streams.
+        Each batch's positions are sorted by stream and cut into equal parts, so that a rank reads only about 1/W of
+        the streams.
 
         Args:
             start: position of the first batch's first sketch.
-            num_batches: how many.
-            global_batch: positions in each.
-            rank: whose share.
-            world_size: number of ranks.
+            num_batches: number of batches.
+            global_batch: positions per batch.
+            rank: rank whose share to locate.
+            world_size: number of ranks W.
 
         Raises:
-            DataError: if nothing of a batch can be read.
+            DataError: if all sketches of a batch are in skipped shards.
         """
         positions = (start + np.arange(num_batches * global_batch, dtype=np.int64)).reshape(num_batches, global_batch)
         if self._is_skipped.any():
             positions = self._without_skipped(positions)
-        # Small numbers are sorted by their digits, in time proportional to how many there are.
+        # uint16, because numpy's stable sort is a linear-time radix sort for 16-bit integers.
         streams = self._stream_at.astype(np.uint16)[positions % self.num_sketches % self.num_streams]
         mine = slice(global_batch * rank // world_size, global_batch * (rank + 1) // world_size)
         by_stream = np.argsort(streams, axis=1, kind="stable")[:, mine]
         return self.locate(np.take_along_axis(positions, by_stream, axis=1).ravel())
 
     def count_skipped(self, start: int, stop: int) -> int:
-        """How many of the positions start to stop cannot be read."""
+        """Count the positions from start to stop (exclusive) whose shard is skipped."""
         return int(self._is_skipped[self.locate(np.arange(start, stop)).block].sum())
 
     def visits(self, epoch: int, block: int) -> IntArray:
-        """A block's sketches in the sequence in which an epoch visits them: a permutation, int64 [n]."""
+        """Return a block's sketches in the order of an epoch's visits: a permutation, int64 [n]."""
         key = random.fold(self._epoch_key(epoch), block)
         return random.permutation(key, int(self.block_sizes[block]))
 
@@ -177,14 +179,14 @@ class Order:
             sound = positions[batch, ~skipped[batch]]
             if len(sound) == 0:
                 raise DataError(
-                    f"no sketch of positions {positions[batch, 0]} to {positions[batch, -1]} can be read: "
-                    "too many shards are bad; restore them or build the shards again"
+                    f"none of the sketches at positions {positions[batch, 0]} to {positions[batch, -1]} can be read "
+                    "because too many shards are bad; restore the shards or build them again"
                 )
             replaced[batch, skipped[batch]] = np.resize(sound, int(skipped[batch].sum()))
         return replaced
 
     def _make_row(self, epoch: int) -> tuple[IntArray, IntArray]:
-        """An epoch's blocks in their row, and where in it each ends, in sketches."""
+        """Return an epoch's sequence of blocks and the end of each block in that row, in sketches."""
         key = random.fold(random.fold(self.seed, Purpose.BLOCK_ORDER), epoch)
         stream = np.empty(self.num_blocks, dtype=np.int64)
         for deal, start in enumerate(range(0, self.num_blocks, self.num_streams)):
@@ -196,7 +198,7 @@ class Order:
 
 
 def _bit_reversed(size: int) -> IntArray:
-    """0 to size - 1, a power of two, in the order of their bits reversed."""
+    """Return 0 to size - 1 in bit-reversed order; size is a power of two."""
     order = np.zeros(1, dtype=np.int64)
     while len(order) < size:
         order = np.concatenate([2 * order, 2 * order + 1])

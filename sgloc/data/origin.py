@@ -1,4 +1,4 @@
-"""Where the origin of a data set's drawings lies (METHOD 1)."""
+"""The coordinate origin of a data set's drawings (METHOD 1)."""
 
 from sgloc.config import OriginName
 from sgloc.data.formats.form import form_of
@@ -7,15 +7,15 @@ from sgloc.errors import DataError
 
 
 def starts_at_first_point(manifest: Manifest, origin: OriginName, path: str) -> bool:
-    """Whether the origin of each drawing is its first point, in place of what its first offset is counted from.
+    """Return whether each drawing's origin is its first point rather than the reference point of its first offset.
 
     Args:
-        manifest: of the shards, which names the files that they were made of: an npz brings its own origin.
-        origin: `data.origin`.
-        path: of the shards, to name them by.
+        manifest: manifest of the shards; it lists the source files. An npz file has its own origin.
+        origin: value of `data.origin`.
+        path: path of the shards, for error messages.
 
     Raises:
-        DataError: if only some of the drawings bring their own origin; the shards do not tell which.
+        DataError: if only some of the drawings have their own origin; shards do not record which ones.
     """
     if origin == "top_left":
         return False
@@ -23,7 +23,7 @@ def starts_at_first_point(manifest: Manifest, origin: OriginName, path: str) -> 
     brings = {form is not None and form.brings_origin for form in forms}
     if len(brings) > 1:
         raise DataError(
-            f"{path} mixes drawings of npz files, which bring their own origin, with others, which have none, and does "
-            "not tell which is which; build their shards apart, or train with data.origin top_left"
+            f"{path} mixes drawings from npz files, which have their own origin, with drawings that have none, and "
+            "does not record which is which; build separate shards for them, or train with data.origin top_left"
         )
     return brings == {False}

@@ -1,4 +1,4 @@
-"""Work shared out among processes, which end with the one that started them, however it ends."""
+"""A pool of worker processes that never outlive their parent, however it ends."""
 
 import contextlib
 import functools
@@ -20,20 +20,20 @@ from sgloc.signals import starting_workers
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 Report = Callable[..., None]
-"""Takes numbers that tell how far a piece of work is."""
+"""Callback that takes the progress of an item as numbers."""
 
 
 def resolve_workers(num_workers: int, locations: Iterable[str]) -> int:
-    """The number of processes: what is asked for, or, for 0, one a core.
+    """Resolve the number of processes; 0 means one per core.
 
     Raises:
-        ConfigError: if it is negative, or other processes cannot see one of the locations.
+        ConfigError: if the number is negative, or another process could not access one of the locations.
     """
     if num_workers < 0:
-        raise ConfigError(f"workers must be 0, for one a core, or more, not {num_workers}")
+        raise ConfigError(f"workers must be 0 (one per core) or more, not {num_workers}")
     in_memory = [location for location in locations if location.startswith("memory:")]
     if num_workers > 1 and in_memory:
-        raise ConfigError(f"other processes cannot see {in_memory[0]}; give 1 for workers, or another folder")
+        raise ConfigError(f"other processes cannot access {in_memory[0]}; set workers to 1, or choose another folder")
     return num_workers or (1 if in_memory else len(os.sched_getaffinity(0)))
 
 
@@ -44,22 +44,22 @@ def shared_out(
     doing: Callable[[Item], str],
     report: Report = lambda *_: None,
 ) -> Generator[tuple[Item, Result], None, None]:
-    """Do work item by item, in this process or in several.
+    """Map a function over items, in this process or in several.
 
     Args:
-        function: takes an item, and what to call with numbers while it is at work; where there are several processes it
-            is pickled, as are items, results and numbers.
-        items: what there is to do.
-        num_workers: processes; with 1, or one item, all is done in this one.
-        doing: says what a process did with an item when it died.
-        report: is called with an item and the numbers that `function` gives.
+        function: takes an item and a progress callback. With several processes the function, items, results and
+            progress numbers are pickled.
+        items: items to process.
+        num_workers: number of processes; with 1, or a single item, everything runs in this process.
+        doing: describes what a worker was doing with an item, for the error raised if the worker dies.
+        report: called with an item and the progress numbers that `function` reports for it.
 
     Yields:
-        Each item with its result, as they are done.
+        Each item with its result, in order of completion.
 
     Raises:
-        DataError: if a process dies; the others are then ended too.
-        Exception: what the function raises, if it is ours, else `as_told` of it.
+        DataError: if a worker dies; the other workers are then terminated.
+        Exception: what the function raises, as is if it is an SglocError, else converted by `as_told`.
     """
     if min(num_workers, len(items)) <= 1:
         for item in items:
@@ -69,7 +69,7 @@ def shared_out(
     workers: list[_Worker[Item]] = []
     try:
         with starting_workers():
-            # One by one, so that those that were started are known where the next fails.
+            # Add them one by one, so that if starting one fails, the earlier ones are terminated.
             workers.extend(_Worker(function, doing, report) for _ in range(min(num_workers, len(items))))
         for worker in workers:
             worker.begin(next(waiting, None))
@@ -85,16 +85,16 @@ def shared_out(
 
 
 class _Worker(Generic[Item]):
-    """A process, as its parent sees it: with a pipe of its own, so that its death can harm nothing but its item.
+    """The parent's handle of a worker process. Each worker has its own pipe, so that its death affects only its item.
 
     Attributes:
-        connection: to it.
-        item: what it is at work on, if on anything.
-        result: of the item that it did last.
+        connection: the parent's end of the pipe.
+        item: the current item, or None if the worker is idle.
+        result: the result of the last completed item.
     """
 
     def __init__(self, function: Callable[[Item, Report], Any], doing: Callable[[Item], str], report: Report) -> None:
-        # A new process: this one may have threads, of which a copy would hold the locks for ever.
+        # Spawn, because a fork of a process with threads would keep their locks held forever.
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         self.item: Item | None = None
@@ -105,15 +105,15 @@ class _Worker(Generic[Item]):
         theirs.close()
 
     def begin(self, item: Item | None) -> None:
-        """Have it do an item, or nothing more."""
+        """Assign an item to the worker; None leaves it idle."""
         self.item = item
         if item is not None:
-            # That it has died is heard next.
+            # If the worker has died, the next `hear` reports it.
             with contextlib.suppress(BrokenPipeError):
                 self.connection.send(item)
 
     def hear(self, item: Item) -> bool:
-        """Take what it says of its item; True if that is done."""
+        """Handle one message of the worker about its item; return whether the item is done."""
         try:
             said = self.connection.recv()
         except (EOFError, OSError) as error:
@@ -132,32 +132,32 @@ class _Worker(Generic[Item]):
     def _lost(self, item: Item) -> DataError:
         self._process.join()
         code = self._process.exitcode or 0
-        how = f"with exit code {code}" if code >= 0 else f"by signal {signal.Signals(-code).name}"
+        how = f"(exit code {code})" if code >= 0 else f"(signal {signal.Signals(-code).name})"
         lost = DataError(
-            f"a worker process ended {how} while it {self._doing(item)}; give the same command again, with fewer "
-            "workers if memory was short"
+            f"a worker process died {how} while it {self._doing(item)}; run the same command again, with fewer "
+            "workers if memory ran out"
         )
         lost.exit_code = PASSING
         return lost
 
     def end(self) -> None:
-        """End the process, whatever it does."""
+        """Terminate the process, busy or idle."""
         self._process.terminate()
         self._process.join()
         self.connection.close()
 
 
 class _ToParent(logging.handlers.QueueHandler):
-    """Hands the records of a worker to its parent, which shows them as its own."""
+    """Log handler that sends a worker's records to its parent, which logs them as its own."""
 
     def enqueue(self, record: logging.LogRecord) -> None:
-        """Send a record, unless the parent is gone."""
+        """Send a record; drop it if the parent is gone."""
         with contextlib.suppress(OSError):
             self.queue.send(record)  # type: ignore[attr-defined]
 
 
 def _work(function: Callable[[Any, Report], Any], connection: Connection) -> None:
-    """Do the items that the parent sends, until it ends this process."""
+    """Process the items that the parent sends, until it terminates this process."""
     begin_worker()
     logger = logging.getLogger("sgloc")
     logger.addHandler(_ToParent(connection))  # type: ignore[arg-type]
@@ -169,7 +169,7 @@ def _work(function: Callable[[Any, Report], Any], connection: Connection) -> Non
             try:
                 result = function(item, lambda *numbers: connection.send(numbers))
             except Exception as error:
-                # A fault, too, is the parent's to tell.
+                # Send internal errors as well: the parent reports them.
                 connection.send(as_told(error))
                 return
             connection.send([result])

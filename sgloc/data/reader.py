@@ -1,4 +1,4 @@
-"""Random access to the blocks of shards, wherever they are: fetched in ranges, checked, retried and cached."""
+"""Random access to the blocks of local or remote shards, with range reads, checksums, retries and a cache."""
 
 import logging
 import threading
@@ -21,7 +21,7 @@ class BadShardError(DataError):
     """A shard that stays unreadable or damaged.
 
     Attributes:
-        shard: its number in its split.
+        shard: index of the shard in its split.
     """
 
     def __init__(self, message: str, shard: int) -> None:
@@ -31,12 +31,12 @@ class BadShardError(DataError):
 
 @dataclass(frozen=True)
 class ReadOptions:
-    """How shards are read.
+    """Options for reading shards.
 
     Attributes:
-        retries: what is tried again, how often and after how long.
-        cache: where blocks are kept on a local disk; None: nowhere.
-        patience: seconds to wait for a batch that is read ahead, all retries included; None: any number.
+        retries: retry policy for failed reads.
+        cache: block cache on a local disk; None disables caching.
+        patience: seconds to wait for a batch from the read-ahead, all retries included; None waits forever.
     """
 
     retries: Retries = field(default_factory=Retries)
@@ -45,19 +45,19 @@ class ReadOptions:
 
 
 class ShardReader:
-    """Random access to the blocks of one split. Several threads may call its methods at the same time.
+    """Thread-safe random access to the blocks of one split.
 
     Args:
         folder: folder or URL of the shards.
-        manifest: its manifest.
+        manifest: manifest of the shards.
         split: "train", "valid" or "test".
-        options: how to read.
+        options: read options; None uses the defaults.
 
     Attributes:
-        num_sketches: in the split.
-        num_blocks: in the split.
-        num_bytes_read: from the shards, not from the cache.
-        is_local: whether the shards are files of this machine.
+        num_sketches: number of sketches in the split.
+        num_blocks: number of blocks in the split.
+        num_bytes_read: bytes read from the shards so far, cache hits excluded.
+        is_local: whether the shards are local files.
 
     Raises:
         DataError: if the split is empty.
@@ -68,7 +68,7 @@ class ShardReader:
         self.shards = manifest.splits[split].shards
         self.num_sketches = manifest.splits[split].num_sketches
         if self.num_sketches == 0:
-            raise DataError(f"the {split} split of {folder} holds no drawing; build the shards from more drawings")
+            raise DataError(f"the {split} split of {folder} is empty; build the shards from more drawings")
         self._shard_starts = np.cumsum([0] + [shard.num_sketches for shard in self.shards])
         self._first_block = np.cumsum([0] + [len(shard.block_sizes) for shard in self.shards])
         self.num_blocks = int(self._first_block[-1])
@@ -81,33 +81,33 @@ class ShardReader:
 
     @property
     def num_retries(self) -> int:
-        """Reads that were tried again."""
+        """Number of read retries so far."""
         return self._storage.num_retries
 
     def spread(self, count: int) -> IntArray:
-        """Numbers of at most `count` sketches, spread evenly over the split."""
+        """Return the indices of at most `count` sketches spread evenly over the split."""
         count = min(count, self.num_sketches)
         numbers: IntArray = np.arange(count, dtype=np.int64) * self.num_sketches // count
         return numbers
 
     def shard_of(self, sketches: IntArray) -> IntArray:
-        """The numbers of the shards, int64 [n], that hold sketches, int64 [n], counted through all shards."""
+        """Return the shard index, int64 [n], of each sketch index, int64 [n], counted across all shards."""
         return np.searchsorted(self._shard_starts, sketches, side="right") - 1
 
     def places(self, sketches: IntArray) -> tuple[IntArray, IntArray]:
-        """The numbers of the blocks, int64 [n], that hold sketches, int64 [n], and each sketch's place in its block."""
+        """Return the block index and the index within that block, int64 [n] each, of each sketch index, int64 [n]."""
         shard = self.shard_of(sketches)
         within, place = np.divmod(sketches - self._shard_starts[shard], self.manifest.sketches_per_block)
         return self._first_block[shard] + within, place
 
     def fetch_bytes(self, block: int) -> bytes:
-        """Read one block's bytes, which are then known to be sound.
+        """Read one block's bytes and verify their checksum.
 
         Args:
-            block: its number, counted through the shards as the manifest lists them.
+            block: index of the block, counted across the shards in manifest order.
 
         Raises:
-            BadShardError: if they stay unreadable or damaged.
+            BadShardError: if the block stays unreadable or damaged.
         """
         shard_number, number, where = self._find(block)
         shard = self.shards[shard_number]
@@ -123,17 +123,17 @@ class ShardReader:
         return content
 
     def unpack(self, content: bytes, block: int, epoch: int) -> PackedBatch:
-        """What a block's bytes hold, to be visited in an epoch.
+        """Unpack a block's bytes into its sketches for a visit in the given epoch.
 
         Raises:
-            BadShardError: if it is not what the manifest says.
+            BadShardError: if the content is damaged or contradicts the manifest.
         """
         shard_number, _, where = self._find(block)
         try:
             found = unpack_block(content, where)
             numbers = [self._category_numbers[word] for word in found.words.tolist()]
         except KeyError as error:
-            told = f"{where} has drawings of {error}, which the manifest does not list"
+            told = f"{where} has drawings of category {error}, which the manifest does not list"
             raise BadShardError(told, shard_number) from error
         except DataError as error:
             raise BadShardError(str(error), shard_number) from error
@@ -147,7 +147,7 @@ class ShardReader:
         )
 
     def _find(self, block: int) -> tuple[int, int, str]:
-        """The number of a block's shard, its own in it, and what to call it."""
+        """Return the index of a block's shard, the block's index in that shard, and a description for errors."""
         shard_number = int(np.searchsorted(self._first_block, block, side="right")) - 1
         number = int(block - self._first_block[shard_number])
         shard = self.shards[shard_number]
@@ -156,7 +156,7 @@ class ShardReader:
         return shard_number, number, where
 
     def _read(self, shard: Shard, number: int, where: str) -> bytes:
-        """Read a block of a shard once."""
+        """Read a block of a shard, without retries."""
         start, size = shard.block_offsets[number], shard.block_sizes[number]
         path = self._storage.path(shard.path)
         try:
@@ -164,9 +164,10 @@ class ShardReader:
             with self._counting:
                 self.num_bytes_read += len(content)
             if zlib.crc32(content) != shard.block_checksums[number]:
-                raise DamagedReadError("its checksum is another")
+                raise DamagedReadError("checksum mismatch")
         except DamagedReadError as error:
-            # A server may have sent it wrong; a disk gives the same again.
+            # Retry only remote reads: the transfer may have corrupted the data, while a disk returns the same bytes
+            # again.
             if not self.is_local:
                 raise
             raise DataError(f"{where} is damaged ({error}); restore it or build the shards again") from error
@@ -178,7 +179,7 @@ class ShardReader:
         content = self.options.cache.get(name)
         if content is not None and zlib.crc32(content) != checksum:
             self.options.cache.drop(name)
-            logger.warning("%s in the cache %s is damaged and is fetched again", name, self.options.cache.folder)
+            logger.warning("%s in the cache %s is damaged; fetching it again", name, self.options.cache.folder)
             return None
         return content
 
@@ -187,4 +188,4 @@ class ShardReader:
             try:
                 self.options.cache.put(name, content)
             except OSError as error:
-                logger.warning("%s cannot be cached (%s); make room, or give another data.cache", name, error)
+                logger.warning("cannot cache %s (%s); make room, or choose another data.cache", name, error)

@@ -1,8 +1,8 @@
-"""Sketches from shards, in the run's order, ahead of the training step (DESIGN contracts 1 and 2).
+"""Read-ahead streaming of sketches from shards, in the run's order (DESIGN contracts 1 and 2).
 
-One thread assembles batches, some thousand sketches at a time: what can be done for all of them at once by numpy costs
-no time a sketch. It knows which blocks it will need, since the order is arithmetic, and has other threads fetch them
-before it does.
+One thread assembles batches, several thousand sketches at a time, so that vectorised numpy operations make the cost per
+sketch negligible. Since the order is arithmetic, the thread knows which blocks it will need and has other threads
+fetch them in advance.
 """
 
 import collections
@@ -19,30 +19,30 @@ from sgloc.data.reader import ShardReader
 from sgloc.errors import SilentStoreError
 from sgloc.threads import DaemonPool
 
-# Sketches of a rank that are assembled together, and positions of all ranks that are looked at for it.
+# Limits of one span: sketches of this rank, and positions of the global order examined to find them.
 _SPAN_SKETCHES = 32768
 _SPAN_POSITIONS = 2**20
-# Spans whose blocks are asked for before they are needed.
+# Spans whose blocks are fetched in advance.
 _SPANS_AHEAD = 2
-# Likewise of given sketches, where a span is a batch; and how many batches are assembled before they are asked for.
+# The same for `fixed_batches`, where each span is one batch; and the number of batches assembled in advance.
 _FIXED_SPANS_AHEAD, _FIXED_PREFETCH = 8, 2
 _REMOTE_THREADS = 8
-# How often the thread that waits for a block looks whether it is stopped.
-_LOOK_SECONDS = 0.1
-# A block is forgotten after as many rounds through the streams without a visit: no stream of this rank is in it any
-# more. One on the border between two ranks is not visited in every round.
+# How often the assembling thread checks for a stop while it waits for a block.
+_POLL_SECONDS = 0.1
+# Evict a block not used for this many rounds over all streams: no stream of this rank is in it any more. The margin is
+# for blocks on the border between two ranks, which this rank does not visit in every round.
 _ROUNDS_KEPT = 64
 
 
 @dataclass(frozen=True)
 class Share:
-    """Which part of the endless sequence of global batches a process reads.
+    """The part of the infinite sequence of global batches that one process reads.
 
     Attributes:
-        global_batch: sketches in a step over all ranks, at least one a rank.
-        rank: this process.
+        global_batch: sketches per step, summed over all ranks; at least one per rank.
+        rank: rank of this process.
         world_size: number of processes.
-        start: position at which to start, a multiple of global_batch.
+        start: position to start at, a multiple of global_batch.
     """
 
     global_batch: int
@@ -52,7 +52,7 @@ class Share:
 
     @property
     def size(self) -> int:
-        """Sketches of a batch that are this rank's."""
+        """This rank's number of sketches in each global batch."""
         ends = [self.global_batch * rank // self.world_size for rank in (self.rank, self.rank + 1)]
         return ends[1] - ends[0]
 
@@ -60,21 +60,21 @@ class Share:
 def training_batches(
     reader: ShardReader, order: Order, share: Share, *, prefetch: int, num_threads: int
 ) -> Generator[PackedBatch, None, None]:
-    """One rank's shares of the global batches, without end; closing it ends the threads that read ahead.
+    """Yield one rank's shares of the global batches, infinitely; closing the generator stops the read-ahead threads.
 
-    Global batch b is positions b * global_batch to (b + 1) * global_batch of the order, at any world size. Nothing here
-    counts what was consumed: the trainer does, and that integer is the whole state.
+    Global batch b consists of positions b * global_batch to (b + 1) * global_batch of the order, at any world size.
+    Nothing here tracks consumption: the trainer counts the sketches consumed, and that integer is the entire state.
 
     Args:
-        reader: of the training split.
-        order: of the training split.
-        share: what this rank reads, and from where.
-        prefetch: batches assembled ahead, at least; by then their blocks are fetched.
-        num_threads: blocks fetched at the same time; 0: one from a local folder, more from elsewhere.
+        reader: reader of the training split.
+        order: order of the training split.
+        share: this rank's share and start position.
+        prefetch: minimum number of batches assembled, and so fetched, in advance.
+        num_threads: blocks fetched concurrently; 0 fetches one from a local folder, several from remote storage.
 
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
-        SilentStoreError: if no batch has come for as long as the reader's patience lasts.
+        SilentStoreError: if no batch arrives within the reader's patience.
     """
     spans = _training_spans(order, share)
     num_kept = _ROUNDS_KEPT * order.num_streams
@@ -83,32 +83,33 @@ def training_batches(
 
 
 def fixed_batches(reader: ShardReader, sketches: IntArray, *, batch_size: int) -> Generator[PackedBatch, None, None]:
-    """Given sketches of a split, in that order, in batches of at most batch_size, with the fixed noise of validation
-    and test. They are read ahead; closing the generator ends the threads that do it.
+    """Yield selected sketches of a split, in the given order, with the fixed noise of validation and test.
+
+    Batches are read ahead; closing the generator stops the read-ahead threads.
 
     Args:
-        reader: of the split.
-        sketches: int64 [n], numbers in the split, counted through the shards as the manifest lists them.
-        batch_size: most sketches in a batch.
+        reader: reader of the split.
+        sketches: int64 [n], indices into the split, counted across its shards in manifest order.
+        batch_size: maximum number of sketches in a batch.
 
     Raises:
         BadShardError: if a shard stays unreadable or damaged.
-        SilentStoreError: if no batch has come for as long as the reader's patience lasts.
+        SilentStoreError: if no batch arrives within the reader's patience.
     """
     assembler = _Assembler(reader, _fixed_spans(reader, sketches, batch_size), batch_size, _FIXED_SPANS_AHEAD)
     return _read_ahead(assembler, _FIXED_PREFETCH, 0)
 
 
 def _read_ahead(assembler: "_Assembler", prefetch: int, num_threads: int) -> Generator[PackedBatch, None, None]:
-    """Batches, of which at least `prefetch` are assembled ahead by one thread, and their blocks fetched by others."""
+    """Yield batches, with one thread assembling at least `prefetch` of them in advance and others fetching blocks."""
     reader = assembler.reader
-    # Where reads wait for nothing, more threads only wait for each other.
+    # Local reads hardly wait for I/O, so additional threads would only contend with each other.
     fetchers = DaemonPool(num_threads or (1 if reader.is_local else _REMOTE_THREADS), "sgloc-fetch")
     thread = DaemonPool(1, "sgloc-read-ahead", may_hang=False)
     try:
         pending = collections.deque([thread.submit(assembler.assemble, fetchers)])
         while batches := _result(pending.popleft(), reader):
-            # The first spans are short, so that training need not wait for blocks that it needs later.
+            # The first spans are short, so that training does not wait for blocks that it needs later.
             num_ahead = max(1, -(-prefetch // len(batches)))
             while len(pending) < num_ahead:
                 pending.append(thread.submit(assembler.assemble, fetchers))
@@ -124,20 +125,21 @@ def _result(future: Future[list[PackedBatch]], reader: ShardReader) -> list[Pack
     wait([future], patience)
     if not future.done():
         raise SilentStoreError(
-            f"the shards in {reader.folder} have not answered for {patience:g} s; check the store, then start again"
+            f"reading the shards in {reader.folder} has returned nothing for {patience:g} s; check the storage, then "
+            "start again"
         )
     return future.result()
 
 
 @dataclass(frozen=True)
 class _Span:
-    """Batches that are assembled together.
+    """Consecutive batches that are assembled together.
 
     Attributes:
-        stop: position at which they end.
-        keys: of the windows that they need, in ascending order: epoch times the number of blocks, plus block.
-        which: int64 [n], each sketch's window among them.
-        visit: int64 [n], each sketch's place in its window.
+        stop: position at which the span ends.
+        keys: keys of the windows it needs, ascending; a key is epoch * num_blocks + block.
+        which: int64 [n], each sketch's window as an index into `keys`.
+        visit: int64 [n], each sketch's index within its window.
     """
 
     stop: int
@@ -147,13 +149,13 @@ class _Span:
 
     @classmethod
     def of(cls, stop: int, key: IntArray, visit: IntArray) -> "_Span":
-        """Sketches that are given by their windows' keys and their places in these, int64 [n] each."""
+        """Build a span from each sketch's window key and index within that window, int64 [n] each."""
         keys, which = np.unique(key, return_inverse=True)
         return cls(stop, keys.tolist(), which, visit)
 
 
 def _training_spans(order: Order, share: Share) -> Iterator[_Span]:
-    """A rank's spans, without end: first of one batch, then of twice as many each, up to a limit."""
+    """Yield a rank's spans infinitely: the first of one batch, each next one twice as long, up to a limit."""
     most = max(1, min(_SPAN_SKETCHES // share.size, _SPAN_POSITIONS // share.global_batch))
     position, num_batches = share.start, 1
     while True:
@@ -164,28 +166,29 @@ def _training_spans(order: Order, share: Share) -> Iterator[_Span]:
 
 
 def _fixed_spans(reader: ShardReader, sketches: IntArray, batch_size: int) -> Iterator[_Span]:
-    """Spans of one batch each of given sketches."""
+    """Yield the selected sketches as spans of one batch each."""
     for start in range(0, len(sketches), batch_size):
         block, place = reader.places(sketches[start : start + batch_size])
         yield _Span.of(start + batch_size, FIXED_NOISE_EPOCH * reader.num_blocks + block, place)
 
 
 class _Assembler:
-    """Assembles spans of batches, one after another; used by one thread.
+    """Assembler of batches, span by span; used by a single thread.
 
-    A window is a block in an epoch, its sketches in the sequence of their visits. Windows are fetched by other threads
-    before they are needed, and forgotten when they are done with.
+    A window is a block as one epoch visits it, with its sketches in the order of their visits. Other threads fetch the
+    windows in advance; the assembler evicts them after use.
 
     Args:
-        reader: of the split.
-        spans: of batches; the positions at which they end grow.
-        batch_size: sketches in every batch of a span but its last.
-        num_ahead: spans whose windows are fetched before they are needed.
-        num_kept: positions for which a window that is not needed is kept.
-        visits: gives a block's sketches in the sequence in which an epoch visits them, int64 [n]; None: as they stand.
+        reader: reader of the split.
+        spans: spans of batches, with increasing stop positions.
+        batch_size: sketches per batch; the last batch of a span may have fewer.
+        num_ahead: spans whose windows are fetched in advance.
+        num_kept: number of positions for which an unused window is kept.
+        visits: maps (epoch, block) to the block's sketches in the order of that epoch's visits, int64 [n]; None keeps
+            the stored order.
 
     Attributes:
-        is_stopped: whether nothing more is wanted; the thread then waits for no block that is being fetched.
+        is_stopped: set to stop the assembler: it no longer waits for blocks.
     """
 
     is_stopped = False
@@ -207,7 +210,7 @@ class _Assembler:
         self._last_use: dict[int, int] = {}
 
     def assemble(self, fetchers: DaemonPool) -> list[PackedBatch]:
-        """The next span's batches; none at the end."""
+        """Return the batches of the next span, or an empty list after the last one."""
         while len(self._ahead) <= self._num_ahead and (span := next(self._spans, None)) is not None:
             self._ask_for(span, fetchers)
             self._ahead.append(span)
@@ -226,28 +229,28 @@ class _Assembler:
             self._last_use[key] = span.stop
 
     def _window(self, key: int) -> PackedBatch:
-        """A window that was asked for."""
+        """Return a requested window, unpacking it on first use."""
         if key not in self._windows:
             epoch, block = divmod(key, self.reader.num_blocks)
             fetched = self._fetched.pop(key)
-            while not wait([fetched], _LOOK_SECONDS).done:
+            while not wait([fetched], _POLL_SECONDS).done:
                 if self.is_stopped:
                     raise CancelledError
             content = fetched.result()
-            # Not in the threads that fetch: what keeps the interpreter busy there keeps others from their answers.
+            # Unpack here rather than in the fetching threads: holding the GIL there would delay the other fetches.
             packed = self.reader.unpack(content, block, epoch)
             self._windows[key] = packed if self._visits is None else packed.take(self._visits(epoch, block))
         return self._windows[key]
 
     def _forget(self, position: int) -> None:
-        """Forget the windows that were last needed before a position."""
+        """Evict the windows last needed before a position."""
         for key in [key for key, last_use in self._last_use.items() if last_use < position]:
             del self._last_use[key]
             self._fetched.pop(key, None)
             self._windows.pop(key, None)
 
     def _gather(self, span: _Span) -> PackedBatch:
-        """Copy out of each window the run of its visits that the span touches, and put them in sequence."""
+        """Copy the contiguous run of visits that the span uses out of each window, then reorder the sketches."""
         by_window = np.argsort(span.which, kind="stable")
         bounds = np.searchsorted(span.which[by_window], np.arange(len(span.keys)))
         firsts = np.minimum.reduceat(span.visit[by_window], bounds)

@@ -1,1 +1,1 @@
-"""`sgloc doctor`: what would spoil a run is found before it starts."""
+"""`sgloc doctor`: find the problems that would break a run before it starts."""

@@ -1,4 +1,4 @@
-"""What all checks share: who takes part, how facts come together, and how long a check may take."""
+"""The framework of all checks: participating ranks, gathering of their results, and time limits."""
 
 import contextlib
 import logging
@@ -17,7 +17,7 @@ from sgloc.faults import as_told
 
 logger = logging.getLogger(__name__)
 
-# Ranks that are named where many are alike.
+# How many ranks a finding names before "and N more".
 _NUM_NAMED = 4
 
 Value = TypeVar("Value")
@@ -25,14 +25,14 @@ Value = TypeVar("Value")
 
 @dataclass
 class Examination:
-    """Checks are made by all ranks together, and every rank learns what all of them found.
+    """A series of collective checks; every rank receives the findings of all ranks.
 
     Attributes:
-        rank: this process.
-        hosts: the machine of each rank.
-        timeout: seconds that one check of one rank may take.
-        show: shows findings.
-        findings: so far, the same on all ranks.
+        rank: rank of this process.
+        hosts: host name of each rank.
+        timeout: time limit of one check on one rank, in seconds.
+        show: displays findings.
+        findings: findings so far, the same on all ranks.
     """
 
     rank: int
@@ -44,19 +44,19 @@ class Examination:
     def check(
         self, name: str, look: Callable[[], Value], advice: str, judge: "Judge[Value] | None" = None
     ) -> dict[int, Value] | None:
-        """Have every rank look at something, and add what is found. All ranks must call it together.
+        """Run one check on all ranks and add its findings. Collective: all ranks must call it.
 
         Args:
-            name: of the check.
-            look: what each rank does; what keeps a rank from it becomes a problem.
-            advice: what to do about such a problem.
-            judge: makes findings of what the ranks saw; None: there are none to make.
+            name: name of the check.
+            look: collects this rank's facts; an exception becomes a finding of status "problem".
+            advice: what to do about such an exception.
+            judge: derives findings from the facts of all ranks; None for no findings.
 
         Returns:
-            What each rank saw, by rank; None if there is a problem.
+            The facts of each rank, by rank; None if there is a problem.
 
         Raises:
-            RuntimeError: if another rank is gone, or does not answer.
+            RuntimeError: if another rank is gone or does not respond.
         """
         value, reason = None, None
         try:
@@ -64,9 +64,9 @@ class Examination:
                 value = look()
         except Exception as error:
             if dist.lost_rank(error):
-                # Nothing can be gathered any more.
+                # Without the lost rank, nothing can be gathered.
                 raise
-            # A fault, too, must not leave the others waiting.
+            # Report bugs as findings too, so that the other ranks do not wait for this one.
             is_known = isinstance(error, SglocError | OSError | RuntimeError)
             reason = " ".join(str(error if is_known else as_told(error)).split())
         values, reasons = zip(*dist.Group().gather((value, reason)), strict=True)
@@ -80,12 +80,12 @@ class Examination:
 
     @contextlib.contextmanager
     def limited(self, check: str, patience: float = 0.0) -> Iterator[None]:
-        """Limit the time of a check. What hangs in a driver or a file system cannot be interrupted, so the process ends
-        after it shows the findings so far.
+        """Limit the duration of a check. A hang in a driver or file system cannot be interrupted, so on a time-out the
+        process shows the findings so far and exits.
 
         Args:
-            check: its name.
-            patience: seconds that it may take beyond the timeout.
+            check: name of the check.
+            patience: seconds to allow beyond the timeout.
         """
         timer = threading.Timer(self.timeout + patience, self._give_up, [check])
         timer.daemon = True
@@ -96,9 +96,9 @@ class Examination:
             timer.cancel()
 
     def _give_up(self, check: str) -> None:
-        found = f"rank {self.rank} ({socket.gethostname()}) has not ended this check after {self.timeout:.0f} s"
+        found = f"rank {self.rank} ({socket.gethostname()}) has not finished this check after {self.timeout:.0f} s"
         if self.rank == 0:
-            advice = "see what it waits for; --timeout gives it longer"
+            advice = "find out what it waits for, or raise timeout"
             self.show([*self.findings, Finding(check, "problem", found, advice)])
             sys.stdout.flush()
         else:
@@ -106,31 +106,31 @@ class Examination:
         os._exit(1)
 
     def names(self, ranks: Iterable[int]) -> str:
-        """Ranks with their machines, the first few of them."""
+        """Format ranks with their hosts, shortened to the first few."""
         listed = list(ranks)
         named = ", ".join(f"rank {rank} ({self.hosts[rank]})" for rank in listed[:_NUM_NAMED])
         more = len(listed) - _NUM_NAMED
         return named + (f" and {more} more" if more > 0 else "")
 
     def differences(self, values: Mapping[int, str]) -> list[str]:
-        """A sentence for each value, in words, that some ranks have and most do not; where there is no majority, the
-        others are compared with the lowest rank."""
+        """Describe each value that differs from the most common one (on a tie, from the lowest rank's), one sentence
+        per value; `values` are the ranks' values as text."""
         groups = by_value(values)
         common = max(groups, key=lambda value: len(groups[value]))
         others = ((value, who) for value, who in groups.items() if value != common)
         return [f"{self.names(who)} has {value}, others have {common}" for value, who in others]
 
     def on_each_host(self) -> dict[str, list[int]]:
-        """The ranks of each machine."""
+        """Return the ranks of each host."""
         return by_value(dict(enumerate(self.hosts)))
 
 
 Judge = Callable[[Mapping[int, Value], Examination], Iterable[Finding]]
-"""Makes findings of what each rank saw."""
+"""Derives findings from the facts of all ranks."""
 
 
 def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:
-    """The ranks that have each value, in the order in which the values come up."""
+    """Group ranks by their value, in order of first appearance."""
     groups: dict[Value, list[int]] = {}
     for rank, value in values.items():
         groups.setdefault(value, []).append(rank)
@@ -138,8 +138,8 @@ def by_value(values: Mapping[int, Value]) -> dict[Value, list[int]]:
 
 
 def merged(facts: Mapping[int, Finding], ranks: Examination) -> list[Finding]:
-    """Combine the ranks' own findings: the lowest rank's where all is well, else one for each advice, which names the
-    ranks that need it."""
+    """Merge the ranks' own findings: if all are "ok", the lowest rank's; otherwise one finding per advice, naming the
+    ranks it applies to."""
     troubles = by_value({rank: (one.status, one.advice) for rank, one in facts.items() if one.status != "ok"})
     firsts = [(facts[who[0]], ranks.names(who)) for who in troubles.values()]
     return [replace(first, found=f"{names}: {first.found}") for first, names in firsts] or [facts[0]]

@@ -1,4 +1,4 @@
-"""What the doctor found: a table for people, JSON lines for programs."""
+"""Findings of the doctor, and their output as a table or as JSON lines."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -15,14 +15,14 @@ Status = Literal["ok", "warning", "problem"]
 
 @dataclass(frozen=True)
 class Finding:
-    """What came of one check.
+    """The result of one check.
 
     Attributes:
-        check: its name.
-        status: "problem": a run would fail, or waste most of what it is given.
-        found: what was seen.
-        advice: what to do; empty where all is well.
-        numbers: what was measured, by name and unit.
+        check: name of the check.
+        status: "ok", "warning", or "problem" if a run would fail or waste most of its resources.
+        found: what the check observed.
+        advice: what to do; empty if the status is "ok".
+        numbers: measurements; each name includes the unit.
     """
 
     check: str
@@ -35,22 +35,22 @@ class Finding:
     def judged(
         cls, check: str, is_well: bool, otherwise: Status, found: str, advice: str, numbers: Mapping[str, float] = {}
     ) -> "Finding":
-        """A finding that is "ok" where all is well, and otherwise of another status with an advice."""
+        """Return an "ok" finding if `is_well`; otherwise one with the status `otherwise` and the advice."""
         return cls(check, "ok", found, "", numbers) if is_well else cls(check, otherwise, found, advice, numbers)
 
 
 def has_problem(findings: Iterable[Finding]) -> bool:
-    """Whether a run should not be started like this."""
+    """Return whether any finding is a problem, so that a run should not be started."""
     return any(finding.status == "problem" for finding in findings)
 
 
 def to_json(findings: Iterable[Finding]) -> str:
-    """JSON lines, a finding each."""
+    """Format findings as JSON lines."""
     return "".join(json.dumps(mask_all(asdict(finding))) + "\n" for finding in findings)
 
 
 def print_table(findings: Iterable[Finding], console: Console) -> None:
-    """A row for each finding."""
+    """Print findings as a table, one row each."""
     table = Table(Column("check", no_wrap=True), Column("", no_wrap=True), "found", "what to do")
     for finding in findings:
         table.add_row(finding.check, finding.status, mask(finding.found), mask(finding.advice))

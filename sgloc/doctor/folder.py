@@ -1,4 +1,4 @@
-"""Whether a run's folder can be written by every rank, is seen alike by all, and has room."""
+"""Checks of the run folder: writable by every rank, consistent between ranks, enough free space."""
 
 import contextlib
 import os
@@ -16,25 +16,26 @@ from sgloc.errors import DataError, OccupiedError
 from sgloc.storage import Storage, only_writer
 
 _CHECK = "run folder"
-# Written by all ranks together.
+# Total bytes written by all ranks, and the minimum per rank.
 _NUM_BYTES, _LEAST_BYTES = 2**27, 2**20
-# Until a file that one rank wrote must be seen by the others.
+# Time until a file written by one rank must be visible to the others, and from which to warn.
 _SEEN_SECONDS, _SLOW_SECONDS = 5.0, 1.0
 _POLL_SECONDS = 0.02
-# Weights and Adam's two moments, float32; and how many of them a run keeps by default, with the one being written.
+# Weights and Adam's two moments in float32; and how many checkpoints a run has by default, counting the one being
+# written.
 BYTES_A_PARAMETER, _NUM_CHECKPOINTS = 12, 4
 _SLOW_CHECKPOINT = 60.0
 
 
 @dataclass(frozen=True)
 class Folder:
-    """What a rank saw.
+    """One rank's facts about the run folder.
 
     Attributes:
-        seen_seconds: until it saw what rank 0 had written.
-        write_seconds: for its part of what all wrote.
-        is_locked: whether rank 0's lock kept it out; None where there are no locks.
-        num_free_bytes: on the file system; None where it does not tell.
+        seen_seconds: seconds until the rank saw rank 0's file.
+        write_seconds: seconds to write the rank's own file.
+        is_locked: whether rank 0's lock kept this rank out; None if the file system has no locks.
+        num_free_bytes: free bytes on the file system; None if it does not report them.
     """
 
     seen_seconds: float
@@ -44,7 +45,7 @@ class Folder:
 
 
 class _Probe:
-    """A folder inside the run's that is written as checkpoints are, a part by each rank, and removed."""
+    """A temporary folder inside the run folder, written like a checkpoint, one file per rank, then removed."""
 
     def __init__(self, run: str, name: str, rank: int, num_bytes: int) -> None:
         self.storage, self.name, self.rank, self.num_bytes = Storage(run), name, rank, num_bytes
@@ -53,7 +54,7 @@ class _Probe:
         self._on_exit = contextlib.ExitStack()
 
     def prepare(self) -> None:
-        """On rank 0: write its part, move it into place in one step, and claim the folder as a run does."""
+        """On rank 0: write its file, rename the folder into place, and claim it as a run does."""
         if self.rank != 0:
             return
         if self.storage.is_local and not self.storage.exists():
@@ -66,10 +67,10 @@ class _Probe:
         self._on_exit.enter_context(only_writer(self.location))
 
     def look(self) -> Folder:
-        """What a rank sees of what rank 0 wrote, and how fast it writes its own part.
+        """Wait for rank 0's file, write this rank's own, and collect the facts.
 
         Raises:
-            DataError: if it does not see it in time.
+            DataError: if rank 0's file does not appear in time.
         """
         seen_seconds = self.see([0])
         if self.rank != 0:
@@ -83,10 +84,10 @@ class _Probe:
         return Folder(seen_seconds, self.write_seconds, is_locked, free)
 
     def see(self, ranks: Iterable[int]) -> float:
-        """Wait until the parts of some ranks are there, whole; gives the seconds that it took.
+        """Wait until the files of these ranks are complete; return the seconds waited.
 
         Raises:
-            DataError: naming a rank whose part is not.
+            DataError: if a file does not appear in time; names its rank.
         """
         start = time.monotonic()
         while True:
@@ -96,7 +97,7 @@ class _Probe:
                 return time.monotonic() - start
             if time.monotonic() - start > _SEEN_SECONDS:
                 where = f"rank {missing[0]} wrote to {self.storage.root}"
-                raise DataError(f"it does not see within {_SEEN_SECONDS:.0f} s what {where}")
+                raise DataError(f"after {_SEEN_SECONDS:.0f} s, it still does not see the file that {where}")
             time.sleep(_POLL_SECONDS)
 
     def _write(self, name: str) -> None:
@@ -105,18 +106,18 @@ class _Probe:
         self.write_seconds = time.monotonic() - start
 
     def remove(self) -> None:
-        """Leave the run's folder as it was."""
+        """Restore the run folder to its initial state."""
         with contextlib.suppress(OSError):
             self._on_exit.close()
 
 
 def check_folder(examination: Examination, run: str, num_parameters: int) -> None:
-    """Write into a run's folder as a run does, from all ranks, and remove it again. All ranks must call it together."""
+    """Write to the run folder from all ranks, as a run does, and clean up. Collective: all ranks must call it."""
     world_size = len(examination.hosts)
     num_bytes = max(_LEAST_BYTES, _NUM_BYTES // world_size // _LEAST_BYTES * _LEAST_BYTES)
     name = dist.Group().on_rank_0(lambda: f"doctor-{secrets.token_hex(8)}")
     probe = _Probe(run, name, examination.rank, num_bytes)
-    advice = f"give a --run that every node can write, as a --train.run must be; now {run}"
+    advice = f"choose a run folder (train.run) that every node can write to, instead of {run}"
     try:
         if examination.check(_CHECK, probe.prepare, advice) is None:
             return
@@ -132,39 +133,39 @@ def check_folder(examination: Examination, run: str, num_parameters: int) -> Non
 def judge_folder(
     facts: Mapping[int, Folder], ranks: Examination, run: str, num_bytes: int, num_parameters: int
 ) -> Iterator[Finding]:
-    """What all ranks could write is to be seen soon, to be written fast, and to have room.
+    """Judge visibility of files between ranks, locks, free space and write speed.
 
     Args:
-        facts: of each rank.
-        ranks: who they are.
-        run: the folder.
-        num_bytes: that all ranks wrote together.
-        num_parameters: of the model whose checkpoints are to be kept there.
+        facts: facts of each rank.
+        ranks: the participating ranks.
+        run: the run folder.
+        num_bytes: total bytes written by all ranks.
+        num_parameters: parameters of the model whose checkpoints the folder must hold.
     """
     last = max(facts, key=lambda rank: facts[rank].seen_seconds)
     seconds = facts[last].seen_seconds
-    found = f"{run}: all ranks write, and see what others wrote within {seconds:.2f} s"
-    advice = f"{ranks.names([last])} was last; see the mount options (actimeo, lookupcache)"
+    found = f"{run}: all ranks can write, and see each other's files within {seconds:.2f} s"
+    advice = f"{ranks.names([last])} was last; check the mount options (actimeo, lookupcache)"
     yield Finding.judged(_CHECK, seconds <= _SLOW_SECONDS, "warning", found, advice)
 
     unseen = [rank for rank, folder in facts.items() if folder.is_locked is False]
     has_none = any(folder.is_locked is None for folder in facts.values())
-    found = "none here: never start two runs into one folder" if has_none else "seen by all ranks"
+    found = "not supported here: never start two runs in one folder" if has_none else "seen by all ranks"
     if unseen:
-        found = f"rank 0's lock of a file is not seen by {ranks.names(unseen)}"
-    advice = "never start two runs into one folder: nothing would refuse the second"
+        found = f"rank 0's file lock is not seen by {ranks.names(unseen)}"
+    advice = "never start two runs in one folder: the second would not be refused"
     yield Finding.judged("locks", not unseen, "warning", found, advice)
 
     size = BYTES_A_PARAMETER * num_parameters
     free = min((folder.num_free_bytes for folder in facts.values() if folder.num_free_bytes is not None), default=None)
     if free is not None:
-        found = f"{free / 1e9:,.1f} GB free; a checkpoint of the published sizes takes {size / 1e9:.2f}"
-        advice = f"{_NUM_CHECKPOINTS} are there at times: free {_NUM_CHECKPOINTS * size / 1e9:.1f} GB"
+        found = f"{free / 1e9:,.1f} GB free; a checkpoint of the published model takes {size / 1e9:.2f} GB"
+        advice = f"a run keeps up to {_NUM_CHECKPOINTS} checkpoints: make {_NUM_CHECKPOINTS * size / 1e9:.1f} GB free"
         has_room = free >= _NUM_CHECKPOINTS * size
         yield Finding.judged("free space", has_room, "problem", found, advice, {"free_bytes": free})
 
     rate = num_bytes / max(folder.write_seconds for folder in facts.values())
-    found = f"{rate / 1e6:,.0f} MB/s by all ranks together: {size / rate:.1f} s a checkpoint"
-    advice = "write to a faster file system, or save less often (--train.checkpoint_every)"
+    found = f"{rate / 1e6:,.0f} MB/s, all ranks together: {size / rate:.1f} s per checkpoint"
+    advice = "write to a faster file system, or save less often (train.checkpoint_every)"
     is_fast = size / rate <= _SLOW_CHECKPOINT
     yield Finding.judged("writing", is_fast, "warning", found, advice, {"bytes_per_second": rate})

@@ -1,4 +1,4 @@
-"""What all-reduces cost between these ranks, and which link is slow."""
+"""Checks of the network between ranks: all-reduce latency and bandwidth, and slow links."""
 
 import functools
 import time
@@ -13,30 +13,30 @@ from sgloc import dist
 from sgloc.doctor.examination import Examination
 from sgloc.doctor.finding import Finding
 
-# All-reduces in a row, and how many such rows.
+# Small all-reduces per series, and number of series.
 _NUM_SMALL, _NUM_ROWS = 20, 3
-# Seconds that a row of large ones may take.
+# Target duration of a series of large all-reduces in seconds, and the maximum number per series.
 _LARGE_SECONDS, _MOST_LARGE = 0.5, 10
 _LINK_BYTES, _NUM_LINK_REPEATS = 16 * 2**20, 3
-# What a step can do with: latencies in seconds, bus bandwidths in bytes a second.
+# Acceptable for a train step: highest latency in seconds, lowest bus bandwidth in bytes per second.
 _MOST_LATENCY = {"nccl": 1e-3, "gloo": 1e-2}
 _LEAST_BANDWIDTH = {"nccl": 5e9, "gloo": 1e8}
 _SLOW_LINK = 3.0
 _ADVICE = {
-    "nccl": "run with NCCL_DEBUG=INFO: it says what fails, and whether InfiniBand, NVLink or only sockets are used",
-    "gloo": "see which interface it uses (GLOO_SOCKET_IFNAME), and what else the machines do",
+    "nccl": "run with NCCL_DEBUG=INFO to see what fails, and whether InfiniBand, NVLink or only sockets are used",
+    "gloo": "check which interface it uses (GLOO_SOCKET_IFNAME), and what else the machines are running",
 }
 
 
 @dataclass(frozen=True)
 class Network:
-    """What a rank measured.
+    """One rank's measurements.
 
     Attributes:
-        latency: seconds of an all-reduce of four float64 among others; the best row of them.
-        seconds: of an all-reduce of a gradient; likewise.
-        link_seconds: to have a message of some megabytes from the rank before, while all ranks send one.
-        is_right: whether the sums were right.
+        latency: seconds per all-reduce of four float64 values, in the best series.
+        seconds: seconds per all-reduce of a whole gradient, in the best series.
+        link_seconds: seconds to receive 16 MiB from the previous rank, while all ranks send.
+        is_right: whether the sums were correct.
     """
 
     latency: float
@@ -46,15 +46,15 @@ class Network:
 
 
 def check_network(examination: Examination, device: torch.device, num_elements: int) -> None:
-    """Measure all-reduces between all ranks, which must call it together.
+    """Measure all-reduces between all ranks. Collective: all ranks must call it.
 
     Args:
-        examination: of all ranks.
-        device: of this process.
-        num_elements: of a gradient.
+        examination: the examination of all ranks.
+        device: device of this process.
+        num_elements: number of elements of a gradient.
     """
     if len(examination.hosts) == 1:
-        found = "one process: nothing to measure; start the doctor as the run will be started"
+        found = "only one process, nothing to measure; start the doctor the way you will start the run"
         examination.findings.append(Finding("all-reduce", "ok", found))
         return
     look = functools.partial(_measure, device, num_elements)
@@ -63,7 +63,7 @@ def check_network(examination: Examination, device: torch.device, num_elements: 
 
 
 def _measure(device: torch.device, num_elements: int) -> Network:
-    """Measure all-reduces of a gradient of so many elements. All ranks must call it together."""
+    """Measure all-reduces of a gradient of `num_elements`. Collective: all ranks must call it."""
     rank, world_size = torch.distributed.get_rank(), torch.distributed.get_world_size()
     group = torch.distributed.new_group(backend="nccl") if device.type == "cuda" else None
 
@@ -86,14 +86,14 @@ def _measure(device: torch.device, num_elements: int) -> Network:
             work.wait()
 
     small = torch.zeros(4, dtype=torch.float64, device=device)
-    # The first sets up connections.
+    # Warm up: the first all-reduce sets up connections.
     reduce(small, 1)
     latency = min(reduce(small, _NUM_SMALL) for _ in range(_NUM_ROWS))
     large = torch.full((num_elements,), float(rank + 1), device=device)
     reduce(large, 1)
     is_right = bool((large == world_size * (world_size + 1) / 2).all())
     large.zero_()
-    # All ranks must repeat it as often.
+    # All ranks must do the same number of repetitions.
     first = dist.Group().max(reduce(large, 1))
     number = max(1, min(_MOST_LARGE, int(_LARGE_SECONDS / first)))
     seconds = min(reduce(large, number) for _ in range(_NUM_ROWS))
@@ -103,18 +103,22 @@ def _measure(device: torch.device, num_elements: int) -> Network:
 
 
 def bus_bandwidth(num_bytes: int, seconds: float, world_size: int) -> tuple[float, float]:
-    """Bytes a second of an all-reduce, as nccl-tests define them: the algorithm's, size over time; and the bus's, which
-    is that times 2 (N - 1) / N and can be compared with what the links are said to do."""
+    """Compute the bandwidths of an all-reduce in bytes per second, as nccl-tests define them.
+
+    Returns:
+        The algorithm bandwidth, size over time; and the bus bandwidth, which is that times 2 (N - 1) / N and can be
+        compared with the nominal speed of the links.
+    """
     algorithm = num_bytes / seconds
     return algorithm, algorithm * 2 * (world_size - 1) / world_size
 
 
 def judge_network(facts: Mapping[int, Network], ranks: Examination, num_elements: int, backend: str) -> list[Finding]:
-    """All-reduces are to be right, and fast enough not to be most of a step."""
+    """Check that all-reduces are correct, and fast enough not to dominate a train step."""
     wrong = [rank for rank, network in facts.items() if not network.is_right]
     if wrong:
         found = f"wrong sums on {ranks.names(wrong)}"
-        return [Finding("all-reduce", "problem", found, "a link or a GPU is broken: leave that node out")]
+        return [Finding("all-reduce", "problem", found, "a link or GPU is broken; exclude that node")]
     latency, seconds = (max(getattr(one, name) for one in facts.values()) for name in ("latency", "seconds"))
     algorithm, bus = bus_bandwidth(4 * num_elements, seconds, len(facts))
     numbers = {"latency_seconds": latency, "seconds": seconds, "algorithm_bandwidth": algorithm, "bus_bandwidth": bus}
@@ -133,7 +137,7 @@ def _judge_links(facts: Mapping[int, Network], ranks: Examination) -> Finding:
     slowest, middle = max(times, key=lambda rank: times[rank]), median(times.values())
     rate = _LINK_BYTES / times[slowest] / 1e9
     if times[slowest] <= _SLOW_LINK * middle:
-        return Finding("links", "ok", f"all neighbours pass on 16 MiB at {rate:.2f} GB/s or more")
+        return Finding("links", "ok", f"all neighbours exchange 16 MiB at {rate:.2f} GB/s or more")
     link = f"from {ranks.names([(slowest - 1) % len(facts)])} to {ranks.names([slowest])}"
     found = f"{rate:.2f} GB/s {link}, {times[slowest] / middle:.1f} times slower than most"
-    return Finding("links", "warning", found, "leave that node out, or have its link looked at")
+    return Finding("links", "warning", found, "exclude that node, or have its link checked")

@@ -1,4 +1,4 @@
-"""All checks, one after another, by all ranks together."""
+"""The sequence of all checks, run by all ranks together."""
 
 import contextlib
 import logging
@@ -21,42 +21,42 @@ from sgloc.models.sketchgloc.network import SketchGloc
 
 logger = logging.getLogger(__name__)
 
-# A rank that is late is waited for longer than it takes to report a check that hangs.
+# Wait for a late rank longer than the check's timeout, so that a hanging check is reported first.
 _PATIENCE = 30.0
 
 
 def examine(options: DoctorOptions, environment: Mapping[str, str], show: Callable[[list[Finding]], None]) -> bool:
-    """Make all checks with the ranks that the launcher started.
+    """Run all checks with the ranks that the launcher started.
 
-    A check that takes too long ends the process with code 1, after what was found so far is shown.
+    A check that exceeds the timeout ends the process with exit code 1, after showing the findings so far.
 
     Args:
-        options: what to look at.
-        environment: as the launcher left it.
-        show: shows findings; called on rank 0, once.
+        options: what to check.
+        environment: environment variables as set by the launcher.
+        show: displays findings; called once, on rank 0.
 
     Returns:
-        Whether a run may be started: no check found a problem. The same on all ranks that are left.
+        Whether no check found a problem, so that a run may be started; the same on all remaining ranks.
     """
     try:
         placement = dist.resolve_placement(environment)
     except ConfigError as error:
         if "0" in (environment.get("RANK", "0"), environment.get("SLURM_PROCID", "0")):
-            show([Finding("launcher", "problem", str(error), "start plain, with torchrun or with srun")])
+            show([Finding("launcher", "problem", str(error), "start it plainly, with torchrun or with srun")])
         return False
     examination = Examination(placement.rank, [], options.timeout, show)
     waited = options.timeout + _PATIENCE
     try:
         with contextlib.ExitStack() as stack:
             with examination.limited("meeting", 2 * _PATIENCE):
-                # By gloo, so that ranks hear of each other also where nccl does not work.
+                # gloo, so that ranks can communicate even if nccl does not work.
                 group = stack.enter_context(dist.process_group(placement, torch.device("cpu"), waited))
                 examination.hosts = group.gather(socket.gethostname())
             _make_checks(examination, placement, options)
     except (RuntimeError, ConfigError) as error:
         examination.findings.append(_explained(error, placement.world_size, waited))
         if placement.rank != 0:
-            # Rank 0 may be the one that is gone.
+            # Log it here too, because rank 0 may be the lost one.
             logger.error(examination.findings[-1].found)
     if placement.rank == 0:
         show(examination.findings)
@@ -64,15 +64,15 @@ def examine(options: DoctorOptions, environment: Mapping[str, str], show: Callab
 
 
 def _explained(error: RuntimeError | ConfigError, world_size: int, seconds: float) -> Finding:
-    """Why the ranks could not go on together; any other error is raised."""
+    """Return a finding that explains why the ranks lost each other; re-raise any other error."""
     if isinstance(error, ConfigError):
-        return Finding("meeting", "problem", str(error), "see the network between the nodes")
+        return Finding("meeting", "problem", str(error), "check the network between the nodes")
     if dist.lost_rank(error) == "gone":
-        found = f"one of {world_size} ranks is gone; what it said last tells why"
-        return Finding("ranks", "problem", found, "look into its output")
+        found = f"one of {world_size} ranks is gone; its last output says why"
+        return Finding("ranks", "problem", found, "read its output")
     if dist.lost_rank(error) == "silent":
         found = f"one of {world_size} ranks has not answered for {seconds:.0f} s"
-        return Finding("ranks", "problem", found, "see whether all were started, and can reach each other")
+        return Finding("ranks", "problem", found, "check that all ranks were started and can reach each other")
     raise error
 
 
@@ -101,5 +101,5 @@ def _judge_nodes(examination: Examination, placement: dist.Placement) -> Finding
         f"{placement.world_size} process(es) by {placement.launcher} on {placement.num_nodes} node(s), "
         f"{len(on_hosts)} machine(s): {' or '.join(map(str, counts))} on each"
     )
-    advice = f"{fewest} has only {counts[0]}; start as many on every node"
+    advice = f"{fewest} has only {counts[0]}; start the same number on every node"
     return Finding.judged("nodes", len(counts) == 1, "warning", found, advice)

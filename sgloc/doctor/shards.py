@@ -1,4 +1,4 @@
-"""Whether all ranks see the same shards, whole, and how fast sketches come from them."""
+"""Checks of the shards: the same and intact on all ranks, and fast enough to read."""
 
 import contextlib
 import functools
@@ -16,11 +16,11 @@ from sgloc.doctor.finding import Finding
 from sgloc.storage import Retries, Storage
 
 _CHECK = "shards"
-# Seconds that shards are read whole, and that sketches are streamed.
+# Seconds spent on verifying whole shards, and on streaming sketches.
 _WHOLE_SECONDS, _STREAM_SECONDS = 5.0, 2.0
-# Sketches of a rank in a batch; what is prefetched is the default.
+# Sketches per rank and batch, and batches to prefetch (the default).
 _BATCH, _PREFETCH = 100, 2
-# A GPU takes fewer than this at the published sizes (docs/PERFORMANCE.md).
+# Sketches per second; a GPU consumes fewer at the published sizes (docs/PERFORMANCE.md).
 _LEAST_RATE = 5000.0
 _SLOW_SHARE = 0.5
 _NUM_LISTED = 5
@@ -28,46 +28,48 @@ _RETRIES = Retries(num_attempts=2, timeout=10.0)
 
 
 def check_data(examination: Examination, folder: str) -> None:
-    """Read shards as training does, and as `sgloc shards verify` does. All ranks must call it together."""
+    """Read shards as training and `sgloc shards verify` do. Collective: all ranks must call it."""
     load = functools.cache(lambda: load_manifest(folder, _RETRIES))
 
     def look() -> tuple[str, int, int]:
-        # It refuses a split without drawings.
+        # The reader refuses a split without drawings.
         ShardReader(folder, load(), "train")
         splits = load().splits
         return load().identity, splits["train"].num_sketches, splits["valid"].num_sketches
 
-    advice = "put shards that `sgloc shard` wrote where every node sees them, or give their URL"
+    advice = "put shards built by `sgloc shard` where every node can read them, or set data to their URL"
     if examination.check(_CHECK, look, advice, judge_manifests) is None:
         return
     manifest = load()
     judge = functools.partial(judge_shards, folder=folder, num_shards=len(manifest.shards))
     examination.check(_CHECK, lambda: _check_part(folder, manifest, examination), advice, judge)
-    advice = "see what `sgloc shards verify` says of the folder"
+    advice = "run `sgloc shards verify` on the folder"
     examination.check("data", lambda: _stream(folder, manifest, examination), advice, judge_rates)
 
 
 def judge_manifests(facts: Mapping[int, tuple[str, int, int]], ranks: Examination) -> Iterator[Finding]:
-    """All ranks are to see the same shards, with something to validate on.
+    """Check that all ranks see the same shards, and that these have validation drawings.
 
     Args:
-        facts: of each rank, the manifest's identity, and the training and validation drawings.
-        ranks: who they are.
+        facts: identity of the manifest, number of training drawings and of validation drawings, for each rank.
+        ranks: the participating ranks.
     """
     shards = {rank: f"shards of {number:,} training drawings ({name:.8})" for rank, (name, number, _) in facts.items()}
     for sentence in ranks.differences(shards):
-        yield Finding("manifest", "problem", sentence, "copy the same shards to every node; training refuses these")
+        yield Finding("manifest", "problem", sentence, "copy the same shards to every node; training rejects these")
     without = [rank for rank, (_, _, num_valid) in facts.items() if num_valid == 0]
     if without:
-        advice = "build the shards from more drawings; training refuses these"
-        yield Finding("manifest", "problem", f"{ranks.names(without)} has shards without a validation drawing", advice)
+        advice = "build the shards from more drawings; training rejects these"
+        yield Finding("manifest", "problem", f"{ranks.names(without)} has shards without validation drawings", advice)
 
 
 def _check_part(folder: str, manifest: Manifest, examination: Examination) -> tuple[list[str], int]:
-    """Look whether this rank's part of the shards is there, and read as much of it as there is time for. Gives a
-    sentence for each problem, and how many shards were read.
+    """Check that this rank's part of the shards exists, and verify as many of them as the time allows.
 
-    Folders that are local may be others on each machine, so that each machine's ranks look at all shards.
+    Local folders may differ between machines, so the ranks of each machine together check all shards.
+
+    Returns:
+        A sentence for each problem, and the number of shards verified.
     """
     storage = Storage(folder)
     here = list(range(len(examination.hosts)))
@@ -91,20 +93,20 @@ def _size_problems(storage: Storage, shard: Shard) -> list[str]:
         size = storage.size(shard.path)
     except FileNotFoundError:
         return [f"{path} does not exist; check the path"]
-    # Some servers do not tell.
-    return [] if size in (None, shard.num_bytes) else [f"{path} has {size} bytes, its manifest says {shard.num_bytes}"]
+    # Some servers do not report sizes.
+    return [] if size in (None, shard.num_bytes) else [f"{path} has {size} bytes, the manifest says {shard.num_bytes}"]
 
 
 def judge_shards(
     facts: Mapping[int, tuple[list[str], int]], ranks: Examination, folder: str, num_shards: int
 ) -> Iterator[Finding]:
-    """No shard may be missing or damaged.
+    """Check that no shard is missing or damaged.
 
     Args:
-        facts: of each rank, the problems of its part, and how many shards it read whole.
-        ranks: who they are.
-        folder: of the shards.
-        num_shards: in the manifest.
+        facts: problems of the rank's part and number of shards it verified, for each rank.
+        ranks: the participating ranks.
+        folder: folder of the shards.
+        num_shards: number of shards in the manifest.
     """
     problems = [f"{ranks.names([rank])}: {problem}" for rank, (found, _) in facts.items() for problem in found]
     if len(problems) > _NUM_LISTED:
@@ -113,12 +115,12 @@ def judge_shards(
         yield Finding(_CHECK, "problem", problem, f"copy it again; see `sgloc shards verify {folder}`")
     if not problems:
         num_read = sum(number for _, number in facts.values())
-        found = f"all {num_shards:,} are there; read whole and compared, on {len(facts)} rank(s): {num_read:,}"
+        found = f"all {num_shards:,} exist; number verified in full by {len(facts)} rank(s): {num_read:,}"
         yield Finding(_CHECK, "ok", found)
 
 
 def _stream(folder: str, manifest: Manifest, examination: Examination) -> float:
-    """Sketches a second that this rank gets while all ranks read."""
+    """Return the sketches per second that this rank reads while all ranks are reading."""
     world_size = len(examination.hosts)
     reader = ShardReader(folder, manifest, "train", options=ReadOptions(retries=_RETRIES))
     share = Share(_BATCH * world_size, examination.rank, world_size)
@@ -132,15 +134,15 @@ def _stream(folder: str, manifest: Manifest, examination: Examination) -> float:
 
 
 def judge_rates(rates: Mapping[int, float], ranks: Examination) -> Iterator[Finding]:
-    """Every rank is to get sketches faster than it can take them.
+    """Check that every rank reads sketches faster than it can train on them.
 
     Args:
-        rates: sketches a second of each rank.
-        ranks: who they are.
+        rates: sketches per second of each rank.
+        ranks: the participating ranks.
     """
     slowest, middle = min(rates, key=lambda rank: rates[rank]), median(rates.values())
-    found = f"{middle:,.0f} sketches/s a rank; slowest {rates[slowest]:,.0f} on {ranks.names([slowest])}"
+    found = f"{middle:,.0f} sketches/s per rank; slowest {rates[slowest]:,.0f} on {ranks.names([slowest])}"
     numbers = {"median_sketches_per_second": middle, "slowest_sketches_per_second": rates[slowest]}
-    advice = "copy the shards to a local disk, or let --data.cache keep them there; more --data.read_threads"
+    advice = "copy the shards to a local disk, cache them there (data.cache), or raise data.read_threads"
     is_fast = rates[slowest] >= max(_LEAST_RATE, _SLOW_SHARE * middle)
     yield Finding.judged("data", is_fast, "warning", found, advice, numbers)

@@ -1,1 +1,1 @@
-"""What a trained model does: redraws, reorganizes, and is measured by it."""
+"""Using and measuring a trained model: redrawing, reorganization, evaluation."""

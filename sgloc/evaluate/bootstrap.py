@@ -1,4 +1,4 @@
-"""Confidence intervals by the bootstrap (Efron 1979): how far a mean would move, had other sketches been drawn."""
+"""Bootstrap confidence intervals (Efron 1979): the variation of a mean under resampling of the sketches."""
 
 from dataclasses import dataclass
 from typing import TypedDict
@@ -7,12 +7,12 @@ import numpy as np
 import numpy.typing as npt
 
 _LEVEL = 0.95
-# Weights of resamples that are drawn at once.
+# Maximum number of resampling weights drawn at once, which bounds memory.
 _MOST_NUMBERS = 4_000_000
 
 
 class Estimate(TypedDict):
-    """A mean and the interval that holds 95 % of its bootstrap resamples; null where there is nothing to average."""
+    """A mean and the interval containing 95 % of its bootstrap resamples; null if there is nothing to average."""
 
     value: float | None
     low: float | None
@@ -21,30 +21,31 @@ class Estimate(TypedDict):
 
 @dataclass(frozen=True)
 class Bootstrap:
-    """Sketches, resampled with replacement.
+    """Estimator that resamples sketches with replacement.
 
     Attributes:
-        num_resamples: how often.
-        seed: of the resampling.
+        num_resamples: number of resamples.
+        seed: seed of the resampling.
     """
 
     num_resamples: int
     seed: int
 
     def mean(self, values: npt.NDArray[np.floating | np.bool_]) -> Estimate:
-        """The mean of values [n] of sketches."""
+        """Estimate the mean of values [n], one per sketch."""
         return self.ratio(values.astype(np.float64), np.ones(len(values)))
 
     def ratio(self, numerators: npt.NDArray[np.floating], denominators: npt.NDArray[np.floating]) -> Estimate:
-        """The ratio of two sums over sketches.
+        """Estimate the ratio of two sums over sketches.
 
         Args:
-            numerators, denominators: float [n], of each sketch.
+            numerators: float [n], each sketch's term of the upper sum.
+            denominators: float [n], each sketch's term of the lower sum.
         """
         if denominators.sum() == 0:
             return {"value": None, "low": None, "high": None}
-        # Sketches that are alike are resampled together, which is the same and makes shares of a million sketches
-        # cheap.
+        # Sketches with equal values are resampled as one multinomial class: the same distribution, and cheap even for
+        # shares of a million sketches.
         pairs, counts = np.unique(np.stack([numerators, denominators]).astype(np.float64), axis=1, return_counts=True)
         total = counts.sum()
         generator = np.random.default_rng(self.seed)
@@ -54,7 +55,7 @@ class Bootstrap:
             weights = generator.multinomial(total, counts / total, size=min(at_once, self.num_resamples - start))
             sums.append(weights @ pairs.T)
         numerator, denominator = np.concatenate(sums).T
-        # A resample may hold no sketch that counts.
+        # Skip resamples whose denominator is zero.
         ratios = numerator[denominator > 0] / denominator[denominator > 0]
         low, high = np.quantile(ratios, [(1 - _LEVEL) / 2, (1 + _LEVEL) / 2])
         value = float((pairs @ counts)[0] / (pairs @ counts)[1])

@@ -1,4 +1,4 @@
-"""`sgloc generate`: sketches of shards in, the model's own drawings of them out (METHOD 9)."""
+"""`sgloc generate`: redrawing of a data set's sketches by a trained model (METHOD 9)."""
 
 import dataclasses
 import re
@@ -22,14 +22,14 @@ from sgloc.terminal import tracked
 from sgloc.tf32 import float32_products
 
 _CANVAS, _PICTURE_SIZE = 255, 256
-# A category is whatever the data says, and must not decide where a file goes.
+# Category names come from the data, so they must not be able to influence where a file is written.
 _UNFIT_FOR_A_NAME = re.compile(r"[^\w]+")
 _OWN_SVG = re.compile(r"\d{5}-[\w-]*\.svg")
 
 
 @dataclass(frozen=True)
 class Redrawn(Drawn):
-    """A redrawn sketch of a data set."""
+    """A redrawn sketch with its category and its key in the data set."""
 
     category: str
     key_id: int
@@ -38,21 +38,20 @@ class Redrawn(Drawn):
 def generate(
     checkpoint: str, data: str, folder: str, options: GenerateOptions, *, device: torch.device, kind: str = ""
 ) -> list[Redrawn]:
-    """Redraw sketches of a data set with a trained model, and write the results.
+    """Redraw sketches of a data set with a trained model and write the results.
 
-    Writes into the folder (or URL): redrawn.ndjson, in QuickDraw's simplified form; svg/, one file a drawing;
-    gallery.png.
+    Writes redrawn.ndjson, in QuickDraw's simplified format, svg/, with one file per drawing, and gallery.png.
 
     Args:
-        checkpoint: of the model; or a run's folder; or an exported model's.
+        checkpoint: folder or URL of a checkpoint, a run or an exported model.
         data: folder or URL of shards.
-        folder: where to write.
+        folder: folder or URL to write to.
         options: what to redraw, and how.
-        device: to compute on.
-        kind: of the model, see `load_model`.
+        device: device to compute on.
+        kind: kind of the model, see `load_model`.
 
     Returns:
-        The sketches, in the order in which the gallery shows them.
+        The sketches, in the order of the gallery.
 
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
@@ -77,8 +76,10 @@ def generate(
 
 
 def to_simplified(polylines: Sequence[npt.NDArray[np.float64]]) -> list[list[list[int]]]:
-    """Polylines as QuickDraw's simplified form has them: aligned to the top left and, only if they do not fit, scaled
-    down to 0..255."""
+    """Convert polylines to QuickDraw's simplified format.
+
+    Aligns them to the top left and scales them down to 0..255 if they do not fit.
+    """
     if not polylines:
         return []
     points = np.concatenate(polylines)
@@ -101,7 +102,7 @@ def _write(drawn: list[Redrawn], storage: Storage, options: GenerateOptions) -> 
         name = f"{index:05d}-{_UNFIT_FOR_A_NAME.sub('-', one.category)[:60]}.svg"
         files[f"svg/{name}"] = to_svg(one.redrawn, size=_PICTURE_SIZE).encode()
     for name in storage.sizes("svg"):
-        # Of an earlier call, which may have drawn more.
+        # An earlier call may have written more files than this one.
         if _OWN_SVG.fullmatch(name):
             storage.remove_file(f"svg/{name}")
     storage.save(files)

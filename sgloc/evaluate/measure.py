@@ -1,4 +1,4 @@
-"""A batch of test sketches through the model, and the arrays that the metrics keep of it (METHOD 10)."""
+"""Running a batch of test sketches through the model and collecting the metrics' arrays (METHOD 10)."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -16,22 +16,22 @@ from sgloc.inference.stroke_matching import placing_moves
 
 Value = TypeVar("Value")
 
-# Beginnings of names of arrays: what every rank needs of all sketches, and both kinds of sketches that are measured.
+# Prefixes of array names: arrays of all sketches that every rank needs, and the two kinds of measured sketches.
 SHARED = "shared"
 DRAWN, GIVEN = "drawn", "given"
 
 
 @dataclass(frozen=True)
 class Measuring:
-    """How a batch is measured.
+    """Measures batches with a set of metrics.
 
     Attributes:
-        models: the model, and the classifier.
-        prepare: how sketches become the model's input, undisturbed.
-        metrics: that apply to the models.
-        tasks: how far strokes are moved in each (r of METHOD 3), by its name.
-        temperature: of METHOD 9; 0 is greedy.
-        max_points: most points of a drawing.
+        models: the model and the classifier.
+        prepare: preparation that turns sketches into undisturbed model input.
+        metrics: the metrics that apply to the models.
+        tasks: for each task name, how far strokes are moved (r of METHOD 3).
+        temperature: sampling temperature (METHOD 9); 0 is greedy.
+        max_points: maximum number of points of a drawing.
     """
 
     models: Models
@@ -43,11 +43,16 @@ class Measuring:
 
     @torch.no_grad()
     def measure(self, packed: PackedBatch) -> Arrays:
-        """Arrays of a batch, one row a sketch.
+        """Compute the arrays of a batch.
 
-        label: the category, int64. shared/<metric>/<array>: of the originals. <task>/is_empty: bool, whether nothing
-        was drawn. <task>/drawn/<metric>/<array> and <task>/given/<metric>/<array>: of the sketches that the model drew,
-        and of those that it was given.
+        Returns:
+            Arrays with one row per sketch:
+
+            - label: int64, the category.
+            - shared/<metric>/<array>: from the originals.
+            - <task>/is_empty: bool, whether the model drew nothing.
+            - <task>/drawn/<metric>/<array>: from the sketches that the model drew.
+            - <task>/given/<metric>/<array>: from the sketches that the model was given.
         """
         pretrained = self.models.pretrained
         clean = self.prepare(packed, pretrained.device)
@@ -66,7 +71,7 @@ class Measuring:
         return kept
 
     def _redraw(self, packed: PackedBatch, disturb: float, originals: Originals) -> tuple[Sketches, Sketches]:
-        """What the model drew, and what it was given."""
+        """Return the sketches that the model drew and those that it was given."""
         pretrained = self.models.pretrained
         batch = replace(self.prepare, disturb=disturb)(packed, pretrained.device)
         y = pretrained.model.encode(batch).y
@@ -74,7 +79,7 @@ class Measuring:
             pretrained.model, batch, pretrained.scale, y, max_points=self.max_points, temperature=self.temperature
         )
         given = [one.disturbed for one in found]
-        # A point that is not finite cannot be drawn; such a drawing counts as none.
+        # A non-finite point cannot be drawn; such a drawing counts as empty.
         drawn = [one.redrawn if all(np.isfinite(line).all() for line in one.redrawn) else [] for one in found]
         moves = [placing_moves(*pair) for pair in zip(given, drawn, strict=True)]
         stay = [np.zeros_like(one) for one in moves]
@@ -84,7 +89,7 @@ class Measuring:
         )
 
     def _codes(self, drawn: list[Polylines]) -> npt.NDArray[np.float32]:
-        """Codes of drawings, encoded again, graphs and all; nan for those without a stroke."""
+        """Encode drawings again, including their graphs; the codes of drawings without strokes are nan."""
         pretrained = self.models.pretrained
         codes = np.full((len(drawn), pretrained.code_width), np.nan, dtype=np.float32)
         some = [number for number, strokes in enumerate(drawn) if strokes]
@@ -93,11 +98,11 @@ class Measuring:
 
 
 def named(prefix: str, arrays: Arrays) -> Arrays:
-    """The arrays, with a prefix and a slash before their names."""
+    """Return the arrays with `prefix` and a slash added to their names."""
     return {f"{prefix}/{name}": array for name, array in arrays.items()}
 
 
 def section(prefix: str, arrays: Mapping[str, Value]) -> dict[str, Value]:
-    """The arrays whose names begin with a prefix and a slash, without both."""
+    """Return the arrays whose names start with `prefix` and a slash, which are removed from the names."""
     start = f"{prefix}/"
     return {name.removeprefix(start): array for name, array in arrays.items() if name.startswith(start)}

@@ -1,4 +1,4 @@
-"""What a metric is: the protocol between the files in `sgloc.evaluate.metrics` and an evaluation (METHOD 10)."""
+"""The interface of the metrics in `sgloc.evaluate.metrics` (METHOD 10)."""
 
 import abc
 from collections.abc import Mapping
@@ -22,8 +22,8 @@ class Models:
     """The models of an evaluation.
 
     Attributes:
-        pretrained: the model that is evaluated.
-        classifier: of the same shards; None if there is none.
+        pretrained: the evaluated model.
+        classifier: a classifier trained on the same shards; None disables the metrics that need one.
     """
 
     pretrained: Pretrained
@@ -35,8 +35,8 @@ class Originals:
     """The undisturbed sketches of a batch.
 
     Attributes:
-        labels: int64 [B], their categories, as numbers into the manifest's list.
-        strokes: of each sketch, in the source's units.
+        labels: int64 [B], their categories, as indices into the manifest's list.
+        strokes: strokes of each sketch, in the source's units.
         codes: float32 [B, Z].
     """
 
@@ -47,14 +47,14 @@ class Originals:
 
 @dataclass(frozen=True)
 class Sketches:
-    """The sketches of a batch that are measured: what the model drew, or what it was given to redraw.
+    """The measured sketches of a batch: the model's drawings, or its input.
 
     Attributes:
         originals: the undisturbed sketches.
-        strokes: of each measured sketch, in the source's units; none where the model drew nothing.
-        codes: float32 [B, Z]; nan where there is no stroke.
-        given: the strokes of each sketch as the model was given it.
-        moves: for each sketch float64 [S, 2], how far each given stroke lies from its place in the measured sketch.
+        strokes: strokes of each measured sketch, in the source's units; empty if the model drew nothing.
+        codes: float32 [B, Z]; nan for a sketch without strokes.
+        given: strokes of each input sketch.
+        moves: for each sketch, float64 [S, 2], displacement of each input stroke to its place in the measured sketch.
     """
 
     originals: Originals
@@ -65,12 +65,12 @@ class Sketches:
 
 
 class Metric(abc.ABC):
-    """A metric. Each file in `sgloc.evaluate.metrics` holds one, as `METRIC`.
+    """A metric. Each file in `sgloc.evaluate.metrics` defines one, as `METRIC`.
 
     Attributes:
-        name: of its field in results.json; the same field of the sketches as given has "given_" before it.
-        position: metrics stand in results and tables in ascending order of it.
-        header: of its columns.
+        name: name of its field in results.json; the field for the sketches as given has the prefix "given_".
+        position: sort key; results and tables list metrics in ascending order.
+        header: headings of its table columns.
     """
 
     name: ClassVar[str]
@@ -78,38 +78,38 @@ class Metric(abc.ABC):
     header: ClassVar[tuple[str, ...]]
 
     def applies(self, models: Models) -> bool:
-        """Whether these models can be measured by it."""
+        """Return whether the metric can be computed with these models."""
         return True
 
     def share(self, originals: Originals) -> Arrays:
-        """Arrays of the originals, one row a sketch, which `finish` gets of the whole data set."""
+        """Return arrays of the originals, one row per sketch; `finish` receives them for the whole data set."""
         return {}
 
     @abc.abstractmethod
     def collect(self, sketches: Sketches, models: Models) -> Arrays:
-        """Arrays of a batch by name, one row a sketch; at least one array."""
+        """Return the arrays of a batch by name, at least one, with one row per sketch."""
 
     def finish(self, arrays: Arrays, shared: Mapping[str, Tensor], rows: Tensor) -> Arrays:
-        """Turn arrays of some sketches into one number a sketch each.
+        """Reduce the arrays of n sketches to one number per sketch each.
 
         Args:
-            arrays: of n sketches, from `collect`.
-            shared: of all sketches, from `share`, on the evaluation's device.
-            rows: int64 [n], the rows of `shared` that belong to these sketches' originals.
+            arrays: arrays of n sketches, from `collect`.
+            shared: arrays of all sketches, from `share`, on the evaluation's device.
+            rows: int64 [n], the rows of `shared` that hold these sketches' originals.
         """
         return arrays
 
     @abc.abstractmethod
     def summarise(self, arrays: Arrays, bootstrap: Bootstrap) -> Any:
-        """The field of results.json, from the finished arrays of all sketches; JSON of estimates."""
+        """Compute the metric's field of results.json, JSON of estimates, from the finished arrays of all sketches."""
 
     @abc.abstractmethod
     def cells(self, summary: Any) -> list[str]:
-        """The cells of its columns, from the field of results.json."""
+        """Format the metric's table cells from its field of results.json."""
 
 
 def cell(estimate: Estimate, factor: float = 1.0) -> str:
-    """An estimate, times a factor, and its interval in brackets; "-" where there was nothing to average."""
+    """Format an estimate, times a factor, with its interval in brackets; "-" if there was nothing to average."""
     if estimate["value"] is None or estimate["low"] is None or estimate["high"] is None:
         return "-"
     return f"{factor * estimate['value']:.1f} ({factor * estimate['low']:.1f} to {factor * estimate['high']:.1f})"

@@ -1,4 +1,4 @@
-"""What a trained model is to draw, and how it is measured; the options of commands that use one."""
+"""Options of the commands that use a trained model."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -11,36 +11,40 @@ _MOST_DISTURBANCE = 10.0
 
 @dataclass(frozen=True)
 class SamplingOptions(Options):
-    """How the pen is sampled."""
+    """How drawings are sampled."""
 
     temperature: float = option(0.0, at_least=0, at_most=10**6)
-    """0: greedy; above: sample, 0.24 as published (METHOD 9)."""
+    """Sampling temperature (METHOD 9); 0 decodes greedily, 0.24 is the published value."""
     seed: int = option(0, at_least=0, at_most=2**63 - 1)
-    """Seed of all that is random."""
+    """Seed of all random numbers."""
 
 
 @dataclass(frozen=True)
 class DrawOptions(SamplingOptions):
-    """Which sketches are redrawn, and how. Most upper ends only keep numbers finite and memory in bounds."""
+    """Which sketches are redrawn, and how.
+
+    Most upper limits only keep numbers finite and memory bounded.
+    """
 
     split: Literal["train", "valid", "test"] = "test"
-    """Which sketches."""
+    """Split of the data set to take sketches from."""
     max_points: int = option(0, at_least=0, at_most=10**5)
-    """Most points of a drawing; 0: as many as the longest drawing of the model's training data has."""
+    """Maximum number of points of a drawing; 0 uses that of the longest drawing in the model's training data."""
     batch_size: int = option(256, at_least=1, at_most=10**6)
-    """Sketches computed together."""
+    """Sketches per batch."""
 
 
 @dataclass(frozen=True)
 class GenerateOptions(DrawOptions):
-    """What to redraw, and how."""
+    """What `sgloc generate` redraws, and how."""
 
     count: int = option(64, at_least=1, at_most=10**9)
-    """Sketches, spread evenly over the split."""
+    """Number of sketches, spread evenly over the split."""
     disturb: float = option(0.0, at_least=0, at_most=10**6)
-    """How far strokes are moved before the sketches are redrawn, in sketch sizes (r of METHOD 3); 0: synthesis."""
+    """How far to move strokes before redrawing, in sketch sizes (r of METHOD 3); 0: synthesis."""
     rows: tuple[str, ...] = ROWS
-    """Rows of the gallery; put_back: the sketch's own strokes, each moved to where the redrawing has it."""
+    """Rows of the gallery, any of original, disturbed, put_back and redrawn. put_back shows the sketch's own strokes,
+    each moved to its place in the redrawing."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -48,27 +52,27 @@ class GenerateOptions(DrawOptions):
         said = ", ".join(sorted(unknown)) or "none"
         require(bool(self.rows) and not unknown, "rows", f"some of {', '.join(ROWS)}", said)
         shows_more = self.disturb > 0 or not set(self.rows) <= set(ROWS_OF_REORGANIZATION)
-        require(shows_more, "rows", "original, redrawn or more, for no stroke is moved", ", ".join(self.rows))
+        require(shows_more, "rows", "a list with original or redrawn when disturb is 0", ", ".join(self.rows))
 
 
 @dataclass(frozen=True)
 class EvaluateOptions(DrawOptions):
-    """What to measure, and how."""
+    """What `sgloc evaluate` measures, and how."""
 
     count: int = option(0, at_least=0, at_most=10**9)
-    """Sketches, spread evenly over the split; 0: all."""
+    """Number of sketches, spread evenly over the split; 0: all."""
     disturb: tuple[float, ...] = (0.0, 0.1, 0.3)
-    """How far strokes are moved, each in turn, in sketch sizes (r of METHOD 3); 0: synthesis."""
+    """How far to move strokes, in sketch sizes (r of METHOD 3); each value is one task, 0 being synthesis."""
     resamples: int = option(1000, at_least=1, at_most=10**6)
-    """Of the bootstrap."""
+    """Number of bootstrap resamples for the confidence intervals."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         is_right = bool(self.disturb) and all(0 <= each <= _MOST_DISTURBANCE for each in self.disturb)
         require(is_right, "disturb", f"distances from 0 to {_MOST_DISTURBANCE:g} sketch sizes", self.disturb)
-        require(len(set(self.disturb)) == len(self.disturb), "disturb", "distances that differ", self.disturb)
+        require(len(set(self.disturb)) == len(self.disturb), "disturb", "distinct distances", self.disturb)
 
     @property
     def tasks(self) -> dict[str, float]:
-        """The distances, by the names that results have for them."""
+        """The values of `disturb`, by their task names in the results."""
         return {f"reorganization:{disturb:g}" if disturb else "synthesis": disturb for disturb in self.disturb}

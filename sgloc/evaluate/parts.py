@@ -1,7 +1,7 @@
-"""The arrays of each batch of an evaluation, a file a batch: one rank writes it, and every rank reads it once.
+"""The part files of an evaluation, each holding the arrays of one batch.
 
-An evaluation that goes on where it was stopped reads the files that it finds once more, to see that they are whole.
-Memory holds the arrays that all ranks share, and the rest of two thousand sketches.
+One rank writes a part and every rank reads it once. A resumed evaluation reads existing parts once more to check that
+they are complete. Memory holds the shared arrays of all sketches and the other arrays of about two thousand sketches.
 """
 
 from collections.abc import Iterator, Sequence
@@ -16,23 +16,24 @@ from sgloc.evaluate.metric import Arrays
 from sgloc.storage import Storage
 
 FOLDER = "parts"
-# Sketches whose parts are in memory at the same time.
+# Number of sketches whose parts are in memory at once.
 _TOGETHER = 2048
 
 
 class Parts:
-    """The files of an evaluation.
+    """The part files of an evaluation.
 
     Args:
-        storage: of the evaluation's folder.
-        count: sketches, in all batches.
-        batch_size: sketches of a batch, but for the last one.
-        rank, world_size: of this process; part i is rank i % world_size's.
+        storage: storage of the evaluation's folder.
+        count: number of sketches in all batches.
+        batch_size: sketches per batch; the last batch may be smaller.
+        rank: rank of this process.
+        world_size: number of processes; part i belongs to rank i % world_size.
 
     Attributes:
-        rows: the numbers of each batch's sketches, int64 [n].
+        rows: for each batch, the numbers of its sketches, int64 [n].
         own: numbers of this rank's batches.
-        shared: the arrays that all ranks need of all sketches, filled as parts are read and written.
+        shared: arrays of all sketches that every rank needs, filled as parts are read and written.
     """
 
     def __init__(self, storage: Storage, count: int, batch_size: int, rank: int, world_size: int) -> None:
@@ -51,7 +52,7 @@ class Parts:
         self._share(number, arrays)
 
     def missing(self) -> list[int]:
-        """This rank's batches that are not there, or not whole."""
+        """Return the numbers of this rank's batches whose parts are missing or incomplete."""
         there = self._storage.sizes(FOLDER)
         missing = []
         for number in self.own:
@@ -66,17 +67,17 @@ class Parts:
         """Read the shared arrays of the other ranks' batches.
 
         Raises:
-            DataError: if one is damaged or missing.
+            DataError: if a part is damaged or missing.
         """
         for number in range(len(self.rows)):
             if number not in self.own:
                 self._share(number, self._whole(number))
 
     def own_groups(self) -> Iterator[Arrays]:
-        """This rank's batches, some at a time, put together; `row` are the numbers of their sketches.
+        """Yield this rank's batches, several concatenated at a time; the added array `row` holds the sketches' numbers.
 
         Raises:
-            DataError: if one is damaged or missing.
+            DataError: if a part is damaged or missing.
         """
         num_batches = max(1, _TOGETHER // self._batch_size)
         for start in range(0, len(self.own), num_batches):
@@ -91,11 +92,11 @@ class Parts:
     def _whole(self, number: int) -> Arrays:
         arrays = self._read(number)
         if arrays is None:
-            raise DataError(f"{self._storage.location}/{_name(number)} is damaged; remove it and start again")
+            raise DataError(f"{self._storage.location}/{_name(number)} is damaged; remove it and run again")
         return arrays
 
     def _read(self, number: int) -> Arrays | None:
-        """The arrays of a batch; None where the file was cut short, or is of something else."""
+        """Read the arrays of a batch; return None if the file is truncated or does not hold that batch."""
         with self._storage.reading(_name(number)):
             content = self._storage.content(_name(number))
         try:
@@ -107,7 +108,7 @@ class Parts:
 
 
 def join(parts: Sequence[Arrays]) -> Arrays:
-    """Arrays of the same names, one after the other."""
+    """Concatenate the arrays of equal names."""
     return {name: np.concatenate([part[name] for part in parts]) for name in (parts[0] if parts else ())}
 
 

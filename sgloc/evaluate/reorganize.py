@@ -1,4 +1,4 @@
-"""`sgloc reorganize`: the files of a person's own drawings, with every stroke where it belongs."""
+"""`sgloc reorganize`: reorganization of a user's own drawings, written as SVG files."""
 
 from collections.abc import Sequence
 
@@ -20,18 +20,20 @@ def reorganize_drawings(
     temperature: float = 0.0,
     seed: int = 0,
 ) -> dict[str, list[str]]:
-    """Reorganize drawings, and write of each an SVG with its own strokes moved, <name>-moved.svg, and one with the
-    decoder's drawing, <name>-redrawn.svg, unless the decoder drew nothing; and a picture of all, before-after.png.
+    """Reorganize drawings and write the results to a folder.
+
+    For each drawing, writes <name>-moved.svg, with its own strokes moved, and <name>-redrawn.svg, the decoder's
+    drawing, unless that is empty. before-after.png shows all drawings.
 
     Args:
         pretrained: the model.
-        named: drawings and their names, as `sgloc.sketch.reading.read_own` gives them.
+        named: names and drawings, as returned by `sgloc.sketch.reading.read_own`.
         folder: folder or URL to write to.
-        temperature: of METHOD 9; 0 is greedy.
-        seed: of the sampling.
+        temperature: sampling temperature (METHOD 9); 0 is greedy.
+        seed: seed of the sampling.
 
     Returns:
-        The SVGs of each drawing, by its name.
+        The names of each drawing's SVG files, by its name.
 
     Raises:
         DataError: if the folder cannot be written.
@@ -48,6 +50,6 @@ def reorganize_drawings(
     storage.save(files)
     for name in names:
         if f"{name}-redrawn.svg" not in files:
-            # An earlier one would be taken for this one's.
+            # A file left by an earlier call would be mistaken for this drawing's result.
             storage.remove_file(f"{name}-redrawn.svg")
     return written

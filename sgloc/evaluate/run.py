@@ -1,8 +1,8 @@
-"""`sgloc evaluate`: the metrics of a whole test set, by any number of ranks (METHOD 10).
+"""`sgloc evaluate`: the metrics of a whole test set, computed by any number of ranks (METHOD 10).
 
-The test set is cut into batches that do not depend on the ranks. The arrays of a batch are a file of their own, so that
-an evaluation that is stopped goes on where it was; each rank then reads every file once, finishes its own batches, and
-rank 0 sums up.
+The test set is split into batches independently of the number of ranks. The arrays of each batch go to a part file of
+their own, so an interrupted evaluation resumes where it stopped. Once all parts exist, each rank reads every part once
+and finishes its own batches, and rank 0 computes the summary.
 """
 
 import contextlib
@@ -45,29 +45,28 @@ RESULTS, TABLES, PLAN = "results.json", "results.md", "plan.json"
 def evaluate(
     checkpoint: str, data: str, classifier: str, folder: str, options: EvaluateOptions, ranks: Group, *, kind: str = ""
 ) -> dict[str, Any] | None:
-    """Evaluate a model, or go on with it. All ranks must call it.
+    """Evaluate a model, or resume its evaluation. All ranks must call this function.
 
-    Writes into the folder (or URL): results.json, results.md, and parts/, a file a batch, from which a later call goes
-    on.
+    Writes results.json, results.md and parts/, which holds one file per batch; a later call resumes from these.
 
     Args:
-        checkpoint: of the model; or a run's folder; or an exported model's.
+        checkpoint: folder or URL of a checkpoint, a run or an exported model.
         data: folder or URL of shards.
-        classifier: run of `sgloc train-classifier` on the same shards; empty: Rec is not measured.
-        folder: where to write.
-        options: what to evaluate, and how.
-        ranks: the processes; each computes on the group's device.
-        kind: of the model, see `load_model`.
+        classifier: run of `sgloc train-classifier` on the same shards; empty skips the metric Rec.
+        folder: folder or URL to write to.
+        options: what to measure, and how.
+        ranks: the process group; each rank computes on the group's device.
+        kind: kind of the model, see `load_model`.
 
     Returns:
-        What results.json holds, on rank 0; None elsewhere.
+        The content of results.json on rank 0; None on the other ranks.
 
     Raises:
         SglocError: if the checkpoint, the classifier or the shards cannot be used, or the folder cannot be written or
             holds another evaluation.
     """
     device = ranks.device
-    # A run may save a better checkpoint before the last rank has looked.
+    # Only rank 0 resolves the places: a run may save a better checkpoint while the other ranks are still looking.
     places = ranks.on_rank_0(lambda: [whole_model(place) if place else "" for place in (checkpoint, classifier)])
     reader, measuring = ranks.on_each_rank(lambda: _load(places[0], kind, data, places[1], options, device))
     manifest = reader.manifest
@@ -95,8 +94,11 @@ def evaluate(
 
 @contextlib.contextmanager
 def _one_thread(device: torch.device) -> Iterator[None]:
-    """Inside, a process computes with one thread on a CPU: the last digit of a product, and with it a drawing, may
-    depend on their number. More cores are used by more processes."""
+    """Compute with a single thread on a CPU inside the context.
+
+    The last digit of a product, and therefore a drawing, can depend on the number of threads. Use more processes to
+    use more cores.
+    """
     before = torch.get_num_threads()
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -114,7 +116,7 @@ def _load(
     judge = load_classifier(classifier, device) if classifier else None
     if judge is not None and judge.data_identity != reader.manifest.identity:
         raise ConfigError(
-            f"the classifier {classifier} was trained on other shards than {data}; give one that was trained on these"
+            f"the classifier {classifier} was not trained on the shards {data}; pass one that was trained on them"
         )
     models = Models(pretrained, judge)
     metrics = [metric for metric in all_metrics() if metric.applies(models)]
@@ -123,7 +125,7 @@ def _load(
 
 
 def _fingerprint(module: nn.Module) -> str:
-    """SHA-256 of a model's tensors."""
+    """Return the SHA-256 of a model's tensors."""
     digest = hashlib.sha256()
     for name, tensor in module.state_dict().items():
         digest.update(f"{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
@@ -132,7 +134,7 @@ def _fingerprint(module: nn.Module) -> str:
 
 
 def _plan(manifest: Manifest, models: Models, options: EvaluateOptions, count: int) -> dict[str, Any]:
-    """What an evaluation is: with the same plan it is the same, wherever its model and shards stand."""
+    """Return what identifies an evaluation, independently of where its model and its shards are stored."""
     pretrained, judge = models.pretrained, models.classifier
     return {
         "format": "sgloc-evaluation",
@@ -145,13 +147,17 @@ def _plan(manifest: Manifest, models: Models, options: EvaluateOptions, count: i
         "data": {"identity": manifest.identity, "licence": manifest.licence, "sketches": count},
         "classifier": {"weights": _fingerprint(judge.model)} if judge else None,
         "options": {**asdict(options), "tasks": list(options.tasks)},
-        # Parts that other programs made are not to be mixed.
+        # Parts computed by different versions must not be mixed.
         "versions": versions(),
     }
 
 
 def _agree(storage: Storage, plan: dict[str, Any]) -> None:
-    """Write the plan, or see that it is the folder's."""
+    """Write the plan to an empty folder, or check that it equals the plan there.
+
+    Raises:
+        ConfigError: if the folder holds another evaluation.
+    """
     text = (to_json(plan, indent=1) + "\n").encode()
     if storage.exists(PLAN):
         with storage.reading(PLAN):
@@ -159,14 +165,14 @@ def _agree(storage: Storage, plan: dict[str, Any]) -> None:
         if held != text:
             raise ConfigError(
                 f"{storage.location} holds another evaluation (of other weights, shards, options or versions); "
-                "give another folder"
+                "choose another folder"
             )
     else:
         storage.save({PLAN: text})
 
 
 def _measure(parts: Parts, reader: ShardReader, chosen: IntArray, measuring: Measuring, batch_size: int) -> None:
-    """Measure this rank's batches that are not there yet."""
+    """Measure those of this rank's batches that have no part yet."""
     missing = parts.missing()
     if missing:
         some = np.concatenate([chosen[parts.rows[number]] for number in missing])
@@ -176,7 +182,7 @@ def _measure(parts: Parts, reader: ShardReader, chosen: IntArray, measuring: Mea
 
 
 def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Iterator[Arrays]:
-    """The arrays of this rank's batches, one number a sketch in each."""
+    """Yield the finished arrays of this rank's batches, one number per sketch in each array."""
     shared = {name: torch.from_numpy(array).to(device) for name, array in parts.shared.items()}
     for group in parts.own_groups():
         rows = torch.from_numpy(group["row"]).to(device)
@@ -188,7 +194,7 @@ def _finished(parts: Parts, measuring: Measuring, device: torch.device) -> Itera
 
 
 def _summarise(arrays: Arrays, manifest: Manifest, options: EvaluateOptions) -> list[dict[str, Any]]:
-    """The results of each task: over all sketches, and by category."""
+    """Summarise each task over all sketches and by category."""
     order, bootstrap = np.argsort(arrays["row"]), Bootstrap(options.resamples, options.seed)
     arrays = {name: array[order] for name, array in arrays.items()}
     labels = arrays["label"]

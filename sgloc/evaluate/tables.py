@@ -1,24 +1,25 @@
-"""The results of an evaluation as tables (METHOD 10)."""
+"""Tables of an evaluation's results (METHOD 10)."""
 
 from typing import Any
 
 from sgloc.evaluate.metrics import all_metrics
 
-# What stands before the name of a metric of the sketches as they were given.
+# Prefix of a metric's name when it measures the sketches as given to the model.
 OF_GIVEN = "given_"
 _NOTE = (
-    "Shares in percent, distances of strokes from their right places in percent of the sketch's size; in brackets "
-    "95 % intervals by the bootstrap. The rows 'as given' measure the sketches that the model was given to redraw "
-    "(for synthesis the originals themselves) in the same way."
+    "Shares are in percent; distances of strokes from their right places are in percent of the sketch's size; brackets "
+    "hold 95 % bootstrap intervals. The rows 'as given' apply the same metrics to the model's input sketches, which "
+    "for synthesis are the originals themselves."
 )
 
 
 def tables(tasks: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The title and the rows of cells, the header first, of a table over all sketches, which has no title, and of one a
-    task with a row a category.
+    """Return tables, each with a title and rows of cells, of which the first is the header.
+
+    The first table covers all sketches and has an empty title; one table per task follows, with a row per category.
 
     Args:
-        tasks: of results.json.
+        tasks: the field `tasks` of results.json.
     """
     header = ["sketches", *(title for metric in all_metrics() for title in metric.header), "nothing drawn"]
     overall = [["task", *header]]
@@ -43,7 +44,7 @@ def _cells(found: dict[str, Any], prefix: str) -> list[str]:
 
 
 def markdown(results: dict[str, Any]) -> str:
-    """All tables of results.json."""
+    """Format all tables of results.json as Markdown."""
     blocks = [f"# {results['model']['checkpoint']} on {results['data']['path']}", _NOTE]
     for table in results["tables"]:
         blocks += [f"## {table['title']}"] if table["title"] else []
@@ -52,7 +53,7 @@ def markdown(results: dict[str, Any]) -> str:
 
 
 def overall(results: dict[str, Any]) -> str:
-    """The table over all sketches alone."""
+    """Format only the table over all sketches, as Markdown."""
     return _markdown_table(results["tables"][0]["rows"])
 
 

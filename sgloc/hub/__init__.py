@@ -1,1 +1,1 @@
-"""Trained models by name, folder, run or URL: load, save, export, import."""
+"""Trained models by name, folder, run or URL: loading, saving, export and import."""

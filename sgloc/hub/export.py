@@ -1,4 +1,4 @@
-"""A trained model as people pass it on: model.safetensors, config.json, and README.md, which says what it is."""
+"""Export of a trained model for sharing: model.safetensors, config.json, and README.md, the model card."""
 
 import dataclasses
 import json
@@ -25,18 +25,18 @@ CONFIG, CARD = "config.json", "README.md"
 
 @dataclass(frozen=True)
 class About:
-    """config.json: what a model is, and what became of it.
+    """The content of config.json: a model, its training data and its training.
 
     Attributes:
-        model: its options, with its kind.
-        scale: of the data set (METHOD 1).
-        longest_points: points of the longest drawing there.
-        data: the drawings that it was trained on: the SHA-256 of their manifest, their number, their categories' and
-            their licence; and `data.origin`.
-        training: steps, sketches in a step, the best validation loss up to there and its step, and all options.
-        versions: of the programs that trained it.
+        model: the model's options, including its kind.
+        scale: scale of the training data set (METHOD 1).
+        longest_points: number of points of that data set's longest drawing.
+        data: the training drawings: SHA-256 of their manifest, number of drawings and of categories, licence; and the
+            option `data.origin`.
+        training: number of steps, global batch, best validation loss so far and its step, and all other options.
+        versions: versions of the software used in training.
         format: always "sgloc-model".
-        version: of the format.
+        version: version of the format.
     """
 
     model: dict[str, Any]
@@ -50,21 +50,21 @@ class About:
 
     @property
     def num_categories(self) -> int:
-        """Categories of the drawings; 0 where nobody knows."""
+        """Number of categories of the drawings; 0 if unknown."""
         return self.data.get("categories") or 0
 
 
 def read_checkpoint_model(path: str) -> tuple[str, About, dict[str, Tensor]]:
-    """The model of a checkpoint; skipped checkpoints are logged.
+    """Read the model of a checkpoint; checkpoints skipped as damaged are logged.
 
     Args:
-        path: folder or URL of a checkpoint; or of a run, of which the best checkpoint is taken.
+        path: folder or URL of a checkpoint, or of a run, whose best checkpoint is read.
 
     Returns:
-        The checkpoint's folder, what the model is, and its weights and buffers by name.
+        The checkpoint's folder, the description of the model, and its weights and buffers by name.
 
     Raises:
-        CheckpointError: if there is no whole checkpoint there.
+        CheckpointError: if `path` holds no intact checkpoint.
     """
 
     def read(folder: str) -> tuple[About, dict[str, Tensor]]:
@@ -79,7 +79,7 @@ def _about(manifest: CheckpointManifest, folder: str) -> About:
     config, best_loss = manifest.config, manifest.state.get("best_loss")
     model, data = config.get("model"), config.get("data")
     if not isinstance(model, dict) or not isinstance(data, dict):
-        raise CheckpointError(f"{folder} is of another model: its configuration has no options of model and data")
+        raise CheckpointError(f"{folder} holds another model: its configuration has no sections model and data")
     return About(
         model={**model, "kind": recorded_kind(config)},
         scale=manifest.scale,
@@ -89,13 +89,13 @@ def _about(manifest: CheckpointManifest, folder: str) -> About:
             "drawings": manifest.num_drawings,
             "categories": manifest.num_categories,
             "licence": manifest.licence,
-            # Where a checkpoint is older than the choice, so is what is exported of it.
+            # A checkpoint older than this option is exported without it; loading then applies the former behaviour.
             **({"origin": data["origin"]} if "origin" in data else {}),
         },
         training={
             "steps": manifest.step,
             "global_batch": manifest.global_batch,
-            # Old checkpoints have an infinity before the first validation.
+            # Old checkpoints store infinity until the first validation.
             "best_validation_loss": best_loss if best_loss is not None and math.isfinite(best_loss) else None,
             "best_step": manifest.state.get("best_step"),
             "options": mask_all({name: section for name, section in config.items() if name != "model"}),
@@ -105,17 +105,17 @@ def _about(manifest: CheckpointManifest, folder: str) -> About:
 
 
 def export_model(path: str, folder: str) -> tuple[str, int]:
-    """Write a checkpoint's model as a folder that `sgloc.load_pretrained` reads, and other programs can.
+    """Export a checkpoint's model to a folder for `sgloc.load_pretrained` or other programs.
 
     Args:
         path: see `read_checkpoint_model`.
-        folder: folder or URL to write to; what is there under the same names is replaced.
+        folder: folder or URL to write to; files of the same names are replaced.
 
     Returns:
-        The checkpoint's folder, and how many numbers its model is.
+        The checkpoint's folder and the number of values in the model's tensors.
 
     Raises:
-        CheckpointError: if there is no whole checkpoint there.
+        CheckpointError: if `path` holds no intact checkpoint.
         DataError: if the folder cannot be written.
     """
     found, about, weights = read_checkpoint_model(path)
@@ -125,14 +125,14 @@ def export_model(path: str, folder: str) -> tuple[str, int]:
 def write_export(
     folder: str, about: About, tensors: dict[str, Tensor], disturb: float | None, imported_from: str = ""
 ) -> int:
-    """Write the files of a model, and count its numbers.
+    """Write the files of an exported model and return the number of values in its tensors.
 
     Args:
-        folder: folder or URL to write to; what is there under the same names is replaced.
-        about: for config.json.
-        tensors: the model's.
-        disturb: r of METHOD 3 in its training; None where nobody knows.
-        imported_from: the checkpoint of the original program that it comes from; empty: it is our own.
+        folder: folder or URL to write to; files of the same names are replaced.
+        about: content of config.json.
+        tensors: the model's weights and buffers.
+        disturb: r of METHOD 3 in training; None if unknown.
+        imported_from: the original program's checkpoint that the model was imported from; empty if it was trained here.
 
     Raises:
         DataError: if the folder cannot be written.
@@ -149,15 +149,18 @@ def write_export(
 
 
 def is_export(path: str) -> bool:
-    """Whether a path is that of an exported model."""
+    """Return whether `path` is the folder or URL of an exported model."""
     return Storage(path).exists(EXPORTED_WEIGHTS)
 
 
 def read_export(folder: str) -> tuple[About, dict[str, Tensor]]:
-    """What `export_model` wrote.
+    """Read a model written by `export_model`.
+
+    Returns:
+        The description of the model, and its weights and buffers by name.
 
     Raises:
-        CheckpointError: if it is not that, or damaged.
+        CheckpointError: if the folder is not an exported model, or is damaged.
     """
     storage = Storage(folder)
     with storage.reading(CONFIG):
@@ -166,11 +169,11 @@ def read_export(folder: str) -> tuple[About, dict[str, Tensor]]:
         fields = json.loads(text)
         if fields.get("format") != FORMAT or fields.get("version") != VERSION:
             raise CheckpointError(
-                f"{folder}/{CONFIG} is not of an exported model of version {VERSION} that this program reads"
+                f"{folder}/{CONFIG} does not describe an exported model of version {VERSION}, which this program reads"
             )
         about = About(**fields)
         if not (isinstance(about.model, dict) and 0 < about.scale < math.inf and type(about.longest_points) is int):
-            raise ValueError("model, scale or longest_points is not what it must be")
+            raise ValueError("model, scale or longest_points has an invalid value")
     except CheckpointError:
         raise
     except (ValueError, TypeError, AttributeError, RecursionError) as error:

@@ -1,7 +1,7 @@
-"""`sgloc import-tf`: the authors' TensorFlow 1 checkpoints become models of ours.
+"""`sgloc import-tf`: import of the authors' TensorFlow 1 checkpoints.
 
-original_variables.txt puts the names of the original's variables beside ours. Gates stand in the order i, j, f, o in
-both; so do the parts of the states (METHOD 6).
+original_variables.txt maps our tensor names to the original's variables. Both use the gate order i, j, f, o and the
+same order of the parts of a state (METHOD 6).
 """
 
 import re
@@ -33,7 +33,7 @@ _SCOPE = "sketchBoard/"
 _CELLS: dict[str, CellName] = {"LSTMCell": "lstm", "LayerNormLSTMCell": "layer_norm", "HyperLSTMCell": "hyper"}
 _CLASSES = {cell: name for name, cell in _CELLS.items()}
 _DECODER = "decoder/decoder/rnn"
-# TensorFlow's fused batch norm does not take a smaller one.
+# The smallest epsilon that TensorFlow's fused batch norm accepts.
 _BATCH_NORM_EPSILON = 1.001e-5
 _TABLE = Path(__file__).with_name("original_variables.txt")
 _CHECKPOINT = re.compile(r"vector-(\d+)\.index")
@@ -41,13 +41,13 @@ _CHECKPOINT = re.compile(r"vector-(\d+)\.index")
 
 @dataclass(frozen=True)
 class Imported:
-    """What was imported.
+    """Result of an import.
 
     Attributes:
-        checkpoint: which.
-        num_values: of the model.
-        num_left: variables of the training that are of no use here.
-        max_node_points: most points of a graph node; None: a node is a whole stroke.
+        checkpoint: the imported checkpoint.
+        num_values: number of values in the model's tensors.
+        num_left: number of variables left out because only training needs them.
+        max_node_points: maximum number of points in a graph node; None if a node is a whole stroke.
     """
 
     checkpoint: str
@@ -57,17 +57,17 @@ class Imported:
 
 
 def find_checkpoint(folder: str) -> Path:
-    """The newest checkpoint of a folder, as TensorFlow names it: without .index.
+    """Return the path of a folder's newest checkpoint as TensorFlow names it, without .index.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if the folder holds no checkpoint.
     """
     if not Path(folder).is_dir():
-        raise CheckpointError(f"{folder} is no folder of this machine; give the one that the authors' files are in")
+        raise CheckpointError(f"{folder} is not a folder on this machine; pass the one that holds the authors' files")
     found = [(int(match[1]), path) for path in Path(folder).glob("*") if (match := _CHECKPOINT.fullmatch(path.name))]
     if not found:
         raise CheckpointError(
-            f"{folder} holds no vector-N.index; give the folder with the authors' vector-N.index, "
+            f"{folder} holds no vector-N.index; pass the folder with the authors' vector-N.index, "
             "vector-N.data-* and model_config.json"
         )
     return max(found)[1].with_suffix("")
@@ -76,22 +76,23 @@ def find_checkpoint(folder: str) -> Path:
 def import_tf(
     folder: str, out: str, scale: float, longest_points: int, licence: str, *, max_node_points: int = 0
 ) -> Imported:
-    """Write the newest checkpoint of the original as a model that `sgloc.load_pretrained` reads.
+    """Write the newest checkpoint of the original program as a model for `sgloc.load_pretrained`.
 
-    The weights tell the sizes and the cells. model_config.json tells the length of drawings and of nodes; a checkpoint
-    without that file can be imported where longest_points is given.
+    Sizes and cells are derived from the weights. The lengths of drawings and of nodes come from model_config.json; a
+    checkpoint without that file can be imported if `longest_points` is set.
 
     Args:
-        folder: local folder with vector-N.index, vector-N.data-* and, if it is there, model_config.json.
+        folder: local folder with vector-N.index, vector-N.data-* and, optionally, model_config.json.
         out: folder or URL to write to.
-        scale: of the data set that it was trained on (METHOD 1), which the original does not store.
-        longest_points: points of the longest drawing there; 0: the max_seq_len of model_config.json.
-        licence: of the drawings, if it is known.
-        max_node_points: most points of a graph node (METHOD 2); 0: as model_config.json tells, or whole strokes.
+        scale: scale of the training data set (METHOD 1), which the original does not store.
+        longest_points: number of points of that data set's longest drawing; 0 takes max_seq_len of model_config.json.
+        licence: licence of the drawings; empty if unknown.
+        max_node_points: maximum number of points in a graph node (METHOD 2); 0 takes it from model_config.json, or
+            else makes a node a whole stroke.
 
     Raises:
-        CheckpointError: if a variable is missing, unknown, or of another shape; it is named. Also if model_config.json
-            cannot be read, or belongs to another checkpoint.
+        CheckpointError: if a variable is missing, unknown or of another shape; the message names it. Also if
+            model_config.json cannot be read or belongs to another checkpoint.
         ConfigError: if TensorFlow is not installed, or the scale or the longest drawing is unknown.
     """
     require(0 < scale < float("inf"), "scale", "above 0", scale)
@@ -106,7 +107,8 @@ def import_tf(
         model=asdict(config),
         scale=scale,
         longest_points=longest_points,
-        # The original was trained on npz, which brings its own origin; what has none starts at its first point.
+        # The original was trained on npz, which defines its own origin. Drawings in other formats start at their first
+        # point.
         data={"identity": "", "drawings": None, "categories": None, "licence": licence, "origin": "first_point"},
         training={"imported_from": checkpoint.name, "original_options": options},
         versions={},
@@ -116,22 +118,22 @@ def import_tf(
 
 
 def convert(variables: Variables, config: ModelConfig, where: str) -> dict[str, Tensor]:
-    """Our tensors from the original's variables.
+    """Build our tensors from the original's variables.
 
     Args:
-        variables: by their names without the scope.
-        config: of the model that they make.
-        where: what to call the checkpoint in an error.
+        variables: the variables, by name without the scope.
+        config: options of the model to build.
+        where: how error messages refer to the checkpoint.
 
     Raises:
-        CheckpointError: if a variable is missing, unknown, or of another shape; it is named.
+        CheckpointError: if a variable is missing, unknown or of another shape; the message names it.
     """
     left, tensors, recipes = dict(variables), {}, _recipes(config)
     for name, own in SketchGloc(config).state_dict().items():
         how, taken = recipes[name]
         missing = next((each for each in taken if each not in left), None)
         if missing is not None:
-            raise CheckpointError(f"{where} has no variable {_SCOPE}{missing}, of which {name} is made")
+            raise CheckpointError(f"{where} has no variable {_SCOPE}{missing}, from which {name} is built")
         arrays = [left.pop(each) for each in taken]
         listed = ", ".join(f"{_SCOPE}{each} {list(array.shape)}" for each, array in zip(taken, arrays, strict=True))
         try:
@@ -141,15 +143,15 @@ def convert(variables: Variables, config: ModelConfig, where: str) -> dict[str, 
         tensors[name] = torch.from_numpy(np.ascontiguousarray(joined.T if how == "transposed" else joined))
         if tensors[name].shape != own.shape:
             raise CheckpointError(
-                f"{where} is of another model: {name} of shape {list(own.shape)} cannot be made of {listed}"
+                f"{where} holds another model: {name} of shape {list(own.shape)} cannot be built from {listed}"
             )
     if left:
-        raise CheckpointError(f"{where} has a variable {_SCOPE}{min(left)} that no SketchGloc has")
+        raise CheckpointError(f"{where} has a variable {_SCOPE}{min(left)} that is not part of SketchGloc")
     return tensors
 
 
 def _recipes(config: ModelConfig) -> dict[str, tuple[str, list[str]]]:
-    """How our tensors are made, and of which variables, by our names; see original_variables.txt."""
+    """Return, by our tensor names, how each tensor is built and from which variables; see original_variables.txt."""
     scopes = {"": ""}
     for ours, scope, part in (
         ("encoder.strokes.forward_cell.", "ENC1_RNN/fw", config.encoder),
@@ -162,7 +164,7 @@ def _recipes(config: ModelConfig) -> dict[str, tuple[str, list[str]]]:
     for line in _TABLE.read_text(encoding="utf-8").splitlines():
         if line and not line.startswith("#"):
             name, how, *patterns = line.split()
-            # A pattern without a star is one variable.
+            # A dict removes the duplicates that a pattern without a star yields.
             taken = dict.fromkeys(pattern.replace("*", gate) for pattern in patterns for gate in "ijfo")
             for ours, theirs in scopes.items():
                 recipes[ours + name] = how, [theirs + each for each in taken]
@@ -170,21 +172,26 @@ def _recipes(config: ModelConfig) -> dict[str, tuple[str, list[str]]]:
 
 
 def _read_variables(checkpoint: Path) -> tuple[Variables, int]:
-    """The model's variables by their names without scope, and how many others there are."""
+    """Read the model's variables, by name without the scope, and the number of other variables."""
     found, num_left = read_with_tensorflow(checkpoint)
     variables = {}
     for name, array in found.items():
         if not name.startswith(_SCOPE):
-            raise CheckpointError(f"{checkpoint} has a variable {name} outside {_SCOPE}, which no SketchGloc has")
+            raise CheckpointError(
+                f"{checkpoint} has a variable {name} outside {_SCOPE}, which is not part of SketchGloc"
+            )
         if array.dtype != np.float32:
             raise CheckpointError(f"{checkpoint}: the variable {name} is {array.dtype}, not float32")
-        # Its fully connected layers are in a scope of their own.
+        # The original puts the variables of fully connected layers in a scope of their own.
         variables[name.removeprefix(_SCOPE).replace("/linear/", "/")] = array
     return variables, num_left
 
 
 def read_with_tensorflow(checkpoint: Path) -> tuple[Variables, int]:
-    """A checkpoint's variables by their names, without those that only training needs, and how many those are.
+    """Read a checkpoint's variables, by name, except those that only training needs.
+
+    Returns:
+        The variables, and the number of variables left out.
 
     Raises:
         ConfigError: if TensorFlow is not installed.
@@ -194,17 +201,17 @@ def read_with_tensorflow(checkpoint: Path) -> tuple[Variables, int]:
         file = f"{scratch}/variables.safetensors"
         command = [sys.executable, "-m", "sgloc.hub.read_tf", str(checkpoint), file]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
-        said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "it was ended")
+        said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "the process was terminated")
         if done.returncode == NO_TENSORFLOW:
             raise ConfigError(
-                f"TensorFlow, which reads the original's checkpoints, is not available ({said}); "
+                f"TensorFlow, which is needed to read the original's checkpoints, is not available ({said}); "
                 "run pip install 'sgloc[tf]'"
             )
         if done.returncode != 0:
             raise CheckpointError(f"{checkpoint} cannot be read by TensorFlow ({said}); restore it")
         with safetensors.safe_open(file, "numpy") as opened:
             num_left = int(opened.metadata()["left"])
-            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, it is no mapping.
+            found = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118, not a mapping.
     return found, num_left
 
 
@@ -212,20 +219,24 @@ def _longest(options: dict[str, Any], folder: str) -> int:
     longest = original.count_of(options, "max_seq_len")
     if longest is None:
         path = Path(folder, original.FILE_NAME)
-        missing = "tells no max_seq_len," if path.exists() else "does not exist, which would tell"
-        raise ConfigError(f"{path} {missing} the points of the longest drawing; give --max_points or --data")
+        missing = "has no valid max_seq_len" if path.exists() else "does not exist"
+        raise ConfigError(
+            f"{path} {missing}, so the number of points of the longest drawing is unknown; set max_points or data"
+        )
     return longest
 
 
 def _model_config(variables: Variables, options: dict[str, Any], max_node_points: int, where: str) -> ModelConfig:
-    """The model's shape, by the variables there are; what these do not tell, by model_config.json."""
+    """Derive the model's options from the variables and, where these do not suffice, from model_config.json."""
 
     def shape(name: str, num_dimensions: int) -> tuple[int, ...]:
         if name not in variables:
             raise CheckpointError(f"{where} has no variable {_SCOPE}{name}")
         found: tuple[int, ...] = variables[name].shape
         if len(found) != num_dimensions:
-            raise CheckpointError(f"{where}: the shape of {_SCOPE}{name}, {list(found)}, cannot be")
+            raise CheckpointError(
+                f"{where}: the shape of {_SCOPE}{name}, {list(found)}, has the wrong number of dimensions"
+            )
         return found
 
     hyper: dict[str, int] = {}
@@ -234,7 +245,9 @@ def _model_config(variables: Variables, options: dict[str, Any], max_node_points
         name = next((name for name in _CELLS if f"{scope}/{name}/W_hh" in variables), None)
         if name is None:
             cells = ", ".join(_CELLS)
-            raise CheckpointError(f"{where} has no variable {_SCOPE}{scope}/<cell>/W_hh, for none of {cells}")
+            raise CheckpointError(
+                f"{where} has no variable {_SCOPE}{scope}/<cell>/W_hh, where <cell> is one of {cells}"
+            )
         path = f"{scope}/{name}"
         if _CELLS[name] == "hyper":
             hyper["hyper_size"] = shape(f"{path}/{_CLASSES['layer_norm']}/W_hh", 2)[0]

@@ -1,4 +1,4 @@
-"""A trained model from a folder or URL: of a run, of a checkpoint, or of an exported model."""
+"""Loading a trained model from the folder or URL of a run, a checkpoint or an exported model."""
 
 from typing import Any, cast, get_args
 
@@ -14,28 +14,29 @@ from sgloc.train.checkpoint.load import put_weights, read_checkpoint, use_checkp
 
 
 def whole_model(path: str) -> str:
-    """The folder of the checkpoint or exported model that a path means, see `load_model`; all of a checkpoint is
-    checked, and those that are skipped are logged.
+    """Return the folder of the checkpoint or exported model that `load_model` would load from a path.
+
+    Checkpoints are verified completely; damaged ones are skipped and logged.
 
     Raises:
-        CheckpointError: if there is none that is whole.
+        CheckpointError: if `path` holds no intact model.
     """
     return path if is_export(path) else use_checkpoint(path, read_checkpoint)[0]
 
 
 def load_model(path: str, device: torch.device, kind: str = "") -> Pretrained:
-    """Load a model that codes sketches and draws them; skipped checkpoints are logged.
+    """Load a model that encodes and draws sketches; checkpoints skipped as damaged are logged.
 
     Args:
-        path: folder or URL of a checkpoint; of a run, of which the best checkpoint is taken; or of an exported model.
-        device: to put it on.
-        kind: name of the model, where it is neither of this program nor of an installed package: `package:Recipe`. Its
-            code is imported.
+        path: folder or URL of a checkpoint, of an exported model, or of a run, whose best checkpoint is loaded.
+        device: device to put the model on.
+        kind: kind of a model that neither this program nor an installed package provides, as `package:Recipe`; its code
+            is imported.
 
     Raises:
-        CheckpointError: if there is no whole checkpoint or exported model there, or none of a model that this program
-            can build and that draws.
-        ConfigError: if the model that `kind` names cannot be imported.
+        CheckpointError: if `path` holds no intact checkpoint or exported model, or a model that cannot be built or
+            cannot draw.
+        ConfigError: if the model named by `kind` cannot be imported.
     """
     folder, about, weights = (path, *read_export(path)) if is_export(path) else read_checkpoint_model(path)
     options = {"model": about.model, **about.training.get("options", {}), "data": about.data}
@@ -43,12 +44,12 @@ def load_model(path: str, device: torch.device, kind: str = "") -> Pretrained:
     network: Any = build_network(recipe, options, about, folder)
     if not (hasattr(network, "encode") and hasattr(network, "stepper")):
         raise CheckpointError(
-            f"{folder} is of the model {about.model['kind']}, which draws nothing; give a run of a model that draws"
+            f"{folder} holds the model {about.model['kind']}, which cannot draw; pass a run of a model that can"
         )
     put_weights(network, weights, folder)
     origin = recorded_identity(options, recipe.config_type).get("data.origin", "top_left")
     if origin not in get_args(OriginName):
-        raise CheckpointError(f"{folder} has an origin {origin!r} that this program does not know")
+        raise CheckpointError(f"{folder} has the origin {origin!r}, which is unknown to this program")
     return Pretrained(
         network.to(device).eval(),
         about.scale,

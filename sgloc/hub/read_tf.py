@@ -1,6 +1,6 @@
-"""A TensorFlow checkpoint's variables as a safetensors file: `python -m sgloc.hub.read_tf CHECKPOINT FILE`.
+"""Conversion of a TensorFlow checkpoint to a safetensors file: `python -m sgloc.hub.read_tf CHECKPOINT FILE`.
 
-A process of its own, since TensorFlow and PyTorch carry libraries that cannot live together in one.
+It runs in a process of its own because TensorFlow and PyTorch load libraries that conflict within one process.
 """
 
 import os
@@ -10,15 +10,15 @@ import sys
 import numpy as np
 import safetensors.numpy
 
-# What training leaves in a checkpoint besides the model.
+# Variables that training adds to a checkpoint besides the model.
 _OF_TRAINING = re.compile(r"(.*/)?(Adam(_\d+)?|beta[12]_power|num_of_steps|global_step)$")
 NO_TENSORFLOW = 3
 
 
 def main() -> None:
-    """Write the model's variables, and how many others there are as the file's metadata."""
+    """Write the model's variables; the number of other variables goes to the file's metadata."""
     checkpoint, file = sys.argv[1:]
-    # What it says of processors, unless somebody wants to know.
+    # Silence TensorFlow's notes about the processor, unless the user has set a log level.
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
     try:
         from tensorflow.train import load_checkpoint

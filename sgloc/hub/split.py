@@ -1,4 +1,4 @@
-"""A split of shards, as a trained model is to see it."""
+"""Opening a split of shards as input of a trained model."""
 
 from typing import NamedTuple
 
@@ -13,8 +13,8 @@ class Split(NamedTuple):
     """A split of shards.
 
     Attributes:
-        reader: of the split.
-        prepare: makes batches of the model's input, undisturbed.
+        reader: reader of the split.
+        prepare: preparation that turns packed sketches into batches of undisturbed model input.
     """
 
     reader: ShardReader
@@ -28,7 +28,7 @@ def open_split(pretrained: Pretrained, data: str, split: str, seed: int) -> Spli
         pretrained: the model.
         data: folder or URL of the shards.
         split: "train", "valid" or "test".
-        seed: of all random numbers.
+        seed: seed of all random numbers.
 
     Raises:
         DataError: if the shards cannot be read.

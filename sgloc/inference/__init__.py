@@ -1,1 +1,1 @@
-"""What a trained network does with drawings; knows no run and no checkpoint (METHOD 9)."""
+"""Encoding and redrawing drawings with a trained network (METHOD 9); independent of runs and checkpoints."""

@@ -1,4 +1,4 @@
-"""What inference asks of a network."""
+"""The interface that inference requires of a network."""
 
 from typing import Any, Protocol
 
@@ -8,52 +8,58 @@ from sgloc.sketch.ragged import SketchBatch, smallest_batch
 
 
 class Stepper(Protocol):
-    """Free-running drawing of n sketches in step together, n shrinking as they end."""
+    """Free-running decoding of n sketches in lockstep; n shrinks as sketches end."""
 
     def step(self, row: Tensor, /) -> Tensor:
-        """One step: from the previous rows [n, 5] to raw outputs [n, 3 + 6 m], as `sgloc.nn.mixture.split_output` reads
-        them."""
+        """Advance one step: from the previous rows [n, 5] to raw outputs for `sgloc.nn.mixture.split_output`.
+
+        Returns:
+            [n, 3 + 6 m].
+        """
         ...
 
     def keep(self, sketches: Tensor, /) -> None:
-        """Go on with these sketches only: bool [n]."""
+        """Keep only the sketches selected by a bool mask [n]."""
         ...
 
 
 class Decoder(Protocol):
-    """What draws from codes: a network, or a part of it."""
+    """A network, or a part of one, that draws from codes."""
 
     def stepper(self, y: Tensor, /) -> Stepper:
-        """Begin to draw from codes y [n, Z]."""
+        """Start drawing from codes y [n, Z]."""
         ...
 
 
 class Code(Protocol):
-    """What a network makes of a batch."""
+    """The encoding of a batch."""
 
     @property
     def y(self) -> Tensor:
-        """The codes, [B, Z]."""
+        """Codes to decode, [B, Z]."""
         ...
 
 
 class Network(nn.Module):
-    """A network that encodes sketches and draws from codes; any other module with its methods will do.
+    """A network that encodes sketches and draws from codes.
+
+    Inheriting is not required: inference accepts any module with these methods.
 
     Attributes:
-        config: its options. One that has no `max_node_points`, the most points of a graph node, takes whole strokes.
+        config: the network's options. `max_node_points` limits the points of a graph node; without that option a node
+            is a whole stroke.
     """
 
     config: Any
 
     def toy_batch(self) -> SketchBatch:
-        """The smallest batch there is, on the host."""
+        """Return a minimal batch, on the host."""
         return smallest_batch()
 
     def encode(self, sketches: SketchBatch) -> Code:
-        """Codes of a batch (METHOD 5); their means, in evaluation mode."""
+        """Compute the codes of a batch (METHOD 5); in evaluation mode, their means."""
         raise NotImplementedError
 
     def stepper(self, y: Tensor) -> Stepper:
-        """Begin to draw from codes y [n, Z]."""
+        """Start drawing from codes y [n, Z]."""
         raise NotImplementedError

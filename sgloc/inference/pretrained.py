@@ -1,4 +1,4 @@
-"""A trained model with a Python interface: stroke-3 arrays in, codes and stroke-3 arrays out."""
+"""The Python interface to a trained model: stroke-3 arrays in, codes or stroke-3 arrays out."""
 
 import functools
 from collections.abc import Sequence
@@ -28,17 +28,17 @@ from sgloc.tf32 import float32_products
 
 @dataclass(frozen=True)
 class Pretrained:
-    """A trained model; `sgloc.load_pretrained` makes it.
+    """A trained model, created by `sgloc.load_pretrained`.
 
-    Sketches are stroke-3, [points, 3] arrays of (dx, dy, pen_lift) in the units of the data that the model was trained
-    on, integers or not: for QuickDraw's simplified drawings, a canvas of 255.
+    Sketches are stroke-3: [points, 3] arrays of (dx, dy, pen_lift), integer or float, in the units of the training
+    data. For QuickDraw's simplified drawings that is a canvas of 255.
 
     Attributes:
         model: the network, in evaluation mode, on its device.
-        scale: of the data set that it was trained on (METHOD 1).
-        longest_points: points of the longest drawing there.
+        scale: scale of the training data set (METHOD 1).
+        longest_points: number of points of that data set's longest drawing.
         data_identity: SHA-256 of that data set's manifest.
-        origin: of drawings whose form has none of its own (METHOD 1). Stroke-3 has one: its first row starts there.
+        origin: origin of drawings in formats that define none (METHOD 1). Stroke-3 does: its first row starts there.
     """
 
     model: Network
@@ -49,26 +49,26 @@ class Pretrained:
 
     @functools.cached_property
     def code_width(self) -> int:
-        """Z, of the codes."""
+        """Z, the width of the codes."""
         with torch.no_grad():
             return self.model.encode(self.model.toy_batch().to(device=self.device)).y.shape[1]
 
     @property
     def max_node_points(self) -> int | None:
-        """The most points of a graph node; None: a node is a whole stroke."""
+        """Maximum number of points in a graph node; None if a node is a whole stroke."""
         return getattr(self.model.config, "max_node_points", None)
 
     @property
     def device(self) -> torch.device:
-        """Where the model is."""
+        """Device of the model."""
         return next(self.model.parameters()).device
 
     def encode(self, sketches: Sequence[Stroke3], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
-        """Codes: the mean mu of METHOD 5.5, float32 [N, Z].
+        """Encode sketches as codes: the mean mu of METHOD 5.5, float32 [N, Z].
 
         Args:
-            sketches: stroke-3, each of at least one point.
-            batch_size: sketches computed together.
+            sketches: stroke-3 arrays, each with at least one point.
+            batch_size: number of sketches encoded at once.
 
         Raises:
             DataError: if a sketch is not stroke-3; the message says which.
@@ -89,13 +89,13 @@ class Pretrained:
 
         Args:
             codes: [N, Z].
-            temperature: 0 is greedy; above it is sampled, 0.24 as published.
-            max_points: most points of a sketch; 0: those of the longest drawing that the model was trained on.
-            seed: of the sampling.
-            batch_size: sketches drawn together.
+            temperature: sampling temperature; 0 is greedy, 0.24 as published.
+            max_points: maximum number of points of a sketch; 0 uses that of the longest training drawing.
+            seed: seed of the sampling.
+            batch_size: number of sketches drawn at once.
 
         Raises:
-            ConfigError: if the codes have another shape, or an option is out of range.
+            ConfigError: if the codes have another shape or are not finite, or an option is out of range.
         """
         drawn = self.draw_codes(codes, temperature, max_points, seed, batch_size)
         return [stroke3_of_polylines(polylines_of_rows(rows, self.scale)) for rows in drawn]
@@ -113,7 +113,7 @@ class Pretrained:
         """Redraw sketches with every stroke where it belongs: stroke-3, float32 [n, 3] each, in source units.
 
         Args:
-            sketches: stroke-3, each of at least one point.
+            sketches: stroke-3 arrays, each with at least one point.
             keep_strokes: return the sketches' own strokes, each moved rigidly to its place in the redrawing.
             temperature, max_points, seed, batch_size: see `generate`.
 
@@ -131,7 +131,7 @@ class Pretrained:
 
     @torch.no_grad()
     def encode_polylines(self, sketches: Sequence[Polylines], *, batch_size: int = 256) -> npt.NDArray[np.float32]:
-        """`encode` of sketches given as strokes, [n, 2] of absolute (x, y) each."""
+        """Encode sketches given as lists of strokes, each [n, 2] of absolute (x, y); see `encode`."""
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         codes = np.zeros((len(sketches), self.code_width), dtype=np.float32)
         with float32_products(self.device):
@@ -145,7 +145,7 @@ class Pretrained:
     def draw_codes(
         self, codes: npt.ArrayLike, temperature: float = 0.0, max_points: int = 0, seed: int = 0, batch_size: int = 256
     ) -> list[Tensor]:
-        """`generate`, but stroke-5 rows [n, 5] in absolute normalised coordinates."""
+        """Draw sketches as stroke-5 rows [n, 5] in absolute normalised coordinates; see `generate`."""
         require(batch_size >= 1, "batch_size", "at least 1", batch_size)
         require(0 <= temperature < float("inf"), "temperature", "at least 0", temperature)
         require(max_points >= 0, "max_points", "at least 0", max_points)

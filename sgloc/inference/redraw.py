@@ -1,4 +1,4 @@
-"""Sketches, and how a trained network redraws them (METHOD 3 and 9)."""
+"""Redrawing sketches with a trained network (METHOD 3 and 9)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -16,11 +16,11 @@ from sgloc.sketch.ragged import SketchBatch
 
 @dataclass(frozen=True)
 class Drawn:
-    """A sketch and how it was redrawn; each stroke is float64 [n, 2] of absolute (x, y) in the source's units.
+    """A sketch and its redrawing; each stroke is float64 [n, 2] of absolute (x, y) in the source's units.
 
     Attributes:
-        original: the sketch.
-        disturbed: the sketch as the network saw it, its strokes moved or not.
+        original: the clean sketch.
+        disturbed: the network's input: the sketch with its strokes moved, or equal to the original.
         redrawn: the network's drawing; may have no stroke.
     """
 
@@ -47,12 +47,12 @@ def redraw(
     """Redraw a batch of sketches.
 
     Args:
-        network: in evaluation mode, on the device of the sketches.
+        network: the network, in evaluation mode, on the device of the sketches.
         sketches: the batch.
-        scale: of the data set (METHOD 1).
-        y: the codes of the sketches, [B, Z]; None: they are computed.
-        max_points: most points of a drawing.
-        temperature: of METHOD 9; 0 is greedy.
+        scale: scale of the data set (METHOD 1).
+        y: codes of the sketches, [B, Z]; None computes them.
+        max_points: maximum number of points of a drawing.
+        temperature: sampling temperature (METHOD 9); 0 is greedy.
     """
     y = network.encode(sketches).y if y is None else y
     rows = draw(network, y, sketches.random_key, max_points=max_points, temperature=temperature)
@@ -64,12 +64,12 @@ def redraw(
 def gallery_rows(
     drawn: Sequence[Drawn], disturb: float, rows: Sequence[str] = ROWS
 ) -> list[tuple[str, list[Polylines]]]:
-    """Labels and drawings for `sgloc.sketch.render.draw_gallery`.
+    """Return row labels and drawings for `sgloc.sketch.render.draw_gallery`.
 
     Args:
-        drawn: the sketches.
-        disturb: r of METHOD 3; at 0, rows that would repeat the original are left out.
-        rows: some of `ROWS`.
+        drawn: the sketches and their redrawings.
+        disturb: r of METHOD 3; at 0, rows that would repeat the original are omitted.
+        rows: the rows to show, a subset of `ROWS`.
     """
     shown = [row for row in rows if disturb > 0 or row not in ROWS_OF_REORGANIZATION]
     return [(row.replace("_", " "), [getattr(one, row) for one in drawn]) for row in shown]

@@ -1,4 +1,4 @@
-"""A person's own drawing, with every stroke where it belongs."""
+"""Reorganization of a user's own drawing on any canvas."""
 
 from collections.abc import Sequence
 
@@ -14,19 +14,19 @@ from sgloc.sketch.simplify import CANVAS_SIDE, simplify
 def reorganize_strokes(
     pretrained: Pretrained, drawings: Sequence[Polylines], *, temperature: float = 0.0, seed: int = 0
 ) -> list[tuple[Polylines, Polylines]]:
-    """Where the strokes of drawings on any canvas belong.
+    """Move the strokes of drawings to where they belong.
 
-    The model knows simplified drawings on QuickDraw's canvas (METHOD 1). So each drawing is scaled, simplified and
-    moved to the model's origin, and the result is brought back onto the drawing's own canvas.
+    The model was trained on simplified drawings on QuickDraw's canvas (METHOD 1). Each drawing is therefore scaled,
+    simplified and moved to the model's origin; the result is mapped back to the drawing's own canvas.
 
     Args:
-        pretrained: the model, trained on simplified QuickDraw drawings or the like.
-        drawings: each at least one stroke, [n, 2] of absolute (x, y).
-        temperature: of METHOD 9; 0 is greedy.
-        seed: of the sampling.
+        pretrained: the model, trained on simplified QuickDraw drawings or similar ones.
+        drawings: drawings on any canvas, each with at least one stroke, [n, 2] of absolute (x, y).
+        temperature: sampling temperature (METHOD 9); 0 is greedy.
+        seed: seed of the sampling.
 
     Returns:
-        For each drawing its own strokes, moved rigidly, and the decoder's drawing, which may have no stroke.
+        For each drawing, its own strokes, moved rigidly, and the decoder's drawing, which may have no stroke.
     """
     given: list[Polylines] = [[line.astype(np.float64) for line in simplify(drawing)] for drawing in drawings]
     starts_first = pretrained.origin == "first_point"
@@ -43,7 +43,7 @@ def reorganize_strokes(
 
 
 def _canvas(strokes: Polylines) -> tuple[npt.NDArray[np.float64], float]:
-    """A drawing's top left corner, [2], and the length there of a pixel of QuickDraw's canvas."""
+    """Return a drawing's top left corner, [2], and the size of a QuickDraw pixel in the drawing's units."""
     points = np.concatenate(strokes)
     corner: npt.NDArray[np.float64] = points.min(0)
     return corner, float((points.max(0) - corner).max()) / CANVAS_SIDE

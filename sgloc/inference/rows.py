@@ -1,5 +1,5 @@
-"""What a gallery can show of a sketch that was redrawn."""
+"""The rows of a gallery of redrawn sketches."""
 
-# In synthesis no stroke is moved, and the two in the middle equal the original.
+# In synthesis no stroke is moved, so the two middle rows equal the original.
 ROWS = ("original", "disturbed", "put_back", "redrawn")
 ROWS_OF_REORGANIZATION = ROWS[1:3]

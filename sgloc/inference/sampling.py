@@ -1,4 +1,4 @@
-"""Drawing from codes: free-running decoding of all sketches in step together (METHOD 9)."""
+"""Free-running decoding of codes, all sketches of a batch in lockstep (METHOD 9)."""
 
 import math
 
@@ -17,16 +17,15 @@ def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, te
     """Draw one sketch from each code.
 
     Args:
-        decoder: in evaluation mode.
+        decoder: the decoder, in evaluation mode.
         y: [B, Z], codes.
-        random_key: int64 [B]; what is drawn for a code depends on its key, not on its neighbours in the batch.
-        max_points: points after which a drawing ends though the pen does not say so.
-        temperature: 0 is greedy: the likeliest component's mean and the likeliest pen state. Above: the logits of
-            components and pen are divided by it,
-            the variances multiplied.
+        random_key: int64 [B]; a code's drawing depends on its key, not on the other codes of the batch.
+        max_points: number of points after which a drawing ends even if the model has not ended it.
+        temperature: 0 is greedy: the likeliest component's mean and the likeliest pen state. Above 0, the logits of
+            components and pen are divided by the temperature and the variances are multiplied by it.
 
     Returns:
-        For each code stroke-5 rows [n, 5] in absolute normalised coordinates, without the end row; n may be 0.
+        For each code, stroke-5 rows [n, 5] in absolute normalised coordinates, without the end row; n may be 0.
     """
     alive = torch.arange(len(y), device=y.device)
     stepper = decoder.stepper(y)
@@ -38,7 +37,6 @@ def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, te
             break
         row = _next_row(stepper.step(row), random.fold(random_key[alive], step), temperature)
         goes_on = row[:, 2 + PEN_END] == 0
-        # Sketches that ended leave the batch.
         stepper.keep(goes_on)
         alive, row = alive[goes_on], row[goes_on]
         rows[alive, step] = row
@@ -47,7 +45,7 @@ def draw(decoder: Decoder, y: Tensor, random_key: Tensor, *, max_points: int, te
 
 
 def _next_row(raw: Tensor, key: Tensor, temperature: float) -> Tensor:
-    """Stroke-5 rows [n, 5] from raw outputs [n, 3 + 6 m]; key int64 [n], of this step."""
+    """Choose the next stroke-5 rows [n, 5] from raw outputs [n, 3 + 6 m]; `key`, int64 [n], is that of this step."""
     pen_logits, mixture = split_output(raw)
     if temperature == 0:
         component, pen = mixture.logits.argmax(1), pen_logits.argmax(1)
@@ -64,14 +62,14 @@ def _pick(values: Tensor, component: Tensor) -> Tensor:
 
 
 def _sample(logits: Tensor, key: Tensor) -> Tensor:
-    """One choice a row of logits [n, m], by inverting the cumulative distribution."""
+    """Sample one index per row of logits [n, m] by inverting the cumulative distribution."""
     cumulative = torch.softmax(logits, dim=1).cumsum(1)
     drawn = random.uniform(key, torch.zeros_like(key))[:, None] * cumulative[:, -1:]
     return (cumulative <= drawn).sum(1).clamp(max=logits.shape[1] - 1)
 
 
 def _sample_point(mixture: Mixture, component: Tensor, key: Tensor, temperature: float) -> Tensor:
-    """Points [n, 2] from the chosen components, variances multiplied by the temperature."""
+    """Sample points [n, 2] from the chosen components, with variances multiplied by the temperature."""
     noise = random.normal(key[:, None], torch.arange(2, device=key.device)).to(mixture.logits.dtype)
     noise_x, noise_y = (noise * math.sqrt(temperature)).unbind(1)
     rho = torch.tanh(_pick(mixture.rho_logit, component))

@@ -1,4 +1,4 @@
-"""Sketches as people have them, stroke-3 and polylines, and as the model has them (METHOD 1)."""
+"""Conversion between stroke-3, polylines and the model's batches (METHOD 1)."""
 
 import itertools
 from collections.abc import Sequence
@@ -20,27 +20,29 @@ Stroke3 = npt.NDArray[np.integer | np.floating]
 
 
 def polylines_of_stroke3(sketch: Stroke3, number: int = 0) -> Polylines:
-    """One float64 [n, 2] array of absolute (x, y) a stroke, offsets beyond +-1000 clipped to it.
+    """Split a stroke-3 sketch into strokes, float64 [n, 2] arrays of absolute (x, y).
+
+    Offsets beyond +-1000 are clipped.
 
     Args:
         sketch: [N, 3], rows (dx, dy, pen_lift) in the source's units.
-        number: of the sketch, to name it by.
+        number: the sketch's number in error messages.
 
     Raises:
-        DataError: if it is not that.
+        DataError: if `sketch` is not stroke-3.
     """
     rows = np.asarray(sketch)
     if rows.ndim != 2 or rows.shape[1] != 3 or len(rows) == 0:
-        raise DataError(f"sketch {number} has shape {rows.shape}; give stroke-3, [points, 3] with at least one point")
+        raise DataError(f"sketch {number} has shape {rows.shape}; pass stroke-3, [points, 3] with at least one point")
     if rows.dtype.kind not in "iuf" or not np.isfinite(rows).all():
-        raise DataError(f"sketch {number} holds what is not a finite number; give rows (dx, dy, pen_lift)")
+        raise DataError(f"sketch {number} contains a value that is not a finite number; pass rows (dx, dy, pen_lift)")
     points = np.cumsum(np.clip(rows[:, :2].astype(np.float64), -MOST_OFFSET, MOST_OFFSET), axis=0)
     ends = np.flatnonzero(rows[:-1, 2]) + 1
     return np.split(points, ends)
 
 
 def stroke3_of_polylines(polylines: Sequence[npt.NDArray[np.floating]]) -> npt.NDArray[np.float32]:
-    """Rows (dx, dy, pen_lift), float32 [N, 3], of strokes [n, 2] of absolute (x, y); [0, 3] of none."""
+    """Convert strokes, [n, 2] of absolute (x, y), to rows (dx, dy, pen_lift), float32 [N, 3]; N may be 0."""
     if not polylines:
         return np.zeros((0, 3), dtype=np.float32)
     return stroke3_rows(polylines, np.float64).astype(np.float32)
@@ -53,14 +55,14 @@ def batch_of(
     random_key: Tensor,
     device: torch.device,
 ) -> SketchBatch:
-    """Sketches as the model reads them, undisturbed.
+    """Build a batch of undisturbed sketches.
 
     Args:
-        sketches: each at least one stroke, [n, 2] of absolute (x, y) in the source's units.
-        scale: by which they are divided.
-        max_node_points: the most points in a node; None: a node is a whole stroke.
+        sketches: sketches, each with at least one stroke, [n, 2] of absolute (x, y) in the source's units.
+        scale: divisor that normalises coordinates.
+        max_node_points: maximum number of points in a node; None makes a node a whole stroke.
         random_key: int64 [B].
-        device: to put them on.
+        device: device to put the batch on.
     """
     strokes = [stroke for sketch in sketches for stroke in sketch]
     points = torch.from_numpy(np.concatenate(strokes) / scale).float().to(device)
@@ -70,20 +72,19 @@ def batch_of(
 
 
 def polylines(points: Tensor, pen_lift: Tensor, scale: float) -> Polylines:
-    """Cut normalised points [n, 2] after each lift of the pen (bool [n]) and bring them back into the source's
-    units."""
+    """Cut normalised points [n, 2] after each pen lift (bool [n]) and convert them to the source's units."""
     coordinates = points.double().numpy() * scale
     ends = np.flatnonzero(pen_lift.numpy()) + 1
     return [line for line in np.split(coordinates, ends) if len(line)]
 
 
 def strokes_of(sketches: SketchBatch, points: Tensor, scale: float) -> list[Polylines]:
-    """The strokes of each sketch of a batch, in the source's units.
+    """Return the strokes of each sketch of a batch, in the source's units.
 
     Args:
         sketches: the batch.
-        points: its `points` or its `targets`.
-        scale: of the data set (METHOD 1).
+        points: the batch's `points` or `targets`.
+        scale: scale of the data set (METHOD 1).
     """
     points, pen_lift = points.cpu(), sketches.pen_lift.cpu()
     bounds = itertools.pairwise(sketches.sketch_point_offsets.tolist())
@@ -91,11 +92,11 @@ def strokes_of(sketches: SketchBatch, points: Tensor, scale: float) -> list[Poly
 
 
 def polylines_of_rows(rows: Tensor, scale: float) -> Polylines:
-    """The strokes of stroke-5 rows [n, 5], in the source's units."""
+    """Return the strokes of stroke-5 rows [n, 5], in the source's units."""
     rows = rows.cpu()
     return polylines(rows[:, :2], rows[:, 2 + PEN_LIFT] > 0, scale)
 
 
 def keys_of(seed: int, count: int) -> Tensor:
-    """Random keys of sketches that have no number of their own, int64 [count]."""
+    """Return random keys, int64 [count], for sketches without an id."""
     return random.fold(random.fold(seed, 0), torch.arange(count))

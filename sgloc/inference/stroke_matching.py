@@ -1,7 +1,7 @@
-"""A sketch's own strokes moved to where a redrawing of it has them.
+"""Matching a sketch's own strokes with those of its redrawing, and moving them there.
 
-The decoder draws strokes in the order in which they were drawn, though it may leave some out or add some. So strokes
-are matched in order, by shape, and each matched one is moved rigidly onto its match; METHOD 3's first stroke stays.
+The decoder redraws strokes in their original order, but may omit or add some. Strokes are therefore matched in order,
+by shape and position; each matched stroke is moved rigidly onto its match. The first stroke stays (METHOD 3).
 """
 
 from collections.abc import Sequence
@@ -14,24 +14,24 @@ from sgloc.sketch.simplify import points_along
 Float64Array = npt.NDArray[np.float64]
 Strokes = Sequence[npt.NDArray[np.floating]]
 
-# Points by which shapes are compared.
+# Number of points at which two shapes are compared.
 _NUM_SAMPLES = 16
-# What it costs, in sketch sizes, to move a matched stroke by one sketch size, and to leave a stroke without a match.
+# Costs, in sketch sizes, of moving a matched stroke by one sketch size and of leaving a stroke unmatched.
 _MOVE_COST = 0.5
 _UNMATCHED_COST = 0.15
 
 
 def resampled(stroke: npt.NDArray[np.floating], count: int = _NUM_SAMPLES) -> Float64Array:
-    """Points [count, 2] at equal distances along a stroke [n, 2]."""
+    """Return points [count, 2] at equal distances along a stroke [n, 2]."""
     return points_along(stroke, lambda length: np.linspace(0, length, count))
 
 
 def placing_moves(strokes: Strokes, redrawn: Strokes) -> Float64Array:
-    """How far each stroke is to be moved, [S, 2] in the strokes' units; 0 for the first and for one without a match.
+    """Compute the displacement of each stroke, [S, 2] in the strokes' units; 0 for the first and for unmatched ones.
 
     Args:
-        strokes: [n, 2] arrays of absolute (x, y), in the order drawn; at least one.
-        redrawn: likewise; may be none.
+        strokes: [n, 2] arrays of absolute (x, y), in drawing order; at least one.
+        redrawn: the strokes of the redrawing, in the same form; may be empty.
     """
     moves = np.zeros((len(strokes), 2))
     if not redrawn or len(strokes) == 1:
@@ -49,7 +49,7 @@ def placing_moves(strokes: Strokes, redrawn: Strokes) -> Float64Array:
 
 
 def _match(cost: Float64Array) -> list[tuple[int, int]]:
-    """The pairs of the cheapest matching of rows and columns of [S, R] that keeps both orders."""
+    """Return the pairs of the cheapest order-preserving matching between rows and columns of [S, R]."""
     num_rows, num_columns = cost.shape
     total = np.zeros((num_rows + 1, num_columns + 1))
     total[:, 0] = _UNMATCHED_COST * np.arange(num_rows + 1)
@@ -72,5 +72,5 @@ def _match(cost: Float64Array) -> list[tuple[int, int]]:
 
 
 def placed(strokes: Strokes, redrawn: Strokes) -> list[Float64Array]:
-    """The strokes where they belong, each [n, 2], moved by `placing_moves`."""
+    """Return the strokes, each [n, 2], moved by `placing_moves`."""
     return [stroke + move for stroke, move in zip(strokes, placing_moves(strokes, redrawn), strict=True)]

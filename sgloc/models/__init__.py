@@ -1,8 +1,12 @@
-"""One folder a model: its options, network, recipe, and the pictures that it shows while it trains.
+"""Models, one folder each: options, network, recipe, and the galleries drawn during training.
 
-A model has a name, its kind: its folder's here; `package:Recipe`, for a model from outside, whose package must be
-importable; or the name of an entry point in the group `sgloc.models`, for one that an installed package brings.
-Nothing is imported before its name is asked for.
+The kind of a model is one of:
+
+- the name of its folder in this package;
+- `package:Recipe`, for a model outside this package; `package` must be importable;
+- the name of an entry point in the group `sgloc.models`, provided by an installed package.
+
+A model's code is imported only when its recipe is requested.
 """
 
 import pkgutil
@@ -20,56 +24,61 @@ _GROUP = "sgloc.models"
 
 
 def _known() -> dict[str, EntryPoint]:
-    """The models of this package and of installed ones, by kind; this package's names cannot be taken."""
+    """Return the models of this package and of installed packages, by kind.
+
+    An installed package cannot override a model of this package.
+    """
     own = [module.name for module in pkgutil.iter_modules(__path__) if module.ispkg]
     installed = {point.name: point for point in entry_points(group=_GROUP)}
     return installed | {kind: EntryPoint(kind, f"{__name__}.{kind}.recipe:RECIPE", _GROUP) for kind in own}
 
 
 def recipe_of(kind: str) -> "Recipe":
-    """The recipe of a kind of model, of which code is imported: the name must come from the user.
+    """Return the recipe of a model kind.
+
+    This imports the model's code, so `kind` must come from the user, never from a file.
 
     Raises:
-        ConfigError: if there is no such model, or it cannot be imported.
+        ConfigError: if the model is unknown or cannot be imported.
     """
     known = _known()
     point = EntryPoint(kind, kind, _GROUP) if ":" in kind else known.get(kind)
     if point is None:
-        raise ConfigError(f"there is no model {kind!r}; give one of {', '.join(sorted(known))}, or package:Recipe")
+        raise ConfigError(f"unknown model {kind!r}; choose one of {', '.join(sorted(known))}, or pass package:Recipe")
     try:
         found = point.load()
     except (ImportError, AttributeError) as error:
         raise ConfigError(
-            f"the model {kind} cannot be imported ({error}); install its package, or have PYTHONPATH name its folder"
+            f"the model {kind} cannot be imported ({error}); install its package or add its folder to PYTHONPATH"
         ) from error
     return found() if isinstance(found, type) else found  # type: ignore[no-any-return]
 
 
 def recorded_kind(config: Mapping[str, Any]) -> str:
-    """The kind of model of a configuration that a checkpoint holds."""
+    """Return the model kind recorded in a checkpoint's configuration."""
     model = config.get("model")
     kind = model.get("kind") if isinstance(model, Mapping) else None
-    # Before models had names there were two.
+    # Checkpoints older than the option `model.kind` hold one of two models.
     return str(kind or ("sketch_a_net" if "raster" in config else DEFAULT_KIND))
 
 
 def recorded_recipe(config: Mapping[str, Any], named: str = "", where: str = "the checkpoint") -> "Recipe":
-    """The recipe of a model that a checkpoint holds.
+    """Return the recipe of the model stored in a checkpoint.
 
     Args:
-        config: its configuration.
-        named: the kind, where the user names it; empty: as the configuration says, if that is a model of this package
-            or of an installed one. Nothing else is imported because a file names it.
-        where: the checkpoint, to name it by.
+        config: the checkpoint's configuration.
+        named: the kind named by the user; empty uses the kind in the configuration, provided that it is a model of
+            this package or of an installed one. No other code is imported because a file names it.
+        where: how error messages refer to the checkpoint.
 
     Raises:
-        CheckpointError: if the user has to name it.
-        ConfigError: if the model that the user named cannot be imported.
+        CheckpointError: if the user has to name the kind.
+        ConfigError: if the model named by the user cannot be imported.
     """
     kind = recorded_kind(config)
     if not named and kind not in _known():
         raise CheckpointError(
-            f"{where} is of the model {kind!r}, which neither this program nor an installed package has; code is not "
-            f"run because a file names it: if you trust that code, name the kind {kind!r} yourself"
+            f"{where} holds the model {kind!r}, which neither this program nor an installed package provides; code "
+            f"named by a file is never run: if you trust that code, name the kind {kind!r} yourself"
         )
     return recipe_of(named or kind)

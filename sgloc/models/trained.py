@@ -1,4 +1,4 @@
-"""A trained network, from what a file says of it."""
+"""Rebuilding a network from the configuration stored in a file."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -12,14 +12,14 @@ _SHARED = {one.name for one in dataclasses.fields(RunConfig)} - {"model"}
 
 
 def build_network(recipe: Recipe, options: Mapping[str, Any], data: DataFacts, where: str) -> Trainable:
-    """An untrained network.
+    """Build a network from its stored configuration, with untrained weights.
 
     Args:
-        recipe: of its model.
-        options: the sections of its configuration, as a checkpoint or an export holds them; those that the model does
-            not have of its own are left out.
-        data: of the data set that it was trained on.
-        where: what to call the file in an error.
+        recipe: the model's recipe.
+        options: the sections of the configuration, as stored in a checkpoint or an export; only `model` and sections
+            specific to the model are used.
+        data: facts about the data set that the model was trained on.
+        where: how error messages refer to the file.
 
     Raises:
         CheckpointError: if the options do not fit the model.
@@ -30,5 +30,5 @@ def build_network(recipe: Recipe, options: Mapping[str, Any], data: DataFacts, w
         return recipe.build_model(config, data)
     except (TypeError, ConfigError) as error:
         raise CheckpointError(
-            f"{where} is of another model: its configuration does not fit this program ({error})"
+            f"{where} holds another model: its configuration does not fit this program ({error})"
         ) from error

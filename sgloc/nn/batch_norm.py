@@ -1,4 +1,4 @@
-"""Batch norm whose statistics are those of the global batch (METHOD 5.4), on every backend."""
+"""Batch norm with the statistics of the global batch (METHOD 5.4), on every backend."""
 
 import torch
 import torch.distributed as dist
@@ -7,7 +7,7 @@ from torch.autograd.function import FunctionCtx
 
 
 class _SumOverRanks(torch.autograd.Function):
-    """Sum over the ranks; every rank's loss depends on the sum, so the gradients are summed over the ranks as well."""
+    """All-reduce sum. Every rank's loss depends on the sum, so the backward pass all-reduces the gradients too."""
 
     @staticmethod
     def forward(ctx: FunctionCtx, values: Tensor) -> Tensor:
@@ -27,10 +27,10 @@ def _sum_over_ranks(values: Tensor) -> Tensor:
 
 
 class GlobalBatchNorm(nn.Module):
-    """Batch norm over the rows of all ranks together; torch's SyncBatchNorm refuses CPU tensors.
+    """Batch norm over the rows of all ranks. Replaces torch's SyncBatchNorm, which rejects CPU tensors.
 
-    The running statistics are equal on all ranks: 0.9 of the old plus 0.1 of the batch's, the variance unbiased.
-        Statistics are computed in at least float32.
+    The running statistics are the same on all ranks: 0.9 of the old value plus 0.1 of the batch's, with the unbiased
+        variance. Statistics are computed in at least float32.
     """
 
     def __init__(self, num_features: int, epsilon: float = 1e-5, momentum: float = 0.1) -> None:
@@ -42,14 +42,13 @@ class GlobalBatchNorm(nn.Module):
         self.running_var = nn.Buffer(torch.ones(num_features))
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Normalise rows [B, D]; in training B may be 0 on a rank, as long as some rank has a row."""
+        """Normalize rows [B, D]. In training, B may be 0 on a rank as long as some other rank has a row."""
         rows = rows.to(self.weight.dtype)
         if not self.training:
             return (rows - self.running_mean) * torch.rsqrt(self.running_var + self.epsilon) * self.weight + self.bias
         count = _sum_over_ranks(rows.new_tensor([float(len(rows))]))
         mean = _sum_over_ranks(rows.sum(0)) / count
-        # Two passes: the sum of squares minus the square of the sum would lose digits, and differently at every world
-        # size.
+        # Two passes: E[x^2] - E[x]^2 would lose digits, and different ones at every world size.
         variance = _sum_over_ranks((rows - mean).square().sum(0)) / count
         with torch.no_grad():
             self.running_mean.lerp_(mean, self.momentum)

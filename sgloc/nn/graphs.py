@@ -1,9 +1,9 @@
 """Graphs between the nodes of a sketch, and message passing over them (METHOD 4, 5.2 and 5.3).
 
-SketchGloc's are the nine grid graphs. The others are single graphs after the ideas of earlier work, to compare with:
-each is symmetric, links every node to itself, and is normalised by the nodes' degrees (Kipf and Welling 2017).
+SketchGloc uses the nine grid graphs. The other graphs are baselines that follow ideas of earlier work: each is a
+single symmetric graph with self-loops, normalised by the node degrees (Kipf and Welling 2017).
 
-Shapes: S nodes and B sketches in the batch, E links, D the width of an embedding, K graphs.
+Shapes: S nodes and B sketches in the batch, E links, D embedding width, K graphs.
 """
 
 import math
@@ -20,38 +20,38 @@ from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths, seg
 from sgloc.ops.vectorised import NodePairs, node_pairs
 from sgloc.sketch.ragged import SketchBatch
 
-# The bit of the grid's middle cell.
+# Bit of the grid's centre cell.
 _CENTER = 4
 
-# From a batch, and how many neighbours the graph `nearest` gives a node, to its links: int64 [E] and [E], the nodes at
-# either end, in both directions, each node's own included.
+# Maps a batch and the number of neighbours (which only `nearest` uses) to links: int64 [E] and [E], the nodes at either
+# end. Every link is listed in both directions, and every node is linked to itself.
 Links = Callable[[SketchBatch, int], tuple[Tensor, Tensor]]
 GRAPHS: dict[str, Links] = {}
 
 
 def graph(links: Links) -> Links:
-    """Declare a function to be a graph, which has the function's name."""
+    """Register a function in `GRAPHS` under its own name."""
     GRAPHS[links.__name__] = links
     return links
 
 
 @graph
 def none(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Every node alone: no message is passed."""
+    """Link every node to itself only, so that no messages are passed."""
     node = torch.arange(len(sketches.node_offsets) - 1, device=sketches.points.device)
     return node, node
 
 
 @graph
 def complete(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Everything linked with everything of its sketch."""
+    """Link every node to all nodes of its sketch."""
     pairs = _pairs(sketches)
     return pairs.first, pairs.second
 
 
 @graph
 def temporal(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Every node linked with those drawn just before and just after it."""
+    """Link every node to the nodes drawn immediately before and after it."""
     first, second = complete(sketches, num_neighbours)
     is_near = (first - second).abs() <= 1
     return first[is_near], second[is_near]
@@ -59,11 +59,13 @@ def temporal(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor
 
 @graph
 def nearest(sketches: SketchBatch, num_neighbours: int) -> tuple[Tensor, Tensor]:
-    """Every node linked with those whose boxes' centres are nearest to its own's, so many of them, and with those to
-    which it is among the nearest; of equally distant ones the earlier drawn."""
+    """Link every node to its nearest neighbours, and to the nodes that have it among theirs.
+
+    A node has `num_neighbours` neighbours. The distance is that between box centres; ties go to the node drawn first.
+    """
     centres = _middles(ops.node_boxes(sketches.points, sketches.node_offsets).detach())
     first, second = complete(sketches, num_neighbours)
-    # A node comes first of its own list, then the others by their distance.
+    # Distance -1 puts each node at the head of its own list, for the self-loop.
     distance = torch.where(first == second, -1, (centres[first] - centres[second]).square().sum(1))
     by_distance = torch.argsort(distance, stable=True)
     by_node = by_distance[torch.argsort(first[by_distance], stable=True)]
@@ -80,12 +82,12 @@ def _pairs(sketches: SketchBatch) -> NodePairs:
 
 
 def _middles(boxes: Tensor) -> Tensor:
-    """Where the middles of boxes [S, 4] are, (x, y), [S, 2]."""
+    """Return the centres (x, y) of boxes [S, 4], as [S, 2]."""
     return torch.stack([boxes[:, 0] + boxes[:, 1], boxes[:, 2] + boxes[:, 3]], dim=1) / 2
 
 
 def single_graph_sum(embeddings: Tensor, links: tuple[Tensor, Tensor]) -> Tensor:
-    """Weighted sum over the linked nodes, the weight of a link 1 / sqrt(degree * degree).
+    """Sum the embeddings of the linked nodes, weighting each link by 1 / sqrt(degree * degree).
 
     Args:
         embeddings: [S, D].
@@ -101,11 +103,11 @@ def single_graph_sum(embeddings: Tensor, links: tuple[Tensor, Tensor]) -> Tensor
 
 
 def middle_adjacency(sketches: SketchBatch, adjacency: Tensor) -> Tensor:
-    """The nine graphs, had the relation of a node to another only the cell that the middle of its box is in.
+    """Build a variant of the nine graphs: a node relates to another only through the cell with its box's centre.
 
     Args:
         sketches: the batch.
-        adjacency: int16 [B, M, M], of the published relation.
+        adjacency: int16 [B, M, M], the published relation; only its shape, dtype and device are used.
 
     Returns:
         int16 [B, M, M].
@@ -125,17 +127,17 @@ class GraphConvolution(nn.Module):
 
     Args:
         width: D.
-        graph: "grid9", the nine graphs, or one of `GRAPHS`.
-        num_layers: of the convolution.
-        num_neighbours: of a node in the graph `nearest`.
-        shares_weights: whether all of the nine graphs have the same weights.
-        relation: which cells of the nine graphs' grid a node is in: all on the perimeter of its box, or the one with
-            the box's middle.
-        has_center: whether messages pass over the graph of the grid's centre.
-        takes_mean: whether the nine graphs take the mean over a node's neighbours in place of the sum.
+        graph: "grid9" for the nine graphs, or a key of `GRAPHS`.
+        num_layers: number of graph convolution layers.
+        num_neighbours: number of neighbours per node in the graph `nearest`.
+        shares_weights: whether the nine graphs share their weights.
+        relation: which grid cells a node occupies in the nine graphs: those on the perimeter of its box, or the one
+            that contains the centre of its box.
+        has_center: whether messages pass over the graph of the grid's centre cell.
+        takes_mean: whether the nine graphs average over a node's neighbours instead of summing.
 
     Raises:
-        ConfigError: if there is no such graph.
+        ConfigError: if the graph is unknown.
     """
 
     def __init__(
@@ -161,10 +163,10 @@ class GraphConvolution(nn.Module):
             self.register_parameter(f"weight{layer}", nn.Parameter(torch.randn(shape) * math.sqrt(2 / width)))
 
     def forward(self, embeddings: Tensor, sketches: SketchBatch) -> Tensor:
-        """Embeddings [S, D] to one vector a sketch, [B, D]."""
+        """Map node embeddings [S, D] to one vector per sketch, [B, D]."""
         h0 = self._neighbour_sums(embeddings, sketches)  # [K, S, D]
-        # A node without a neighbour in a graph has a zero there, which stays zero and gets no gradient through relu:
-        # three of ten rows of the grid graphs on real drawings, whose products are left out.
+        # A node without neighbours in a graph has an all-zero row, which stays zero and gets no gradient through relu.
+        # On real drawings these are 30 % of the rows of the nine graphs; their products are skipped.
         is_real = h0.detach().any(dim=2)
         counts = is_real.sum(1).tolist()
         row = is_real.flatten().nonzero()[:, 0]
@@ -177,7 +179,7 @@ class GraphConvolution(nn.Module):
             outputs.append(h)
         sketch = group_index(sketches.sketch_node_offsets)[row % len(embeddings)]
         own = segment_sum(at_least_float32(h0.sum(0)), sketches.sketch_node_offsets)
-        # The last layer's real rows of [K, S, D].
+        # The rows of [K, S, D] missing from `outputs` are zero and add nothing.
         return own.index_add(0, sketch, at_least_float32(torch.cat(outputs))) / 2
 
     def _neighbour_sums(self, embeddings: Tensor, sketches: SketchBatch) -> Tensor:

@@ -1,5 +1,7 @@
-"""The distribution of a drawing's next row: a mixture of bivariate normals for the point, three logits for the pen
-(METHOD 6 and 7), in log space."""
+"""Distribution of a drawing's next row, in log space (METHOD 6 and 7).
+
+The point follows a mixture of bivariate normals, the pen state three logits.
+"""
 
 import math
 from dataclasses import dataclass
@@ -11,8 +13,7 @@ from torch import Tensor
 from sgloc.nn.product import at_least_float32
 from sgloc.nn.rows import NUM_PEN_STATES
 
-# Beyond these float32 itself gives up: exp(20) times cosh(9) squared still fits, and tanh(9) is 1 to the last bit but
-# one.
+# Clamping limits that keep float32 finite: exp(20) * cosh(9)^2 still fits, and tanh(9) is the float32 just below 1.
 _MOST_LOG_SIGMA = 20.0
 _MOST_RHO_LOGIT = 9.0
 
@@ -22,10 +23,10 @@ class Mixture:
     """A mixture of m bivariate normals for each of R rows.
 
     Attributes:
-        logits: [R, m], of the components' weights.
+        logits: [R, m], logits of the component weights.
         mean_x, mean_y: [R, m], in normalised units.
         log_sigma_x, log_sigma_y: [R, m], logarithms of the standard deviations.
-        rho_logit: [R, m], the correlation is its tanh.
+        rho_logit: [R, m]; its tanh is the correlation.
     """
 
     logits: Tensor
@@ -36,7 +37,7 @@ class Mixture:
     rho_logit: Tensor
 
     def log_density(self, points: Tensor, floor: float = 0.0) -> Tensor:
-        """Logarithm of the density at points [R, 2], plus a floor from 0 to 1; returns [R]."""
+        """Return log(density + floor) at points [R, 2], as [R]; `floor` lies between 0 and 1."""
         # With rho = tanh(r), 1 / (1 - rho^2) is cosh(r)^2, so the quadratic form is a sum of two squares and needs no
         # division.
         z_x = (points[:, :1] - self.mean_x) * torch.exp(-self.log_sigma_x)
@@ -52,14 +53,14 @@ class Mixture:
 
 
 def split_output(raw: Tensor) -> tuple[Tensor, Mixture]:
-    """Split raw outputs into pen logits and mixture, in at least float32.
+    """Split the decoder's raw outputs into pen logits and mixture, in at least float32.
 
     Args:
-        raw: [R, 3 + 6 m]: pen logits, then m each of weight logits, mean_x, mean_y, log sigma_x, log sigma_y, and the
-            correlation before its tanh.
+        raw: [R, 3 + 6 m]: the pen logits, then m columns each of weight logits, mean_x, mean_y, log sigma_x,
+            log sigma_y and the correlation before its tanh.
 
     Returns:
-        Pen logits [R, 3] (stays down, lifts, drawing has ended), and the mixture.
+        Pen logits [R, 3] (pen down, pen lift, end of drawing), and the mixture.
     """
     raw = at_least_float32(raw)
     logits, mean_x, mean_y, log_sigma_x, log_sigma_y, rho_logit = raw[:, NUM_PEN_STATES:].chunk(6, dim=1)

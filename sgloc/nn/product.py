@@ -1,7 +1,7 @@
-"""Matrix products, by the faster of the libraries that torch brings along.
+"""Matrix products through the faster of the libraries bundled with torch.
 
-torch multiplies float32 matrices on a CPU through MKL, which on AMD's processors leaves half the vector width unused
-and reads the weight once for each of a few rows. oneDNN, which torch has too, does neither (docs/PERFORMANCE.md).
+On a CPU, torch multiplies float32 matrices with MKL, which uses only half the vector width on AMD processors and, for
+a handful of rows, reads the weight again for each row. oneDNN, also bundled, has neither problem (docs/PERFORMANCE.md).
 """
 
 import math
@@ -15,17 +15,17 @@ _HAS_ONEDNN = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn,
 
 
 def at_least_float32(values: Tensor) -> Tensor:
-    """The values in float32, unless their type is wider."""
+    """Convert to float32, unless the dtype is wider already."""
     return values.to(torch.promote_types(values.dtype, torch.float32))
 
 
 def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
     return (
-        # One row alone is as fast by MKL, and with less ado.
+        # For a single row MKL is as fast, with less overhead.
         rows.shape[0] > 1
         and rows.dtype == torch.float32
         and rows.is_cpu
-        # A compiler chooses for itself.
+        # torch.compile picks its own kernels.
         and not torch.compiler.is_compiling()
         and _HAS_ONEDNN
         and rows.numel() > 0
@@ -34,18 +34,21 @@ def _by_onednn(rows: Tensor, weight: Tensor) -> bool:
 
 
 def _dense(matrix: Tensor) -> Tensor:
-    # For any other layout oneDNN has nothing but its reference code, a thousand times slower.
+    # For any other layout oneDNN falls back to its reference kernel, a thousand times slower.
     return matrix if matrix.is_contiguous() or matrix.t().is_contiguous() else matrix.contiguous()
 
 
 def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tensor | None = None) -> Tensor:
-    """Rows [n, A] @ weight [A, B] + bias [B], all of one type and of any strides; not differentiable.
+    """Compute rows @ weight + bias, for tensors of one dtype and any strides; not differentiable.
 
     Args:
         rows: [n, A].
         weight: [A, B].
         bias: [B] or None.
-        out: [n, B], to write into; None for a new tensor.
+        out: [n, B], receives the result; None allocates a new tensor.
+
+    Returns:
+        [n, B].
     """
     if _by_onednn(rows, weight):
         result: Tensor = torch.ops.mkldnn._linear_pointwise(_dense(rows), _dense(weight.t()), bias, "none", [], "")
@@ -54,7 +57,7 @@ def product(rows: Tensor, weight: Tensor, bias: Tensor | None = None, out: Tenso
 
 
 def accumulate(total: Tensor, rows: Tensor, weight: Tensor) -> None:
-    """Add rows [n, A] @ weight [A, B] to total [n, B], whose type may be wider than the weight's."""
+    """Add rows [n, A] @ weight [A, B] to total [n, B] in place; the dtype of `total` may be wider than the weight's."""
     if weight.dtype == total.dtype and not _by_onednn(rows, weight):
         total.addmm_(rows, weight)
     else:
@@ -80,7 +83,7 @@ class _Product(torch.autograd.Function):
 
 
 def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
-    """Rows [n, A] @ weight [A, B] + bias [B], differentiable once; under autocast in its shorter type."""
+    """Compute rows [n, A] @ weight [A, B] + bias [B], in autocast's dtype if it is enabled; differentiable once."""
     device = rows.device.type
     if torch.is_autocast_enabled(device):
         dtype = torch.get_autocast_dtype(device)
@@ -90,7 +93,7 @@ def multiply(rows: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor
 
 
 class Linear(nn.Linear):
-    """A fully connected layer by `multiply`, with weights of variance 2 / inputs and zero bias (METHOD 5.2)."""
+    """A fully connected layer using `multiply`; initial weight variance 2 / inputs, zero bias (METHOD 5.2)."""
 
     def __init__(self, num_inputs: int, num_outputs: int) -> None:
         super().__init__(num_inputs, num_outputs)
@@ -98,5 +101,5 @@ class Linear(nn.Linear):
         nn.init.zeros_(self.bias)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """Rows [n, inputs] to [n, outputs]."""
+        """Map rows [n, inputs] to [n, outputs]."""
         return multiply(rows, self.weight.t(), self.bias)

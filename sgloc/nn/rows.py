@@ -1,5 +1,4 @@
-"""Drawings as a decoder reads and draws them (METHOD 1): stroke-5 rows (x, y, p1, p2, p3), in absolute normalised
-coordinates."""
+"""Stroke-5 rows (x, y, p1, p2, p3) in absolute normalised coordinates: decoder inputs and targets (METHOD 1)."""
 
 import torch
 import torch.nn.functional as F
@@ -14,22 +13,23 @@ PEN_DOWN, PEN_LIFT, PEN_END = range(NUM_PEN_STATES)
 
 
 def start_rows(num_sketches: int, like: Tensor) -> Tensor:
-    """The rows before the first: (0, 0, 1, 0, 0), [n, 5] of the type and device of `like`."""
+    """Return the start row (0, 0, 1, 0, 0) for each sketch: [n, 5], with the dtype and device of `like`."""
     rows = like.new_zeros(num_sketches, ROW_SIZE)
     rows[:, 2 + PEN_DOWN] = 1
     return rows
 
 
 def decoder_rows(sketches: SketchBatch, num_rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Stroke-5 rows that the decoder reads and is to draw (METHOD 1).
+    """Build the decoder's input rows and targets (METHOD 1).
 
     Args:
         sketches: the batch.
-        num_rows: int64 [B], rows of each sketch, at least one more than its points: those past its points are end rows.
+        num_rows: int64 [B], number of rows per sketch, at least one more than its points; rows past the last point are
+            end rows.
 
     Returns:
-        inputs [R, 5], each target's previous row; targets' pen states int64 [R]; and for each row its point's index
-        int64 [R], -1 for end rows. All in sketch order, not time-major.
+        The inputs [R, 5], each target's previous row; the targets' pen states, int64 [R]; and the point index of each
+        target row, int64 [R], -1 for end rows. All are in sketch order, not time-major.
     """
     offsets = offsets_from_lengths(num_rows)
     place, sketch = local_index(offsets), group_index(offsets)

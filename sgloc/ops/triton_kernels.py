@@ -1,11 +1,11 @@
-"""The grid operations as Triton kernels, for float32 and half types on CUDA; `sgloc.ops.triton_launch` launches them.
+"""Triton kernels of the grid operations on CUDA, for float32 and half precision; launched by `sgloc.ops.triton_launch`.
 
-A program makes one tile of the result, `block_nodes` nodes by nodes or columns, and does next to nothing where its
-sketch has no nodes for the tile. Pointers are to contiguous tensors of the shapes that `sgloc.ops.grid` states; places
-in them are int64. `most` is M, `num_tiles` the tiles that M nodes take, `num_rows` S and `width` D.
+A program computes one tile of the result, `block_nodes` nodes by as many nodes or by columns, and does almost nothing
+if its sketch has no nodes in the tile. Pointers refer to contiguous tensors with the shapes given in `sgloc.ops.grid`;
+indices into them are int64. `most` is M, `num_tiles` the number of tiles that cover M nodes, `num_rows` S, `width` D.
 """
 
-# A kernel's parameters have the types that Triton compiles it for.
+# Kernel parameters have no annotations: Triton determines their types at launch.
 # mypy: disable-error-code="no-untyped-def, untyped-decorator"
 
 import triton
@@ -14,20 +14,20 @@ import triton.language as tl
 
 @triton.jit
 def _side(boxes, node, is_node):
-    """The side of boxes [S, 4] that the pointer is moved to, of nodes [n]."""
+    """Load one side of the boxes of nodes [n]; `boxes` points to that side of boxes [S, 4]."""
     return tl.load(boxes + 4 * node, mask=is_node, other=0).to(tl.float32)
 
 
 @triton.jit
 def _third(low, high, value):
-    """0 where value < low, 2 where value > high, else 1: the column or row of METHOD 4; [I] and [J] to [I, J]."""
+    """Return 0 where value < low, 2 where value > high, else 1: the column or row of METHOD 4; [I], [J] to [I, J]."""
     return (value[None, :] >= low[:, None]).to(tl.int32) + (value[None, :] > high[:, None]).to(tl.int32)
 
 
 @triton.jit
 def _thirds(boxes, axis, begin, i, j, num_nodes):
-    """The first and the last column (axis 0) or row (axis 1) that the boxes [J] of a sketch take in the grids of its
-    boxes [I]: [I, J]."""
+    """Return the first and last column (axis 0) or row (axis 1) that boxes [J] of a sketch cover in the grids of its
+    boxes [I], as [I, J] each."""
     low = boxes + 2 * axis
     own_low = _side(low, begin + i, i < num_nodes)
     own_high = _side(low + 1, begin + i, i < num_nodes)
@@ -38,7 +38,7 @@ def _thirds(boxes, axis, begin, i, j, num_nodes):
 
 @triton.jit
 def grid_adjacency_kernel(adjacency, boxes, sketch_offsets, most, block_nodes: tl.constexpr):
-    """adjacency [B, M, M] of boxes [S, 4]; one program for each sketch, tile of rows and tile of columns."""
+    """Compute adjacency [B, M, M] from boxes [S, 4]; one program per sketch, tile of rows and tile of columns."""
     sketch = tl.program_id(0).to(tl.int64)
     begin = tl.load(sketch_offsets + sketch)
     num_nodes = tl.load(sketch_offsets + sketch + 1) - begin
@@ -52,7 +52,7 @@ def grid_adjacency_kernel(adjacency, boxes, sketch_offsets, most, block_nodes: t
         c, d = _thirds(boxes, 1, begin, i, j, num_nodes)
         rows = (2 << d) - (1 << c)
         ends = (1 << c) | (1 << d)
-        # Columns a and b are on the perimeter from end to end, a column between them only at its ends.
+        # The perimeter includes columns a and b entirely, and a column between them only at its ends.
         bits = (rows << 3 * a) | (rows << 3 * b) | tl.where(b - a == 2, ends << 3, 0)
     place = (sketch * most + i[:, None]) * most + j[None, :]
     is_pair = (i < num_nodes)[:, None] & (j < num_nodes)[None, :]
@@ -75,9 +75,10 @@ def grid_aggregate_kernel(
     block_nodes: tl.constexpr,
     block_columns: tl.constexpr,
 ):
-    """sums [9, S, D] of rows [S, D]; or transposed, sums [S, D] of rows [9, S, D]. `num_cells` is how many rows have.
+    """Compute sums [9, S, D] from rows [S, D]; transposed, sums [S, D] from rows [9, S, D].
 
-    One program for each sketch and tile of nodes, cell of the sums, and tile of columns.
+    `num_cells` is the number of cells in `rows`. One program per sketch and tile of nodes, cell of the sums, and tile
+    of columns.
     """
     sketch = (tl.program_id(0) // num_tiles).to(tl.int64)
     begin = tl.load(sketch_offsets + sketch)

@@ -1,7 +1,9 @@
-"""Launching the Triton kernels: each function does what `sgloc.ops.grid` describes to what is checked there, on the
+"""Launchers of the Triton kernels.
+
+Each function implements the operation of its name in `sgloc.ops.grid`, which checks the arguments, and runs on the
 tensors' device and its current stream.
 
-Shapes: P points, S nodes and B sketches in the batch, M the most nodes in a sketch, D the width of an embedding.
+Shapes: P points, S nodes and B sketches in the batch, M the largest number of nodes in a sketch, D embedding width.
 """
 
 from typing import Any
@@ -14,20 +16,20 @@ from sgloc.ops import triton_kernels as kernels
 from sgloc.ops.vectorised import NUM_CELLS, most_nodes
 
 _ADJACENCY_NODES = 32
-# A tensor core's product has no fewer than 16 rows.
+# A tensor core multiplies at least 16 rows.
 _SUM_NODES = 16
 _SUM_COLUMNS = 128
 
 
 def _launch(kernel: Any, programs: tuple[int, ...], result: Tensor, *arguments: Tensor | int, **constants: int) -> None:
-    """Launch a kernel that writes a result, unless that is empty.
+    """Launch a kernel, unless its result is empty.
 
     Args:
-        kernel: its first parameter is the result.
-        programs: how many along each axis.
-        result: contiguous.
-        arguments: for the other parameters.
-        constants: for those that it is compiled for.
+        kernel: the kernel; its first parameter is the result.
+        programs: number of programs along each axis.
+        result: contiguous tensor that the kernel writes.
+        arguments: the remaining parameters; tensors are made contiguous.
+        constants: the constexpr parameters.
     """
     if result.numel() > 0:
         dense = (argument.contiguous() if isinstance(argument, Tensor) else argument for argument in arguments)
@@ -36,7 +38,7 @@ def _launch(kernel: Any, programs: tuple[int, ...], result: Tensor, *arguments: 
 
 
 def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """[S, 4] and [B+1] to int16 [B, M, M]."""
+    """Compute the adjacency, int16 [B, M, M], from boxes [S, 4] and offsets [B+1]."""
     num_sketches, most = len(sketch_offsets) - 1, most_nodes(sketch_offsets)
     adjacency = boxes.new_empty(num_sketches, most, most, dtype=torch.int16)
     num_tiles = triton.cdiv(most, _ADJACENCY_NODES)
@@ -48,7 +50,10 @@ def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
 
 
 def grid_aggregate(rows: Tensor, adjacency: Tensor, sketch_offsets: Tensor, transposed: bool) -> Tensor:
-    """[S, D], int16 [B, M, M] and [B+1] to [9, S, D]; the transpose from rows [9, S, D] to [S, D]."""
+    """Compute sums [9, S, D] from rows [S, D], adjacency int16 [B, M, M] and offsets [B+1].
+
+    The transposed operation maps rows [9, S, D] to [S, D].
+    """
     num_nodes, width = rows.shape[-2:]
     sums = rows.new_empty(rows.shape[1:] if transposed else (NUM_CELLS, *rows.shape))
     num_sketches, most, _ = adjacency.shape

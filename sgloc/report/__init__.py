@@ -1,1 +1,1 @@
-"""`sgloc report`: what a run learned, as one HTML page that needs nothing else."""
+"""`sgloc report`: the results of a run as one self-contained HTML page."""

@@ -1,4 +1,4 @@
-"""The curves of a run, from its metrics.jsonl."""
+"""Plots of a run's metrics.jsonl."""
 
 import contextlib
 import io
@@ -11,27 +11,27 @@ from matplotlib.figure import Figure
 
 from sgloc.storage import Storage
 
-# Readers of any colour vision can tell these apart.
+# Distinguishable with any type of colour vision.
 _COLORS = {"train": "#0072b2", "validation": "#d55e00"}
-# Titles of the axes, by the field that they show.
+# Plot titles, by the field shown.
 _LOSSES = {
-    "loss": "loss, nats a drawing",
-    "mixture": "loss of the points, nats a drawing",
-    "pen": "loss of the pen, nats a drawing",
+    "loss": "loss (nats per drawing)",
+    "mixture": "point loss (nats per drawing)",
+    "pen": "pen loss (nats per drawing)",
 }
 _SPEED = {
-    "sketches_per_second": "drawings a second",
-    "gradient_norm": "norm of the gradient",
+    "sketches_per_second": "drawings per second",
+    "gradient_norm": "gradient norm",
     "learning_rate": "learning rate",
 }
-# Of each picture its height in inches, whose curves it has, and its axes.
+# For each figure: its height in inches, the events with a curve each, and its plots.
 PLOTS = {"losses": (3.2, ("train", "validation"), _LOSSES), "speed": (2.6, ("train",), _SPEED)}
 
 Record = dict[str, Any]
 
 
 def read_records(run_dir: str) -> list[Record]:
-    """The whole lines of a run's metrics.jsonl; none if there is no such file.
+    """Read the complete lines of a run's metrics.jsonl; empty if the file does not exist.
 
     Args:
         run_dir: folder or URL of the run.
@@ -43,7 +43,7 @@ def read_records(run_dir: str) -> list[Record]:
         lines = storage.content("metrics.jsonl").decode(errors="replace").splitlines()
     records = []
     for line in lines:
-        # A kill may have cut it short.
+        # A killed run may leave a truncated line.
         with contextlib.suppress(ValueError, TypeError, KeyError):
             record = json.loads(line)
             record["step"] = int(record["step"])
@@ -52,7 +52,7 @@ def read_records(run_dir: str) -> list[Record]:
 
 
 def plot(records: list[Record], name: str) -> str:
-    """One of `PLOTS`, as SVG: fields side by side over the steps, a curve an event."""
+    """Draw one figure of `PLOTS` as SVG: fields side by side over the steps, one curve per event."""
     height, events, titles = PLOTS[name]
     figure = Figure(figsize=(11, height), layout="constrained")
     for axes, (field, title) in zip(figure.subplots(1, len(titles)), titles.items(), strict=True):
@@ -72,7 +72,7 @@ def plot(records: list[Record], name: str) -> str:
         else:
             axes.set_ylim(bottom=0)
     buffer = io.StringIO()
-    # The same curves give the same bytes.
+    # A fixed salt makes equal plots equal byte for byte.
     with matplotlib.rc_context({"svg.hashsalt": "sgloc"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None})  # type: ignore[no-untyped-call]
     return buffer.getvalue()

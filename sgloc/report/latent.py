@@ -1,4 +1,4 @@
-"""A map of codes: each drawing where its code is, in the plane in which codes differ most (principal components)."""
+"""The map of codes: each drawing placed at the first two principal components of its code."""
 
 import colorsys
 from collections.abc import Sequence
@@ -12,17 +12,17 @@ from sgloc.inference.sketches import Polylines
 from sgloc.templates import fill
 
 _WIDTH, _HEIGHT, _MARGIN = 1080, 760, 40
-# Side of a drawing on the map, in pixels, and how near two of them may be.
+# Side of a drawing on the map and minimum distance between two of them, in pixels.
 _SIDE, _SPACING = 36, 40
 
 
 @dataclass(frozen=True)
 class Map:
-    """Where codes are in their first two principal components.
+    """Projection of codes to their first two principal components.
 
     Attributes:
         places: float64 [n, 2].
-        shares: of the codes' variance that either component has.
+        shares: share of the codes' variance explained by each component.
     """
 
     places: npt.NDArray[np.float64]
@@ -30,12 +30,12 @@ class Map:
 
 
 def principal_map(codes: npt.NDArray[np.float32]) -> Map:
-    """The first two principal components of codes [n, Z]; fewer than two directions give zeros."""
+    """Project codes [n, Z] to their first two principal components; components that do not exist are zero."""
     centered = codes.astype(np.float64) - codes.mean(0, dtype=np.float64)
-    # With two more rows and columns there are two directions in any case.
+    # Padding by two rows and columns guarantees at least two singular vectors.
     _, strengths, directions = np.linalg.svd(np.pad(centered, ((0, 2), (0, 2))), full_matrices=False)
     plane = directions[:2, : codes.shape[1]]
-    # Of either direction the one is taken in which the largest entry points up, so that the map does not flip.
+    # Fix each direction's sign by making its largest entry positive, so that the map does not flip between runs.
     plane *= np.sign(plane[(0, 1), np.abs(plane).argmax(1)])[:, None]
     total = max(float((strengths**2).sum()), np.finfo(np.float64).tiny)
     first, second = (strengths[:2] ** 2 / total).tolist()
@@ -43,7 +43,7 @@ def principal_map(codes: npt.NDArray[np.float32]) -> Map:
 
 
 def color_of(number: int, count: int) -> str:
-    """The colour of a category among so many."""
+    """Return the colour of category `number` out of `count`."""
     red, green, blue = colorsys.hls_to_rgb(number / max(count, 1), 0.42, 0.65)
     return f"#{round(255 * red):02x}{round(255 * green):02x}{round(255 * blue):02x}"
 
@@ -51,13 +51,13 @@ def color_of(number: int, count: int) -> str:
 def draw_map(
     places: npt.NDArray[np.float64], sketches: Sequence[Polylines], labels: Sequence[int], names: Sequence[str]
 ) -> Markup:
-    """An SVG with a dot for each sketch, and the sketch itself where there is room.
+    """Draw an SVG map that shows each sketch where there is room, and a dot otherwise.
 
     Args:
-        places: [n, 2], of any unit.
-        sketches: n.
-        labels: n, their categories.
-        names: of all categories.
+        places: [n, 2], in any unit.
+        sketches: the n sketches.
+        labels: the n category numbers.
+        names: names of all categories.
     """
     low, high = places.min(0), places.max(0)
     extent = np.maximum(high - low, 1e-12)
@@ -77,7 +77,7 @@ def draw_map(
 
 
 def _small(sketch: Polylines, center: npt.NDArray[np.float64]) -> list[str]:
-    """The points of each stroke of a sketch, drawn small around a place."""
+    """Return the SVG points of each stroke of a sketch, scaled down and centred at `center`."""
     points = np.concatenate(sketch)
     low, high = points.min(0), points.max(0)
     unit = _SIDE / max(float((high - low).max()), 1e-12)

@@ -1,4 +1,4 @@
-"""What a report shows."""
+"""Options of `sgloc report`."""
 
 from dataclasses import dataclass
 
@@ -7,24 +7,24 @@ from sgloc.config import Options, option
 
 @dataclass(frozen=True)
 class ReportOptions(Options):
-    """What a report shows, of which run."""
+    """The run to report on, and what to show."""
 
     run: str
     """Folder or URL of a run."""
     out: str = ""
-    """File or URL to write to; default: report.html in the run's folder."""
+    """File or URL to write to; default: report.html in the run folder."""
     data: str = ""
-    """Shards; default: those that it was trained on."""
+    """Folder or URL of shards; default: those that the model was trained on."""
     evaluated: str = ""
-    """Folder that `sgloc evaluate` wrote; default: `evaluated` in the run's folder, if it is there."""
+    """Folder or URL that `sgloc evaluate` wrote to; default: `evaluated` in the run folder, if it exists."""
     kind: str = ""
-    """Name of the model, where neither this program nor an installed package has it: package:Recipe, whose code is
+    """Kind of a model that neither this program nor an installed package provides, as package:Recipe; its code is
     imported."""
     count: int = option(2000, at_least=2, at_most=20_000)
-    """Most test drawings on the map of codes."""
+    """Maximum number of test drawings on the map of codes."""
     examples: int = option(10, at_least=1, at_most=100)
-    """Drawings that are redrawn and found again."""
+    """Number of test drawings to redraw and to retrieve."""
     between: int = option(8, at_least=1, at_most=100)
-    """Drawings between two."""
+    """Number of drawings interpolated between two test drawings."""
     seed: int = 0
-    """Seed of the disturbance."""
+    """Seed of the stroke displacements."""

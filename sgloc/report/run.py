@@ -1,4 +1,4 @@
-"""Gathering what a report says, and writing it."""
+"""Collecting the content of a report and writing the page."""
 
 import json
 import math
@@ -23,9 +23,9 @@ from sgloc.train.checkpoint.format import CheckpointManifest, read_manifest
 from sgloc.train.checkpoint.load import use_checkpoint
 from sgloc.train.record import recorded_place
 
-# Of `sgloc evaluate`, in the folder of a run.
+# Default folder of `sgloc evaluate` within a run folder, and its results file.
 _EVALUATED, _RESULTS = "evaluated", "results.json"
-# Where the training moves no strokes.
+# r of METHOD 3 when training does not move strokes.
 _DISTURB_SCALE = 0.1
 
 
@@ -36,7 +36,7 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
         run_dir: folder or URL of the run.
         out: file or URL to write to.
         options: what to show.
-        device: to compute on.
+        device: device to compute on.
 
     Raises:
         SglocError: if the run, its shards or its evaluation cannot be used, or the file cannot be written.
@@ -72,7 +72,7 @@ def write_report(run_dir: str, out: str, options: ReportOptions, *, device: torc
 
 
 def _facts(pretrained: Pretrained, manifest: CheckpointManifest) -> list[tuple[str, str]]:
-    """What the model is, and how it was trained."""
+    """Describe the model and its training as (name, value) pairs."""
     model, best = pretrained.model.config, manifest.state.get("best_loss")
     graph = f", graph {model.graph}" if model.kind == "sketchgloc" else ""
     parts = [getattr(model, name) for name in ("encoder", "decoder") if hasattr(model, name)]
@@ -87,11 +87,11 @@ def _facts(pretrained: Pretrained, manifest: CheckpointManifest) -> list[tuple[s
 
 
 def _open(run_dir: str, data: str, options: ReportOptions, pretrained: Pretrained) -> Split:
-    """The test sketches of the given shards, else of those that the run was trained on."""
+    """Open the test split of `data`, the shards set in the options or else those that the run was trained on."""
     if is_masked(data):
         raise ConfigError(
-            f"{run_dir} was trained on the shards of {data}, a URL whose secret a run does not keep; "
-            "give their folder or URL"
+            f"{run_dir} was trained on the shards {data}, a URL whose credentials are not stored in the run; "
+            "pass the folder or URL of the shards (data)"
         )
     try:
         return open_split(pretrained, data, "test", options.seed)
@@ -99,21 +99,23 @@ def _open(run_dir: str, data: str, options: ReportOptions, pretrained: Pretraine
         if options.data:
             raise
         raise DataError(
-            f"{run_dir} was trained on the shards of {data}, which cannot be read here ({error}); "
-            "give others, or the same elsewhere"
+            f"{run_dir} was trained on the shards {data}, which cannot be read here ({error}); "
+            "pass a copy of them or other shards (data)"
         ) from error
 
 
 def _tables(run_dir: str, evaluated: str) -> list[dict[str, Any]]:
-    """The tables that `sgloc evaluate` wrote; none if it did not."""
+    """Read the tables written by `sgloc evaluate`; empty if the run has not been evaluated."""
     storage = Storage(evaluated or f"{run_dir.rstrip('/')}/{_EVALUATED}")
     if not storage.exists(_RESULTS):
         if evaluated:
-            raise DataError(f"{evaluated} holds no {_RESULTS}; give a folder of `sgloc evaluate` that has ended")
+            raise DataError(f"{evaluated} holds no {_RESULTS}; pass the folder of a completed `sgloc evaluate`")
         return []
     with storage.reading(_RESULTS):
         content = storage.content(_RESULTS)
     try:
         return json.loads(content)["tables"]  # type: ignore[no-any-return]
     except (ValueError, KeyError, TypeError) as error:
-        raise CheckpointError(f"{storage.location}/{_RESULTS} is damaged or old ({error}); evaluate again") from error
+        raise CheckpointError(
+            f"{storage.location}/{_RESULTS} is damaged or of an old version ({error}); run `sgloc evaluate` again"
+        ) from error

@@ -1,4 +1,4 @@
-"""What a report shows of a model: how it redraws, what it finds again, where its codes are, what lies between two."""
+"""The sections of a report: redrawings, retrieval, the map of codes, interpolation between two drawings."""
 
 import dataclasses
 import logging
@@ -34,7 +34,7 @@ class Retrieval:
     Attributes:
         query: the redrawn sketch.
         own: its original.
-        found: the nearest originals, nearest first, and whether each is its own.
+        found: the nearest originals, nearest first, each with whether it is the sketch's own.
     """
 
     query: Polylines
@@ -44,18 +44,18 @@ class Retrieval:
 
 @dataclass(frozen=True)
 class Shown:
-    """What is shown of a model.
+    """Content of a report.
 
     Attributes:
-        disturb: by which strokes were moved.
-        redrawings: of sketches spread over the test split.
-        captions: their categories.
-        retrievals: likewise.
-        sketches: those on the map, with their categories.
-        labels: int64 [n].
-        map: where their codes are.
-        path: sketches on the way from one code to another, the ends' originals around them.
-        names: of all categories.
+        disturb: how far strokes were moved for the redrawings (r of METHOD 3).
+        redrawings: redrawings of sketches spread evenly over the test split.
+        captions: categories of the redrawings.
+        retrievals: retrieval results of the redrawings.
+        sketches: the n sketches on the map.
+        labels: their n category numbers.
+        map: the projection of their codes.
+        path: sketches interpolated between two codes, preceded and followed by the originals of the two.
+        names: names of all categories.
     """
 
     disturb: float
@@ -70,13 +70,13 @@ class Shown:
 
 
 def look(pretrained: Pretrained, split: Split, disturb: float, options: ReportOptions) -> Shown:
-    """Look at a model through test sketches.
+    """Apply a model to test sketches and collect the content of a report.
 
     Args:
         pretrained: the model.
-        split: test sketches.
-        disturb: r of METHOD 3, for what is reorganized.
-        options: how many sketches to look at.
+        split: the test split.
+        disturb: how far to move strokes before redrawing (r of METHOD 3).
+        options: the numbers of sketches to show.
 
     Raises:
         DataError: if the shards cannot be read.
@@ -84,7 +84,7 @@ def look(pretrained: Pretrained, split: Split, disturb: float, options: ReportOp
     reader, clean = split
     chosen, names = reader.spread(options.count), reader.manifest.categories
     model, scale, device = pretrained.model, pretrained.scale, pretrained.device
-    logger.info("%d test drawings are encoded", len(chosen))
+    logger.info("encoding %d test drawings", len(chosen))
     codes, originals, labels = [], [], []
     for packed in tracked(fixed_batches(reader, chosen, batch_size=_BATCH_SIZE), "sketches", len(chosen)):
         batch = clean(packed, device)
@@ -95,11 +95,11 @@ def look(pretrained: Pretrained, split: Split, disturb: float, options: ReportOp
     gallery = np.concatenate(codes)
     num_examples = min(options.examples, len(chosen))
     some = np.arange(num_examples, dtype=np.int64) * len(chosen) // num_examples
-    logger.info("%d of them are redrawn", num_examples)
+    logger.info("redrawing %d of them", num_examples)
     (packed,) = fixed_batches(reader, chosen[some], batch_size=num_examples)
     moved = dataclasses.replace(clean, disturb=disturb)(packed, device)
     drawn = redraw(model, moved, scale, max_points=pretrained.longest_points)
-    # To a sketch of another category, if there is one.
+    # Interpolate to a sketch of another category, if there is one.
     last = next((number for number in reversed(range(len(labels))) if labels[number] != labels[0]), len(labels) - 1)
     between = _between(pretrained, gallery[0], gallery[last], options.between)
     return Shown(
@@ -118,7 +118,15 @@ def look(pretrained: Pretrained, split: Split, disturb: float, options: ReportOp
 def _retrieve(
     pretrained: Pretrained, drawn: list[Drawn], numbers: IntArray, gallery: Codes, originals: list[Polylines]
 ) -> Iterator[Retrieval]:
-    """Of each sketch in which something is drawn, the originals that are nearest; `numbers` are those of their own."""
+    """Yield the nearest originals of each non-empty redrawing.
+
+    Args:
+        pretrained: the model.
+        drawn: the redrawings.
+        numbers: int64, the index of each redrawing's own original.
+        gallery: float32 [n, Z], codes of the originals.
+        originals: the n originals.
+    """
     for one, number in zip(drawn, numbers.tolist(), strict=True):
         if one.redrawn:
             (code,) = pretrained.encode_polylines([one.redrawn])
@@ -128,7 +136,7 @@ def _retrieve(
 
 
 def _between(pretrained: Pretrained, first: Codes, last: Codes, count: int) -> list[Polylines]:
-    """Sketches of codes on the straight line from one to another, its ends among them."""
+    """Draw sketches from `count` codes on the straight line between two codes, including both ends."""
     shares = np.linspace(0, 1, count)[:, None]
     drawn = pretrained.draw_codes((1 - shares) * first + shares * last)
     return [polylines_of_rows(rows, pretrained.scale) for rows in drawn]

@@ -1,1 +1,1 @@
-"""What a drawing is: its forms, how it is simplified, disturbed and drawn."""
+"""Drawings: representations, reading, simplification, augmentation and rendering."""

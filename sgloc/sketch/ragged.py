@@ -1,4 +1,4 @@
-"""A batch of sketches as the model reads it: flat points, and offsets that say whose they are. Nothing is padded."""
+"""A ragged batch of sketches: flat points with offsets for nodes and sketches, without padding."""
 
 from dataclasses import dataclass, fields
 
@@ -14,13 +14,13 @@ class SketchBatch:
     """B sketches of S nodes and P points.
 
     Attributes:
-        points: float32 [P, 2], absolute normalised (x, y) as the encoder sees them, disturbed or not.
-        targets: float32 [P, 2], the same points undisturbed, as the decoder is to draw them.
+        points: float32 [P, 2], absolute normalised (x, y), the encoder's input, disturbed or not.
+        targets: float32 [P, 2], the same points undisturbed, the decoder's targets.
         pen_lift: bool [P], True on each stroke's last point.
         node_offsets: int64 [S+1], where each node's points begin.
         sketch_node_offsets: int64 [B+1], where each sketch's nodes begin.
         sketch_point_offsets: int64 [B+1], where each sketch's points begin.
-        random_key: int64 [B], from which all random numbers of a sketch are derived (`sgloc.random`).
+        random_key: int64 [B], the keys from which all random numbers of a sketch derive (`sgloc.random`).
     """
 
     points: Tensor
@@ -41,13 +41,13 @@ class SketchBatch:
         max_node_points: int | None,
         random_key: Tensor,
     ) -> "SketchBatch":
-        """A batch of these points, cut into strokes and nodes (METHOD 2).
+        """Build a batch from points, cutting strokes into nodes (METHOD 2).
 
         Args:
-            points, targets: float [P, 2], see above.
-            stroke_lengths: int64 [strokes], points of each stroke, at least 1.
+            points, targets: float [P, 2], as in the class attributes.
+            stroke_lengths: int64 [strokes], number of points in each stroke, at least 1.
             sketch_stroke_offsets: int64 [B+1], where each sketch's strokes begin.
-            max_node_points: the most points in a node; None: a node is a whole stroke.
+            max_node_points: largest number of points in a node; None makes each stroke one node.
             random_key: int64 [B].
         """
         stroke_offsets = offsets_from_lengths(stroke_lengths)
@@ -68,7 +68,7 @@ class SketchBatch:
         return len(self.random_key)
 
     def part(self, start: int, stop: int) -> "SketchBatch":
-        """Sketches start to stop, as views where that can be."""
+        """Return sketches start to stop, as views where possible."""
         first_node, last_node = int(self.sketch_node_offsets[start]), int(self.sketch_node_offsets[stop])
         first_point, last_point = int(self.sketch_point_offsets[start]), int(self.sketch_point_offsets[stop])
         return SketchBatch(
@@ -82,7 +82,7 @@ class SketchBatch:
         )
 
     def to(self, *, dtype: torch.dtype | None = None, device: torch.device | None = None) -> "SketchBatch":
-        """The same batch on another device, or with coordinates of another floating type."""
+        """Move the batch to a device, or convert its coordinates to another floating dtype."""
         moved = {entry.name: getattr(self, entry.name).to(device=device) for entry in fields(self)}
         return SketchBatch(
             **{**moved, "points": moved["points"].to(dtype=dtype), "targets": moved["targets"].to(dtype=dtype)}
@@ -90,7 +90,7 @@ class SketchBatch:
 
 
 def smallest_batch() -> SketchBatch:
-    """A sketch of one stroke of two points."""
+    """Return a batch of one sketch: one stroke with two points."""
     points = torch.tensor([[0.0, 0.0], [1.0, 1.0]])
     one, two = torch.tensor([0, 1]), torch.tensor([0, 2])
     return SketchBatch(points, points, torch.tensor([False, True]), two, one, two, torch.tensor([0]))

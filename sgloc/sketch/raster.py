@@ -1,4 +1,4 @@
-"""Strokes as images, for the classifier (METHOD 10).
+"""Rasterisation of strokes for the classifier (METHOD 10).
 
 Shapes: P points, S strokes and B sketches in the batch.
 """
@@ -18,9 +18,9 @@ from sgloc.random import Purpose
 from sgloc.sketch.transform import random_scale
 
 RASTER_SIZE = 225
-# Pixels that a sketch keeps from the image's edge.
+# Distance between a sketch and the edge of its image, in pixels.
 _MARGIN = 12
-# OpenCV takes coordinates as multiples of 2**-4 pixels.
+# Coordinates are passed to OpenCV in multiples of 2**-4 pixels.
 _FRACTION_BITS = 4
 _INK = 255
 
@@ -30,9 +30,9 @@ class RasterBatch:
     """B sketches as images.
 
     Attributes:
-        images: uint8 [B, 225, 225], ink 255 on 0.
-        labels: int64 [B], numbers of their categories.
-        random_key: int64 [B], from which all random numbers of a sketch are derived (`sgloc.random`).
+        images: uint8 [B, 225, 225], ink 255 on background 0.
+        labels: int64 [B], category indices.
+        random_key: int64 [B], the keys from which all random numbers of a sketch derive (`sgloc.random`).
     """
 
     images: Tensor
@@ -43,24 +43,24 @@ class RasterBatch:
         return len(self.labels)
 
     def part(self, start: int, stop: int) -> "RasterBatch":
-        """Sketches start to stop, as views."""
+        """Return sketches start to stop, as views."""
         return RasterBatch(self.images[start:stop], self.labels[start:stop], self.random_key[start:stop])
 
     def to(self, device: torch.device) -> "RasterBatch":
-        """The same batch on another device."""
+        """Move the batch to a device."""
         moved = (tensor.to(device, non_blocking=True) for tensor in (self.images, self.labels, self.random_key))
         return RasterBatch(*moved)
 
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How images are varied in training, each by a uniform random amount.
+    """Random augmentation of training images; the amounts are uniform and drawn per sketch.
 
     Attributes:
-        stretch: x and y are scaled by factors from 1 - this to 1 + this.
-        rotate: most degrees, either way.
-        shift: most pixels along x and along y, either way.
-        flip: mirror every other sketch, left to right.
+        stretch: scale x and y by factors between 1 - stretch and 1 + stretch.
+        rotate: largest rotation in either direction, in degrees.
+        shift: largest shift along x and along y in either direction, in pixels.
+        flip: mirror half of the sketches horizontally.
     """
 
     stretch: float = 0.0
@@ -69,7 +69,7 @@ class Augmentation:
     flip: bool = False
 
     def turn(self, points: Tensor, sketch_point_offsets: Tensor, random_key: Tensor) -> Tensor:
-        """Stretch, rotate and mirror points [P, 2] of sketches with these keys, int64 [B]; returns [P, 2]."""
+        """Stretch, rotate and mirror points [P, 2] of sketches with keys int64 [B]; return [P, 2]."""
         points = random_scale(points, sketch_point_offsets, random_key, self.stretch)
         drawn = self._uniform(random_key, 0)
         angle = torch.deg2rad(self.rotate * (2 * drawn[:, 0] - 1))
@@ -80,7 +80,7 @@ class Augmentation:
         return (rows[sketch] @ points[:, :, None])[:, :, 0]
 
     def shifts(self, random_key: Tensor) -> Tensor:
-        """How far each sketch's image is moved, [B, 2] in pixels."""
+        """Return the shift of each sketch's image, [B, 2] in pixels."""
         return self.shift * (2 * self._uniform(random_key, 2) - 1)
 
     def _uniform(self, random_key: Tensor, first: int) -> Tensor:
@@ -97,18 +97,18 @@ def rasterise(
     augmentation: Augmentation | None = None,
     random_key: Tensor | None = None,
 ) -> Tensor:
-    """Draw sketches, each as large as its image has room for, in its middle.
+    """Draw sketches as images, each centred and scaled to fill its image up to a margin.
 
     Args:
         points: float [P, 2], absolute (x, y) in any unit, y downwards, on the host.
-        stroke_lengths: int64 [S], points of each stroke, at least 1.
+        stroke_lengths: int64 [S], number of points in each stroke, at least 1.
         sketch_stroke_offsets: int64 [B+1], where each sketch's strokes begin; no sketch is empty.
         line_width: in pixels.
-        augmentation: None: none.
+        augmentation: the augmentation to apply, or None.
         random_key: int64 [B], for the augmentation.
 
     Returns:
-        uint8 [B, 225, 225], ink 255 on 0.
+        uint8 [B, 225, 225], ink 255 on background 0.
 
     Raises:
         ValueError: if a point is not finite.
@@ -131,11 +131,11 @@ def rasterise(
 
 
 def _fitted(points: Tensor, point_offsets: Tensor) -> Tensor:
-    """Points [P, 2] in pixels of their images."""
+    """Convert points [P, 2] to pixel coordinates of their images."""
     lengths = point_offsets.diff()
     low = torch.segment_reduce(points, "min", lengths=lengths, axis=0)
     high = torch.segment_reduce(points, "max", lengths=lengths, axis=0)
-    # A single dot has no extent; it stays in the middle.
+    # A sketch that is a single dot has no extent; it stays in the centre.
     side = (high - low).amax(1).clamp(min=torch.finfo(points.dtype).tiny)
     sketch = group_index(point_offsets, len(points))
     room = RASTER_SIZE - 1 - 2 * _MARGIN
@@ -144,6 +144,6 @@ def _fitted(points: Tensor, point_offsets: Tensor) -> Tensor:
 
 
 def _draw(image: npt.NDArray[np.uint8], strokes: list[npt.NDArray[np.int32]], line_width: int) -> None:
-    # A line of no length would not be drawn.
+    # OpenCV draws nothing for a polyline of one point.
     lines = [stroke if len(stroke) > 1 else np.repeat(stroke, 2, axis=0) for stroke in strokes]
     cv2.polylines(image, lines, False, _INK, line_width, cv2.LINE_AA, _FRACTION_BITS)

@@ -1,4 +1,4 @@
-"""Reads the drawings of a user's own file: SVG, ndjson or JSON."""
+"""Reader for a user's own drawings in SVG, ndjson or JSON files."""
 
 import gzip
 import io
@@ -23,21 +23,21 @@ logger = logging.getLogger(__name__)
 Polylines = list[npt.NDArray[np.float64]]
 
 _MOST_BYTES = 20 * 2**20
-# Of JSON, whose values take ten times the room of their text.
+# Limits for JSON, whose parsed values take ten times the memory of their text.
 _MOST_COMMAS, _MOST_LINES = 500_000, 200_000
-# The longest drawing, measured along its strokes and in its larger side; simplifying takes the square of it.
+# Largest total stroke length of a drawing, in units of its larger side; simplification is quadratic in it.
 _MOST_LENGTH = 1000
 _FORMS = "an .svg, .svgz, .ndjson or .json file"
 _GZIP = b"\x1f\x8b"
-_SHAPE = 'give {"drawing": [[xs, ys], ...]}, or a list of strokes, each a list of points [x, y]'
+_SHAPE = 'expected {"drawing": [[xs, ys], ...]} or a list of strokes, each a list of points [x, y]'
 
 
 class OwnFile(NamedTuple):
-    """What a user's file holds.
+    """The content of a user's file.
 
     Attributes:
-        drawings: each with a name and its strokes, float64 [n, 2] of absolute (x, y), y downwards.
-        notes: what was left out of the file or read otherwise than it stands there, such as "3 texts were left out".
+        drawings: name and strokes of each drawing; a stroke is float64 [n, 2] of absolute (x, y), y downwards.
+        notes: what was left out of the file or changed on reading, such as "3 texts were left out".
     """
 
     drawings: list[tuple[str, Polylines]]
@@ -45,33 +45,33 @@ class OwnFile(NamedTuple):
 
 
 def read_own(location: str) -> list[tuple[str, Polylines]]:
-    """The drawings of a file, as `read_own_file` has them; its notes are logged."""
+    """Return the drawings of a file, read by `read_own_file`, and log its notes."""
     found = read_own_file(location)
     if found.notes:
-        logger.warning("of %s, %s", location, "; ".join(found.notes))
+        logger.warning("%s: %s", location, "; ".join(found.notes))
     return found.drawings
 
 
 def read_own_file(location: str) -> OwnFile:
-    """Read a user's file.
+    """Read the drawings of a user's file.
 
-    An SVG is one drawing, its strokes as `sgloc.sketch.svg.reader.read_svg` finds them. An .ndjson file has a drawing
-    a line, or all in one array: objects as QuickDraw has them, {"drawing": [[xs, ys], ...]}, of which nothing but the
-    drawing is needed, or lists of strokes, each a list of points [x, y]. A .json file is one such object or list, or an
-    array of such objects. All may be packed by gzip.
+    An SVG is one drawing; `sgloc.sketch.svg.reader.read_svg` describes its strokes. An .ndjson file has one drawing per
+    line, or all in one array. A drawing is a QuickDraw object {"drawing": [[xs, ys], ...]}, in which other fields are
+    optional, or a list of strokes, each a list of points [x, y]. A .json file is one such object or list, or an array
+    of such objects. All files may be gzipped.
 
     Args:
         location: path or URL.
 
     Raises:
-        DataError: if it cannot be read, is none of these, or is larger than any drawing; it says where.
+        DataError: if the file cannot be read, has an unsupported format, or exceeds the limits; the message says where.
     """
     name = PurePosixPath(location)
     stem, suffix = name.stem, name.suffix.lower()
     if suffix == ".gz":
         stem, suffix = PurePosixPath(stem).stem, PurePosixPath(stem).suffix.lower()
     if suffix not in (".svg", ".svgz", ".ndjson", ".json"):
-        raise DataError(f"{location} is no drawing that can be read; give {_FORMS}")
+        raise DataError(f"{location} is not a supported drawing file; use {_FORMS}")
     content = _read(location)
     if suffix in (".svg", ".svgz"):
         try:
@@ -86,7 +86,7 @@ def read_own_file(location: str) -> OwnFile:
 
 
 def _read(location: str) -> bytes:
-    """A file's content, unpacked."""
+    """Read a file, decompressing it if necessary."""
 
     def read() -> Any:
         with open_file(location) as file:
@@ -95,34 +95,34 @@ def _read(location: str) -> bytes:
     try:
         content: bytes = retry(read, location)
     except IsADirectoryError as error:
-        raise DataError(f"{location} is a folder; give {_FORMS}") from error
+        raise DataError(f"{location} is a folder; use {_FORMS}") from error
     except (OSError, ValueError) as error:
         raise DataError(f"{location} cannot be read ({error}); check the path and its permissions") from error
     try:
         if content.startswith(_GZIP):
             content = gzip.GzipFile(fileobj=io.BytesIO(content)).read(_MOST_BYTES + 1)
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{location} cannot be unpacked ({error}); save it or fetch it again") from error
+        raise DataError(f"{location} cannot be decompressed ({error}); save or download it again") from error
     if len(content) > _MOST_BYTES:
-        raise DataError(f"{location} has more than {_MOST_BYTES:,} bytes; give a smaller drawing")
+        raise DataError(f"{location} has more than {_MOST_BYTES:,} bytes; use a smaller drawing")
     return content
 
 
 def _read_json(content: bytes, location: str, *, is_whole: bool) -> Iterator[Polylines]:
-    """The drawings of JSON; of a file that is one value as a whole, or of one a line."""
+    """Yield the drawings of a JSON file: of one value if `is_whole`, else of one value per line."""
     try:
         text = decoded(io.BufferedReader(io.BytesIO(content))).read()
     except UnicodeDecodeError as error:
-        raise DataError(f"{location} is not text ({error}); give {_FORMS}") from error
+        raise DataError(f"{location} is not text ({error}); use {_FORMS}") from error
     if not text.strip():
-        raise DataError(f"{location} is empty; give {_FORMS}")
-    # A line's length is bounded, but not their number; what may be one value is bounded as a whole.
+        raise DataError(f"{location} is empty; use {_FORMS}")
+    # `read_records` bounds the length of a line; a text that may be a single value is bounded as a whole here.
     most = _MOST_COMMAS if is_whole or text.lstrip().startswith(b"[") else _MOST_BYTES
     if text.count(b",") > most or (not is_whole and text.count(b"\n") > _MOST_LINES):
         raise DataError(
-            f"{location} has more than {_MOST_COMMAS:,} commas or {_MOST_LINES:,} lines; give fewer drawings"
+            f"{location} has more than {_MOST_COMMAS:,} commas or {_MOST_LINES:,} lines; use a file with fewer drawings"
         )
-    # Without its line ends, what is one value as a whole is one line.
+    # Without line ends, a file of one value is one line.
     text = text.replace(b"\n", b" ").replace(b"\r", b" ") if is_whole else text
     for number, record in enumerate(read_records(io.BufferedReader(io.BytesIO(text))), start=1):
         if isinstance(record, UnfitError) and record.reason == "blank_line":
@@ -132,7 +132,7 @@ def _read_json(content: bytes, location: str, *, is_whole: bool) -> Iterator[Pol
 
 
 def _parse(record: Any, where: str) -> Polylines:
-    """The strokes of what stands in a line or entry."""
+    """Return the strokes of one line or array entry."""
     try:
         if isinstance(record, UnfitError):
             raise record
@@ -152,12 +152,16 @@ def _parse(record: Any, where: str) -> Polylines:
 
 
 def _checked(strokes: Polylines, where: str) -> Polylines:
-    """Strokes, if they are of numbers and no longer than any drawing."""
+    """Return the strokes unchanged; raise a DataError if a coordinate or the total length is out of bounds."""
     for number, stroke in enumerate(strokes, start=1):
         if not (np.abs(stroke) < 1e9).all():
-            raise DataError(f"stroke {number} of {where} has a coordinate that is not finite or beyond 1e9")
+            raise DataError(
+                f"stroke {number} of {where} has a coordinate that is not finite or exceeds 1e9; correct it"
+            )
     side = float(np.ptp(np.concatenate(strokes), axis=0).max())
     length = sum(float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in strokes)
     if length > _MOST_LENGTH * side:
-        raise DataError(f"{where} is more than {_MOST_LENGTH:,} times as long as it is large; simplify it first")
+        raise DataError(
+            f"{where} has strokes more than {_MOST_LENGTH:,} times as long as the drawing is large; simplify it first"
+        )
     return strokes

@@ -1,6 +1,6 @@
-"""Drawings in JSON: a drawing a line, or all in one array, in any encoding of Unicode.
+"""Parsing of drawings in JSON: one drawing per line, or all in one array, in any Unicode encoding.
 
-The builder of shards and the reader of a user's own drawings both take files apart with it.
+Shared by the shard builder and the reader of a user's own drawings.
 """
 
 import codecs
@@ -19,19 +19,19 @@ import orjson
 from sgloc.sketch.rejects import UnfitError, shown
 
 MAX_LINE_BYTES = 4 * 2**20
-# The longest array that is read as one; a longer one is taken for lines.
+# The longest text parsed as one array; a longer one is parsed line by line.
 MAX_ARRAY_BYTES = 64 * 2**20
 _PIECE_BYTES = 2**16
 
 
 class Columns(NamedTuple):
-    """A drawing's coordinates, stroke after stroke; what they are is not looked at yet.
+    """The coordinates of a drawing, concatenated over strokes; their types are not checked yet.
 
     Attributes:
-        xs: of all points.
-        ys: of all points.
-        lengths: points of each stroke, at least 1.
-        is_timed: whether each stroke had a third list, of times, as raw drawings do.
+        xs: x of all points.
+        ys: y of all points.
+        lengths: number of points in each stroke, at least 1.
+        is_timed: whether each stroke had a third list with times, as in raw drawings.
     """
 
     xs: list[Any]
@@ -41,27 +41,27 @@ class Columns(NamedTuple):
 
 
 def decoded(stream: io.BufferedReader) -> io.BufferedReader:
-    """A stream's text as UTF-8 without a byte order mark, told by how it begins.
+    """Detect a stream's encoding from its first bytes and convert it to UTF-8 without a byte order mark.
 
     Raises:
-        UnicodeDecodeError: while reading, if a stream of UTF-16 or UTF-32 ends within a character.
+        UnicodeDecodeError: while reading, if a UTF-16 or UTF-32 stream ends within a character.
     """
     start = stream.peek(4)[:4]
     encoding: str = detect_encoding(start)
     if encoding.endswith(("le", "be")):
-        # Without a mark, the zeros of characters of ASCII tell.
+        # Without a byte order mark, UTF-16 and UTF-32 show in the zero bytes of ASCII characters.
         text = start.decode(encoding, "replace")
         encoding = encoding if text.isascii() and text[0] in "{[" else "utf-8"
     if encoding.startswith("utf-8"):
         stream.read(len(codecs.BOM_UTF8) if encoding == "utf-8-sig" else 0)
         return stream
-    # A lone surrogate stays one, for the line that has it to fail.
+    # Lone surrogates pass, so that only the line that contains one fails.
     characters = codecs.iterdecode(_pieces(stream), encoding, "surrogatepass")
     return io.BufferedReader(_Pieces(codecs.iterencode(characters, "utf-8", "surrogatepass")), _PIECE_BYTES)
 
 
 class _Pieces(io.RawIOBase):
-    """A stream of the bytes that an iterator gives piece by piece."""
+    """A raw stream over an iterator of byte strings."""
 
     def __init__(self, pieces: Iterator[bytes]) -> None:
         self._pieces, self._rest = pieces, b""
@@ -81,13 +81,13 @@ def _pieces(stream: io.BufferedReader) -> Iterator[bytes]:
 
 
 def read_records(stream: io.BufferedReader) -> Iterator[Any]:
-    """What a file's lines hold; or, where all of the file is one array with an object first, the array's entries.
+    """Yield the JSON values of a file's lines, or the entries if the file is one array that starts with an object.
 
     Args:
-        stream: of UTF-8 without a byte order mark, see `decoded`.
+        stream: UTF-8 without a byte order mark, see `decoded`.
 
     Yields:
-        Of each line or entry the value, or an UnfitError for what is none.
+        For each line or entry its value, or an UnfitError if it cannot be parsed.
     """
     if stream.peek(64)[:64].lstrip().startswith(b"["):
         start = stream.read(MAX_ARRAY_BYTES + 1)
@@ -102,7 +102,7 @@ def read_records(stream: io.BufferedReader) -> Iterator[Any]:
 
 
 def _bounded_lines(stream: io.BufferedReader) -> Iterator[bytes]:
-    """A file's lines; of one that is too long, only the first MAX_LINE_BYTES + 1 bytes."""
+    """Yield a file's lines, each cut to its first MAX_LINE_BYTES + 1 bytes."""
     while line := stream.readline(MAX_LINE_BYTES + 1):
         rest = line
         while len(rest) > MAX_LINE_BYTES and not rest.endswith(b"\n"):
@@ -111,14 +111,14 @@ def _bounded_lines(stream: io.BufferedReader) -> Iterator[bytes]:
 
 
 def _parse_line(line: bytes) -> Any:
-    """The value of a line, or the UnfitError that says why there is none."""
+    """Return the value of a line, or an UnfitError with the reason why it has none."""
     if len(line) > MAX_LINE_BYTES:
         return UnfitError("line_too_long", f"more than {MAX_LINE_BYTES} bytes")
     try:
         return orjson.loads(line)
     except ValueError as error:
         if not line.strip():
-            return UnfitError("blank_line", "nothing but white space")
+            return UnfitError("blank_line", "only white space")
         try:
             line.decode()
         except UnicodeDecodeError as decode_error:
@@ -127,10 +127,10 @@ def _parse_line(line: bytes) -> Any:
 
 
 def parse_columns(strokes: Any) -> Columns:
-    """Take apart a drawing as QuickDraw writes it: of each stroke a list of xs, one of ys and perhaps one of times.
+    """Parse a drawing as QuickDraw writes it: per stroke a list of xs, a list of ys and optionally a list of times.
 
     Raises:
-        UnfitError: if it is not that.
+        UnfitError: if the value has another structure.
     """
     if type(strokes) is not list:
         raise UnfitError("wrong_shape", f"the drawing is {shown(strokes)}, not a list of strokes")
@@ -142,7 +142,7 @@ def parse_columns(strokes: Any) -> Columns:
     lengths: list[int] = []
     for index, stroke in enumerate(strokes):
         if type(stroke) is not list or list(map(type, stroke)) != [list] * num_lists:
-            lists = "xs, one of ys" if num_lists == 2 else "xs, one of ys, one of times"
+            lists = "xs and one of ys" if num_lists == 2 else "xs, one of ys and one of times"
             raise UnfitError("wrong_shape", f"stroke {index} is {shown(stroke)}, not a list of {lists}")
         length = len(stroke[0])
         if len(stroke[1]) != length or len(stroke[-1]) != length:
@@ -157,10 +157,10 @@ def parse_columns(strokes: Any) -> Columns:
 
 
 def parse_points(strokes: Any) -> Columns:
-    """Take apart a drawing as people write it: of each stroke a list of points [x, y].
+    """Parse a drawing as people write it: per stroke a list of points [x, y].
 
     Raises:
-        UnfitError: if it is not that.
+        UnfitError: if the value has another structure.
     """
     if type(strokes) is not list:
         raise UnfitError("wrong_shape", f"the drawing is {shown(strokes)}, not a list of strokes")
@@ -171,13 +171,13 @@ def parse_points(strokes: Any) -> Columns:
 
 
 def strokes_of(columns: Columns) -> list[npt.NDArray[np.float64]]:
-    """A drawing's strokes, float64 [n, 2] each, from columns of numbers."""
+    """Return a drawing's strokes, float64 [n, 2] each, from columns of numbers."""
     points = np.array([columns.xs, columns.ys], dtype=np.float64).T
     return np.split(points, np.cumsum(columns.lengths)[:-1])
 
 
 def refuse_non_numbers(*columns: list[Any]) -> None:
-    """Raise an UnfitError if a coordinate is not a number; to Python, JSON's true would be one."""
+    """Raise an UnfitError if a coordinate is not a number. JSON's true is rejected too, although bool is an int."""
     for column in columns:
         if not set(map(type, column)) <= {int, float}:
             odd = next(value for value in column if type(value) not in (int, float))

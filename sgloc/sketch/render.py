@@ -1,4 +1,4 @@
-"""Many drawings side by side, as a PNG."""
+"""Galleries: many drawings side by side in one PNG."""
 
 import io
 from collections.abc import Sequence
@@ -18,10 +18,10 @@ from sgloc.sketch.svg.write import checked
 
 _Alignment = Literal["left", "center", "right"]
 Float64Array = npt.NDArray[np.float64]
-# A label, and drawings of strokes.
+# A label and the row's drawings, each a sequence of strokes.
 Row = tuple[str, Sequence[Sequence[npt.NDArray[np.integer | np.floating]]]]
 
-# How much larger than its first row's drawing a gallery column's frame may grow to show the other rows.
+# Largest size of a column's frame, relative to the drawing in its first row; it grows to show the other rows.
 _FRAME_GROWTH = 1.6
 
 # Sizes in pixels.
@@ -38,7 +38,7 @@ _LEGEND_DASH = 14
 _LEGEND_STROKES = 8
 _LEGEND_WORDS = ("first stroke", "later")
 
-# matplotlib carries this font, so that a gallery looks the same on every machine.
+# matplotlib ships this font, so a gallery looks the same on every machine.
 _FONT = "DejaVu Sans"
 _LABEL_FONT = FontProperties(family=_FONT, size=13)
 _CAPTION_FONT = FontProperties(family=_FONT, size=11)
@@ -48,30 +48,32 @@ _RULE_COLOR = "#c8c8c8"
 
 
 def _frame(drawings: Sequence[list[Float64Array]]) -> tuple[Float64Array, float] | None:
-    """The center [2] and the side of the square of the plane that one column of a block shows, in the drawings' unit;
-    None if no drawing has a stroke.
+    """Choose the square of the plane that one column of a block shows: its centre [2] and side, in the drawings' unit.
 
-    It holds all rows where they stay near the first; a redrawn stroke that has flown away does not shrink the column
-    to specks, but is cut off at the cell's edge.
+    The square contains all rows that stay near the first. A redrawn stroke far outside is cut off at the cell's edge
+    instead of shrinking the column to specks.
+
+    Returns:
+        None if no drawing has a stroke.
     """
     boxes = [(points.min(0), points.max(0)) for points in (np.concatenate(strokes) for strokes in drawings if strokes)]
     if not boxes:
         return None
     low, high = np.min([box[0] for box in boxes], axis=0), np.max([box[1] for box in boxes], axis=0)
-    # An empty drawing or a lone dot says nothing about how large the frame should be; the next row may.
+    # An empty drawing or a single dot gives no size for the frame; use the first row that does.
     sized = next((box for box in boxes if (box[1] > box[0]).any()), None)
     if sized is not None:
         center, reach = (sized[0] + sized[1]) / 2, _FRAME_GROWTH * (sized[1] - sized[0]).max() / 2
         low, high = np.maximum(low, center - reach), np.minimum(high, center + reach)
-    # A single dot has no extent; any side shows it in the middle, this one without overflow.
+    # A single dot has no extent; any side shows it in the centre, and this one does not overflow.
     return (low + high) / 2, max(float((high - low).max()), float(np.finfo(np.float32).tiny))
 
 
 def _stroke_colors(num_strokes: int) -> Float64Array:
-    """Return RGBA colours [num_strokes, 4], dark to bright; a stroke's depends on its index alone.
+    """Return RGBA colours [num_strokes, 4], dark to bright; a stroke's colour depends on its index alone.
 
-    The first few strokes lie far apart, the later ones ever closer; the palette's bright end, which white swallows,
-    is never reached.
+    The first few colours are far apart, later ones ever closer. The bright end of the palette, invisible on white, is
+    never reached.
     """
     positions = 0.8 * (1 - np.exp(-np.arange(num_strokes) / 3.5))
     return np.asarray(matplotlib.colormaps["plasma"](positions), dtype=np.float64)
@@ -83,7 +85,7 @@ def _text_width(text: str, font: FontProperties) -> int:
 
 
 def _shortened(text: str, font: FontProperties, width: float) -> str:
-    """Return the text, cut and closed with an ellipsis where it is wider than `width`."""
+    """Return the text, truncated with an ellipsis if it is wider than `width`."""
     short = text
     for end in range(len(text), 0, -1):
         if _text_width(short, font) <= width:
@@ -93,9 +95,9 @@ def _shortened(text: str, font: FontProperties, width: float) -> str:
 
 
 class _Page:
-    """A white figure with a grid of cells, in blocks one below the other.
+    """A white figure with a grid of cells, in blocks stacked vertically.
 
-    Its unit is the pixel, from the top left corner, y pointing down.
+    Coordinates are pixels from the top left corner, y downwards.
     """
 
     def __init__(self, rows: Sequence[Row], columns: int, cell_size: int, has_captions: bool, has_legend: bool) -> None:
@@ -110,7 +112,7 @@ class _Page:
         self.legend_left = max(self.right - _legend_width(), _MARGIN)
         width = _MARGIN + (max(self.right, self.legend_left + _legend_width()) if has_legend else self.right)
         height = self.top + self.num_blocks * self.block_height - _BLOCK_GAP + _MARGIN
-        # At 72 dots an inch a point is a pixel, in font sizes and line widths too.
+        # At 72 dpi a point is a pixel, in font sizes and line widths too.
         self._figure = Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="white")
         self._transform = Affine2D().scale(1, -1).translate(0, height)
 
@@ -127,11 +129,11 @@ class _Page:
     def strokes(
         self, strokes: Sequence[Float64Array], colors: Float64Array | str, clip: Bbox, width: float = _LINE_WIDTH
     ) -> None:
-        """Draw strokes, float64 [n, 2] arrays in pixels, cut off at the box `clip`, in pixels."""
-        # Nothing is drawn of a line of no length; this much makes a dot of it and is not seen elsewhere.
+        """Draw strokes, float64 [n, 2] arrays in pixels, clipped to the box `clip`, in pixels."""
+        # matplotlib draws nothing for a line of zero length; this extension makes it a dot, and is invisible otherwise.
         lines = [np.concatenate([stroke, stroke[-1:] + np.array([0.01, 0])]) for stroke in strokes]
         collection = LineCollection(lines, colors=colors, linewidths=width, antialiaseds=True)
-        # Snapped to whole pixels, a stroke would change its shape with its place.
+        # No snapping to whole pixels, which would make a stroke's shape depend on its position.
         collection.set(capstyle="round", joinstyle="round", snap=False, transform=self._transform)
         collection.set_clip_box(clip.transformed(self._transform))
         self._figure.add_artist(collection)
@@ -158,7 +160,7 @@ def _draw_legend(page: _Page) -> None:
 
 
 def _draw_labels(page: _Page, labels: Sequence[str], captions: Sequence[str]) -> None:
-    """Write the rows' labels and the drawings' captions, and draw the rules between the blocks."""
+    """Draw row labels, drawing captions, and the rules between blocks."""
     for block in range(page.num_blocks):
         if block > 0:
             y = page.top + block * page.block_height - _BLOCK_GAP / 2
@@ -174,7 +176,7 @@ def _draw_labels(page: _Page, labels: Sequence[str], captions: Sequence[str]) ->
 
 
 def _draw_column(page: _Page, drawing: int, versions: Sequence[list[Float64Array]], color_by_order: bool) -> None:
-    """Draw the versions of one drawing, a list of strokes for each row, below each other in one frame."""
+    """Draw the versions of one drawing, a list of strokes per row, below each other in one shared frame."""
     frame = _frame(versions)
     if frame is None:
         return
@@ -188,15 +190,17 @@ def _draw_column(page: _Page, drawing: int, versions: Sequence[list[Float64Array
 
 
 def _checked_rows(rows: Sequence[Row], captions: Sequence[str] | None) -> list[list[list[Float64Array]]]:
-    """The strokes by row and drawing; raises ValueError if the rows do not make a gallery."""
+    """Return the strokes by row and drawing; raise a ValueError if rows or captions are inconsistent."""
     lengths = {len(drawings) for _, drawings in rows}
     if not lengths or 0 in lengths:
-        raise ValueError("a gallery needs at least one row, and a row at least one drawing; give some")
+        raise ValueError("a gallery needs at least one row, and every row at least one drawing")
     if len(lengths) > 1:
         counts = ", ".join(f'"{label}" {len(drawings)}' for label, drawings in rows)
-        raise ValueError(f"the rows of a gallery differ in their number of drawings ({counts}); give all the same")
+        raise ValueError(
+            f"the rows of a gallery differ in their number of drawings ({counts}); give every row the same number"
+        )
     if captions is not None and {len(captions)} != lengths:
-        raise ValueError(f"{len(captions)} captions do not fit {len(rows[0][1])} drawings a row; give one for each")
+        raise ValueError(f"{len(captions)} captions do not match {len(rows[0][1])} drawings per row; pass one for each")
     return [
         [checked(drawing, f'drawing {index} of row "{label}"') for index, drawing in enumerate(drawings)]
         for label, drawings in rows
@@ -211,28 +215,28 @@ def draw_gallery(
     captions: Sequence[str] | None = None,
     color_by_order: bool = True,
 ) -> bytes:
-    """Many drawings as one PNG, the versions of each below each other; the same input gives the same bytes.
+    """Render drawings as one PNG, with the versions of each below each other; the same input gives the same bytes.
 
-    More drawings than columns wrap into blocks, each of which shows all rows. The cells of a block's column share one
-    frame, so that a stroke out of place is seen out of place: it holds all rows, but is at most 1.6 times as large as
-    the first row's drawing, and what lies outside the cell is cut off.
+    If there are more drawings than columns, they wrap into blocks, each of which shows all rows. The cells of a block's
+    column share one frame, so that a displaced stroke appears displaced. The frame grows to contain all rows, up to 1.6
+    times the size of the first row's drawing; strokes are clipped to the cell.
 
     Args:
-        rows: the label and the drawings of each row; at least one, all with the same number of drawings, at least one.
-            A drawing is a sequence of strokes, int or float [n, 2] arrays of absolute (x, y) in any unit, y downwards.
-        columns: the most drawings side by side.
+        rows: label and drawings of each row; at least one row, all with the same number of drawings, at least one. A
+            drawing is a sequence of strokes, int or float [n, 2] arrays of absolute (x, y) in any unit, y downwards.
+        columns: largest number of drawings side by side.
         cell_size: side of a drawing's cell, in pixels.
-        captions: one for each drawing of a row, such as its category; shortened where the cell is too narrow.
-        color_by_order: colour the strokes from dark to bright in drawing order, the same colour being the same stroke
-            index in every cell of every gallery; black otherwise.
+        captions: one for each drawing of a row, such as its category; truncated where the cell is too narrow.
+        color_by_order: whether to colour strokes from dark to bright in drawing order, with the same colour for the
+            same stroke index in every cell of every gallery; otherwise they are black.
 
     Raises:
-        ValueError: if the rows are none, empty or of unequal length, the captions are not one for each drawing,
-            `columns` is below 1 or `cell_size` below 32, or a stroke has no point, another shape than [n, 2] or a
+        ValueError: if there are no rows, rows are empty or unequal in length, the number of captions is wrong,
+            `columns` is below 1 or `cell_size` below 32, or a stroke has no point, a shape other than [n, 2] or a
             coordinate that is not finite.
     """
     if columns < 1 or cell_size < 32:
-        raise ValueError(f"columns={columns} and cell_size={cell_size} are too small; give at least 1 and 32")
+        raise ValueError(f"columns={columns} and cell_size={cell_size} are too small; use at least 1 and 32")
     strokes = _checked_rows(rows, captions)
     page = _Page(rows, columns, cell_size, bool(captions), color_by_order)
     if color_by_order:

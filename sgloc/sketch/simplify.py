@@ -1,4 +1,4 @@
-"""QuickDraw's recipe from a raw drawing to a simplified one (METHOD 1)."""
+"""QuickDraw's recipe for simplifying raw drawings (METHOD 1)."""
 
 from collections.abc import Callable, Sequence
 
@@ -19,10 +19,10 @@ def simplify(strokes: Sequence[FloatArray]) -> list[npt.NDArray[np.int64]]:
     """Align, scale, resample and thin out a raw drawing as QuickDraw does (METHOD 1).
 
     Args:
-        strokes: one float [n, 2] array of absolute (x, y) a stroke, n >= 1, in any unit.
+        strokes: one float [n, 2] array of absolute (x, y) per stroke, n >= 1, in any unit.
 
     Returns:
-        One int64 [m, 2] array a stroke, m >= 1, in pixels from 0 to 255. No stroke is dropped.
+        One int64 [m, 2] array per stroke, m >= 1, in pixels from 0 to 255. No stroke is dropped.
 
     Raises:
         DataError: if there is no stroke, a stroke has no point, or a coordinate is not finite.
@@ -35,27 +35,27 @@ def simplify(strokes: Sequence[FloatArray]) -> list[npt.NDArray[np.int64]]:
 def align(strokes: Sequence[FloatArray], side: float = CANVAS_SIDE) -> list[Float64Array]:
     """Move a drawing to the top left and scale it uniformly so that its larger side is `side`.
 
-    A drawing that is one point has no side to scale and stays at (0, 0).
+    A drawing that is a single point has no extent to scale; it moves to (0, 0).
 
     Args:
-        strokes: one float [n, 2] array of absolute (x, y) a stroke, n >= 1, in any unit.
-        side: length of the larger side of the drawing's box, in the returned unit.
+        strokes: one float [n, 2] array of absolute (x, y) per stroke, n >= 1, in any unit.
+        side: length of the larger side of the drawing's bounding box, in the returned unit.
 
     Returns:
-        One float64 [n, 2] array a stroke, its coordinates from 0 to `side`.
+        One float64 [n, 2] array per stroke, with coordinates from 0 to `side`.
 
     Raises:
         DataError: if there is no stroke, a stroke has no point, or a coordinate is not finite.
     """
     if not strokes or any(len(stroke) == 0 for stroke in strokes):
-        raise DataError("a drawing needs at least one stroke and a stroke at least one point: leave out empty strokes")
+        raise DataError("a drawing needs at least one stroke, and every stroke at least one point; drop empty strokes")
     points = np.concatenate(strokes, dtype=np.float64)
     top_left = points.min(axis=0)
     with np.errstate(over="ignore", invalid="ignore"):
         extent = (points.max(axis=0) - top_left).max()
     if not np.isfinite(extent):
-        raise DataError("a drawing has a coordinate, or a width or height, that is not finite: leave the drawing out")
-    # Dividing before multiplying keeps the scale of a very small drawing from overflowing.
+        raise DataError("a drawing has a coordinate, or a width or height, that is not finite; leave the drawing out")
+    # Divide before multiplying, so that the scale of a very small drawing cannot overflow.
     aligned = (points - top_left) / (extent if extent > 0 else 1.0) * side
     return np.split(aligned, np.cumsum([len(stroke) for stroke in strokes])[:-1])
 
@@ -65,11 +65,11 @@ def resample(stroke: FloatArray, spacing: float = SPACING) -> Float64Array:
 
     Args:
         stroke: float [n, 2] absolute (x, y), n >= 1.
-        spacing: distance along the stroke from a point to the next, > 0, in the stroke's unit.
+        spacing: distance along the stroke from one point to the next, > 0, in the stroke's unit.
 
     Returns:
-        float64 [m, 2]. The first and the last point stay, so that the last distance may be shorter. A dot drawn as
-        several equal points becomes two, as in QuickDraw's own files.
+        float64 [m, 2]. The first and the last point are kept, so the last distance may be shorter. A dot drawn as
+        several equal points becomes two points, as in QuickDraw's own files.
     """
     if (stroke == stroke[0]).all():
         return stroke[:2].astype(np.float64)
@@ -77,37 +77,41 @@ def resample(stroke: FloatArray, spacing: float = SPACING) -> Float64Array:
 
 
 def points_along(line: FloatArray, places_for: Callable[[float], Float64Array]) -> Float64Array:
-    """Points of a line, float64 [n, 2].
+    """Interpolate points along a line.
 
     Args:
         line: float [m, 2] absolute (x, y).
-        places_for: given the line's length, where along it the points are, [n].
+        places_for: maps the line's length to the positions of the wanted points along it, [n].
+
+    Returns:
+        float64 [n, 2].
     """
     points = line.astype(np.float64)
     places = np.append(0.0, np.cumsum(np.hypot(*np.diff(points, axis=0).T)))
-    # Interpolation wants places that increase; where the pen pauses they do not.
+    # Interpolation needs increasing positions; a pausing pen repeats them.
     moved = np.append(True, np.diff(places) > 0)
     wanted = places_for(float(places[-1]))
     return np.stack([np.interp(wanted, places[moved], column) for column in points[moved].T], axis=1)
 
 
 def ramer_douglas_peucker(stroke: FloatArray, epsilon: float = EPSILON) -> Float64Array:
-    """Keep the points without which a stroke would stray by more than `epsilon` (Ramer-Douglas-Peucker).
+    """Drop the points that change a stroke by at most `epsilon` (Ramer-Douglas-Peucker).
 
-    The distance is the classic one, to the infinite line through a run's two ends, or to the ends where they
-    coincide; QuickDraw's files show it in turning points that lie beyond their neighbours' segment and are gone.
+    Distances are the classic ones, to the infinite line through the two ends of a run, or to the ends themselves where
+    they coincide. QuickDraw's files were made this way: they lack turning points beyond the ends of their neighbours'
+    segment.
 
     Args:
         stroke: float [n, 2] absolute (x, y), n >= 1.
-        epsilon: the largest distance at which a point is left out, in the stroke's unit.
+        epsilon: largest distance at which a point is dropped, in the stroke's unit.
 
     Returns:
-        float64 [m, 2], rows of `stroke` in their order, the first and the last among them.
+        float64 [m, 2], a subset of the rows of `stroke` in order, including the first and the last.
     """
     points = stroke.astype(np.float64)
     kept = np.zeros(len(points), dtype=np.bool_)
     kept[[0, -1]] = True
-    # A stack instead of recursion: a run may be as deep as it has points.
+    # A stack instead of recursion, whose depth can reach the number of points.
     runs = [(0, len(points) - 1)]
     while runs:
         first, last = runs.pop()
@@ -123,7 +127,10 @@ def ramer_douglas_peucker(stroke: FloatArray, epsilon: float = EPSILON) -> Float
 
 
 def _distances_to_line(points: Float64Array, start: Float64Array, end: Float64Array) -> Float64Array:
-    """Distances, float64 [n], of points [n, 2] from the line through `start` and `end` [2], or from both if equal."""
+    """Compute the distances, float64 [n], of points [n, 2] from the line through `start` and `end` [2].
+
+    If the two are equal, the distances are from that point.
+    """
     along_x, along_y = (end - start).tolist()
     length = float(np.hypot(along_x, along_y))
     x, y = (points - start).T

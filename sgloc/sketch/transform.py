@@ -1,7 +1,9 @@
-"""Normalising, augmenting, disturbing and cutting a whole ragged batch at once, on its device (METHOD 1, 2, 3 and 8).
+"""Normalisation, augmentation, disturbance and node splitting of ragged batches (METHOD 1, 2, 3 and 8).
+
+Every function processes a whole batch at once, on its device.
 
 Shapes: P points, S strokes and B sketches in the batch. Coordinates are (x, y), absolute, in normalised units unless
-    said otherwise.
+    stated otherwise.
 """
 
 import torch
@@ -13,7 +15,8 @@ from sgloc.random import Purpose
 from sgloc.sketch.drawing import MOST_OFFSET
 
 _FIRST_POINTS_KEPT = 3
-# Of the images in the original, in the source's units; and the share of the room around a sketch by which it is moved.
+# Half the side of the original's images, in the source's units; and the share of the free space around a sketch that
+# translation uses.
 _HALF_IMAGE = 24.0
 _TRANSLATION = 0.8
 
@@ -21,19 +24,19 @@ _TRANSLATION = 0.8
 def absolute_coordinates(
     offsets: Tensor, sketch_point_offsets: Tensor, scale: float, from_first_point: bool = False
 ) -> Tensor:
-    """Absolute normalised coordinates from the source's offsets (METHOD 1).
+    """Compute absolute normalised coordinates from the source's offsets (METHOD 1).
 
     Args:
-        offsets: integer [P, 2], from the previous point, each sketch's first from the origin; beyond +-1000 they are
-            clipped to it.
+        offsets: integer [P, 2], offsets from the previous point, each sketch's first from the origin; clipped to
+            +-1000.
         sketch_point_offsets: int64 [B+1], where each sketch's points begin.
-        scale: the data set's standard deviation of offsets.
-        from_first_point: move each sketch's origin to its first point.
+        scale: standard deviation of the data set's offsets.
+        from_first_point: whether to move each sketch's origin to its first point.
 
     Returns:
         float32 [P, 2].
     """
-    # Summed as integers: exact, however long the batch.
+    # Integer sums are exact, however long the batch.
     sums = torch.cumsum(offsets.long().clamp(-MOST_OFFSET, MOST_OFFSET), 0)
     starts = sketch_point_offsets[:-1]
     before = sums[starts] if from_first_point else torch.nn.functional.pad(sums, (0, 0, 1, 0))[starts]
@@ -48,7 +51,7 @@ def random_scale(points: Tensor, sketch_point_offsets: Tensor, random_key: Tenso
         points: float [P, 2].
         sketch_point_offsets: int64 [B+1].
         random_key: int64 [B].
-        amount: at least 0, below 1.
+        amount: at least 0 and below 1.
 
     Returns:
         [P, 2].
@@ -61,18 +64,20 @@ def random_scale(points: Tensor, sketch_point_offsets: Tensor, random_key: Tenso
 def drop_points(
     points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, random_key: Tensor, probability: float
 ) -> tuple[Tensor, Tensor]:
-    """Drop inner points of strokes (METHOD 8): never a stroke's first three or its last; a dropped point's offset goes
-    to the kept point before it.
+    """Drop inner points of strokes at random (METHOD 8).
+
+    A stroke's first three points and its last are never dropped. The offset of a dropped point is added to the kept
+    point before it.
 
     Args:
         points: float [P, 2].
-        stroke_lengths: int64 [S], points of each stroke.
+        stroke_lengths: int64 [S], number of points in each stroke.
         sketch_stroke_offsets: int64 [B+1], where each sketch's strokes begin.
         random_key: int64 [B].
-        probability: with which each such point is dropped.
+        probability: probability of dropping an inner point.
 
     Returns:
-        The points that stay [P', 2], and the new lengths int64 [S].
+        The remaining points [P', 2], and the new stroke lengths, int64 [S].
     """
     stroke_offsets = offsets_from_lengths(stroke_lengths)
     stroke = group_index(stroke_offsets, len(points))
@@ -88,8 +93,8 @@ def drop_points(
     is_dropped = number < probability
     keep = torch.ones_like(is_inner).index_fill_(0, inner[is_dropped], False)
     kept = keep.nonzero()[:, 0]
-    # In absolute coordinates, taking over the offsets of the dropped points behind it moves a kept point to where the
-    # last of them was.
+    # In absolute coordinates, a kept point that takes over the offsets of the dropped points after it moves to the
+    # position of the last of them.
     last_of_run = torch.cat([kept[1:], kept.new_tensor([len(points)])]) - 1
     num_dropped = torch.zeros_like(stroke_lengths).index_add_(0, stroke, is_dropped.long())
     return points.index_select(0, last_of_run), stroke_lengths - num_dropped
@@ -98,15 +103,15 @@ def drop_points(
 def disturb(
     points: Tensor, stroke_lengths: Tensor, sketch_stroke_offsets: Tensor, random_key: Tensor, scale: float
 ) -> Tensor:
-    """Move every stroke but the first rigidly and at random (METHOD 3).
+    """Move every stroke except the first rigidly by a random amount (METHOD 3).
 
     Args:
         points: float [P, 2].
         stroke_lengths: int64 [S].
         sketch_stroke_offsets: int64 [B+1].
         random_key: int64 [B].
-        scale: r of METHOD 3: the standard deviation of a move, in units of the larger side of the sketch's bounding
-            box, the origin included.
+        scale: r of METHOD 3: standard deviation of a move, in units of the larger side of the sketch's bounding box,
+            which includes the origin.
 
     Returns:
         [P, 2].
@@ -123,13 +128,13 @@ def disturb(
 
 
 def translations(points: Tensor, sketch_lengths: Tensor, random_key: Tensor, scale: float) -> Tensor:
-    """How far each whole sketch is moved in training (METHOD 8).
+    """Draw the translation of each whole sketch in training (METHOD 8).
 
     Args:
         points: float [P, 2], undisturbed.
-        sketch_lengths: int64 [B], points of each sketch.
+        sketch_lengths: int64 [B], number of points in each sketch.
         random_key: int64 [B].
-        scale: of the data set (METHOD 1).
+        scale: scale of the data set (METHOD 1).
 
     Returns:
         [B, 2], to be added to all points of a sketch.
@@ -138,13 +143,13 @@ def translations(points: Tensor, sketch_lengths: Tensor, random_key: Tensor, sca
     half = _HALF_IMAGE / scale
     axes = torch.arange(2, device=points.device)
     share = random.uniform(random.fold(random_key, Purpose.TRANSLATE)[:, None], axes).to(points.dtype)
-    # A sketch larger than the image has the ends the other way round, and lies between them all the same.
+    # For a sketch larger than the image the two ends are swapped; the interval is the same.
     first, last = -_TRANSLATION * (low + half), _TRANSLATION * (half - high)
     return first + share * (last - first)
 
 
 def _bounds(points: Tensor, sketch_lengths: Tensor) -> tuple[Tensor, Tensor]:
-    """Least and greatest coordinates of each sketch, the origin included: [B, 2] each."""
+    """Return the minimum and maximum coordinates of each sketch, including the origin: [B, 2] each."""
     low = torch.segment_reduce(points, "min", lengths=sketch_lengths, axis=0).clamp(max=0)
     high = torch.segment_reduce(points, "max", lengths=sketch_lengths, axis=0).clamp(min=0)
     return low, high
@@ -158,7 +163,7 @@ def split_nodes(
     Args:
         stroke_lengths: int64 [S].
         sketch_stroke_offsets: int64 [B+1].
-        max_node_points: the most points in a node; None: a node is a whole stroke.
+        max_node_points: largest number of points in a node; None makes each stroke one node.
 
     Returns:
         Where each node's points begin, int64 [nodes + 1], and where each sketch's nodes begin, int64 [B+1].

@@ -1,7 +1,7 @@
-"""The one way to files anywhere, on a disk or behind an fsspec URL: read, write, commit, list, lock and try again.
+"""All access to files, local or behind an fsspec URL: read, write, commit, list, lock and retry.
 
-retry.py tells which errors may pass and tries again; file_system.py opens what a location names; folder.py is a folder,
-`Storage`; lock.py keeps a run's folder to one run; download.py brings a remote file to a local path.
+retry.py classifies errors as transient or permanent, and retries; file_system.py opens paths and URLs; folder.py has
+`Storage`, a folder of files; lock.py reserves a run folder for one run; download.py downloads a remote file.
 """
 
 # ruff: noqa: I001

@@ -1,4 +1,4 @@
-"""Brings a remote file to a local path: what was interrupted goes on, and what came is what was to come."""
+"""Resumable, verified downloads of remote files."""
 
 import base64
 import binascii
@@ -21,32 +21,33 @@ from sgloc.storage.file_system import open_file_system, read_range
 from sgloc.storage.lock import lock
 from sgloc.storage.retry import DamagedReadError, Retries, retry_reading, writing
 
-# A server tells with each of them what file it is from, so that a file is never put together from two versions.
+# Every range response identifies the file's version, so that a download never mixes two versions.
 RANGE_BYTES = 8 * 2**20
 _PIECE_BYTES = 2**20
-# Enough to tell a file's form by.
+# Enough to recognise the file format.
 _HEAD_BYTES = 64
 
 
 def download(
     url: str, path: str, *, retries: Retries | None = None, check: Callable[[bytes], None] = lambda _: None
 ) -> None:
-    """Bring a remote file to a local path, which it replaces once it is whole.
+    """Download a remote file to a local path, replacing the path only when the download is complete.
 
-    Until then it is ``path + ".part"``, with ``path + ".part.json"`` telling which file it is a part of: a download
-    that was killed goes on from there. It starts over when the server's length or ETag has changed since, and where the
-    server knows no ranges. The length is checked, the content by its MD5 where a server of S3 or Google tells that.
+    Until then the data are in ``path + ".part"``, and ``path + ".part.json"`` records the file's identity, so that an
+    interrupted download resumes. The download starts over if the file's length or ETag has changed on the server, or if
+    the server does not support ranges. The length is always checked; the MD5 is checked where S3 or Google provides it.
 
     Args:
         url: a local path or any fsspec URL.
-        path: local; its folder exists.
-        retries: how often each range is tried, and the file started over.
-        check: given the file's first bytes, 64 of them if there are as many, raises DataError if they are wrong.
+        path: local path in an existing folder.
+        retries: how often to try each range, and how often to start over.
+        check: called with the first 64 bytes of the file, or with the whole file if it is shorter; raises DataError if
+            they are wrong.
 
     Raises:
-        DataError: if the file is missing, forbidden, stays unreadable or damaged, or `check` refuses it; if the path
-            cannot be written, or another process is downloading to it. What came is kept unless it is wrong, so that it
-            can go on.
+        DataError: if the file is missing or forbidden, stays unreadable or damaged, or fails `check`; if the path
+            cannot be written, or another process is downloading to it. The partial download is kept, unless it is
+            wrong, so that it can be resumed.
     """
     retries = retries or Retries()
     file_system, remote_path = open_file_system(url, retries.timeout)
@@ -60,7 +61,9 @@ def download(
 
         while not retry_reading(step, url, retries):
             if part.num_starts_over >= retries.num_attempts:
-                raise DataError(f"{url} was started over {part.num_starts_over} times: {part.trouble}; try again later")
+                raise DataError(
+                    f"the download of {url} started over {part.num_starts_over} times: {part.trouble}; try again later"
+                )
         with writing(path, "the download"):
             Path(f"{path}.part").replace(path)
             part.sidecar.unlink(missing_ok=True)
@@ -68,12 +71,12 @@ def download(
 
 @dataclass(frozen=True)
 class _Identity:
-    """What tells a file from its next version.
+    """Identity of one version of a remote file.
 
     Attributes:
-        num_bytes: its length; None if the server does not say.
-        tag: ETag, or what stands for it.
-        md5: of its content, hexadecimal; None if the server does not say.
+        num_bytes: length of the file; None if the server does not report it.
+        tag: ETag, or a substitute for it.
+        md5: hexadecimal MD5 of the content; None if the server does not report it.
     """
 
     num_bytes: int | None
@@ -82,17 +85,17 @@ class _Identity:
 
 
 _Answer = tuple[_Identity, int, Iterator[bytes]]
-"""Some of a file: which it is, the first byte that came, and the bytes, one piece after another."""
+"""A response: the file's identity, the offset of the first byte received, and an iterator over the bytes."""
 
 
 class _Part:
-    """The local file as far as it has come.
+    """The partially downloaded local file.
 
     Attributes:
-        position: bytes of it that are there.
-        sidecar: tells which file it is a part of.
-        num_starts_over: how often it was begun again.
-        trouble: why, the last time.
+        position: number of bytes downloaded.
+        sidecar: JSON file with the identity of the remote file.
+        num_starts_over: how often the download started over.
+        trouble: reason for the last start over.
     """
 
     def __init__(self, url: str, path: str, file: FileIO, check: Callable[[bytes], None]) -> None:
@@ -102,24 +105,24 @@ class _Part:
         self.sidecar = Path(f"{path}.part.json")
         self._identity = self._recall()
         if self._identity is not None and self._identity.num_bytes:
-            # At least one range is asked for, which shows whether the file is still the same. All before the last that
-            # is there were synced, so that they are sound even if the machine stopped.
+            # Request at least one range, to see whether the remote file is still the same. All ranges before the last
+            # one on disk were synced, so they are intact even after a machine crash.
             length = min(os.fstat(file.fileno()).st_size, self._identity.num_bytes - 1)
             self.position = length - length % RANGE_BYTES
 
     def take(self, identity: _Identity, start: int, pieces: Iterator[bytes]) -> None:
-        """Write an answer down.
+        """Write a response to the file.
 
         Raises:
-            DamagedReadError: if it is from another file than what is there, or is nothing.
-            DataError: if it cannot be written.
+            DamagedReadError: if the remote file is no longer the one downloaded so far, or the response is empty.
+            DataError: if the file cannot be written.
         """
         if self._identity is None:
             with writing(self.path, "the download"):
                 self.sidecar.write_text(json.dumps({"url": mask(self.url), **asdict(identity)}))
             self._identity = identity
         elif self._identity != identity:
-            self._start_over("it has changed on its server since its first bytes came")
+            self._start_over("the file changed on the server during the download")
         self.position = start
         with writing(self.path, "the download"):
             self.file.truncate(self.position)
@@ -133,14 +136,14 @@ class _Part:
         with writing(self.path, "the download"):
             os.fsync(self.file.fileno())
         if self.position == start and self.position != identity.num_bytes:
-            raise DamagedReadError("its server sends nothing")
+            raise DamagedReadError("the server sent no data")
 
     def is_complete(self) -> bool:
-        """Whether all of it is there.
+        """Return whether the download is complete, after checking it.
 
         Raises:
-            DataError: if `check` refuses it.
-            DamagedReadError: if it is damaged.
+            DataError: if `check` rejects the file.
+            DamagedReadError: if the file is damaged.
         """
         assert self._identity is not None
         is_complete = self._identity.num_bytes in (None, self.position)
@@ -155,7 +158,7 @@ class _Part:
             self.file.seek(0)
             md5 = hashlib.file_digest(self.file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
             if md5 != self._identity.md5:
-                self._start_over("it is damaged: its MD5 is another than its server tells")
+                self._start_over("the download is damaged: its MD5 differs from the server's")
         return is_complete
 
     def _start_over(self, trouble: str) -> None:
@@ -164,10 +167,10 @@ class _Part:
         with writing(self.path, "the download"):
             self.sidecar.unlink(missing_ok=True)
             self.file.truncate(0)
-        raise DamagedReadError(f"{trouble}, and is downloaded from the start")
+        raise DamagedReadError(f"{trouble}; downloading it again from the start")
 
     def _recall(self) -> _Identity | None:
-        """What the file was a part of when it was left; None if nobody knows, as when the machine stopped meanwhile."""
+        """Return the recorded identity of the partial file; None if there is none, as after a machine crash."""
         try:
             fields = json.loads(self.sidecar.read_text())
             return _Identity(**fields) if fields.pop("url") == mask(self.url) else None
@@ -177,16 +180,16 @@ class _Part:
 
 @contextlib.contextmanager
 def _open_part(path: str) -> Iterator[FileIO]:
-    """Open the part of a file for this process alone."""
+    """Open the partial file, locked against other processes."""
     with writing(path, "the download"):
         file = FileIO(os.open(f"{path}.part", os.O_RDWR | os.O_CREAT, 0o666), "r+")
     with file:
         try:
             lock(file)
         except BlockingIOError as error:
-            raise DataError(f"another process is downloading to {path}; wait for it, or stop it") from error
+            raise DataError(f"another process is downloading to {path}; wait for it or stop it") from error
         part = Path(f"{path}.part")
-        # Between opening and locking it may have been given its name.
+        # Another process may have finished and renamed the file between our opening and locking it.
         if not (part.exists() and os.path.samestat(os.fstat(file.fileno()), part.stat())):
             raise DataError(f"another process has just downloaded to {path}; start again")
         yield file
@@ -194,7 +197,7 @@ def _open_part(path: str) -> Iterator[FileIO]:
 
 @contextlib.contextmanager
 def _ask(file_system: AbstractFileSystem, path: str, start: int) -> Iterator[_Answer]:
-    """Ask for RANGE_BYTES of a file from a byte on; more may come, or the file from its first byte."""
+    """Request RANGE_BYTES of a file from offset `start`; the server may send more, or the file from its beginning."""
     if "http" in file_system.protocol:
         with _ask_http(file_system, path, start) as answer:
             yield answer
@@ -207,7 +210,7 @@ def _ask(file_system: AbstractFileSystem, path: str, start: int) -> Iterator[_An
         if start < stop:
             content = read_range(file_system, path, start, stop, file_size=identity.num_bytes)
             if _identify(file_system, path) != identity:
-                raise DamagedReadError("it changed while it was read")
+                raise DamagedReadError("the file changed while it was read")
             yield content
 
     yield identity, start, pieces()
@@ -215,34 +218,34 @@ def _ask(file_system: AbstractFileSystem, path: str, start: int) -> Iterator[_An
 
 @contextlib.contextmanager
 def _ask_http(file_system: AbstractFileSystem, url: str, start: int) -> Iterator[_Answer]:
-    """As `_ask`. What the answer's headers say holds for its bytes, whatever happens to the file meanwhile."""
+    """`_ask` for HTTP: the response headers describe its bytes, whatever happens to the file meanwhile."""
     headers = {**file_system.kwargs.get("headers", {}), "Range": f"bytes={start}-{start + RANGE_BYTES - 1}"}
     try:
-        # Any size keeps fsspec from asking for it first.
+        # Any size keeps fsspec from requesting the size first.
         stream = file_system.open(url, "rb", block_size=0, size=1, headers=headers)
     except Exception as error:
         if getattr(error, "status", None) != 416:
             raise
-        # It ends before the range begins: it is empty, or another file than before.
+        # 416: the file ends before the range begins, so it is empty or has changed.
         yield _Identity(0, "", None), 0, iter(())
         return
     with stream:
         response = stream.r
         num_bytes, first = _length(response.status, response.headers)
         if first not in (0, start):
-            raise DamagedReadError(f"bytes from {first} on came where those from {start} on were asked for")
+            raise DamagedReadError(f"the server sent bytes from offset {first} instead of {start}")
         lines = {name.lower(): ", ".join(response.headers.getall(name)) for name in response.headers}
         yield _of_headers(num_bytes, lines), first, iter(lambda: stream.read(_PIECE_BYTES), b"")
 
 
 def _length(status: int, headers: Mapping[str, str]) -> tuple[int | None, int]:
-    """The length of the file that an answer is from, None if it is not known, and the answer's first byte."""
+    """Return the file's length (None if unknown) and the offset of the response's first byte."""
     if status != 206:
         length = headers.get("Content-Length", "")
         return (int(length) if length.isdigit() else None), 0
     match = re.fullmatch(r"bytes (\d+)-\d+/(\d+)", headers.get("Content-Range", ""))
     if match is None:
-        raise DamagedReadError(f"the server answers with the range {headers.get('Content-Range')!r}")
+        raise DamagedReadError(f"the server answered with the invalid range {headers.get('Content-Range')!r}")
     return int(match[2]), int(match[1])
 
 
@@ -256,18 +259,18 @@ def _identify(file_system: AbstractFileSystem, path: str) -> _Identity:
     file_system.invalidate_cache()
     entry: dict[str, Any] = file_system.info(path)
     if entry["type"] != "file":
-        raise IsADirectoryError(f"it is a {entry['type']}")
+        raise IsADirectoryError(f"it is a {entry['type']}, not a file")
     tag = entry.get("etag") or file_system.ukey(path)
     return _Identity(entry["size"], str(tag), _hexadecimal(entry.get("md5Hash", "")))
 
 
 def _of_headers(num_bytes: int | None, headers: Mapping[str, str]) -> _Identity:
-    """What headers, with names in lower case, say of a file; its MD5 only where it is sure to be that of the whole."""
+    """Read a file's identity from headers with lower-case names; its MD5 only if it is sure to be that of the file."""
     tag, md5 = headers.get("etag", ""), None
     hashes = re.search(r"\bmd5=([A-Za-z0-9+/=]+)", headers.get("x-goog-hash", ""))
     if hashes and headers.get("x-goog-stored-content-encoding", "identity") == "identity":
         md5 = _hexadecimal(hashes[1])
-    # S3's ETag is the MD5 unless the file came in several parts, which shows, or its key is another's than S3's.
+    # S3's ETag is the MD5, except for multipart uploads (the ETag shows it) and files not encrypted with S3's own key.
     is_plain = headers.get("x-amz-server-side-encryption", "AES256") == "AES256"
     is_plain &= "x-amz-server-side-encryption-customer-algorithm" not in headers
     if md5 is None and is_plain and headers.get("server") == "AmazonS3" and re.fullmatch(r'"[0-9a-f]{32}"', tag):

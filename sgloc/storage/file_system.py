@@ -1,4 +1,4 @@
-"""The file systems behind paths and URLs, opened with time-outs, and exact reads from them."""
+"""Opening paths and URLs with time-outs, and exact range reads."""
 
 import contextlib
 import os
@@ -16,14 +16,14 @@ from sgloc.storage.retry import DamagedReadError, Retries
 
 
 def open_file_system(location: str, timeout: float = Retries.timeout) -> tuple[AbstractFileSystem, str]:
-    """Find the file system of a path or URL.
+    """Open the file system of a path or URL.
 
-    HTTP and S3 get time-outs; both leave all retrying to retry.py. HTTP is asked for the bytes as they are stored, and
-    heeds the environment's proxies. What the user's fsspec configuration says otherwise holds.
+    HTTP and S3 get time-outs, and leave all retries to retry.py. HTTP requests ask for the bytes as stored (no content
+    encoding) and respect the proxy variables of the environment. The user's fsspec configuration takes precedence.
 
     Args:
         location: a local path or any fsspec URL.
-        timeout: seconds that a connection may give nothing.
+        timeout: seconds before a silent connection is given up.
 
     Returns:
         The file system, safe to use from several threads, and the path in it.
@@ -39,7 +39,7 @@ def open_file_system(location: str, timeout: float = Retries.timeout) -> tuple[A
     except ValueError as error:
         raise DataError(f"{location} cannot be opened ({error}); check the URL") from error
     if protocol in ("s3", "s3a"):
-        # Its own retries would multiply with ours, and each may wait for a time-out.
+        # s3fs's own retries would multiply with ours, and each may wait for a time-out.
         file_system.retries = 1
     return file_system, path
 
@@ -65,7 +65,7 @@ def _options(protocol: str, timeout: float) -> dict[str, Any]:
 
 
 def is_local(location: str) -> bool:
-    """Whether a path or URL names files of this machine.
+    """Return whether a path or URL is on this machine's file system.
 
     Raises:
         DataError: if its protocol is unknown or needs a package that is not installed.
@@ -74,27 +74,27 @@ def is_local(location: str) -> bool:
 
 
 def local_path(location: str) -> str:
-    """The absolute path that a path or a file:// URL stands for."""
+    """Return the absolute path of a local path or file:// URL."""
     return str(open_file_system(location)[1])
 
 
 def open_file(location: str) -> Any:
-    """Open a file to read its bytes, as a context.
+    """Open a file for reading bytes; use the result as a context manager.
 
     Raises:
         DataError: as `open_file_system`.
-        OSError: if it cannot be opened.
+        OSError: if the file cannot be opened.
     """
     file_system, path = open_file_system(location)
     return file_system.open(path, "rb")
 
 
 def write_file(location: str, content: bytes) -> None:
-    """Write a file, or replace it; the folder it is in is made.
+    """Write or replace a file, creating its folder if needed.
 
     Raises:
         DataError: as `open_file_system`.
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
     file_system, path = open_file_system(location)
     with contextlib.suppress(PermissionError):
@@ -105,37 +105,37 @@ def write_file(location: str, content: bytes) -> None:
 def read_range(
     file_system: AbstractFileSystem, path: str, start: int, stop: int, *, file_size: int | None = None
 ) -> bytes:
-    """Read some of a file's bytes.
+    """Read a byte range of a file.
 
     Args:
-        file_system: where it is; one that was opened before a fork is opened again.
-        path: in it.
-        start: first byte.
-        stop: one after the last, at most the file's length.
-        file_size: bytes of the whole file where known.
+        file_system: the file system; it is reopened if it was opened before a fork.
+        path: path in the file system.
+        start: offset of the first byte.
+        stop: offset after the last byte, at most the file's length.
+        file_size: length of the whole file in bytes, if known.
 
     Returns:
-        Exactly stop - start bytes, also from a server that ignores ranges and sends the file.
+        Exactly stop - start bytes, even if the server ignores ranges and sends the whole file.
 
     Raises:
-        DamagedReadError: if another number of bytes came.
-        Exception: what the file system raises; see `is_transient`.
+        DamagedReadError: if the number of bytes received is wrong.
+        Exception: any error of the file system; see `is_transient`.
     """
     content = cast(bytes, of_this_process(file_system).cat_file(path, start=start, end=stop))
     if len(content) == stop - start:
         return content
-    # No answer to a range is longer than the range.
+    # A response longer than the range must be the whole file.
     whole = len(content) == file_size if file_size is not None else len(content) >= stop
     if whole and len(content) > stop - start:
         return content[start:stop]
-    raise DamagedReadError(f"{len(content)} bytes of {path} came where {stop - start} were asked for")
+    raise DamagedReadError(f"received {len(content)} bytes of {path} instead of {stop - start}")
 
 
 def of_this_process(file_system: AbstractFileSystem) -> AbstractFileSystem:
-    """A file system that works here: one with a thread of its own has lost it by a fork, and would wait for ever."""
+    """Return a file system usable in this process: after a fork, an async one has lost its thread and would hang."""
     if not isinstance(file_system, AsyncFileSystem) or file_system._pid == os.getpid():
         return file_system
-    # fsspec keeps one a process.
+    # fsspec caches instances per process, so this opens a new one only once.
     opened = type(file_system)(*file_system.storage_args, **file_system.storage_options)
     if hasattr(file_system, "retries"):
         opened.retries = file_system.retries

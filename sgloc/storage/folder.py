@@ -1,4 +1,4 @@
-"""A folder of files, local or in any store behind an fsspec URL."""
+"""`Storage`, a folder of files on a local disk or in any store behind an fsspec URL."""
 
 import contextlib
 import functools
@@ -24,17 +24,18 @@ Value = TypeVar("Value")
 
 
 class Storage:
-    """A folder of files that are there as a whole or not at all. Several threads may use it at the same time.
+    """A folder whose files are written atomically: complete or absent. Safe to use from several threads.
 
-    What fails and may pass is tried again, but for writing: the caller knows whether its content can be made again.
+    Transient errors are retried, except in `create` and `write`: only the caller knows whether it can produce the
+    content again.
 
     Args:
-        location: path or URL.
-        retries: how often, and how long to wait; None is `retry.SHORT`.
+        location: path or URL of the folder.
+        retries: number of attempts and delays between them; None means `retry.SHORT`.
 
     Attributes:
-        moved: when something was last written, renamed or removed, by the monotonic clock.
-        num_retries: reads that were tried again.
+        moved: monotonic time of the last write, rename or removal.
+        num_retries: number of retries so far.
 
     Raises:
         DataError: if the URL cannot be used.
@@ -51,13 +52,17 @@ class Storage:
         self.num_retries, self._counting = 0, threading.Lock()
 
     def path(self, name: str = "") -> str:
-        """A file's or folder's path in the file system."""
+        """Return the path of a file or folder in the file system."""
         return f"{self.root}/{name}".rstrip("/")
 
     @contextlib.contextmanager
     def reading(self, name: str) -> Iterator[None]:
-        """Inside, what goes wrong with reading a file becomes a CheckpointError, which says whether an older checkpoint
-        may be taken: it is a DamagedCheckpointError unless the store cannot be reached for now."""
+        """Turn any error of reading a file inside the context into a CheckpointError.
+
+        Raises:
+            UnreachableError: for a transient error of a remote store.
+            DamagedCheckpointError: for any other error, so that the caller may fall back to an older checkpoint.
+        """
         path = f"{self.location}/{name}"
         try:
             yield
@@ -73,7 +78,7 @@ class Storage:
             raise DamagedCheckpointError(f"{path} cannot be read ({describe(error)})") from error
 
     def retry(self, action: Callable[[], Value], what: str, *, verb: str = "read") -> Value:
-        """Do something as often as this folder's retries allow; see `retry.retry`."""
+        """Call `action`, with this folder's retries; see `retry.retry`."""
         return retry(action, what, self.retries, verb=verb, counted=self._count)
 
     def _count(self) -> None:
@@ -81,19 +86,19 @@ class Storage:
             self.num_retries += 1
 
     def read(self, name: str, start: int, stop: int, *, file_size: int | None = None) -> bytes:
-        """Bytes of a file; see `read_range`."""
+        """Read a byte range of a file; see `read_range`."""
         path = self.path(name)
         what = f"bytes {start} to {stop} of {path}"
         return self.retry(lambda: read_range(self.file_system, path, start, stop, file_size=file_size), what)
 
     def content(self, name: str) -> bytes:
-        """A small file."""
+        """Read a small file at once."""
         path = self.path(name)
         content: bytes = self.retry(lambda: of_this_process(self.file_system).cat_file(path), path)
         return content
 
     def pieces(self, name: str) -> Iterator[bytes]:
-        """A file's content, some megabytes at a time; all at once where its server does not tell its size."""
+        """Yield a file's content in chunks of 8 MiB; in one piece if the server does not report the file's size."""
         size = self.size(name)
         if size is None:
             yield self.content(name)
@@ -101,19 +106,19 @@ class Storage:
             yield self.read(name, start, min(start + _PIECE_BYTES, size or 0), file_size=size)
 
     def exists(self, name: str = "") -> bool:
-        """Whether there is such a file or folder."""
+        """Return whether a file or folder exists."""
         self.file_system.invalidate_cache()
         return bool(self.retry(lambda: self.file_system.exists(self.path(name)), self.path(name)))
 
     def size(self, name: str) -> int | None:
-        """A file's size in bytes; None where a server does not tell."""
+        """Return a file's size in bytes; None if the server does not report it."""
         self.file_system.invalidate_cache()
         size: int | None = self.retry(lambda: self.file_system.size(self.path(name)), self.path(name))
         return size
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """The sizes in bytes of all that is in a folder, by name; empty where there is none."""
-        # What other processes write, a store's client does not know of.
+        """Return the sizes in bytes of a folder's entries, by name; empty if the folder does not exist."""
+        # The client's cached listing misses files written by other processes.
         self.file_system.invalidate_cache()
         path = self.path(folder)
         try:
@@ -123,15 +128,15 @@ class Storage:
         return {entry["name"].rstrip("/").rsplit("/", 1)[-1]: entry["size"] or 0 for entry in entries}
 
     def make_folder(self, folder: str = "") -> None:
-        """Make a folder, and those it is in, unless they are there."""
+        """Create a folder and its parents, if they do not exist."""
         self.file_system.makedirs(self.path(folder), exist_ok=True)
 
     @contextlib.contextmanager
     def create(self, name: str) -> Iterator[Callable[[bytes | memoryview], None]]:
-        """Write a file, or replace it, with what the function that this gives is called with.
+        """Write or replace a file through the write function that the context yields.
 
-        It is there once the context is left, unless by an exception; a local one is then on the disk. In a local folder
-        it grows under another name; other file systems show a file when it is closed.
+        The file appears when the context exits without an exception; a local file is then synced to disk. A local file
+        is written under a temporary name and renamed; other file systems publish a file only when it is closed.
         """
         written = self.path(f"{name}.{uuid.uuid4().hex}.partial" if self.is_local else name)
         stream = self.file_system.open(written, "wb")
@@ -149,23 +154,23 @@ class Storage:
             if self.is_local:
                 Path(written).replace(self.path(name))
         except BaseException:
-            # Nothing is left of it, if its store still answers; what went wrong before is the error to raise.
+            # Remove the partial file if the store still answers, but raise the original error.
             for undo in (stream.close, functools.partial(self.file_system.rm_file, written)):
                 with contextlib.suppress(Exception):
                     undo()
             raise
 
     def write(self, name: str, chunks: Iterable[bytes | memoryview]) -> None:
-        """Write a file, or replace it; a local one is on the disk when this returns."""
+        """Write or replace a file; a local file is synced to disk."""
         with self.create(name) as write:
             for chunk in chunks:
                 write(chunk)
 
     def save(self, files: Mapping[str, bytes]) -> None:
-        """Write small files by name, or replace them; folders are made, and what fails and may pass is tried again.
+        """Write or replace small files, given by name, creating folders and retrying transient errors.
 
         Raises:
-            DataError: if they cannot be written.
+            DataError: if a file cannot be written.
         """
         with writing(self.location):
             for name, content in files.items():
@@ -173,10 +178,10 @@ class Storage:
                 self.retry(lambda name=name, content=content: self.write(name, [content]), name, verb="written")  # type: ignore[misc]
 
     def rename(self, source: str, target: str, names: list[str]) -> None:
-        """Give a folder of these files another name: at once or, where a store cannot, file by file in this order."""
+        """Rename a folder of files: atomically if local; in a store, file by file, in the order of `names`."""
         if self.is_local:
             Path(self.path(source)).rename(self.path(target))
-            # The new name, too, is to outlast a loss of power.
+            # Sync the parent folder too, so that the new name survives a loss of power.
             folder = os.open(self.root, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -191,29 +196,29 @@ class Storage:
         self.remove(source, names[-1])
 
     def remove(self, folder: str, first: str) -> None:
-        """Remove a folder of files, if it is there, and one of them before all others."""
+        """Remove a folder of files if it exists, starting with the file `first`."""
         for name in sorted(self.sizes(folder), key=lambda name: name != first):
             self.remove_file(f"{folder}/{name}")
-        # Most stores have no folders.
+        # Most stores have no real folders to remove.
         with contextlib.suppress(FileNotFoundError, NotImplementedError):
             if self.is_local or self.file_system.isdir(self.path(folder)):
                 self.file_system.rmdir(self.path(folder))
 
     def remove_file(self, name: str) -> None:
-        """Remove a file that another process may have removed."""
+        """Remove a file; it is no error if another process has removed it."""
         path = self.path(name)
-        # A request that failed may have done its work.
+        # A request that failed may still have removed the file.
         with contextlib.suppress(FileNotFoundError):
             self.retry(lambda: self.file_system.rm_file(path), path, verb="removed")
         self.moved = time.monotonic()
 
     def remove_if_empty(self, folder: str) -> None:
-        """Remove a folder in this one, unless something is in it."""
+        """Remove a subfolder if it is empty."""
         with contextlib.suppress(OSError):
             self.file_system.rmdir(self.path(folder))
 
     def remove_partial(self, folder: str, *beginnings: str) -> None:
-        """Remove what killed processes left in a folder of files whose names begin so."""
+        """Remove partial files left by killed processes, if their names start with one of `beginnings`."""
         for name in self.sizes(folder):
             if name.startswith(beginnings) and _PARTIAL.search(name):
                 self.remove_file(f"{folder}/{name}" if folder else name)

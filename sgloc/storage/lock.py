@@ -1,4 +1,4 @@
-"""One run, one folder: two processes that write checkpoints into the same would destroy each other's."""
+"""Run folder lock: two runs writing to the same folder would destroy each other's checkpoints."""
 
 import contextlib
 import fcntl
@@ -15,13 +15,13 @@ FILE_NAME = ".lock"
 
 
 def lock(stream: IO[Any]) -> bool:
-    """Lock an open local file for this process alone; the kernel lets go of it however the process ends.
+    """Take an exclusive lock on an open local file; the kernel releases it however the process ends.
 
     Returns:
-        Whether it is locked: some network file systems have no locks.
+        Whether the file is locked; False on network file systems without locks.
 
     Raises:
-        BlockingIOError: if another process holds it.
+        BlockingIOError: if another process holds the lock.
     """
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -34,47 +34,47 @@ def lock(stream: IO[Any]) -> bool:
 
 @dataclass(frozen=True)
 class Claim:
-    """A run's hold on its folder.
+    """A run's claim to its folder.
 
     Attributes:
-        run_dir: the folder or URL.
-        token: stands in the lock's file of a store without locks, until another run claims the folder; None where a
-            lock is held.
+        run_dir: folder or URL of the run.
+        token: content of the lock file in a store without locks, replaced when another run claims the folder; None if a
+            real lock is held.
     """
 
     run_dir: str
     token: str | None = None
 
     def check(self) -> None:
-        """Make sure, before something is written, that no other run has claimed the folder.
+        """Check that no other run has claimed the folder; call this before writing.
 
         Raises:
-            ConfigError: if one has.
-            OSError: if the store cannot be asked.
+            ConfigError: if another run has claimed it.
+            OSError: if the lock file cannot be read.
         """
         if self.token is None:
             return
         storage = Storage(self.run_dir)
-        # A store's client may remember what was read before.
+        # The store's client may have cached the file.
         storage.file_system.invalidate_cache()
         if storage.content(FILE_NAME).decode(errors="replace") != self.token:
             raise ConfigError(
-                f"another run has been started in {self.run_dir} since; this one leaves it to that one: "
-                "stop either, or give one of them another folder"
+                f"another run has since been started in {self.run_dir}, so this run stops; "
+                "choose another run folder (train.run) for one of them"
             )
 
 
 @contextlib.contextmanager
 def only_writer(run_dir: str) -> Iterator[Claim]:
-    """Hold a run's folder while inside.
+    """Hold a run's folder while the context is active.
 
-    In a local folder the second run is refused, and the kernel lets go however the first one ends; nothing is left to
-    clean up. A store has no locks, nor have some network file systems: there the run that started last has the folder,
-    and `Claim.check` stops the others.
+    In a local folder a second run is refused; the kernel releases the lock however the first run ends, so there is
+    nothing to clean up. Stores and some network file systems have no locks: there the run that started last owns the
+    folder, and `Claim.check` stops the others.
 
     Raises:
-        OccupiedError: if another process holds it.
-        ConfigError: if it cannot be written.
+        OccupiedError: if another process holds the folder.
+        ConfigError: if the folder cannot be written to.
     """
     storage, token = Storage(run_dir), secrets.token_hex(16)
     with contextlib.ExitStack() as stack:
@@ -87,9 +87,9 @@ def only_writer(run_dir: str) -> Iterator[Claim]:
                 storage.write(FILE_NAME, [token.encode()])
         except BlockingIOError as error:
             raise OccupiedError(
-                f"another run is writing to {run_dir}; wait for it, stop it, or give this one another folder"
+                f"another run is writing to {run_dir}; wait for it, stop it, or choose another run folder (train.run)"
             ) from error
         except OSError as error:
-            # Its cause decides whether it may pass.
-            raise ConfigError(f"cannot write to {run_dir} ({error}); give a run folder that can be written") from error
+            # The cause decides whether the error is transient; see `exit_code_of`.
+            raise ConfigError(f"cannot write to {run_dir} ({error}); choose a writable folder (train.run)") from error
         yield Claim(run_dir, None if is_locked else token)

@@ -1,4 +1,4 @@
-"""Which errors of a store may pass, how often and when it is tried again, and what people read of the rest."""
+"""Transient store errors: how to recognise and retry them, and how to report the others."""
 
 import contextlib
 import errno
@@ -15,15 +15,15 @@ logger = logging.getLogger(__name__)
 
 Value = TypeVar("Value")
 
-# Libraries of stores, which raise errors of their own.
+# Store client libraries, which raise their own error types.
 # fmt: off
 STORES = frozenset({
     "adlfs", "aiobotocore", "aiohttp", "azure", "botocore", "ftplib", "gcsfs", "google", "http", "paramiko", "requests",
     "s3fs", "smbprotocol", "ssl", "urllib3",
 })
-# By name, since importing them all costs time and some need packages that are not installed everywhere. Some come
-# without an error number, and those of names and of TLS have numbers of their own. An overburdened resolver cannot be
-# told from a name that does not exist.
+# Listed by name, because importing all the types takes time and some need packages that may not be installed. Some
+# have no errno, and those of name resolution and TLS have their own numbers. A failure of an overloaded resolver looks
+# the same as a host name that does not exist.
 _TRANSIENT_TYPES = frozenset({
     "aiohttp.ClientConnectionError", "aiohttp.ClientPayloadError", "botocore.ConnectionError",
     "botocore.HTTPClientError", "botocore.IncompleteReadError", "botocore.ResponseParserError",
@@ -33,7 +33,7 @@ _TRANSIENT_TYPES = frozenset({
 _PERMANENT_TYPES = frozenset({
     "aiohttp.ClientConnectorCertificateError", "aiohttp.ClientSSLError", "botocore.SSLError",
 })
-# s3fs tells an answer that it does not know as EIO, InternalError as EREMOTEIO and SlowDown as EBUSY.
+# s3fs maps unknown responses to EIO, InternalError to EREMOTEIO and SlowDown to EBUSY.
 _TRANSIENT_ERRNOS = frozenset({
     errno.EAGAIN, errno.EBUSY, errno.ECONNABORTED, errno.ECONNREFUSED, errno.ECONNRESET, errno.EHOSTUNREACH, errno.EIO,
     errno.ENETDOWN, errno.ENETRESET, errno.ENETUNREACH, errno.EPIPE, getattr(errno, "EREMOTEIO", errno.EIO),
@@ -45,13 +45,13 @@ _TRANSIENT_STATUSES = frozenset({408, 425, 429})
 
 @dataclass(frozen=True)
 class Retries:
-    """How patiently something is read.
+    """Retry policy: exponential backoff with jitter.
 
     Attributes:
-        num_attempts: how often it is tried, at least once.
-        first_delay: seconds before the second attempt; doubled from attempt to attempt, with jitter.
-        longest_delay: seconds that no delay exceeds.
-        timeout: seconds that a connection may give nothing.
+        num_attempts: number of attempts, at least 1.
+        first_delay: seconds before the second attempt; doubles with each attempt.
+        longest_delay: upper limit of the delay, in seconds.
+        timeout: seconds before a silent connection is given up.
     """
 
     num_attempts: int = 6
@@ -60,37 +60,37 @@ class Retries:
     timeout: float = 60.0
 
     def delay(self, attempt: int) -> float:
-        """Seconds to wait after an attempt, counted from 1: between half of what the doubling gives and all of it, so
-        that many readers of one server do not come back together."""
-        # Far fewer doublings suffice, and a float has no room for a thousand.
+        """Return the seconds to wait after an attempt, counted from 1: a random 50 to 100 % of the doubled delay, so
+        that many readers of one server do not retry at the same time."""
+        # Cap the exponent: far fewer doublings suffice, and a thousand would overflow a float.
         longest = min(self.longest_delay, self.first_delay * 2.0 ** min(attempt - 1, 64))
         return longest * random.SystemRandom().uniform(0.5, 1.0)
 
 
-# Of checkpoints and results: what fails for longer than seconds is done again at the next save, or by the user.
+# For checkpoints and results: a failure that lasts longer is retried at the next save, or by the user.
 SHORT = Retries(num_attempts=3, first_delay=0.5, longest_delay=5.0, timeout=30.0)
 
 
 class DamagedReadError(OSError):
-    """What came is not what was to come: too short, or of another checksum. It may pass."""
+    """A transient read error: the data are too short, or have the wrong checksum."""
 
 
 def is_transient(error: BaseException) -> bool:
-    """Whether an error of a file system may pass: a server's 5xx, 408, 425 or 429, a connection that is refused, reset
-    or silent, a short or damaged answer. What is missing or forbidden does not."""
+    """Return whether a file system error is transient: HTTP 5xx, 408, 425 or 429, a connection that is refused, reset
+    or silent, a short or damaged response. Missing and forbidden files are permanent errors."""
     chain: list[BaseException] = []
     cause: BaseException | None = error
     while cause is not None and cause not in chain:
         chain.append(cause)
         cause = cause.__cause__
-    # fsspec raises FileNotFoundError from whatever kept it from asking, and s3fs errors of its own from botocore's: the
-    # cause nearest to the wire knows best.
+    # fsspec raises FileNotFoundError from any error of the request, and s3fs wraps botocore's errors in its own, so the
+    # innermost cause is the most reliable.
     verdicts = [verdict for verdict in map(_verdict, reversed(chain)) if verdict is not None]
     return bool(verdicts) and verdicts[0]
 
 
 def _verdict(error: BaseException) -> bool | None:
-    """Whether an error by itself is transient; None if it does not say."""
+    """Return whether an error is transient, regardless of its cause; None if the error alone does not tell."""
     names = {f"{kind.__module__.partition('.')[0]}.{kind.__name__}" for kind in type(error).__mro__}
     if names & _PERMANENT_TYPES:
         return False
@@ -105,12 +105,12 @@ def _verdict(error: BaseException) -> bool | None:
 
 
 def _status(error: BaseException) -> int | None:
-    """The HTTP status in an error of aiohttp, gcsfs or botocore."""
+    """Return the HTTP status of an aiohttp, gcsfs or botocore error; None if it has none."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
-        # What aiohttp raises for an answer that it cannot parse has a code, too, which the server did not send.
+        # aiohttp's parse errors have a `code` too, but the server did not send it.
         name = "code" if type(error).__module__.startswith("gcsfs") else "status"
         status = getattr(error, name, None)
     return status if isinstance(status, int) and 100 <= status < 600 else None
@@ -124,17 +124,20 @@ def retry(
     verb: str = "read",
     counted: Callable[[], None] = lambda: None,
 ) -> Value:
-    """Do something with a store, and again after an error that may pass. Each retry is logged.
+    """Call `action`, retrying after transient errors. Each retry is logged.
 
     Args:
-        action: what to do.
-        what: the file or folder, as a sentence's subject.
-        retries: how often, and how long to wait; None is `SHORT`.
-        verb: what cannot be done while it fails: "read" or "written".
+        action: the function to call.
+        what: the file or folder, as the subject of the log message.
+        retries: number of attempts and delays between them; None means `SHORT`.
+        verb: participle for the log message, such as "read" or "written".
         counted: called before every retry.
 
+    Returns:
+        The result of `action`.
+
     Raises:
-        Exception: what the action raises that is not transient, or raises at its last attempt.
+        Exception: a permanent error of `action`, or the error of its last attempt.
     """
     retries = retries or SHORT
     for attempt in range(2, retries.num_attempts + 1):
@@ -155,26 +158,26 @@ def retry(
 
 @contextlib.contextmanager
 def reading(what: str, retries: Retries | None = None) -> Iterator[None]:
-    """Turn what goes wrong with reading a file into one sentence; only reading belongs inside.
+    """Turn any error of reading a file into a DataError; use it around reading code only.
 
     Args:
-        what: the file, as a sentence's subject.
-        retries: how often it was tried, where it was.
+        what: the file, as the subject of the message.
+        retries: the retry policy used inside, to report the number of attempts.
 
     Raises:
-        DataError: in place of whatever is raised inside; a DataError passes unchanged. It says what to do.
+        DataError: for any exception raised inside; says what to do. A DataError passes unchanged.
     """
     try:
         yield
     except DataError:
         raise
-    # Each file system behind fsspec has errors of its own, and zipfile raises almost anything for a damaged archive.
+    # Each fsspec file system has its own errors, and zipfile raises almost anything for a damaged archive.
     except Exception as error:
         raise _unreadable(error, what, retries) from error
 
 
 def retry_reading(action: Callable[[], Value], what: str, retries: Retries) -> Value:
-    """Read something as `retry` does; what finally fails is a DataError, as `reading` raises it."""
+    """Call `action` with retries, as `retry`; turn the final error into a DataError, as `reading`."""
     with reading(what, retries):
         return retry(action, what, retries)
 
@@ -188,20 +191,20 @@ def _unreadable(error: Exception, what: str, retries: Retries | None) -> DataErr
     if isinstance(error, FileNotFoundError):
         return DataError(f"{what} does not exist; check the path")
     is_forbidden = isinstance(error, PermissionError) or _status(error) in (401, 403)
-    advice = "check its permissions, or the credentials" if is_forbidden else "check the path, or fetch it again"
+    advice = "check its permissions or the credentials" if is_forbidden else "check the path, or fetch it again"
     return DataError(f"{what} cannot be read ({describe(error)}); {advice}")
 
 
 @contextlib.contextmanager
 def writing(location: str, what: str = "files") -> Iterator[None]:
-    """Turn what a file system raises inside into one sentence.
+    """Turn file system errors raised inside the context into a DataError.
 
     Args:
-        location: the folder that is written to.
-        what: what is written.
+        location: the destination folder, for the message.
+        what: what is being written, for the message.
 
     Raises:
-        DataError: in place of an error of the operating system or of a store's library.
+        DataError: for any error of the operating system or of a store's library.
     """
     try:
         yield
@@ -209,17 +212,17 @@ def writing(location: str, what: str = "files") -> Iterator[None]:
         if not is_of_store(error):
             raise
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        advice = "make room, or give another folder" if is_full else "give a folder that can be written"
+        advice = "free some space, or choose another folder" if is_full else "choose a writable folder"
         raise DataError(f"cannot write {what} to {location} ({describe(error)}); {advice}") from error
 
 
 def is_of_store(error: BaseException) -> bool:
-    """Whether an error comes from the operating system or from a store's library."""
+    """Return whether an error comes from the operating system or from a store's library."""
     return isinstance(error, OSError) or type(error).__module__.partition(".")[0] in STORES
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line: an HTTP status, what an operating system says, or what a store's library says."""
+    """Describe an error in one line: the HTTP status, or the message of the operating system or store library."""
     status, message = _status(error), getattr(error, "message", "")
     if status is not None:
         return f"HTTP status {status} {message}".rstrip()
@@ -227,5 +230,5 @@ def describe(error: BaseException) -> str:
     is_sentence = isinstance(error, SglocError | DamagedReadError)
     if is_sentence or (isinstance(error, OSError) and error.errno is not None):
         return text
-    # fsspec gives a time-out no words.
+    # fsspec's time-outs have an empty message.
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -1,1 +1,1 @@
-"""Training: the loop, what it advances, and how it is never lost."""
+"""Training: the trainer, its engines, its checkpoints and its loggers."""

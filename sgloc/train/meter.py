@@ -1,4 +1,4 @@
-"""How fast a run trains."""
+"""Training throughput."""
 
 import contextlib
 import time
@@ -11,12 +11,12 @@ from sgloc.train.state import TrainState
 
 
 class Meter:
-    """Speed since the last reading, over all ranks; and the run's training time, over all restarts.
+    """Measures throughput of all ranks between readings, and the run's total training time across restarts.
 
     Args:
-        state: of the run; its seconds are kept up to date.
-        global_batch: sketches in a step over all ranks.
-        group: of the ranks.
+        state: the run's state; `count` updates its `seconds`.
+        global_batch: number of sketches per step over all ranks.
+        group: group of the ranks.
     """
 
     def __init__(self, state: TrainState, global_batch: int, group: Group) -> None:
@@ -29,19 +29,19 @@ class Meter:
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
-        """Time spent inside is time spent waiting for data."""
+        """Count the time spent inside the block as waiting for data."""
         start = time.perf_counter()
         yield
         self._waited += time.perf_counter() - start
 
     def count(self, num_points: int) -> None:
-        """Count a step on a batch of so many points on this rank."""
+        """Count one step, on a batch of `num_points` points on this rank."""
         self._num_steps += 1
         self._num_points += num_points
         self.state.seconds = time.perf_counter() - self._run_start
 
     def read(self) -> Record:
-        """The measurements since the last reading. All ranks must call it together."""
+        """Return the measurements since the last reading. Collective."""
         elapsed = time.perf_counter() - self._start
         num_points, waited = self.group.sum([float(self._num_points), self._waited])
         record = {

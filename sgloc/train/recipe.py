@@ -1,4 +1,4 @@
-"""What the trainer asks of a model: a recipe, and the network that it builds."""
+"""The interface between trainer and model: the recipe protocol and the network that a recipe builds."""
 
 from typing import Any, ClassVar, Protocol
 
@@ -12,20 +12,20 @@ from sgloc.data.reader import ShardReader
 
 
 class Trainable(nn.Module):
-    """A model that the training loop, its engines and its checkpoints work with.
+    """Base class of a model that the trainer, the engines and the checkpoints can handle.
 
     Attributes:
-        loss_names: of the terms that `forward` gives; the last, `total`, is what is minimised.
+        loss_names: names of the loss terms that `forward` returns; the last one, `total`, is minimised.
     """
 
     loss_names: ClassVar[tuple[str, ...]]
 
     def forward(self, batch: Any, num_parts: int = 1) -> Any:
-        """Loss terms of a batch.
+        """Compute the loss terms of a batch.
 
         Args:
-            batch: as the model's preparation makes it, on the device.
-            num_parts: in how many parts to compute it; the result does not depend on it.
+            batch: the output of the model's `Prepare`, on the device.
+            num_parts: number of micro-batches to compute it in; does not affect the result.
 
         Returns:
             A named tuple of 0-dimensional tensors, each a sum over the batch's sketches.
@@ -33,59 +33,59 @@ class Trainable(nn.Module):
         raise NotImplementedError
 
     def toy_batch(self) -> Any:
-        """The smallest batch there is, on the host."""
+        """Return the smallest possible batch, on the host."""
         raise NotImplementedError
 
     def begin_step(self, step: int) -> None:
-        """Told before each training step, counted from 0; most losses are the same at every step."""
+        """Hook before each training step (counted from 0), for a loss that depends on the step; does nothing here."""
 
 
 class Prepare(Protocol):
-    """How packed sketches become a model's batch, in two parts."""
+    """Turns packed sketches into a model's batch, in two stages."""
 
     def load(self, packed: PackedBatch) -> Any:
-        """The part on the host, which may be done ahead of the training step by a thread."""
+        """Run the host stage; a loader thread may call it ahead of the training step."""
 
     def __call__(self, loaded: Any, device: torch.device, /) -> Any:
-        """The part on the device."""
+        """Run the device stage."""
 
 
 class Gallery(Protocol):
-    """Pictures that a model makes while it trains."""
+    """Pictures that show what a model produces during training."""
 
     def draw(self, model: Any, device: torch.device) -> dict[str, bytes]:
-        """PNG files by name; what cannot be drawn is left out, and the reason is given once.
+        """Return PNG files by name; a picture that cannot be drawn is omitted, and the reason logged once.
 
         Args:
-            model: the network, with whole weights, on the device.
-            device: to compute on.
+            model: the network, with unsharded weights, on the device.
+            device: the device to compute on.
         """
 
 
 class DataFacts(Protocol):
-    """What a network may depend on of the data that it is trained on; `Manifest` and `CheckpointManifest` have it."""
+    """The properties of a data set that a network may depend on; `Manifest` and `CheckpointManifest` provide them."""
 
     @property
     def longest_points(self) -> int:
-        """Points of the longest drawing."""
+        """Number of points in the longest drawing."""
 
     @property
     def num_categories(self) -> int:
-        """Categories of drawings."""
+        """Number of drawing categories."""
 
 
 class Recipe(Protocol):
-    """What a run trains."""
+    """Everything specific to one kind of model that the trainer needs."""
 
     @property
     def config_type(self) -> type[RunConfig]:
-        """Of its configuration, whose section `model` has the option `kind`."""
+        """The type of the run's configuration; its `model` section has an option `kind`."""
 
     def build_model(self, config: Any, data: DataFacts) -> Trainable:
-        """A model with the initial weights of the configured seed; the same on every rank and every start."""
+        """Build a model whose initial weights follow from the configured seed: the same on every rank and start."""
 
     def preparations(self, config: Any, manifest: Manifest) -> tuple[Prepare, Prepare]:
-        """That of drawings to train on, and that of drawings to measure by, which are not augmented."""
+        """Return the preparation for training and the one for validation, which does not augment."""
 
     def gallery(self, config: Any, reader: ShardReader, manifest: Manifest) -> Gallery | None:
-        """What shows log.gallery sketches, at least one, at each validation; None if the model shows nothing."""
+        """Return the gallery of log.gallery sketches (at least one) to draw at each validation; None without one."""

@@ -1,5 +1,4 @@
-"""What a run writes down of itself: its options, without secrets and with places that mean the same from every folder,
-and what computes it."""
+"""The record of a run: its options, with secrets masked and paths absolute, and the versions of its software."""
 
 import dataclasses
 import functools
@@ -28,10 +27,10 @@ _PACKAGE = Path(sgloc.__file__).resolve().parent
 
 
 def write_record(config: RunConfig) -> None:
-    """Write config.yaml, the resolved configuration, and versions.json into a run's folder.
+    """Write config.yaml, the resolved configuration, and versions.json into the run folder.
 
     Raises:
-        DataError: if the folder cannot be written.
+        DataError: if the folder is not writable.
     """
     options = yaml.safe_dump(recorded_options(config), sort_keys=False)
     program = f"{to_json(versions(), indent=1)}\n"
@@ -39,7 +38,7 @@ def write_record(config: RunConfig) -> None:
 
 
 def recorded_options(config: RunConfig) -> dict[str, Any]:
-    """A configuration as a nest of dictionaries that may be kept, shown and sent to services."""
+    """Return a configuration as nested dictionaries that are safe to store, display and send to services."""
     options: dict[str, Any] = dataclasses.asdict(config)
     for name, option, place in walk(config):
         if option.metadata.get("place"):
@@ -49,13 +48,13 @@ def recorded_options(config: RunConfig) -> dict[str, Any]:
 
 
 def recorded_place(place: str) -> str:
-    """A path, made absolute, or a URL, without its secrets."""
+    """Return a path as an absolute path, or a URL with its secrets masked."""
     is_path = bool(place) and "://" not in place and "::" not in place
-    return os.path.abspath(place) if is_path else mask(place)  # noqa: PTH100, links stay as they are
+    return os.path.abspath(place) if is_path else mask(place)  # noqa: PTH100, must not resolve symbolic links
 
 
 def versions() -> dict[str, str]:
-    """Versions of what computes, and the git revision of the program where it is known."""
+    """Return the versions of the libraries and of this program, with its git revision if known."""
     return {
         "sgloc": sgloc.__version__,
         "torch": torch.__version__,
@@ -66,7 +65,7 @@ def versions() -> dict[str, str]:
 
 
 def processor(device: torch.device) -> str:
-    """The name of a GPU or, on the CPU, of the processor, if the system knows it."""
+    """Return the name of the GPU, or of the CPU as far as the system reports it."""
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
     try:
@@ -79,9 +78,10 @@ def processor(device: torch.device) -> str:
 
 @functools.cache
 def _revision() -> str:
-    """The revision of the program's own repository, or the one that pip installed it from.
+    """Return the revision of the program's own git repository, or else the revision that pip installed.
 
-    A repository that merely has an environment with the program in one of its folders says nothing of the program.
+    The package must be tracked by the repository: another project's repository may merely contain a virtual environment
+    with the program installed, and its revision says nothing about the program.
     """
     if _git("rev-parse", "--show-toplevel") == str(_PACKAGE.parent) and _git("ls-files", "sgloc/__init__.py"):
         return _git("rev-parse", "HEAD") or _UNKNOWN
@@ -89,8 +89,8 @@ def _revision() -> str:
 
 
 def _git(*words: str) -> str:
-    """What git says in the folder of the package; empty where it fails."""
-    # Hooks and scripts of another repository name that one in variables.
+    """Return the output of a git command run in the folder of the package; empty if it fails."""
+    # Inside another repository's hook or script, GIT_* variables point git at that repository.
     environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     command = ["git", "-C", str(_PACKAGE.parent), *words]
     try:
@@ -105,7 +105,7 @@ def _installed_revision() -> str:
         distribution = importlib.metadata.distribution("sgloc")
     except importlib.metadata.PackageNotFoundError:
         return _UNKNOWN
-    # Another copy of the program may be installed than the one that runs.
+    # The installed copy need not be the one that is running.
     if Path(str(distribution.locate_file("sgloc"))).resolve() != _PACKAGE:
         return _UNKNOWN
     origin = json.loads(distribution.read_text("direct_url.json") or "{}")

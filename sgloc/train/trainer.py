@@ -1,4 +1,4 @@
-"""The trainer: build, step, validate, save."""
+"""The trainer: build, train step, validation, saving."""
 
 import contextlib
 import dataclasses
@@ -36,41 +36,42 @@ logger = logging.getLogger(__name__)
 
 
 def train(config: RunConfig, resume: str, recipe: Recipe) -> None:
-    """Train until the steps are done, validation no longer improves, or a signal says stop.
+    """Train until all steps are done, validation stops improving, or a stop signal arrives.
 
     Args:
-        config: of the run, of the type that the recipe takes.
-        resume: "auto" to go on from the newest whole checkpoint of the run's folder, if there is one; "never"; or a
-            checkpoint's folder.
-        recipe: of the model.
+        config: configuration of the run, of the recipe's `config_type`.
+        resume: "auto" to resume from the newest intact checkpoint in the run folder, if any; "never"; or the folder of
+            a checkpoint.
+        recipe: recipe of the model.
 
     Raises:
-        SglocError: if the configuration, the shards or the checkpoint cannot be used, or the loss is not finite.
+        SglocError: if the configuration, the shards or the checkpoint cannot be used, or too many consecutive steps
+            have a non-finite loss or gradient.
     """
     with dist.explaining_lost_ranks(config.train.timeout), Trainer(config, resume, recipe) as trainer:
         trainer.train()
 
 
 class Trainer(contextlib.AbstractContextManager["Trainer"]):
-    """A run in progress, built fresh or as its checkpoint left it; a context manager.
+    """A run in progress, started from scratch or restored from a checkpoint.
 
-    Inside, signals only set a flag, which the ranks agree on at a step's border. All ranks must make a trainer, and
-    call its methods, together.
+    A context manager: inside it, stop signals only set a flag, on which the ranks agree at step boundaries. The
+    constructor and all methods are collective.
 
-    Args and Raises: as `train`.
+    Args and Raises: see `train`.
 
     Attributes:
-        config: the whole configuration, completed.
-        group: of the ranks.
-        manifest: of the shards.
-        engine: takes the steps.
-        prepare: makes training batches ready on the device.
+        config: the resolved configuration.
+        group: group of the ranks.
+        manifest: manifest of the shards.
+        engine: computes gradients and takes optimizer steps.
+        prepare: turns packed sketches into training batches on the device.
         validation: computes the validation loss.
-        state: advances with the run, and is saved.
-        checkpoints: saves it.
-        gallery: draws validation sketches; None when nobody wants them.
-        loggers: take the records and the pictures; empty except on rank 0.
-        is_stopped: some rank was asked to stop, as all ranks know.
+        state: training state, saved in every checkpoint.
+        checkpoints: checkpoint manager.
+        gallery: draws validation sketches; None if galleries are not wanted.
+        loggers: receive records and pictures; empty except on rank 0.
+        is_stopped: whether some rank has received a stop signal; the same on all ranks.
     """
 
     # Build.
@@ -82,7 +83,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
             self._resources = stack.pop_all()
 
     def __exit__(self, *error: Any) -> None:
-        """Finish what is being written, and let go of everything."""
+        """Finish pending writes and release all resources."""
         self._resources.__exit__(*error)
 
     def _build(self, config: RunConfig, resume: str, recipe: Recipe, stack: contextlib.ExitStack) -> None:
@@ -94,7 +95,8 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         self.prepare, fixed = group.on_each_rank(lambda: recipe.preparations(config, manifest))
         model = recipe.build_model(config, manifest).to(group.device)
 
-        # The checkpoints are listed twice: before the folder is touched, and for good once no other run writes to it.
+        # Checkpoints are listed twice: before anything is written to the run folder, so that a refused start leaves no
+        # trace, and again once this run is the only writer; the second list is final.
         asking = group.asking(f"the store of {run_dir}")
         init_from, weights = asking.on_rank_0(lambda: find_start(config, resume, manifest, model))
         config = dataclasses.replace(config, train=dataclasses.replace(config.train, init_from=init_from))
@@ -106,7 +108,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         writers = group.separate()
         stack.callback(writers.close)
         self.loggers = Loggers()
-        # After the last checkpoint is written: W&B may take its time.
+        # Registered early so as to run after the last checkpoint is written: closing W&B may take long.
         stack.callback(self.loggers.close)
         self.engine = open_engine(model, config, group)
         stack.callback(self.engine.close)
@@ -115,7 +117,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         state = self.state
         saved_step = state.step if folder == step_folder(run_dir, state.step) else None
         if saved_step is None:
-            # A branch of another run must not go on with that one's curves.
+            # A run that branches off from another must not append to that run's curves.
             state.wandb_id = None
         state.saved_best_step, state.saved_best_loss = asking.on_rank_0(lambda: saved_best(run_dir, state))
         self.checkpoints = CheckpointManager(
@@ -128,32 +130,33 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         self.gallery = recipe.gallery(config, self.validation.reader, manifest) if shows_galleries(config) else None
         asking.on_rank_0(lambda: write_record(config))
         state.wandb_id = asking.on_rank_0(lambda: open_loggers(self.loggers, config, state.step, state.wandb_id))
-        anew = "starting anew" if weights is None else f"starting anew from the weights of {init_from}"
+        anew = "starting from scratch" if weights is None else f"starting from the weights of {init_from}"
         self._greet(f"resuming from {folder}" if folder else anew)
 
     def _join(self, config: RunConfig, stack: contextlib.ExitStack) -> None:
-        """Take the device, meet the other ranks, and listen to signals."""
+        """Select the device, install the signal handlers, and join the process group."""
         self.placement = dist.resolve_placement(os.environ)
         device = dist.select_device(config.train.device, self.placement)
         stack.enter_context(float32_products(device, config.train.tf32))
-        # Before anything else might take the first GPU.
+        # Before anything else can initialize CUDA on GPU 0.
         dist.use_device(device)
         prepare_engine(config, device)
-        # To the end of the group: the launcher ends ranks whose partner is gone, and they have something to say first.
+        # Outlives the process group: when one rank is lost, the launcher terminates the others, which must still be
+        # able to report the loss.
         stack.enter_context(self._stop.listening())
         self.group = stack.enter_context(dist.process_group(self.placement, device, config.train.timeout))
 
     def _load_data(self, config: RunConfig) -> Manifest:
         if not config.data.path:
-            raise ConfigError("data.path is not set; give the folder of shards that `sgloc shard` wrote")
+            raise ConfigError("data.path is not set; set it to a folder of shards built by `sgloc shard`")
         if config.train.global_batch < self.group.world_size:
             raise ConfigError(
                 f"train.global_batch is {config.train.global_batch}, "
-                f"but there are {self.group.world_size} processes; each needs a drawing"
+                f"but there are {self.group.world_size} processes; each needs at least one drawing per step"
             )
         manifest = load_manifest(config.data.path)
         if manifest.splits["valid"].num_sketches == 0:
-            raise DataError(f"{config.data.path} holds no validation drawing; build the shards from more drawings")
+            raise DataError(f"{config.data.path} has no validation drawings; build the shards from more drawings")
         return manifest
 
     def _greet(self, how: str) -> None:
@@ -169,9 +172,9 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
     # Step.
 
     def train(self) -> None:
-        """Take steps until the run is finished or stopped, and save."""
+        """Train until the run is finished or stopped, and save a final checkpoint."""
         state, every = self.state, self.config.train
-        # What a stop cut short is done first.
+        # A stop may have interrupted the validation due at this step.
         best = self.validate_if_due()
         if best is not None:
             self.save(best)
@@ -193,18 +196,18 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         logger.info(self._farewell())
 
     def train_step(self, packed: PackedBatch, loaded: Any) -> Tensor:
-        """Take one step with this rank's share of a global batch, or skip it if it is not finite.
+        """Train on this rank's share of a global batch; skip the update if the loss or gradient is not finite.
 
         Args:
-            packed: the share.
-            loaded: the host's work on it.
+            packed: this rank's share of the global batch.
+            loaded: output of `Prepare.load` for the share.
 
         Returns:
-            The norm of the whole gradient before clipping, 0-dimensional.
+            The global gradient norm before clipping, 0-dimensional.
 
         Raises:
-            TrainingError: if too many steps in a row are not finite.
-            UnreachableError: if the store takes longer than train.timeout for a checkpoint.
+            TrainingError: if more than train.bad_steps consecutive steps are not finite.
+            UnreachableError: if writing a checkpoint takes longer than train.timeout.
         """
         state = self.state
         rate = learning_rate(self.config.optimizer, state.step)
@@ -226,8 +229,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         return gradient_norm
 
     def _agree(self, losses: list[float]) -> list[float]:
-        """The losses summed over the ranks, which agree at the same time on whether to stop, since some rank was asked
-        to, and on whether a checkpoint takes too long."""
+        """Sum the losses over the ranks; in the same all-reduce, agree on stop signals and overdue checkpoints."""
         flags = [float(self._stop.is_set()), float(self.checkpoints.is_overdue)]
         *sums, stops, overdue = self.group.sum([*losses, *flags])
         self.is_stopped = stops > 0
@@ -236,21 +238,21 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         return sums
 
     def _note_bad_step(self, loss: float, gradient_norm: float, packed: PackedBatch) -> None:
-        """Write the sketches of a skipped step down, and give up if there were too many such steps in a row."""
+        """Record the sketches of a skipped step, and raise after too many consecutive ones."""
         run_dir, state, most = self.config.train.run, self.state, self.config.train.bad_steps
         write_bad_step(run_dir, state.step, loss, gradient_norm, packed.key_id, self.group)
         state.num_bad_steps += 1
         state.num_skipped_steps += 1
         if state.num_bad_steps > most:
             error = TrainingError(
-                f"the loss or gradient of step {state.step} is not finite, after {most} such steps in a row that were "
-                f"skipped; their sketches are in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate, and start again "
-                "in another train.run"
+                f"the loss or gradient of step {state.step} is not finite, after {most} consecutive non-finite steps "
+                f"were skipped; their sketches are listed in {run_dir}/{BAD_STEPS}; lower optimizer.learning_rate and "
+                "start again in another run folder (train.run)"
             )
             raise self.group.told_once(error)
         if self.group.rank == 0:
             logger.warning(
-                "step %d is skipped: its loss or gradient is not finite (%s/%s)", state.step, run_dir, BAD_STEPS
+                "skipping step %d: its loss or gradient is not finite (see %s/%s)", state.step, run_dir, BAD_STEPS
             )
 
     def _loader(self) -> Loader:
@@ -270,7 +272,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         return loader
 
     def _log_training(self, gradient_norm: Tensor, performance: Record) -> None:
-        """Log the losses since the last such line, averaged, and start a new window."""
+        """Log the mean losses since the last record, and start a new window."""
         state = self.state
         *others, total = self.engine.model.loss_names
         losses = {name: state.window.mean(term) for name, term in zip(["loss", *others], [total, *others], strict=True)}
@@ -286,22 +288,22 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
 
     @property
     def is_finished(self) -> bool:
-        """Whether all steps are done, or validation has not improved for too long."""
+        """Whether all steps are done, or validation has not improved for train.patience validations."""
         return self.state.is_finished(self.config.train.num_steps, self.config.train.patience)
 
     def validate_if_due(self) -> float | None:
-        """Validate at the steps where the configuration says so, log it, and show what the model draws.
+        """Validate if the configuration asks for it at this step, and log the losses and the gallery.
 
-        A validation that a stop cuts short counts for nothing; the resumed run repeats it.
+        A validation interrupted by a stop is discarded; the resumed run repeats it.
 
         Returns:
-            The validation loss of this step's weights where they are to be saved as the best; else None.
+            The validation loss if this step's weights should be saved as the best; else None.
         """
         state, step, train = self.state, self.state.step, self.config.train
         interval = train.validation_interval(self.manifest.splits["train"].num_sketches)
         is_due = step > 0 and (step % interval == 0 or step == train.num_steps)
         if not is_due or state.validated_step == step:
-            # A run that branches off from the best checkpoint of another has the best, but not in its folder.
+            # A run branched off from another run's best checkpoint has the best weights, but not in its own folder.
             return state.best_loss if state.best_step == step and self._is_best_lost else None
         with self.engine.whole_model() as model:
             losses = self.validation(model, self._stop.is_set)
@@ -322,7 +324,7 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
         self.loggers.log({"step": step, "event": "validation", **losses, **best})
         for name, png in pictures.items():
             self.loggers.show(name, step, png)
-        # Where the best is lost, the best of what follows is kept.
+        # If the best weights are lost, keep the best of the remaining ones.
         is_kept = is_new_best or (is_best_lost and loss < self.checkpoints.best_kept())
         return loss if is_kept else None
 
@@ -330,28 +332,28 @@ class Trainer(contextlib.AbstractContextManager["Trainer"]):
 
     @property
     def _is_best_lost(self) -> bool:
-        """Whether the weights of the best validation are neither saved nor in memory."""
+        """Whether the best weights are neither committed nor waiting in memory."""
         best = self.state.best_step
         return best not in (None, self.state.saved_best_step) and not self.checkpoints.holds(best)
 
     def save(self, best: float | None = None) -> None:
-        """Save a checkpoint of this step: training may go on while it is written.
+        """Start saving a checkpoint of this step; it is written while training continues.
 
         Args:
-            best: the validation loss of the weights, where they are the best; else None.
+            best: validation loss of the weights if they are the best; else None.
         """
         failpoint("save", self.state.step)
-        # A run that resumes here has the lines up to here.
+        # A run that resumes from this checkpoint needs all records up to this step.
         self.loggers.flush()
         self.checkpoints.save(best)
 
     def _farewell(self) -> str:
         state, every = self.state, self.config.train
         if self.is_stopped:
-            return f"stopped by a signal at step {state.step}; the same command goes on from there"
+            return f"stopped by a signal at step {state.step}; run the same command again to resume"
         reason = "all steps are done" if state.step >= every.num_steps else "validation no longer improves"
         best = f"best validation loss {state.best_loss:.4f} at step {state.best_step}"
         if self._is_best_lost:
             saved = f"{state.saved_best_loss:.4f} at step {state.saved_best_step}" if state.saved_best_step else "none"
-            best += f", whose weights are not there; the best that are: {saved}"
+            best += f", whose weights are lost; best saved weights: {saved}"
         return f"finished at step {state.step}, {reason}; {best}, in {every.run}"

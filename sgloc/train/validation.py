@@ -19,14 +19,16 @@ logger = logging.getLogger(__name__)
 
 
 class Validation:
-    """Loss on the validation split: the code's mean, no dropout, no augmentation, and noise that depends on the seed
-    and the sketch alone. The ranks share the work.
+    """Computes the loss on the validation split, which is distributed over the ranks.
+
+    Validation uses the mean of the latent code, no dropout and no augmentation; the disturbance noise depends only on
+    the seed and the sketch.
 
     Args:
-        config: of the run.
-        manifest: of its shards.
-        prepare: how sketches become input.
-        group: of the ranks.
+        config: configuration of the run.
+        manifest: manifest of the run's shards.
+        prepare: turns packed sketches into batches, without augmentation.
+        group: group of the ranks.
     """
 
     def __init__(self, config: RunConfig, manifest: Manifest, prepare: Prepare, group: Group) -> None:
@@ -39,17 +41,18 @@ class Validation:
 
     @torch.no_grad()
     def __call__(self, model: Trainable, stop: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
-        """Mean loss terms a sketch in nats, the same on all ranks. All ranks must call it together.
+        """Return the mean loss terms per sketch in nats, the same on all ranks. Collective.
 
         Args:
-            model: to validate, on the group's device; it is left in training mode.
-            stop: asked between batches whether this rank is to leave off: it may take longer than a run has left.
+            model: the model to validate, on the group's device; left in training mode.
+            stop: polled between batches; if it returns True, this rank aborts, since a validation may take longer than
+                the time a stopped run has left.
 
         Returns:
-            The losses by name; None, on all ranks, if some rank left off.
+            The loss terms by name; None, on all ranks, if some rank aborted.
 
         Raises:
-            DataError: if a shard stays bad and is not to be skipped, or nothing is left.
+            DataError: if a shard stays unreadable and data.bad_shards is "stop", or no sketch is left.
         """
         model.eval()
         sums = None
@@ -63,8 +66,11 @@ class Validation:
         return {name: total / len(self.chosen) for name, total in zip(names, totals, strict=True)}
 
     def _sums(self, model: Trainable, stop: Callable[[], bool]) -> list[float] | None:
-        """Loss terms of this rank's sketches, added up; of some of them if it is to leave off. None, on all ranks, if
-        some rank met a shard that stays bad, which is left out from now on."""
+        """Sum the loss terms over this rank's sketches, or over only some of them if it aborts.
+
+        Returns:
+            The sums; None, on all ranks, if some rank found an unreadable shard, which is now skipped: try again.
+        """
         count, rank, world_size = len(self.chosen), self.group.rank, self.group.world_size
         mine = self.chosen[count * rank // world_size : count * (rank + 1) // world_size]
         device, sums, error = self.group.device, [0.0] * len(model.loss_names), None
@@ -85,10 +91,10 @@ class Validation:
         return None
 
     def _skip(self, shard: int) -> None:
-        """Leave out a shard's sketches, on every rank."""
+        """Exclude a shard's sketches, on every rank."""
         self.chosen = self.chosen[self.reader.shard_of(self.chosen) != shard]
         path = self.reader.shards[shard].path
         if len(self.chosen) == 0:
-            raise DataError(f"no validation sketch is left without shard {path}; restore it or build the shards again")
+            raise DataError(f"no validation sketch is left without shard {path}; restore it or rebuild the shards")
         if self.group.rank == 0:
-            logger.warning("shard %s stays bad: validation goes on without it on all ranks", path)
+            logger.warning("shard %s is still unreadable; validation continues without it on all ranks", path)

@@ -1,4 +1,4 @@
-"""`sgloc bench`: what is measured, and how it is reported. No time is asserted."""
+"""`sgloc bench`: which measurements are taken and how they are reported. No test asserts absolute times."""
 
 import dataclasses
 import io
@@ -40,7 +40,7 @@ MEASURED: dict[str, list[str]] = {
 
 
 def run(what: str, config: Config = TINY, **options: Any) -> dict[str, dict[str, Any]]:
-    """What a small measurement reports, by name."""
+    """Run a small benchmark and return its records by name."""
     small = {"batch": 6, "repeats": 2, "device": "cpu", "long_sketch": 200, "ceiling_size": 16, **options}
     names = {field.name for field in dataclasses.fields(OPTIONS[what])}
     wanted = OPTIONS[what](**{name: value for name, value in small.items() if name in names})
@@ -53,12 +53,12 @@ def run(what: str, config: Config = TINY, **options: Any) -> dict[str, dict[str,
 
 
 def check_measurement(record: dict[str, Any]) -> None:
-    """The parts of a measurement fit together."""
+    """Check that the fields of a measurement are consistent."""
     seconds = record["seconds"]
     assert 0 < seconds["minimum"] <= seconds["percentile_10"] <= seconds["median"] <= seconds["percentile_90"]
-    # A drawing has 6 to 48 points, the long one 200.
+    # Drawings average 6 to 48 points; the long one has 200.
     assert 2 < record["points_per_second"] / record["sketches_per_second"] < 200
-    # Torch alone takes more than 100 MiB; a machine of this size has less than 10 TiB.
+    # PyTorch alone uses more than 100 MiB; no such machine has 10 TiB.
     assert 100 < record["peak_memory_mib"] < 10**7
     if "flops" in record:
         assert record["flops_per_second"] == pytest.approx(record["flops"] / seconds["median"])
@@ -97,7 +97,7 @@ def test_a_step_computes_no_padding_and_says_what_it_consists_of() -> None:
     phases = [records[name]["seconds"]["minimum"] for name in ("forward", "backward", "optimizer")]
     assert sum(phases) <= step["seconds"]["percentile_90"] * 1.5
     assert records["long sketch ratio"]["points"] == 200
-    # Before the first and after each of two steps, twice.
+    # One round before the first measurement, and one after each of two steps' two repeats.
     assert records["ceiling"]["rounds"] == 5
     ceiling = records["ceiling"]
     assert ceiling["flops_per_second"] >= ceiling["median_flops_per_second"]
@@ -155,11 +155,11 @@ def test_the_table_shows_every_measurement() -> None:
     report.add("second", [2.0], 4, 40, extra={"tables": 3})
     report.facts.append({"name": "flops", "forward": {"strokes": 2 * 10**9}})
     measured, without = report.records()[2:4]
-    # 600 a second by 2048 operations a second, 200 by 4096 / 3.
+    # 600 sketches/s at a ceiling of 2048 FLOP/s, and 200 sketches/s at a ceiling of 4096/3 FLOP/s.
     rates = [600 / 2048e-9, 600 / 4096e-9]
     assert measured["sketches_per_second_per_gflops"] == pytest.approx(sum(rates) / 2)
     assert "sketches_per_second_per_gflops" not in without
-    # 512 operations in half a second are half of 2048 a second; in one and a half a quarter of 4096 / 3.
+    # 512 operations in 0.5 s reach half of 2048 FLOP/s; 512 in 1.5 s reach a quarter of 4096/3 FLOP/s.
     assert measured["ceiling_share"] == pytest.approx(0.375)
     assert measured["best_ceiling_share"] == pytest.approx(0.5)
     text = io.StringIO()
@@ -175,7 +175,7 @@ def test_the_table_shows_every_measurement() -> None:
 
 @pytest.fixture
 def tiny_file(tmp_path: Path) -> str:
-    """TINY as a file of options of `sgloc train`."""
+    """Path of a `sgloc train` configuration file with TINY's model."""
     (tmp_path / "tiny.yaml").write_text(yaml.safe_dump({"model": dataclasses.asdict(TINY.model), "resume": "never"}))
     return str(tmp_path / "tiny.yaml")
 
@@ -212,5 +212,5 @@ def test_shards_without_training_drawings_are_refused(tmp_path: Path, tiny_shard
     manifest["splits"]["train"] |= {"points": {}, "shards": []}
     (tmp_path / "manifest.json").write_text(json.dumps(manifest))
     for what in MEASURED:
-        with pytest.raises(DataError, match="holds no drawing; build the shards"):
+        with pytest.raises(DataError, match="is empty; build the shards"):
             run(what, data=str(tmp_path))

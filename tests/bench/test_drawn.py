@@ -1,4 +1,4 @@
-"""The drawn batch has real drawings' statistics."""
+"""The randomly drawn benchmark batch has the statistics of real drawings."""
 
 import dataclasses
 
@@ -23,7 +23,8 @@ def test_a_hundred_sketches_are_those_of_the_issue(seed: int) -> None:
     assert packed.num_strokes.mean() == pytest.approx(6, rel=0.03)
     assert (num_points.max(), packed.num_strokes.max()) == (LONGEST_POINTS, 29)
     assert LONGEST_POINTS == 163
-    # Of 25,000 real drawings: standard deviations 25 and 3.9, of a stroke's points 8.4, and a correlation of 0.62.
+    # Statistics of 25,000 real drawings: standard deviations 25 (points of a drawing), 3.9 (strokes of a drawing) and
+    # 8.4 (points of a stroke); correlation of points and strokes 0.62.
     assert num_points.std() == pytest.approx(25, rel=0.1)
     assert packed.num_strokes.std() == pytest.approx(3.9, rel=0.25)
     assert packed.stroke_lengths.std() == pytest.approx(8.4, rel=0.25)
@@ -49,7 +50,7 @@ def test_every_batch_is_one_that_the_preparation_takes(num_sketches: int) -> Non
     assert packed.stroke_lengths.min() >= 2
     sketches = Preparation(scale=1.0, seed=0)(packed, torch.device("cpu"))
     assert len(sketches) == num_sketches
-    # Absolute coordinates: all strokes are on the canvas.
+    # Coordinates are absolute, so this checks that all strokes are on the canvas.
     assert float(sketches.points.min()) >= 0
     assert float(sketches.points.max()) <= 255
 

@@ -1,4 +1,4 @@
-"""The operations that are counted from the shapes are those that torch computes."""
+"""The operation counts computed from shapes equal the operations that PyTorch executes."""
 
 import dataclasses
 from typing import get_args
@@ -18,7 +18,7 @@ STROKES = [[3, 1], [5], [2, 2, 4], [1], [2, 7]]
 
 
 def tiny(encoder: CellName, decoder: CellName) -> ModelConfig:
-    # All widths differ, so that one taken for another shows.
+    # All widths differ, so that confusing two of them changes the count.
     return ModelConfig(
         encoder=EncoderConfig(cell=encoder, hidden_size=6),
         decoder=DecoderConfig(cell=decoder, hidden_size=7, num_mixtures=2),
@@ -31,7 +31,7 @@ def tiny(encoder: CellName, decoder: CellName) -> ModelConfig:
 def step_flops(
     config: ModelConfig, loss: LossConfig | None = None, num_parts: int = 1, checkpoint_decoder: bool = False
 ) -> int:
-    """Operations that a forward and backward pass executes."""
+    """Count the floating-point operations executed by a forward and backward pass."""
     batch, model = make_batch(STROKES, dtype=torch.float32), SketchGloc(config, loss, 20, checkpoint_decoder)
     return executed_flops(lambda: model(batch, num_parts).total.backward())[1]
 
@@ -60,7 +60,7 @@ def test_what_is_compared_computes_no_more_either(kind: ModelName, graph: str) -
 def test_padding_shows() -> None:
     config, shapes = tiny("lstm", "hyper"), Shapes.of(make_batch(STROKES), ModelConfig())
     executed = step_flops(config, LossConfig(pen_loss_on_padding=True))
-    # End rows up to 21 for each of five sketches: what drawings of 20 points each would cost the decoder.
+    # Each of the five sketches is padded to 21 rows; the decoder's cost is that of drawings of 20 points.
     padded = training_flops(config, Shapes(shapes.num_sketches, 0, 5 * 20, 0))
     plain = training_flops(config, shapes)
     for stage in ("decoder", "output"):
@@ -84,7 +84,7 @@ def test_drawing_computes_no_row_of_a_finished_sketch(decoder: CellName) -> None
 
 
 def test_a_step_at_the_published_sizes() -> None:
-    # A hundred sketches of 48 points and 6 strokes: about 2 GFLOP a sketch.
+    # 100 sketches of 48 points and 6 strokes: about 2 GFLOP per sketch.
     flops = training_flops(ModelConfig(), Shapes(100, 600, 4800, 9 * 600))
     assert set(flops.forward) == set(flops.backward) == {"strokes", "graphs", "latent", "decoder", "output"}
     assert flops.forward["graphs"] == 2 * (2 * 5400 * 1024 * 1024)
@@ -94,7 +94,7 @@ def test_a_step_at_the_published_sizes() -> None:
 
 
 def test_a_node_has_a_row_in_the_graphs_in_which_it_has_a_neighbour() -> None:
-    # A node is its own neighbour in the centre; the second is right of the first, and above it.
+    # Each node is its own neighbour in the centre cell; the second node is to the right of the first and above it.
     batch = make_batch([[2, 2], [1]])
     points = torch.tensor([[0.0, 0.0], [1.0, 1.0], [2.0, 2.0], [3.0, 3.0], [5.0, 5.0]])
     shapes = Shapes.of(dataclasses.replace(batch, points=points), ModelConfig())

@@ -1,4 +1,4 @@
-"""`python -m benchmarks gpu`: every check on the CPU, in sizes that take seconds, and the study around them."""
+"""`python -m benchmarks gpu`: every check on the CPU at sizes that take seconds, and the study that runs them."""
 
 import importlib.util
 import json
@@ -18,7 +18,7 @@ from benchmarks.gpu_checks.__main__ import run
 from sgloc.nn.recurrent import bidirectional
 from tests.patience import PATIENCE
 
-# They start processes or a compiler, or run several commands.
+# These checks start processes or a compiler, or run several commands.
 EXHAUSTIVE = {"ranks", "commands", "compile"}
 NEED_A_GPU = {"lstm", "waits", "sanitizer"}
 
@@ -38,7 +38,7 @@ def dry(folder: Path) -> Setting:
     [
         pytest.param(name, marks=[pytest.mark.exhaustive] if name in EXHAUSTIVE else [], id=name)
         for name in FUNCTIONS
-        # What DeepSpeed imports warns, which is an error here; below it has a process of its own.
+        # DeepSpeed's imports raise warnings, which are errors here; a test below runs it in a separate process.
         if name != "deepspeed"
     ],
 )
@@ -60,7 +60,7 @@ def test_a_check_fails_where_the_device_computes_something_else(
     calls = iter(range(100))
 
     def forward(*inputs: Any) -> torch.Tensor:
-        # Every other computation is the device's.
+        # The check alternates between the reference and the device; distort the device's result.
         return right(*inputs) * (1.01 if next(calls) % 2 else 1.0)
 
     monkeypatch.setattr(bidirectional.Bidirectional, "forward", forward)
@@ -79,7 +79,7 @@ STUBBORN = {
 
 
 def study(folder: Path, *names: str, seconds: float = 100.0) -> Study:
-    """Of checks that misbehave."""
+    """Return a study of checks from STUBBORN."""
 
     def command(check: Check) -> list[str]:
         write = (
@@ -155,17 +155,17 @@ def test_a_dry_run_by_the_command(tmp_path: Path) -> None:
 @pytest.mark.exhaustive
 def test_the_check_of_deepspeed_by_the_command(tmp_path: Path) -> None:
     if importlib.util.find_spec("deepspeed") is None:
-        pytest.skip("DeepSpeed is not installed; pip install 'sgloc[deepspeed]'")
+        pytest.skip("DeepSpeed is not installed; install it with pip install 'sgloc[deepspeed]'")
     done = start("gpu", str(tmp_path), "--cpu", "--only", "deepspeed")
     assert done.returncode == 0, done.stdout + (tmp_path / "checks" / "deepspeed.log").read_text()
     assert "1 of 1 checks: 1 passed." in (tmp_path / "report.md").read_text()
 
 
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device")
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a CUDA device")
 def test_without_a_gpu_it_says_so(tmp_path: Path) -> None:
     done = start("gpu", str(tmp_path / "out"))
     assert done.returncode == 2
-    assert done.stderr.splitlines() == ["benchmarks: torch sees no CUDA device; --cpu makes a dry run of the checks"]
+    assert done.stderr.splitlines() == ["benchmarks: torch finds no CUDA device; for a dry run on the CPU, add --cpu"]
     assert not (tmp_path / "out").exists()
 
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks order`: what it simulates, against going through the epoch a sketch at a time."""
+"""`python -m benchmarks order`: its simulation against a walk through the epoch, one sketch at a time."""
 
 import io
 import json
@@ -23,7 +23,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 
 def simulate(**options: Any) -> dict[str, list[dict[str, Any]]]:
-    """The records of a simulation, by name."""
+    """Run a simulation and return its records, by name."""
     records: dict[str, list[dict[str, Any]]] = {}
     for line in study_order(OrderOptions(**options), Config()).to_json().splitlines():
         record = json.loads(line)
@@ -33,7 +33,7 @@ def simulate(**options: Any) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Some thousand drawings in uneven shards of small blocks."""
+    """Several thousand drawings in shards of unequal sizes with small blocks."""
     folder: Path = tmp_path_factory.mktemp("order")
     for number, size in enumerate((2900, 310, 1801)):
         first = 10_000 * number
@@ -45,7 +45,7 @@ def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="module")
 def order(shards: str) -> Order:
-    """The order of those shards in a run of the default seed."""
+    """The order of these shards in a run with the default seed."""
     manifest = load_manifest(shards)
     assert len({shard.num_sketches for shard in manifest.splits["train"].shards}) > 2
     return Order.of_training(manifest, Config().train.seed)
@@ -123,7 +123,7 @@ def test_made_up_shards_are_as_many_and_as_uneven_as_asked_for(tmp_path: Path) -
     assert (four["least_sketches"], four["most_sketches"]) == (50_000, 50_000)
     assert 0.8 < four["least_bytes"] < 0.999 < 1.001 < four["most_bytes"] < 1.2
     mixture = {record["what"]: record for record in records["quality of the shuffle"]}
-    # Here each category is a shard.
+    # Each category is one shard here.
     for size in ("100", "1,024"):
         by_shard, by_category = (mixture[f"{kind} in a batch of {size}"] for kind in ("shards", "categories"))
         assert by_shard["here"] == by_category["here"] > 90
@@ -161,8 +161,8 @@ def test_up_to_512_ranks_are_simulated_unless_others_are_named() -> None:
     [
         (["--sketches", "9999"], "sketches must be from 10,000 to 2,147,483,647"),
         (["--sketches", str(2**31)], "sketches must be from 10,000 to 2,147,483,647"),
-        (["--world_sizes", "4,0"], "world_sizes must be numbers from 1 on, separated by commas, not 4,0"),
-        (["--world_sizes", ""], "world_sizes must be numbers from 1 on, separated by commas, not none"),
+        (["--world_sizes", "4,0"], "world_sizes must be integers of at least 1, separated by commas, not 4,0"),
+        (["--world_sizes", ""], "world_sizes must be integers of at least 1, separated by commas, not none"),
         (["--world_sizes", "1,many"], "--world_sizes: "),
         (["--plot", "/nowhere/to/plot.png"], "plot is /nowhere/to/plot.png, whose folder does not exist"),
     ],

@@ -1,4 +1,4 @@
-"""`python -m benchmarks parity` and `resume`: which runs are started, and what is reported of their losses."""
+"""`python -m benchmarks parity` and `resume`: which runs they start, and how they report the losses."""
 
 import importlib.util
 import json
@@ -26,7 +26,7 @@ QUICKSTART = Path(__file__).parents[2] / "configs" / "quickstart.yaml"
 
 
 def measured(what: str, **options: Any) -> list[dict[str, Any]]:
-    """The rows and facts of a report; where nothing is really started, the shards need not be there."""
+    """Return the rows and facts of a report; the shards need not exist if the launcher is stubbed."""
     wanted = {"data": "shards", "device": "cpu", **options}
     if what == "parity":
         report = study_parity(ParityOptions(**wanted), TINY)
@@ -36,7 +36,7 @@ def measured(what: str, **options: Any) -> list[dict[str, Any]]:
 
 
 class Losses:
-    """Stands in for a launcher's runs, which take 20 steps and save after 10."""
+    """Stub of a launcher's runs of 20 steps with a checkpoint after 10; `offsets` changes the losses of some runs."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, offsets: dict[tuple[str, int, int], float]) -> None:
         self.started: list[tuple[str, int, int, str]] = []
@@ -86,7 +86,7 @@ def test_resume_goes_through_the_changes(monkeypatch: pytest.MonkeyPatch) -> Non
         ("ddp", 2, "ddp", 2, "pass"),
         ("ddp", 2, "ddp", 1, "pass"),
         ("ddp", 1, "ddp", 2, "pass"),
-        # Within a millionth, but not to the bit.
+        # Within a millionth, but not bit-identical.
         ("zero3", 2, "zero3", 2, "FAIL"),
         ("zero3", 2, "zero3", 1, "FAIL"),
         ("zero3", 1, "zero3", 2, "pass"),
@@ -94,7 +94,7 @@ def test_resume_goes_through_the_changes(monkeypatch: pytest.MonkeyPatch) -> Non
         ("zero3", 2, "ddp", 2, "pass"),
     ]
     assert fact["passed"] == 6
-    # A run goes on to its end once, and is resumed from the middle by all that are compared with it.
+    # Each combination runs to the end once; all resumed runs start from its middle checkpoint.
     never = [started[:2] for started in runs.started if started[3] == "never"]
     assert sorted(never) == [("ddp", 1), ("ddp", 2), ("zero3", 1), ("zero3", 2)]
     assert ("zero3", 1, 1, "zero3-2/checkpoints/step-00000010") in runs.started
@@ -114,7 +114,7 @@ def test_without_deepspeed_its_engines_are_left_out(monkeypatch: pytest.MonkeyPa
     for what in ("parity", "resume"):
         *rows, fact = measured(what, engines=("ddp", "zero1", "zero2"), world_sizes=(1,), steps=10)
         assert {row["engine"] for row in rows if "engine" in row} == {"ddp"}
-        assert fact["why"] == "zero1, zero2 left out: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
+        assert fact["why"] == "zero1, zero2 skipped: DeepSpeed is not installed (pip install 'sgloc[deepspeed]')"
     assert {started[0] for started in runs.started} == {"ddp"}
 
 
@@ -125,14 +125,14 @@ def test_real_runs_are_the_same(sample_shards: str) -> None:
     assert 0 < row["difference"] < 1e-4
     assert fact["passed"] == 1
     assert 0 < nudged["difference"] < 1e-4
-    # On shards of their own.
+    # Without data, the study builds its own shards.
     row, fact = measured("resume", engines=("ddp",), world_sizes=(1,), steps=2, batch=5, data=None)
     assert (row["difference"], row["result"]) == (0, "pass")
 
 
 def test_a_run_that_fails_is_told(sample_shards: str) -> None:
     with pytest.raises(
-        TrainingError, match=r"ddp on 1 rank\(s\) in 1 part\(s\) failed: sgloc train: .* does not exist"
+        TrainingError, match=r"ddp on 1 rank\(s\) with 1 micro-batch\(es\) failed: sgloc train: .* does not exist"
     ):
         measured("parity", data=str(Path(sample_shards).parent), engines=("ddp",), world_sizes=(1,), steps=2)
 
@@ -140,11 +140,11 @@ def test_a_run_that_fails_is_told(sample_shards: str) -> None:
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--engines", "ddp,zero4"], "engines must be of ddp, zero0, zero1, zero2, zero3, not 'zero4'"),
-        (["--accumulations", "1,0"], "accumulations must be numbers from 1 on, separated by commas, not 1,0"),
+        (["--engines", "ddp,zero4"], "engines must be among ddp, zero0, zero1, zero2, zero3, not 'zero4'"),
+        (["--accumulations", "1,0"], "accumulations must be integers of at least 1, separated by commas, not 1,0"),
         (["--accumulations", "1,two"], "--accumulations: "),
         (["--steps", "-1"], "steps must be at least 1, not -1"),
-        (["--accumulation", "2"], "there is no option --accumulation; did you mean --accumulations?"),
+        (["--accumulation", "2"], "unknown option --accumulation; did you mean --accumulations?"),
     ],
 )
 def test_options_that_are_refused(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
@@ -158,7 +158,7 @@ def test_the_command_is_given_its_options(monkeypatch: pytest.MonkeyPatch, capsy
     given: list[tuple[RunOptions, Config]] = []
 
     def study(options: RunOptions, config: Config) -> TableReport:
-        """A study."""
+        """Record the options and return an empty report."""
         given.append((options, config))
         return TableReport("parity", {"seen": 7})
 

@@ -1,4 +1,4 @@
-"""`python -m benchmarks scale`: the drawings it makes up, what it measures, and how it goes on after a kill."""
+"""`python -m benchmarks scale`: its synthetic drawings, its measurements, and resuming after a kill."""
 
 import json
 import re
@@ -21,14 +21,14 @@ SKETCHES = 20_000
 
 
 def measure(folder: Path, num_sketches: int = SKETCHES, **options: Any) -> dict[str, dict[str, Any]]:
-    """The records of a measurement, by name or phase."""
+    """Run a measurement and return its records, by phase or name."""
     wanted = ScaleOptions(sketches=num_sketches, folder=str(folder), **options)
     records = map(json.loads, study_scale(wanted, Config()).to_json().splitlines())
     return {record.get("phase", record["name"]): record for record in records}
 
 
 def drawings(path: Path) -> list[Drawing]:
-    """All drawings of a .bin file, none of which may be rejected."""
+    """Return all drawings of a .bin file, checking that none is rejected."""
     found = list(read_drawings(str(path)))
     assert all(isinstance(outcome, Drawing) for outcome in found)
     return [outcome for outcome in found if isinstance(outcome, Drawing)]
@@ -46,7 +46,7 @@ def test_categories_are_as_uneven_as_those_of_quickdraw() -> None:
 
 def test_drawings_have_the_lengths_of_quickdraw_and_their_numbers_in_their_keys(tmp_path: Path) -> None:
     path = tmp_path / "cat.bin"
-    # More than are drawn together.
+    # More drawings than are generated in one chunk.
     write_category(path, range(1_000_000, 1_020_000), seed=0)
     found = drawings(path)
     key_ids = np.array([drawing.key_id for drawing in found], dtype=np.uint64)
@@ -109,7 +109,7 @@ def test_all_is_built_and_streamed_once_and_measured(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_memory_is_that_of_the_largest_worker(tmp_path: Path) -> None:
-    # Enough for several parts.
+    # 300,000 sketches make several parts. The workers' figures must not include this memory of the parent process.
     held = bytearray(2**29)
     held[:: 2**12] = bytes(len(held[:: 2**12]))
     records = measure(tmp_path, 300_000, workers=2)
@@ -119,7 +119,7 @@ def test_memory_is_that_of_the_largest_worker(tmp_path: Path) -> None:
 
 
 class KilledError(Exception):
-    """In place of a signal."""
+    """Raised in place of a kill signal."""
 
 
 def test_a_command_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +147,7 @@ def test_a_command_that_was_killed_goes_on_where_it_was(tmp_path: Path, monkeypa
 
 def test_another_number_of_drawings_needs_another_folder(tmp_path: Path) -> None:
     measure(tmp_path, 10_000)
-    with pytest.raises(DataError, match=r"was begun with .*10000.*; give these again, or another folder"):
+    with pytest.raises(DataError, match=r"was created with .*10000.*; use these again, or another folder"):
         measure(tmp_path, 10_001)
 
 
@@ -158,9 +158,7 @@ def test_drawings_that_come_twice_and_not_at_all_are_found(tmp_path: Path) -> No
     state = json.loads((tmp_path / "scale.json").read_text())
     del state["phases"]["build"]
     (tmp_path / "scale.json").write_text(json.dumps(state))
-    with pytest.raises(
-        DataError, match=r"of 10000 sketches were visited, in .* visits: some are missing or come twice"
-    ):
+    with pytest.raises(DataError, match=r"of 10000 sketches were visited, in .* visits: some are missing or repeated"):
         measure(tmp_path, 10_000)
 
 
@@ -191,5 +189,5 @@ def test_the_command_prints_a_table(capsys: pytest.CaptureFixture[str], tmp_path
     text = capsys.readouterr().out
     for phase in ("draw", "build", "stream"):
         assert re.search(rf"│ +{phase} │ +[\d,]+ │", text)
-    assert re.search(r"storage: .* times its bare \(dx, dy\) in 16 bits", text)
-    assert "each of all 10,000 was found exactly once" in text
+    assert re.search(r"storage: .* times the bare 16-bit \(dx, dy\)", text)
+    assert "each of all 10,000 drawings was found exactly once" in text

@@ -1,4 +1,4 @@
-"""`python -m benchmarks scaling`: it computes from what a step really exchanges and how the order really deals."""
+"""`python -m benchmarks scaling`: its model against a real step's collectives and the real order's shares."""
 
 import dataclasses
 import json
@@ -40,7 +40,7 @@ TINY = Config(
 
 
 class Recorded(TorchDispatchMode):
-    """Inside, collectives are written down: name, elements, bytes of an element."""
+    """A dispatch mode that records collectives: name, number of elements, bytes per element."""
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
@@ -61,10 +61,10 @@ def _rank(rank: int, port: int) -> None:
         torch.manual_seed(0)
         engine = open_engine(SketchGloc(TINY.model, TINY.loss, 9), TINY, group)
         for _ in range(2):
-            # In the first step, DDP agrees on its buckets.
+            # Only the second step's calls are reported: in the first, the ranks agree on DDP's buckets.
             with Recorded() as recorded:
                 engine.backward(batch)
-                # As the loop does with the losses and the wish to stop.
+                # Like the training loop, which sums the losses and the stop request.
                 group.sum([0.0] * 5)
                 engine.update(1e-3)
         engine.close()
@@ -74,7 +74,7 @@ def _rank(rank: int, port: int) -> None:
 
 
 def main() -> None:
-    """Print what the second step of two ranks exchanges."""
+    """Print the collectives of the second step of two ranks."""
     port = free_port()
     children = []
     for rank in range(2):
@@ -122,12 +122,12 @@ def test_a_step_waits_for_the_slowest() -> None:
 
 
 def test_shares_are_those_of_the_order() -> None:
-    """Two categories of very unlike drawings, each block of one: few streams a rank, and ranks differ."""
+    """Two categories of very different lengths, one category per block: with few streams per rank, the ranks differ."""
     lengths = Lengths.draw(2**16, [np.array([10]), np.array([30])], seed=0)
     one = shares(lengths.batches(1024), 1)
     assert (one["most_points"], one["longest"], one["longest_of_rank"]) == (1, 30, 30)
     many = shares(lengths.batches(8192), 512)
-    # Both streams of some rank are of the longer drawings.
+    # On some rank, both streams contain the longer drawings.
     assert many["most_points"] == pytest.approx(1.5, abs=0.1)
     assert many["most_points_at_random"] < 1.45
     assert many["longest_of_rank"] < 30
@@ -143,7 +143,7 @@ def test_the_report(tiny_shards: str, with_data: bool) -> None:
     by_name: dict[str, list[dict[str, Any]]] = {}
     for record in records:
         by_name.setdefault(record["name"], []).append(record)
-    # 100 drawings are too few for 512 ranks.
+    # A global batch of 100 drawings is too small for 512 ranks.
     assert len(by_name["a step, computed"]) == len(by_name["shares of a global batch, simulated"]) == 7
     assert by_name["settings"][0]["latency"] == 1
     assert [record["world_size"] for record in by_name["bytes of a rank, computed"]] == [8, 512]
@@ -157,7 +157,7 @@ def test_costs() -> None:
     assert Costs.parse("launch=1,bandwidth=2e9") == dataclasses.replace(Costs(), launch=1.0, bandwidth=2e9)
     for text, told in (
         ("launch", "costs: 'launch' is not a name and a number"),
-        ("lunch=1", "costs: there is no 'lunch'; there are launch, sketch, latency, bandwidth"),
+        ("lunch=1", "costs: unknown name 'lunch'; the names are launch, sketch, latency, bandwidth"),
         ("launch=0", "costs: launch must be above 0, not 0.0"),
         ("launch=nan", "costs: launch must be above 0"),
     ):

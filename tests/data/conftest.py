@@ -1,4 +1,4 @@
-"""Fixtures of the tests of the readers."""
+"""Fixtures for the tests of the readers."""
 
 import random
 from collections.abc import Callable
@@ -22,11 +22,11 @@ def _mutate(data: bytes, generator: random.Random) -> bytes:
 
 @pytest.fixture
 def mutate() -> Callable[[bytes, random.Random], bytes]:
-    """Changes, removes or inserts a few bytes."""
+    """Return a function that changes, removes or inserts a few bytes."""
     return _mutate
 
 
 @pytest.fixture
 def generator(request: pytest.FixtureRequest) -> random.Random:
-    """The same numbers each time, or those of the seed that `make fuzz` prints."""
+    """A generator with a fixed seed, or with the seed that `make fuzz` prints."""
     return random.Random(request.config.getoption("--hypothesis-seed") or 0)

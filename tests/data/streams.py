@@ -1,4 +1,4 @@
-"""What tests of streams expect and how they are configured."""
+"""Configurations and assertions shared by the stream tests."""
 
 import dataclasses
 import threading
@@ -24,7 +24,7 @@ def expect_equal(found: PackedBatch, expected: PackedBatch) -> None:
 
 
 def expect_no_reading_thread() -> None:
-    # A thread that is told to stop finishes the batch it is reading.
+    # A stopped thread first finishes the batch it is reading.
     for thread in threading.enumerate():
         if thread.name.startswith(THREAD_NAMES):
             thread.join(timeout=PATIENCE)
@@ -32,7 +32,7 @@ def expect_no_reading_thread() -> None:
 
 
 def sketches_at(order: Order, places: Places) -> IntArray:
-    """The numbers of sketches, int64 [n], counted through all shards as the manifest lists them."""
+    """Return the sketch numbers, int64 [n], counted across all shards in manifest order."""
     numbers = np.empty_like(places.visit)
     keys, which = np.unique(places.epoch * order.num_blocks + places.block, return_inverse=True)
     for number, key in enumerate(keys.tolist()):

@@ -1,4 +1,4 @@
-"""From packed sketches to the model's input, against METHOD 1, 2, 3 and 8 as the oracle does them, sketch by sketch."""
+"""Preparation of packed sketches for the model, checked sketch by sketch against the oracle (METHOD 1, 2, 3 and 8)."""
 
 import dataclasses
 
@@ -21,7 +21,7 @@ CPU = torch.device("cpu")
 EVERYTHING = Preparation(
     scale=40.0, seed=5, disturb=0.3, max_node_points=5, augment_scale=0.1, drop_probability=0.3, translate=True
 )
-# Sketches long enough that every kind of noise shows.
+# Sketches long enough for every kind of noise to have an effect.
 SOME: list[Strokes] = [
     [[(3, 4)] * 40, [(-5, 1)] * 30, [(2, 2)]],
     [[(1, -9)] * 60, [(7, 0)] * 8],
@@ -67,7 +67,7 @@ def split_rows(table: Tensor, offsets: Tensor) -> list[Tensor]:
 
 @dataclasses.dataclass
 class Noise:
-    """The random numbers of the sketches of a batch, as probes of `sgloc.sketch.transform` show them."""
+    """The random numbers of the sketches of a batch, recovered by probing `sgloc.sketch.transform`."""
 
     dropped: list[list[bool]]
     factors: list[tuple[float, float]]
@@ -80,15 +80,15 @@ class Noise:
         strokes = offsets_from_lengths(torch.tensor([len(strokes) for strokes in sketches]))
         points = offsets_from_lengths(lengths)[strokes]
         places = torch.arange(int(points[-1]), dtype=torch.float64)[:, None].repeat(1, 2)
-        # Of each run of a kept point and the dropped ones behind it, the last place.
+        # For each run of a kept point and the dropped points after it: the last position.
         last, _ = transform.drop_points(places, lengths, strokes, key, preparation.drop_probability)
         dropped = torch.ones(len(places), dtype=torch.bool)
         dropped[torch.cat([torch.zeros(1), last[:-1, 0] + 1]).long()] = False
         scaled = transform.random_scale(torch.ones_like(places), points, key, preparation.augment_scale)
-        # All at (1, 0): with the origin, the box's larger side is 1.
+        # All points at (1, 0): together with the origin, the larger side of the box is 1.
         probe = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(len(places), 1)
         moved = (transform.disturb(probe, lengths, strokes, key, 1.0) - probe)[offsets_from_lengths(lengths)[:-1]]
-        # A sketch that is but the origin moves from -0.8 * 24 to 0.8 * 24.
+        # A sketch that consists only of its origin moves by -0.8 * 24 to 0.8 * 24.
         whole = transform.translations(torch.zeros_like(places), points.diff(), key, 1.0)
         return cls(
             [part.tolist() for part in split_rows(dropped, points)],
@@ -164,14 +164,14 @@ def test_noise_does_not_depend_on_neighbours(key_ids: list[int], number: int, ep
 def test_noise_depends_on_seed_epoch_and_key(only: Preparation) -> None:
     batch = prepare(only, [0], 1)
     assert equal(batch, prepare(only, [0], 1))
-    # 3 is the same drawing under another key_id.
+    # Sample 3 is the same drawing as sample 0, under another key_id.
     others = [prepare(only, [0], 2), prepare(only, [3], 1), prepare(dataclasses.replace(only, seed=6), [0], 1)]
     others += [prepare(only, [0], FIXED_NOISE_EPOCH), prepare(Preparation(scale=40.0, seed=5), [0], 1)]
     assert not any(torch.equal(batch.points, other.points) for other in others)
 
 
 def test_dropping_points_leaves_the_disturbance_alone() -> None:
-    # Noise for one purpose is not shifted by whether there is noise for another.
+    # Noise for one purpose must not shift the random numbers of another.
     disturbing = Preparation(scale=40.0, seed=5, disturb=0.3)
     disturbed = prepare(disturbing, [0, 1, 2], 4)
     thinned = prepare(dataclasses.replace(disturbing, drop_probability=0.3), [0, 1, 2], 4)
@@ -204,7 +204,7 @@ def test_translation_moves_inputs_and_targets_alike_and_leaves_all_relations_as_
 
 
 def test_translation_is_uniform_over_the_middle_two_thirds_of_a_large_sketch() -> None:
-    # From 0 to 200 in both directions: from -0.8 * 24 to 0.8 * (24 - 200).
+    # The sketch spans 0 to 200 on both axes: translations from -0.8 * 24 to 0.8 * (24 - 200).
     sketch = [[(0, 0), (200, 200)]]
     keys = list(range(4000))
     batch = Preparation(scale=20.0, seed=1, translate=True)(pack([sketch] * len(keys), keys, [0] * len(keys)), CPU)
@@ -224,7 +224,7 @@ batches_of_sketches = sketches_with_offsets(300).map(
 
 
 def expect_sketches(batch: PackedBatch, of: PackedBatch, numbers: list[int]) -> None:
-    """The batch is these sketches of another, and all that is said of them."""
+    """Assert that the batch consists of these sketches of another batch, with their metadata."""
     rows = stroke3s_of(of)
     for found, number in zip(stroke3s_of(batch), numbers, strict=True):
         np.testing.assert_array_equal(found, rows[number])
@@ -245,7 +245,7 @@ def test_a_part_is_some_sketches_without_a_copy(batch: PackedBatch, data: st.Dat
     stop = data.draw(st.integers(start, len(batch)))
     part = batch.part(start, stop)
     expect_sketches(part, batch, list(range(start, stop)))
-    # A part of a part counts from its own start.
+    # Indices into a part of a part count from that part's start.
     expect_sketches(part.part(0, stop - start), batch, list(range(start, stop)))
     assert part.offsets.base is not None
 

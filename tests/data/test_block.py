@@ -1,4 +1,4 @@
-"""Blocks: the format that shards/README.md describes, and damage to it."""
+"""Blocks: the format described in shards/README.md, and damage to it."""
 
 import io
 import itertools
@@ -64,7 +64,7 @@ def test_compression_makes_real_content_smaller() -> None:
 
 def test_a_block_that_claims_to_unpack_to_too_much_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "MAX_BLOCK_BYTES", 1000)
-    with pytest.raises(DataError, match=r"it is damaged \(it claims \d+ bytes\)"):
+    with pytest.raises(DataError, match=r"it is damaged \(its header claims \d+ bytes\)"):
         unpack_block(pack_block(make_drawings(100), "zstd"), "it")
 
 
@@ -75,7 +75,7 @@ def test_a_block_of_unknown_size_is_refused() -> None:
 
 
 def expect_told_or_harmless(content: bytes, place: int, bit: int) -> None:
-    """A flipped bit is told, or is one that no drawing depends on."""
+    """Assert that flipping this bit is reported or changes no drawing."""
     flipped = bytearray(content)
     flipped[place] ^= 1 << bit
     try:

@@ -1,4 +1,4 @@
-"""Building from servers, and into a bucket: the bytes are those of local files."""
+"""Building from servers and into a bucket produces the same bytes as building from local files."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +22,7 @@ Faulty = Callable[[str, Plan], FaultyProxy]
 
 @pytest.fixture
 def mirror(tmp_path: Path) -> Path:
-    """A copy of a little of the public data set."""
+    """A mirror of a small part of the public data set."""
     folder = tmp_path / "mirror" / "full" / "simplified"
     folder.mkdir(parents=True)
     for number, word in enumerate(WORDS):
@@ -33,7 +33,7 @@ def mirror(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def built(mirror: Path, tmp_path: Path) -> dict[str, bytes]:
-    """What is made of it where it is local."""
+    """The files built from the local mirror."""
     build_shards("quickdraw:simplified", str(tmp_path / "local"), OPTIONS, mirror=str(mirror))
     return folder_bytes(tmp_path / "local")
 
@@ -46,7 +46,7 @@ def test_a_mirror_behind_a_server(
     url = nginx.serve(mirror)
     build_shards("quickdraw:simplified", str(out), OPTIONS, mirror=url, num_workers=num_workers)
     assert folder_bytes(out) == built
-    # Nothing is left of the downloads, not even their folder.
+    # The downloads are removed, including their folder.
     assert all(path.is_file() for path in out.iterdir())
     assert [source.name for source in load_manifest(str(out)).sources] == [f"{word}.ndjson" for word in WORDS]
 
@@ -75,7 +75,7 @@ def test_a_file_that_is_not_what_it_claims_is_named_and_can_be_mended(
     out, url = tmp_path / "out", nginx.serve(mirror)
     path = mirror / "full" / "simplified" / "cat.ndjson"
     content = path.read_bytes()
-    # The first lines do not show it.
+    # Not detected before the file is fetched; by then the first part is built.
     broken = {b"<html>not here</html>" * 9: "is not ndjson but begins with", b"": "cat.ndjson is empty"}
     for wrong, message in broken.items():
         path.write_bytes(wrong)

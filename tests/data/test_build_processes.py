@@ -1,4 +1,4 @@
-"""Building with processes: the same bytes however many, and however often they are killed."""
+"""Building with worker processes gives the same bytes for any number of workers, killed or not."""
 
 import dataclasses
 import itertools
@@ -23,7 +23,7 @@ from tests.drawings import make_drawings, write_ndjson
 from tests.patience import PATIENCE
 
 NUM_PARTS = 8
-# Each file is a part.
+# One part per file.
 OPTIONS = BuildOptions(source_bytes_per_part=1, sketches_per_shard=512, sketches_per_block=128)
 BUILD = """
 import sys
@@ -42,7 +42,7 @@ except KeyboardInterrupt:
 
 @pytest.fixture(scope="module")
 def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of as many files as there are to be parts."""
+    """A folder with one file per part."""
     folder = tmp_path_factory.mktemp("source")
     write_categories(folder, NUM_PARTS, 2500)
     return folder
@@ -50,7 +50,7 @@ def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, bytes]:
-    """What one process makes of it."""
+    """The files built by a single process."""
     folder = tmp_path_factory.mktemp("built") / "out"
     manifest = build_shards(str(source), str(folder), OPTIONS)
     assert manifest.num_accepted == NUM_PARTS * 2500
@@ -60,7 +60,7 @@ def built(source: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, b
 
 @contextmanager
 def building(source: Path, out: Path, num_workers: int) -> Iterator[subprocess.Popen[str]]:
-    """A process, of a group of its own, that builds; what is left of it is killed."""
+    """Yield a build in its own process group; the group is killed on exit if the build is still running."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(
         [sys.executable, "-c", BUILD, str(source), str(out), str(num_workers)],
@@ -78,26 +78,26 @@ def building(source: Path, out: Path, num_workers: int) -> Iterator[subprocess.P
 
 
 def wait_until(condition: Callable[[], object], process: subprocess.Popen[str] | None = None) -> None:
-    """Wait for something that must happen before the process ends."""
+    """Wait for a condition that must become true before the process ends."""
     deadline = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < deadline, "it does not happen"
-        assert process is None or process.poll() is None, "the process has ended before it happened"
+        assert time.monotonic() < deadline, "the condition did not become true in time"
+        assert process is None or process.poll() is None, "the process ended before the condition became true"
         time.sleep(0.002)
 
 
 def finished(out: Path) -> list[Path]:
-    """What tells of the parts that are finished."""
+    """Return the record files of the finished parts."""
     return sorted((out / "parts").glob("*.json"))
 
 
 def begun(out: Path) -> list[Path]:
-    """What is being written of parts that are not finished."""
+    """Return the temporary files of the parts in progress."""
     return list((out / "parts").glob("*.rejects.*"))
 
 
 def workers_of(process: subprocess.Popen[str]) -> list[int]:
-    """The process ids of its workers."""
+    """Return the process ids of a build's workers."""
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     return [int(child) for child in children if "spawn_main" in Path(f"/proc/{child}/cmdline").read_text()]
 
@@ -110,7 +110,7 @@ def is_running(process_id: int) -> bool:
 
 
 def identities(out: Path, parts: list[Path]) -> dict[str, tuple[int, int]]:
-    """Inode and time of last change of the shards of parts."""
+    """Return inode and modification time of the shards of these parts."""
     numbers = {part.stem for part in parts}
     shards = [path for path in out.glob("*.tar") if path.stem.split("-")[1] in numbers]
     assert len(shards) >= 3 * len(parts)
@@ -143,7 +143,7 @@ def test_a_killed_build_goes_on_without_building_again_what_is_built(
     with pytest.raises(DataError, match=r"manifest\.json does not exist"):
         load_manifest(str(out))
     before = identities(out, parts)
-    # A part of which a shard is gone is not finished; nor is one of which nothing tells.
+    # A part with a missing shard is not finished, and neither is one without its record.
     parts[0].unlink()
     next(out.glob(f"test-{parts[1].stem}-*.tar")).unlink()
     calls: list[tuple[int, ...]] = []
@@ -178,8 +178,8 @@ def test_a_killed_worker_stops_the_build_which_then_goes_on(
         _, error = process.communicate(timeout=PATIENCE)
         assert process.returncode == 1
     (sentence,) = error.splitlines()
-    assert "a worker process ended by signal SIGKILL while it built part" in sentence
-    assert "fewer workers if memory was short" in sentence
+    assert "a worker process died (signal SIGKILL) while it built part" in sentence
+    assert "fewer workers if memory ran out" in sentence
     wait_until(lambda: not any(map(is_running, workers)))
     assert 1 <= len(finished(out)) < NUM_PARTS
     build_shards(str(source), str(out), OPTIONS, num_workers=2)
@@ -190,7 +190,7 @@ def test_workers_do_not_outlive_a_killed_build(tmp_path: Path) -> None:
     (tmp_path / "source").mkdir()
     for name in ("cat", "dog"):
         write_ndjson(tmp_path / "source" / f"{name}.ndjson", make_drawings(9, [name]))
-        # It comes first, and to read it is to wait for somebody to write.
+        # Read first; opening a FIFO for reading blocks until somebody writes.
         os.mkfifo(tmp_path / "source" / f"{name}.bin")
     with building(tmp_path / "source", tmp_path / "out", 2) as process:
         wait_until(lambda: len(begun(tmp_path / "out")) == 2, process)
@@ -203,7 +203,7 @@ def test_workers_do_not_outlive_a_killed_build(tmp_path: Path) -> None:
 
 def test_workers_say_nothing_when_a_build_is_killed(source: Path, tmp_path: Path) -> None:
     with building(source, tmp_path / "out", 2) as process:
-        # Of two workers each begins with one of the first two parts.
+        # Each of the two workers starts with one of the first two parts.
         wait_until(lambda: all(any((tmp_path / "out").glob(part_file(number, "*"))) for number in (0, 1)), process)
         os.kill(process.pid, signal.SIGKILL)
         _, error = process.communicate(timeout=PATIENCE)
@@ -310,7 +310,7 @@ def test_tasks_in_any_order_build_the_same(
     assert outcomes[:2] == [NUM_PARTS - built for built in itertools.accumulate(num_parts[:2])]
     assert outcomes[2] == load_manifest(str(out))
     assert folder_bytes(out) == built
-    # A task that is started again, as a queue may do, changes nothing.
+    # Restarting a finished task, as a queue may do, changes nothing.
     assert build_task(str(source), str(out), (order[0], 3), OPTIONS) == outcomes[2]
     assert folder_bytes(out) == built
     with pytest.raises(DataError, match="already holds shards"):
@@ -350,7 +350,7 @@ def test_two_tasks_that_end_at_the_same_time(
     ended: list[Manifest | int] = []
 
     def join_late(manifests: list[Manifest]) -> Manifest:
-        # The other task has seen all parts too, and ends first.
+        # The other task has also seen all parts, and finishes first.
         monkeypatch.undo()
         ended.append(build_task(str(source), str(out), (0, 2), OPTIONS))
         return join_manifests(manifests)
@@ -374,7 +374,7 @@ def test_small_files_share_a_part_and_those_of_a_category_always_do(tmp_path: Pa
     (tmp_path / "more").mkdir()
     write_ndjson(tmp_path / "more" / "bee.ndjson", make_drawings(100, ["bee"], first_key_id=1000))
     size = (tmp_path / "ant.ndjson").stat().st_size
-    # ant is too small for a part of its own, and so it takes in both files of bee.
+    # ant is too small for its own part, so its part includes both files of bee.
     options = BuildOptions(source_bytes_per_part=size * 3 // 2)
     sources = [str(tmp_path), str(tmp_path / "more")]
     manifest = build_shards(sources, str(tmp_path / "out"), options)
@@ -385,7 +385,7 @@ def test_small_files_share_a_part_and_those_of_a_category_always_do(tmp_path: Pa
 
 
 def test_a_folder_that_other_processes_cannot_see(source: Path) -> None:
-    with pytest.raises(ConfigError, match=r"other processes cannot see memory://"):
+    with pytest.raises(ConfigError, match=r"other processes cannot access memory://"):
         build_shards(str(source), "memory://there", num_workers=2)
-    with pytest.raises(ConfigError, match="workers must be 0, for one a core, or more, not -1"):
+    with pytest.raises(ConfigError, match=r"workers must be 0 \(one per core\) or more, not -1"):
         build_shards(str(source), "memory://there", num_workers=-1)

@@ -1,4 +1,4 @@
-"""Which drawings are taken: quotas, recognised ones, duplicates, and all real drawings accounted for."""
+"""Selection of drawings: quotas, recognised drawings, duplicates, and a full account of real drawings."""
 
 import dataclasses
 import json
@@ -83,13 +83,13 @@ def test_a_category_of_which_nothing_could_be_taken(tmp_path: Path) -> None:
     dogs = [dataclasses.replace(drawing, recognized=False) for drawing in make_drawings(9, ["dog"], first_key_id=500)]
     write_ndjson(tmp_path / "all.ndjson", [*make_drawings(90, ["cat"]), *dogs])
     options = BuildOptions(categories=["cat", "dog"], recognized_only=True)
-    with pytest.raises(DataError, match="no drawing of category 'dog' could be taken"):
+    with pytest.raises(DataError, match="all drawings of category 'dog' were rejected or skipped"):
         build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "out"), options)
 
 
 def test_a_key_id_that_comes_again_is_rejected(tmp_path: Path) -> None:
     drawings = make_drawings(2000, ["cat"])
-    # In one file, far apart; and in two files of one category.
+    # Duplicates far apart in one file, and in two files of one category.
     again = [dataclasses.replace(drawing, recognized=False) for drawing in drawings[5:8]]
     (tmp_path / "new").mkdir()
     write_ndjson(tmp_path / "cat.ndjson", [*drawings, *again])
@@ -125,7 +125,7 @@ def test_seen_keys_are_found_in_little_memory() -> None:
     with closing(SeenKeys()) as seen:
         assert all(map(seen.add, keys))
         assert not any(map(seen.add, keys))
-    # All of them would take 27 megabytes in a set.
+    # A set of all keys would take 27 megabytes.
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 8_000
 
 
@@ -151,7 +151,7 @@ def test_every_drawing_is_accounted_for_in_little_space(tmp_path: Path, origin: 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
 def test_compressed_blocks_hold_the_same(tmp_path: Path) -> None:
-    pytest.importorskip("zstandard", reason="zstandard is missing; pip install -e '.[dev]' installs it")
+    pytest.importorskip("zstandard", reason="zstandard is not installed; run pip install -e '.[dev]'")
     drawings = make_drawings(3000, ["cat", "dog"])
     write_ndjson(tmp_path / "all.ndjson", drawings)
     plain = build_shards(str(tmp_path / "all.ndjson"), str(tmp_path / "plain"))

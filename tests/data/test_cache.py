@@ -1,4 +1,4 @@
-"""The cache of blocks on a local disk."""
+"""The on-disk cache of blocks."""
 
 import contextlib
 import os
@@ -28,7 +28,7 @@ def test_what_is_put_is_got(tmp_path: Path) -> None:
     cache.put("a/b/1", b"one")
     cache.put("a/b/2", b"two")
     assert (cache.get("a/b/1"), cache.get("a/b/2")) == (b"one", b"two")
-    # Another process of the node finds it too.
+    # Another process on the node finds it too.
     assert BlockCache(str(tmp_path / "cache"), 10**6).get("a/b/1") == b"one"
     cache.drop("a/b/1")
     cache.drop("a/b/1")
@@ -40,10 +40,10 @@ def test_the_oldest_goes_when_the_limit_is_reached(tmp_path: Path) -> None:
     for number in range(200):
         cache.put(f"shard/{number}", BLOCK)
         assert size_of(tmp_path) <= 64_000
-        # Times of files are not finer than this everywhere.
+        # Set modification times explicitly: not every file system resolves them finely enough.
         os.utime(tmp_path / OWN / "shard" / str(number), (number, number))
         if number >= 10:
-            assert cache.get("shard/3") == BLOCK, "what is used stays"
+            assert cache.get("shard/3") == BLOCK, "a block in use was evicted"
             os.utime(tmp_path / OWN / "shard" / "3", (number, number))
     assert cache.get("shard/199") == BLOCK
     assert cache.get("shard/100") is None
@@ -60,17 +60,17 @@ def fill(folder: str, limit: int, process: int) -> None:
     cache = BlockCache(folder, limit)
     number = 0
     while True:
-        # Half of the blocks are wanted by all processes.
+        # Half of the blocks are requested by all processes.
         name = f"shard/{process if number % 2 else 'all'}-{number % 300}"
         content = cache.get(name)
-        assert content in (None, BLOCK), "a block that another process writes is seen whole or not at all"
+        assert content in (None, BLOCK), "a block written by another process was read incomplete"
         if content is None:
             cache.put(name, BLOCK)
         number += 1
 
 
 def test_nothing_but_blocks_is_deleted(tmp_path: Path) -> None:
-    # A user may name a folder that holds what is dear to them.
+    # Users may choose a folder that contains files of their own.
     (tmp_path / "thesis.doc").write_bytes(b"x" * 100_000)
     cache = BlockCache(str(tmp_path), 50_000)
     for number in range(100):
@@ -87,7 +87,7 @@ def test_what_is_too_large_for_the_limit_is_not_kept(tmp_path: Path) -> None:
 
 
 def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> None:
-    # Four processes write and evict in one folder, are killed in the midst of it, and again.
+    # Twice, four processes that write to and evict from one folder are killed in mid-operation.
     limit = 200_000
     for _ in range(2):
         workers = [FORKING.Process(target=fill, args=(str(tmp_path), limit, number)) for number in range(4)]
@@ -95,7 +95,7 @@ def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> Non
             worker.start()
         deadline = time.monotonic() + PATIENCE
         while size_of_racing(tmp_path) < limit / 2:
-            assert time.monotonic() < deadline, "the workers write nothing"
+            assert time.monotonic() < deadline, "the workers have not filled half of the cache in time"
             assert all(worker.is_alive() for worker in workers)
         for _ in range(20):
             assert size_of_racing(tmp_path) <= limit
@@ -105,7 +105,7 @@ def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> Non
             assert worker.pid is not None
             os.kill(worker.pid, signal.SIGKILL)
             worker.join()
-    # What they left half written is as old as any other file, and goes.
+    # A partial file left by a killed process is evicted by age like any other.
     (tmp_path / OWN / "shard" / "1-1.77-3").write_bytes(b"half")
     os.utime(tmp_path / OWN / "shard" / "1-1.77-3", (1, 1))
     cache = BlockCache(str(tmp_path), limit)
@@ -116,7 +116,7 @@ def test_killed_processes_leave_nothing_that_stops_others(tmp_path: Path) -> Non
 
 
 def size_of_racing(folder: Path) -> int:
-    """As `size_of`, of a folder in which files come and go."""
+    """Like `size_of`, for a folder whose files appear and disappear meanwhile."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:
@@ -161,7 +161,7 @@ def test_a_block_that_others_delete_before_it_has_its_name_is_not_kept(
 
 def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(ConfigError, match=r"the cache .*file/cache cannot be made .* another data\.cache"):
+    with pytest.raises(ConfigError, match=r"cannot create the cache .*file/cache .* another data\.cache"):
         BlockCache(str(tmp_path / "file" / "cache"), 1000)
 
 

@@ -1,4 +1,4 @@
-"""Reading given sketches in given batches, as validation and evaluation do, ahead of the computation."""
+"""Fixed batches of given sketches, read ahead of the computation, as in validation and evaluation."""
 
 import shutil
 import threading
@@ -21,7 +21,7 @@ from tests.drawings import make_drawings, write_ndjson
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of about 1400 training drawings, in blocks of 128."""
+    """Shards of about 1400 training drawings in blocks of 128."""
     folder = tmp_path_factory.mktemp("shards")
     write_ndjson(folder / "all.ndjson", make_drawings(1500))
     build_shards(str(folder / "all.ndjson"), str(folder / "out"), SMALL)
@@ -44,7 +44,7 @@ def test_fixed_batches_of_any_sketches_are_what_the_reader_gives(shards: str) ->
     reader = ShardReader(shards, manifest, "train")
     sketches = np.random.default_rng(0).integers(0, reader.num_sketches, 300)
     expected = read_sketches(reader, sketches, np.full_like(sketches, FIXED_NOISE_EPOCH))
-    # Where batches are small, blocks are forgotten before they are wanted again.
+    # With small batches, blocks are evicted before they are needed again.
     for batch_size in (1, 70, 300, 1000):
         expect_equal(concatenate(list(fixed_batches(reader, sketches, batch_size=batch_size))), expected)
     expect_no_reading_thread()
@@ -71,7 +71,7 @@ def test_fixed_batches_are_read_ahead(shards: str, tmp_path: Path) -> None:
         next(batches)
         deadline = time.monotonic() + 10
         while reader.num_bytes_read < sum(manifest.splits["train"].shards[0].block_sizes[:3]):
-            assert time.monotonic() < deadline, "nothing is read ahead"
+            assert time.monotonic() < deadline, "no block was read ahead"
             time.sleep(0.001)
         shutil.rmtree(copied)
         assert [len(next(batches)) for _ in range(2)] == [128, 128]
@@ -87,7 +87,7 @@ def test_fixed_batches_of_a_store_are_fetched_several_at_once(shards: str, monke
     together, fetch_bytes = threading.Barrier(4), reader.fetch_bytes
 
     def fetch(block: int) -> bytes:
-        # None of the first four is read before all are asked for.
+        # The first four blocks must be requested together before any of them is returned.
         if block < 4:
             together.wait(timeout=30)
         return fetch_bytes(block)

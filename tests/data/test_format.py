@@ -1,4 +1,4 @@
-"""The format of shards as shards/README.md tells it, read by programs that know nothing else."""
+"""Shards as shards/README.md documents them, read by code that knows nothing else about the format."""
 
 import hashlib
 import io
@@ -34,14 +34,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def split_by_hash(key_id: int) -> str:
-    """As the README tells it."""
+    """Return the split of a key_id, computed as the README describes."""
     digest = hashlib.blake2b(key_id.to_bytes(8, "little"), digest_size=8).digest()
     u = int.from_bytes(digest, "little") / 2**64
     return "valid" if 30 * u < 1 else "test" if 30 * u < 2 else "train"
 
 
 def drawings_of(block: Any) -> list[Drawing]:
-    """A block's drawings."""
+    """Return the drawings of a block."""
     drawings, stroke, point = [], 0, 0
     for number, num_strokes in enumerate(block["num_strokes"].tolist()):
         lengths = block["stroke_lengths"][stroke : stroke + num_strokes].tolist()
@@ -108,7 +108,7 @@ def test_the_bytes_of_a_shard_are_those_of_webdatasets_own_writer(folder: Path) 
         assert path.read_bytes() == written.getvalue()
 
 
-# webdataset leaves it to the garbage collector to close its tars.
+# webdataset leaves closing its tar files to the garbage collector.
 @pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 def test_the_readmes_line_of_webdataset(folder: Path) -> None:
     (line,) = re.findall(r"^blocks = (.*)$", README.read_text(), re.MULTILINE)

@@ -1,4 +1,4 @@
-"""What works on shards starts in a moment and stays small: neither it nor its workers import torch."""
+"""Commands that work on shards start fast and stay small: neither they nor their workers import torch."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ import pytest
 from sgloc.cli import COMMANDS as ALL_COMMANDS
 from tests.patience import PATIENCE
 
-# Every command that makes or reads whole shards, all in one process; each of the builds has workers of its own.
+# Every command that writes or reads complete shards, all in one process; each build has its own workers.
 COMMANDS = """
 from sgloc.cli import main
 main("sample --out npz --train 8 --valid 2 --test 2".split())
@@ -28,7 +28,7 @@ def bare(tmp_path: Path) -> dict[str, str]:
     folder = tmp_path / "bare"
     folder.mkdir()
     for name in ("torch", "webdataset"):
-        (folder / f"{name}.py").write_text(f"raise ImportError('{name} is not to be imported')")
+        (folder / f"{name}.py").write_text(f"raise ImportError('{name} must not be imported')")
     return {**os.environ, "PYTHONPATH": str(folder)}
 
 

@@ -1,4 +1,4 @@
-"""What a manifest is taken for: nothing but a whole one of this format and version."""
+"""Reading manifests: only a complete, consistent manifest of this format and version is accepted."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ def manifest(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
 
 
 def refuse(folder: Path, text: str | bytes, message: str) -> None:
-    """Expect a DataError that names the file and says this."""
+    """Expect a DataError that names the file and matches the message."""
     path = folder / "manifest.json"
     path.write_bytes(text if isinstance(text, bytes) else text.encode())
     with pytest.raises(DataError, match=message) as caught:
@@ -90,7 +90,7 @@ def test_what_is_not_a_manifest_is_refused(tmp_path: Path, content: str) -> None
 @pytest.mark.parametrize("version", [0, 1, 3, "2", None])
 def test_another_version_is_refused(tmp_path: Path, manifest: Manifest, version: object) -> None:
     fields = {**json.loads(manifest.to_json()), "version": version}
-    refuse(tmp_path, json.dumps(fields), f"is of format version {version}, this program reads version 2")
+    refuse(tmp_path, json.dumps(fields), f"is of format version {version}, but this program reads version 2")
 
 
 @pytest.mark.parametrize(
@@ -192,7 +192,7 @@ def test_a_shard_stands_on_a_line(manifest: Manifest) -> None:
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory: pytest.TempPathFactory) -> list[Manifest]:
-    """Builds of cats, of dogs, and of both at once, whose shards have names of their own."""
+    """Builds of cats, of dogs, and of both together, each with its own shard names."""
     folder = tmp_path_factory.mktemp("parts")
     cats, dogs = make_drawings(300, ["cat"]), make_drawings(400, ["dog"], seed=1, first_key_id=1000, points=9)
     manifests = []
@@ -218,7 +218,7 @@ def test_joined_builds_are_as_one_build_of_all(parts: list[Manifest]) -> None:
 
 
 def test_what_cannot_be_joined_is_told(parts: list[Manifest]) -> None:
-    with pytest.raises(DataError, match="2 of the builds hold a shard a-"):
+    with pytest.raises(DataError, match="2 of the builds have a shard named a-"):
         join_manifests([parts[0], parts[0]])
     with pytest.raises(DataError, match=r"different licence cannot be joined: .*MIT"):
         join_manifests([parts[0], dataclasses.replace(parts[1], licence="MIT")])

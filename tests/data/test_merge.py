@@ -1,4 +1,4 @@
-"""`sgloc shards merge`: joined builds hold what the builds held."""
+"""`sgloc shards merge`: the merged shards contain exactly the drawings of the builds."""
 
 import json
 import os
@@ -24,7 +24,7 @@ SMALL = BuildOptions(sketches_per_shard=128, sketches_per_block=64)
 
 @pytest.fixture(scope="module")
 def builds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Three builds whose shards have the same names; nothing may be changed."""
+    """Three builds whose shards have the same names; read-only."""
     folders = []
     for number, name in enumerate(("zebra", "ant", "cat")):
         folder = tmp_path_factory.mktemp(name)
@@ -37,7 +37,7 @@ def builds(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
 
 
 def expect_merged(out: str, builds: list[str]) -> None:
-    """All drawings, in the order of the builds, and nothing to complain of."""
+    """Assert that the merge contains all drawings in the order of the builds, and verifies without problems."""
     merged = load_manifest(out)
     manifests = [load_manifest(folder) for folder in builds]
     assert merged.categories == sorted({name for manifest in manifests for name in manifest.categories})
@@ -91,7 +91,7 @@ def test_memory(builds: list[str], tmp_path: Path) -> None:
     files = fsspec.filesystem("memory")
     merge_shards(builds[:2], "memory://merged")
     expect_merged("memory://merged", builds[:2])
-    # And from there, with what is here.
+    # Merge a store with a local folder, into either.
     merge_shards(["memory://merged", builds[2]], str(tmp_path / "out"))
     expect_merged(str(tmp_path / "out"), builds)
     merge_shards(["memory://merged", builds[2]], "memory://again")
@@ -114,7 +114,7 @@ def test_a_killed_merge_started_again_gives_the_same(builds: list[str], tmp_path
         with pytest.raises(KeyboardInterrupt):
             merge_shards(builds, str(out), progress=interrupt)
         assert not (out / "manifest.json").exists()
-    # What a process that was killed while it copied leaves.
+    # A partial file as left by a process killed while copying.
     (out / f"train-00000-00000.tar.{'0123' * 8}.partial").write_bytes(b"half")
     (out / "train-00009-00000.tar").write_bytes(b"of a merge of other builds")
     merge_shards(builds, str(out))
@@ -126,7 +126,7 @@ def test_shards_are_replaced_only_when_asked(builds: list[str], tmp_path: Path) 
     merge_shards(builds, str(out))
     before = folder_bytes(out)
     (out / "mine.tar").write_bytes(b"mine")
-    with pytest.raises(DataError, match=r"already holds shards; give another folder, or overwrite them$"):
+    with pytest.raises(DataError, match=r"already holds shards; choose another folder, or overwrite them$"):
         merge_shards(builds[:1], str(out))
     assert folder_bytes(out) == {**before, "mine.tar": b"mine"}
     merge_shards(builds[:2], str(out), overwrite=True)
@@ -150,7 +150,7 @@ def test_what_no_merge_wrote_stays(builds: list[str], tmp_path: Path, overwrite:
 @pytest.mark.parametrize("name", ["{}", "{}/", "{}/../shards"], ids=["same", "slash", "by-another-way"])
 def test_a_build_cannot_be_merged_into_itself(builds: list[str], name: str) -> None:
     before = folder_bytes(Path(builds[0]))
-    with pytest.raises(DataError, match="is itself one of the builds to be joined"):
+    with pytest.raises(DataError, match="is itself one of the builds to merge"):
         merge_shards(builds, name.format(builds[0]), overwrite=True)
     assert folder_bytes(Path(builds[0])) == before
 
@@ -167,10 +167,10 @@ def test_a_damaged_shard_is_not_taken(
     content[2000] ^= 1
     shard.unlink()
     shard.write_bytes(content)
-    with pytest.raises(DataError, match=r"train-00000-00000\.tar in .*copy is damaged: its SHA-256 is another"):
+    with pytest.raises(DataError, match=r"train-00000-00000\.tar in .*copy is damaged: its SHA-256 differs"):
         merge_shards([str(tmp_path / "copy"), builds[1]], str(tmp_path / "out"))
     shard.write_bytes(content[:-1])
-    with pytest.raises(DataError, match=r"has \d+ bytes, its manifest says \d+"):
+    with pytest.raises(DataError, match=r"has \d+ bytes, but its manifest says \d+"):
         merge_shards([str(tmp_path / "copy"), builds[1]], str(tmp_path / "out"))
     shard.unlink()
     with pytest.raises(DataError, match=r"train-00000-00000\.tar does not exist"):
@@ -193,21 +193,21 @@ def test_a_build_is_joined_once(builds: list[str], tmp_path: Path, said: Said) -
     merge_shards(builds[:2], str(tmp_path / "joined"))
     for again in (builds[0], f"{builds[0]}/", str(tmp_path / "copy"), str(tmp_path / "joined")):
         text = said("shards", "merge", builds[2], builds[0], again, "--out", tmp_path / "out")
-        assert f"{builds[0]} and {again} hold a shard of the same drawings; give each build once" in text
+        assert f"{builds[0]} and {again} hold a shard of the same drawings; pass each build once" in text
     assert not (tmp_path / "out").exists()
 
 
 def test_rejects_that_were_lost(builds: list[str], tmp_path: Path) -> None:
     merge_shards(builds[:1], str(tmp_path / "copy"))
     (tmp_path / "copy/rejects.ndjson").write_bytes(b"")
-    with pytest.raises(DataError, match="has 0 lines, where the manifest counts 1 drawings rejected"):
+    with pytest.raises(DataError, match="has 0 lines, but the manifest counts 1 rejected drawings"):
         merge_shards([str(tmp_path / "copy"), builds[1]], str(tmp_path / "out"))
 
 
 def test_the_command(builds: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = str(tmp_path / "out")
     main(["shards", "merge", "--out", out, *builds])
-    assert capsys.readouterr().out.startswith(f"{out}: 900 drawings of 3 categories in ")
+    assert capsys.readouterr().out.startswith(f"{out}: 900 drawings in 3 categories and ")
     expect_merged(out, builds)
     with pytest.raises(SystemExit) as stop:
         main(["shards", "merge", "--out", out, *builds])

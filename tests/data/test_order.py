@@ -1,4 +1,4 @@
-"""The order of the drawings is arithmetic: DESIGN contract 1, the heart of the data side."""
+"""The order of drawings is arithmetic (DESIGN contract 1), the heart of the data side."""
 
 from collections import Counter
 from dataclasses import dataclass
@@ -33,7 +33,7 @@ class Case:
 
     @property
     def block_bytes(self) -> list[int]:
-        """Of as many blocks as there are, some of them equal."""
+        """Bytes of every block, some of them equal."""
         num_blocks = sum(-(-size // self.sketches_per_block) for size in self.shard_sizes)
         return [100 + self.seed % (7 + block % 13) for block in range(num_blocks)]
 
@@ -51,7 +51,7 @@ cases = st.builds(
 )
 
 
-# Large enough that a batch over 512 ranks spans a few epochs at most.
+# Large enough that a batch over 512 ranks spans at most a few epochs.
 large_cases = st.builds(
     Case,
     shard_sizes=st.lists(st.integers(100, 400), min_size=1, max_size=5),
@@ -62,7 +62,7 @@ large_cases = st.builds(
 
 
 def permutation(seed: int, purpose: Purpose, *parts: int, size: int) -> list[int]:
-    """The numbers below size, sorted by random bits."""
+    """Return the numbers below `size`, sorted by random bits."""
     key = random.fold(seed, purpose)
     for part in parts:
         key = random.fold(key, part)
@@ -71,7 +71,7 @@ def permutation(seed: int, purpose: Purpose, *parts: int, size: int) -> list[int
 
 
 def epoch_by_hand(case: Case, epoch: int) -> list[int]:
-    """The sketches of an epoch, step by step as the module says, with lists."""
+    """Return the sketches of an epoch, computed with lists, step by step as the module's docstring describes."""
     blocks: list[list[int]] = []
     sketch = 0
     for size in case.shard_sizes:
@@ -113,7 +113,7 @@ def test_the_order_is_what_its_steps_give(case: Case, epoch: int) -> None:
 def test_starting_at_a_place_equals_skipping_to_it(case: Case, data: st.DataObject) -> None:
     end = 3 * case.num_sketches
     whole = sketches_at(case.order(), case.order().locate(np.arange(end)))
-    # In any sequence, of one object, which keeps something of what it was asked before.
+    # Queries in any sequence to one object, which caches results of earlier queries.
     asked = case.order()
     for _ in range(4):
         start = data.draw(st.integers(0, end), "start")
@@ -122,7 +122,7 @@ def test_starting_at_a_place_equals_skipping_to_it(case: Case, data: st.DataObje
 
 
 def visits_of(order: Order, places: Places) -> Counter[tuple[int, int]]:
-    """How often each sketch is visited in each epoch."""
+    """Count the visits of each sketch in each epoch."""
     return Counter(zip(sketches_at(order, places).tolist(), places.epoch.tolist(), strict=True))
 
 
@@ -155,7 +155,7 @@ def test_the_ranks_together_have_the_same_global_batches_at_any_world_size(
 def test_a_world_that_changes_in_mid_epoch_visits_what_remains_once(
     case: Case, worlds: list[tuple[int, int]], start_batch: int
 ) -> None:
-    # A run that is stopped and resumed at other world sizes, with a global batch that no size need divide.
+    # A run stopped and resumed at other world sizes; the global batch need not be divisible by any of them.
     global_batch = max(world_size for world_size, _ in worlds)
     order, position = case.order(), start_batch * global_batch
     begin, found = position, Counter[tuple[int, int]]()
@@ -184,7 +184,7 @@ def test_a_rank_of_an_even_share_reads_its_part_of_the_streams(world_size: int, 
 
 
 def test_streams_have_as_much_to_read_as_each_other() -> None:
-    # Shards of categories of which some draw ten times as much as others, as QuickDraw's do.
+    # Shards of categories of very different size in bytes, as QuickDraw's are: some drawings are ten times as long.
     block_bytes = np.repeat(np.random.default_rng(0).integers(100, 1000, 640), 16)
     order = Order([16384] * 640, 1024, 0, block_bytes, num_streams=64)
     places = order.locate(np.arange(0, order.num_sketches, 7))
@@ -193,7 +193,7 @@ def test_streams_have_as_much_to_read_as_each_other() -> None:
 
 
 def test_golden_order() -> None:
-    # An accidental change of the order would change what every resumed run sees.
+    # An accidental change of the order would change the data of every resumed run.
     order = Order([300] * 40 + [77], 128, 2**63)
     positions = np.arange(5 * order.num_sketches + 1234, 5 * order.num_sketches + 1240)
     assert sketches_at(order, order.locate(positions)).tolist() == [8154, 10423, 30, 1382, 6722, 8426]
@@ -208,7 +208,7 @@ def test_seeds_and_epochs_give_unrelated_orders() -> None:
         order = Order(sizes, 50, seed, num_streams=8)
         places.append(np.argsort(sketches_at(order, order.locate(np.arange(epoch * size, (epoch + 1) * size)))))
     found = np.corrcoef([np.arange(size), *places])
-    # Whole blocks are permuted, so chance is that of 160 places, not of 8000.
+    # Whole blocks are permuted, so the chance level is that of 160 places, not of 8000.
     assert np.abs(found[np.triu_indices_from(found, 1)]).max() < 4 / np.sqrt(2 * len(sizes))
 
 
@@ -235,21 +235,21 @@ def test_skipped_shards_are_left_out_of_every_ranks_share(
     sound = set(sketches_at(order, whole)[is_sound].tolist())
     assert order.count_skipped(start, start + global_batch) == int((~is_sound).sum())
     if not sound:
-        with pytest.raises(DataError, match=f"no sketch of positions {start} to {start + global_batch - 1}"):
+        with pytest.raises(DataError, match=f"none of the sketches at positions {start} to {start + global_batch - 1}"):
             order.share(start, 1, global_batch, 0, world_size)
         return
     shares = [order.share(start, 1, global_batch, rank, world_size) for rank in range(world_size)]
     found = np.concatenate([sketches_at(order, share) for share in shares])
     assert len(found) == global_batch
     assert set(found.tolist()) == sound
-    # The stand-ins are spread: none is taken much more often than another.
+    # The substitutes are spread evenly: none is taken much more often than another.
     counts = Counter(found.tolist()).values()
     visits = Counter(sketches_at(order, whole)[is_sound].tolist()).values()
     assert max(counts) - min(counts) <= max(visits) * -(-global_batch // is_sound.sum())
 
 
 def test_an_order_of_nothing_is_refused() -> None:
-    with pytest.raises(ValueError, match="no sketch"):
+    with pytest.raises(ValueError, match="at least one sketch"):
         Order([], 1, 0)
 
 

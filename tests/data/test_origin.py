@@ -1,4 +1,4 @@
-"""Where the origin of drawings lies, from the files they come from to what a model is given (METHOD 1)."""
+"""The origin of drawings, from source files to the input of a model (METHOD 1)."""
 
 import dataclasses
 from pathlib import Path
@@ -40,7 +40,7 @@ def write_form(folder: Path, form: str) -> None:
 
 @pytest.fixture(scope="module")
 def shards(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same drawings by the form that they were built from."""
+    """Shards of the same drawings, by source format."""
     folders = {}
     for name, forms in {"npz": ["npz"], "ndjson": ["ndjson"], "binary": ["binary"], "mixed": ["npz", "ndjson"]}.items():
         folder = tmp_path_factory.mktemp(name)
@@ -78,7 +78,7 @@ def test_training_and_validation_have_one_origin(shards: dict[str, str], tmp_pat
 
 def test_shards_of_both_kinds_are_refused_where_it_matters(shards: dict[str, str], tmp_path: Path) -> None:
     with (
-        pytest.raises(DataError, match=r"mixes drawings of npz files, .* or train with data.origin top_left"),
+        pytest.raises(DataError, match=r"mixes drawings from npz files, .* or train with data.origin top_left"),
         open_run(make_config(shards["mixed"], tmp_path / "run", "first_point"), "auto"),
     ):
         pass

@@ -1,4 +1,4 @@
-"""Reading from servers that fail: what passes is waited out, what does not is told at once."""
+"""Reading from servers that fail: transient errors are retried, permanent ones are reported at once."""
 
 import concurrent.futures
 import errno
@@ -30,7 +30,7 @@ Faulty = Callable[[str, Plan], FaultyProxy]
 
 @pytest.fixture
 def url(nginx: Nginx, tmp_path: Path) -> str:
-    """Of a folder with CONTENT under the name file."""
+    """URL of a folder with a file named `file` that contains CONTENT."""
     (tmp_path / "file").write_bytes(CONTENT)
     return nginx.serve(tmp_path)
 
@@ -41,7 +41,7 @@ def read(location: str, start: int = 10, stop: int = 1000, timeout: float = FAST
 
 
 def failure(location: str) -> Exception:
-    """What reading raises."""
+    """Return the exception raised by reading a location."""
     with pytest.raises(Exception) as raised:  # noqa: PT011 (which is what the tests look at)
         read(location)
     assert isinstance(raised.value, Exception)
@@ -49,12 +49,12 @@ def failure(location: str) -> Exception:
 
 
 def always(fault: Fault, number: int) -> Fault:
-    """A plan once it is given a fault."""
+    """A plan, once its first argument is bound."""
     del number
     return fault
 
 
-# The faults of a network, and of a server that will recover.
+# Faults of a network, and of a server that will recover.
 PASSING = [
     Fault("status", status=500),
     Fault("status", status=502),
@@ -89,8 +89,8 @@ def test_s3_errors_that_pass_and_that_last(s3: Bucket, faulty: Faulty) -> None:
         proxy.follow(functools.partial(always, fault))
         error = failure(location)
         assert is_transient(error) is (fault in PASSING), (fault, error)
-        # Nothing below tries again on its own, which would cost a time-out each time if the server is silent; but for
-        # aiohttp where a connection ends before an answer.
+        # No layer below retries by itself, which would cost a time-out per retry if the server is silent. The
+        # exception is aiohttp, when a connection closes before the response.
         assert proxy.num_requests <= (2 if fault.kind == "drop" else 1), fault
 
 
@@ -108,7 +108,7 @@ def test_a_name_that_is_not_found_may_be_found_later() -> None:
 
 @pytest.mark.parametrize("num_bytes", [1, 10_000])
 def test_encryption_that_is_cut_off_may_pass(num_bytes: int) -> None:
-    # Closing a connection resets it if not all that came was read.
+    # Closing a connection with unread data resets it.
     with socket.create_server(("127.0.0.1", 0)) as listener:
 
         def hang_up() -> None:
@@ -164,7 +164,7 @@ def test_ranges_come_exactly(url: str, s3: Bucket, tmp_path: Path) -> None:
         assert read(location, 300, 700) == CONTENT[300:700]
         assert read(location, 0, len(CONTENT)) == CONTENT
         assert read(location, 5, 5) == b""
-        with pytest.raises(DamagedReadError, match=f"{len(CONTENT) - 9} bytes .* {len(CONTENT)} were asked for"):
+        with pytest.raises(DamagedReadError, match=f"received {len(CONTENT) - 9} bytes .* instead of {len(CONTENT)}"):
             read(location, 9, len(CONTENT) + 9)
 
 
@@ -173,7 +173,7 @@ def test_a_server_without_ranges_sends_the_file(nginx: Nginx, url: str, tmp_path
     file_system, path = open_file_system(f"{nginx.serve(tmp_path, ranges=False)}/file")
     assert read_range(file_system, path, 300, 700) == CONTENT[300:700]
     assert read_range(file_system, path, 300, 700, file_size=len(CONTENT)) == CONTENT[300:700]
-    # Of a file of another length than expected, the bytes may be others, too.
+    # If the file's length differs from the expected one, its bytes may differ too.
     with pytest.raises(DamagedReadError):
         read_range(file_system, path, 300, 700, file_size=len(CONTENT) + 1)
 
@@ -189,7 +189,7 @@ def test_a_time_out_is_kept(url: str, faulty: Faulty) -> None:
     proxy = faulty(url, [Fault("stall")])
     with pytest.raises(TimeoutError):
         read(f"{proxy.url}/file", timeout=0.2)
-    # Another time-out is another file system.
+    # Each time-out needs its own file system.
     first, second = (open_file_system(proxy.url, timeout)[0] for timeout in (1.0, 2.0))
     assert first is not second
     assert first is open_file_system(proxy.url, 1.0)[0]

@@ -1,4 +1,4 @@
-"""The servers that other tests use: they serve, they fail as they are told, and they leave nothing behind."""
+"""The test servers themselves: they serve, fail as planned, and leave no process behind."""
 
 import http.client
 import os
@@ -30,7 +30,7 @@ def get(url: str, header: str = "") -> tuple[int, bytes]:
 
 @pytest.fixture
 def url(nginx: Nginx, tmp_path: Path) -> str:
-    """Of CONTENT."""
+    """URL of a file with CONTENT."""
     (tmp_path / "file").write_bytes(CONTENT)
     return f"{nginx.serve(tmp_path)}/file"
 

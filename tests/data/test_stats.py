@@ -1,4 +1,4 @@
-"""`sgloc shards stats`: against counting drawing by drawing."""
+"""`sgloc shards stats`, compared with counting drawing by drawing."""
 
 import json
 import math
@@ -22,7 +22,7 @@ from tests.drawings import write_npz
 
 
 def brute_force(values: list[int]) -> Lengths:
-    """By definition: the smallest length that so many are no longer than."""
+    """Compute the statistics by definition: a percentile is the smallest length that covers its share of the values."""
     ordered = sorted(values)
     median, percentile_90, percentile_99 = (
         ordered[math.ceil(len(ordered) * percent / 100) - 1] for percent in (50, 90, 99)
@@ -118,7 +118,7 @@ def test_the_command_prints_a_table(shards: Path, capsys: pytest.CaptureFixture[
     stats = shard_stats(load_manifest(str(shards))).splits["train"].points
     assert stats is not None
     row = [stats.median, f"{stats.mean:.1f}", stats.percentile_90, stats.percentile_99, stats.longest]
-    assert ["points", "a", "drawing", "train", *map(str, row)] in lines
+    assert ["points", "per", "drawing", "train", *map(str, row)] in lines
 
 
 def test_the_command_prints_json(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -136,7 +136,7 @@ def test_the_command_draws_a_plot(shards: Path, tmp_path: Path, capsys: pytest.C
     picture = imread(tmp_path / "lengths.png")
     assert picture.shape[0] > 500
     assert picture.shape[1] > 1500
-    # Train, valid and test are in colours of their own.
+    # Train, valid and test each have their own colour.
     colors = {tuple(color) for color in (255 * picture[..., :3]).round().astype(int).reshape(-1, 3).tolist()}
     assert {(0x00, 0x72, 0xB2), (0xD5, 0x5E, 0x00), (0x00, 0x9E, 0x73)} <= colors
     assert (tmp_path / "lengths.png").read_bytes() == plot_stats(load_manifest(str(shards)))

@@ -1,4 +1,4 @@
-"""Reading sketches from shards, and ahead of the training step."""
+"""Streaming sketches from shards, read ahead of the training step."""
 
 import gc
 import itertools
@@ -34,7 +34,7 @@ from tests.patience import PATIENCE
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """Shards of about 1400 training drawings, four blocks each."""
+    """Shards of about 1400 training drawings in blocks of 128, four blocks per shard."""
     folder = tmp_path_factory.mktemp("shards")
     write_ndjson(folder / "all.ndjson", make_drawings(1500))
     build_shards(str(folder / "all.ndjson"), str(folder / "out"), SMALL)
@@ -43,7 +43,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture
 def damaged(folder: str, tmp_path: Path) -> tuple[Path, Manifest]:
-    """A fresh folder of shards, to be damaged: its first training shard, and the manifest."""
+    """A copy of the shards that a test may damage: path of the first training shard, and manifest."""
     shutil.copytree(folder, tmp_path / "out")
     manifest = load_manifest(folder)
     return tmp_path / "out" / manifest.splits["train"].shards[0].path, manifest
@@ -66,7 +66,7 @@ def batches_of(
 @pytest.mark.parametrize("num_streams", [1, 8, 64])
 @pytest.mark.parametrize("num_threads", [1, 8])
 def test_the_stream_is_the_order(folder: str, num_streams: int, num_threads: int) -> None:
-    # Three epochs, in spans that grow, against the sketches that the order names, read one by one.
+    # Three epochs, read in growing spans, compared with the sketches that the order names, read one by one.
     manifest = load_manifest(folder)
     order, reader = order_of(manifest, num_streams=num_streams), ShardReader(folder, manifest, "train")
     for rank, world_size in ((0, 1), (1, 3)):
@@ -80,7 +80,7 @@ def test_the_stream_is_the_order(folder: str, num_streams: int, num_threads: int
 def test_a_split_without_drawings_is_refused(tmp_path: Path) -> None:
     write_npz(tmp_path / "cat.npz", train=[stroke3_of([[(1, 2)]])])
     manifest = build_shards(str(tmp_path / "cat.npz"), str(tmp_path / "out"))
-    with pytest.raises(DataError, match=r"the valid split of .*out holds no drawing"):
+    with pytest.raises(DataError, match=r"the valid split of .*out is empty"):
         ShardReader(str(tmp_path / "out"), manifest, "valid")
 
 
@@ -151,7 +151,7 @@ def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp
     first = read_block(reader, 0)
     read = reader.num_bytes_read
     assert read == manifest.splits["train"].shards[0].block_sizes[0]
-    # Another process of the node.
+    # Another process on the node.
     again = ShardReader(str(shard.parent), manifest, "train", options=options)
     expect_equal(read_block(again, 0), first)
     assert again.num_bytes_read == 0
@@ -161,7 +161,7 @@ def test_what_was_read_is_cached_and_checked(damaged: tuple[Path, Manifest], tmp
         expect_equal(read_block(again, 0), first)
     assert again.num_bytes_read == 3 * read
     assert len(logged) == 3
-    assert all("is damaged and is fetched again" in sentence for sentence in logged)
+    assert all("is damaged; fetching it again" in sentence for sentence in logged)
 
 
 def test_a_cache_that_cannot_be_written_is_told_and_done_without(
@@ -172,7 +172,7 @@ def test_a_cache_that_cannot_be_written_is_told_and_done_without(
     reader = ShardReader(folder, load_manifest(folder), "train", options=options)
     assert len(read_block(reader, 0)) == 128
     (sentence,) = logged
-    assert "cannot be cached" in sentence
+    assert "cannot cache " in sentence
 
 
 @pytest.mark.parametrize("world_size", [1, 2, 8])
@@ -194,7 +194,7 @@ def test_skipped_shards_are_never_touched(damaged: tuple[Path, Manifest], world_
 
 
 class CountingReader(ShardReader):
-    """Counts the bytes of the first epoch, and not those that are read ahead for the next."""
+    """Counts the bytes of the first epoch only, excluding those read ahead for the next."""
 
     num_bytes_of_epoch = 0
 
@@ -205,7 +205,7 @@ class CountingReader(ShardReader):
 
 @pytest.mark.parametrize("world_size", [1, 2, 4, 8])
 def test_a_rank_reads_about_its_part_of_the_bytes(tmp_path: Path, world_size: int) -> None:
-    # Each of eight ranks has two streams of some 520 sketches, 16 blocks, and shares the ones at their ends.
+    # Each of eight ranks has two streams of about 520 sketches, or 16 blocks, and shares the blocks at their ends.
     write_ndjson(tmp_path / "cat.ndjson", make_drawings(8900, ["cat"]))
     options = BuildOptions(sketches_per_shard=256, sketches_per_block=32)
     manifest = build_shards(str(tmp_path / "cat.ndjson"), str(tmp_path / "out"), options)
@@ -226,7 +226,7 @@ def test_a_rank_reads_about_its_part_of_the_bytes(tmp_path: Path, world_size: in
 @pytest.mark.parametrize("start", [100, 1300, 1400, 2900])
 @pytest.mark.parametrize(("rank", "world_size"), [(0, 1), (1, 3)])
 def test_starting_at_a_place_equals_skipping_to_it(folder: str, start: int, rank: int, world_size: int) -> None:
-    # However far is read ahead. About 1400 drawings are an epoch, so that 1400 straddles its end.
+    # Independent of the read-ahead distance. An epoch has about 1400 drawings, so the batch at 1400 straddles its end.
     with (
         closing(batches_of(folder, start, rank=rank, world_size=world_size, prefetch=5)) as started,
         closing(batches_of(folder, 0, rank=rank, world_size=world_size, prefetch=0)) as skipped,
@@ -272,7 +272,7 @@ def test_closing_waits_for_nothing_and_reads_no_more(folder: str, monkeypatch: p
     real_fetch, seen = ShardReader.fetch_bytes, set[int]()
 
     def fetch(self: ShardReader, block: int) -> bytes:
-        # The second time is for the second epoch.
+        # A repeated read belongs to the second epoch.
         if block in seen:
             begun.put(block)
             go_on.wait(timeout=PATIENCE)
@@ -292,7 +292,7 @@ def test_closing_waits_for_nothing_and_reads_no_more(folder: str, monkeypatch: p
 
 def test_a_read_that_hangs_does_not_keep_the_process_from_ending(damaged: tuple[Path, Manifest]) -> None:
     shard, _ = damaged
-    # To open it is to wait for somebody to write.
+    # Opening a FIFO for reading blocks until somebody writes.
     shard.unlink()
     os.mkfifo(shard)
     script = f"""
@@ -318,10 +318,10 @@ def test_batches_are_read_ahead(damaged: tuple[Path, Manifest]) -> None:
     reader = ShardReader(str(shard.parent), manifest, "train", options=IMPATIENT)
     with closing(training_batches(reader, order_of(manifest), Share(100), prefetch=3, num_threads=2)) as batches:
         next(batches)
-        # All of an epoch is read within a few batches, and that of the next ones again.
+        # A few batches touch every block of an epoch; reading ahead then reads the blocks again for the next batches.
         deadline = time.monotonic() + PATIENCE
         while reader.num_bytes_read < 2 * sum(sum(one.block_sizes) for one in manifest.splits["train"].shards):
-            assert time.monotonic() < deadline, "nothing is read ahead"
+            assert time.monotonic() < deadline, "no batch was read ahead"
             time.sleep(0.001)
         shutil.rmtree(shard.parent)
         assert [len(next(batches)) for _ in range(3)] == [100] * 3

@@ -1,4 +1,4 @@
-"""Streaming shards from real servers, sound and not."""
+"""Streaming shards from real servers, with and without faults."""
 
 import dataclasses
 import itertools
@@ -24,7 +24,7 @@ from tests.faulty import Fault, FaultyProxy, Plan
 from tests.servers import Bucket, Nginx
 
 RETRIES = Retries(num_attempts=5, first_delay=0.01, longest_delay=0.05, timeout=1.0)
-# Of eight readers, one may meet every third answer several times.
+# One of eight concurrent readers may receive several of the spoilt responses in a row.
 PATIENT = dataclasses.replace(RETRIES, num_attempts=20)
 NUM_BATCHES = 40
 Faulty = Callable[[str, Plan], FaultyProxy]
@@ -32,7 +32,7 @@ Faulty = Callable[[str, Plan], FaultyProxy]
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of about 3700 training drawings: 15 files of two blocks."""
+    """Shards of about 3700 training drawings: 15 files of two blocks each."""
     folder = tmp_path_factory.mktemp("shards")
     write_ndjson(folder / "cat.ndjson", make_drawings(4000, ["cat"]))
     options = BuildOptions(sketches_per_shard=256, sketches_per_block=128)
@@ -50,7 +50,7 @@ def open_stream(
 
 
 def expect_same_stream(location: str, folder: Path, options: ReadOptions) -> ShardReader:
-    """An epoch from a server is what it is from the disk."""
+    """Assert that an epoch streamed from a server equals the same epoch read from disk."""
     manifest = load_manifest(location, options.retries)
     reader, remote = open_stream(location, manifest, options)
     _, local = open_stream(str(folder), manifest, ReadOptions())
@@ -86,7 +86,7 @@ FAULTS = [
 def test_every_third_answer_is_spoilt(nginx: Nginx, faulty: Faulty, folder: Path, logged: list[str]) -> None:
     proxy = faulty(nginx.serve(folder), lambda number: None if number % 3 else FAULTS[number // 3 % len(FAULTS)])
     reader = expect_same_stream(proxy.url, folder, ReadOptions(PATIENT))
-    # Every fault was met, and each was told; the manifest's are not the reader's.
+    # Every kind of fault occurred and was logged; retries of the manifest are not the reader's.
     retried = [sentence for sentence in logged if "manifest.json" not in sentence]
     assert proxy.num_requests > 3 * len(FAULTS)
     assert reader.num_retries == len(retried) >= len(FAULTS)
@@ -141,7 +141,7 @@ def test_ranks_ask_a_server_for_their_part(nginx: Nginx, faulty: Faulty, folder:
     with closing(batches):  # type: ignore[type-var]
         next(batches)
         first = proxy.num_bytes
-    # Started anywhere, a rank asks for the blocks that its streams are in, and those of the next spans.
+    # Wherever it starts, a rank requests the blocks of its current streams and of the next spans.
     assert first <= 2.5 * sum(sizes) / world_size
     assert {request.range.partition("=")[0] for request in proxy.requests} == {"bytes"}
 
@@ -157,11 +157,11 @@ def test_what_was_read_once_comes_from_the_cache(nginx: Nginx, faulty: Faulty, f
             for _ in range(num_epochs * NUM_BATCHES):
                 next(batches)
 
-    # Within some epochs half of the streams have been everywhere.
+    # Within a few epochs half of the streams visit every block.
     stream(0, 8)
     asked = {(request.path, request.range) for request in proxy.requests}
     assert len(asked) == sum(len(shard.block_sizes) for shard in manifest.splits["train"].shards)
     num_requests = proxy.num_requests
-    # Another process of the node, at another rank.
+    # Another process on the node, with another rank.
     stream(1, 2)
     assert proxy.num_requests == num_requests

@@ -1,4 +1,4 @@
-"""`sgloc shards verify`: every kind of damage is told, and nothing else."""
+"""`sgloc shards verify` reports every kind of damage, and nothing else."""
 
 import dataclasses
 import hashlib
@@ -30,7 +30,7 @@ SMALL = BuildOptions(sketches_per_shard=128, sketches_per_block=64)
 
 @pytest.fixture(scope="module")
 def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Shards of two and more blocks, with a reject; nothing may be changed."""
+    """Shards of at least two blocks, with one reject; read-only."""
     folder = tmp_path_factory.mktemp("built")
     write_ndjson(folder / "all.ndjson", make_drawings(400))
     with (folder / "all.ndjson").open("a") as stream:
@@ -41,12 +41,12 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def shards(built: Path, tmp_path: Path) -> Path:
-    """A copy that may be changed."""
+    """A copy of the shards that a test may change."""
     return Path(shutil.copytree(built, tmp_path / "shards"))
 
 
 def problems_of(folder: Path | str, num_workers: int = 1) -> list[str]:
-    """What is told; the result must count it."""
+    """Return the reported problems, which the result must count."""
     told: list[str] = []
     verification = verify_shards(str(folder), told.append, num_workers=num_workers)
     assert verification.num_problems == len(told)
@@ -69,7 +69,7 @@ def flip(path: Path, place: int) -> None:
 
 
 def rewrite(folder: Path, **changes: Any) -> None:
-    """Change the manifest's fields."""
+    """Change fields of the manifest."""
     text = dataclasses.replace(load_manifest(str(folder)), **changes).to_json()
     (folder / "manifest.json").write_text(text)
 
@@ -119,7 +119,7 @@ def test_a_flipped_bit_in_a_tar_header(shards: Path, num_workers: int) -> None:
     shard = first_shard(shards)
     flip(shards / shard.path, shard.block_offsets[1] - 500)
     place = shard.block_offsets[1] - 500
-    expect_one(shards, rf"^{shard.path}: byte {place} is not what a tar file of its blocks has there$", num_workers)
+    expect_one(shards, rf"^{shard.path}: byte {place} differs from a tar file of its blocks$", num_workers)
 
 
 def test_every_flipped_bit_is_told(shards: Path) -> None:
@@ -135,14 +135,14 @@ def test_a_truncated_shard(shards: Path) -> None:
     shard = first_shard(shards)
     content = (shards / shard.path).read_bytes()
     (shards / shard.path).write_bytes(content[: shard.block_offsets[1] + 100])
-    expect_one(shards, f" has {shard.block_offsets[1] + 100} bytes, its manifest says {len(content)}; build")
+    expect_one(shards, f" has {shard.block_offsets[1] + 100} bytes, but its manifest says {len(content)}; build")
 
 
 def test_bytes_after_a_shard(shards: Path) -> None:
     shard = first_shard(shards)
     with (shards / shard.path).open("ab") as stream:
         stream.write(b"more")
-    expect_one(shards, f" has {shard.num_bytes + 4} bytes, its manifest says {shard.num_bytes}; build")
+    expect_one(shards, f" has {shard.num_bytes + 4} bytes, but its manifest says {shard.num_bytes}; build")
 
 
 @pytest.mark.parametrize("num_workers", [1, 2])
@@ -152,7 +152,7 @@ def test_a_missing_shard(shards: Path, num_workers: int) -> None:
     told: list[str] = []
     found = verify_shards(str(shards), told.append, num_workers=num_workers)
     assert told == [f"{shard.path}: {shards}/{shard.path} does not exist; check the path"]
-    assert found.notes == ["1 shards of train cannot be read, so its counts were not compared"]
+    assert found.notes == ["1 shards of train are unreadable, so its counts were not compared"]
     assert found.num_sketches == 400 - shard.num_sketches
 
 
@@ -167,25 +167,25 @@ def test_a_shard_in_place_of_another(shards: Path) -> None:
 def test_a_tar_file_that_the_manifest_does_not_know(shards: Path) -> None:
     (shards / "train-00007-00000.tar").write_bytes(b"")
     (shards / "notes.txt").write_text("mine")
-    assert problems_of(shards) == ["train-00007-00000.tar: the manifest does not know it"]
+    assert problems_of(shards) == ["train-00007-00000.tar: it is not listed in the manifest"]
 
 
 def test_a_wrong_sha256(shards: Path) -> None:
     shard = first_shard(shards)
     rewrite_first_shard(shards, sha256="0" * 64)
-    assert problems_of(shards) == [f"{shard.path}: its SHA-256 is {shard.sha256}, the manifest says {'0' * 64}"]
+    assert problems_of(shards) == [f"{shard.path}: its SHA-256 is {shard.sha256}, but the manifest says {'0' * 64}"]
 
 
 def test_wrong_checksums_and_places(shards: Path) -> None:
     shard = first_shard(shards)
     rewrite_first_shard(shards, block_checksums=[shard.block_checksums[0] ^ 1, *shard.block_checksums[1:]])
-    expect_one(shards, rf"block 0 .* is damaged: its checksum is {shard.block_checksums[0]}, the manifest says")
+    expect_one(shards, rf"block 0 .* is damaged: its checksum is {shard.block_checksums[0]}, but the manifest says")
     rewrite_first_shard(shards, block_checksums=shard.block_checksums, block_offsets=[shard.block_offsets[0], 10**9])
-    expect_one(shards, r"block 1 \(bytes 1000000000 to \d+\) is damaged: its checksum is 0, the manifest says")
+    expect_one(shards, r"block 1 \(bytes 1000000000 to \d+\) is damaged: its checksum is 0, but the manifest says")
 
 
 def test_a_block_that_is_none(shards: Path) -> None:
-    # Its checksum is right, so it was written so.
+    # The checksum matches, so the block was written this way.
     shard = first_shard(shards)
     file = shards / shard.path
     content = bytearray(file.read_bytes())
@@ -201,7 +201,7 @@ def test_bytes_between_and_after_the_blocks(shards: Path) -> None:
     sound = (shards / shard.path).read_bytes()
     for place in (shard.block_offsets[0] + shard.block_sizes[0], len(sound) - 1):
         flip(shards / shard.path, place)
-        expect_one(shards, f"^{shard.path}: byte {place} is not what a tar file of its blocks has there$")
+        expect_one(shards, f"^{shard.path}: byte {place} differs from a tar file of its blocks$")
         (shards / shard.path).write_bytes(sound)
 
 
@@ -215,8 +215,8 @@ def test_another_number_of_drawings_in_a_block(shards: Path) -> None:
     ]
     rewrite_split(shards, "train", shards=moved)
     one, other = problems_of(shards)
-    assert re.match(rf"{first.path}: block 1 .* holds 64 drawings, the manifest says 63$", one)
-    assert re.match(rf"{last.path}: block \d .* holds \d+ drawings, the manifest says \d+$", other)
+    assert re.match(rf"{first.path}: block 1 .* holds 64 drawings, but the manifest says 63$", one)
+    assert re.match(rf"{last.path}: block \d .* holds \d+ drawings, but the manifest says \d+$", other)
 
 
 def test_an_empty_stroke(shards: Path) -> None:
@@ -240,7 +240,7 @@ def test_an_empty_stroke(shards: Path) -> None:
 
 
 def shifted(counts: dict[Any, int]) -> dict[Any, int]:
-    """The same number of drawings, one of them counted elsewhere."""
+    """Return the counts with one drawing moved to another bin."""
     first, *others = counts
     return {**counts, first: counts[first] - 1, **({others[0]: counts[others[0]] + 1} if others else {99: 1})}
 
@@ -248,10 +248,10 @@ def shifted(counts: dict[Any, int]) -> dict[Any, int]:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        (lambda m: {"longest_points": 77}, "longest_points is 77, its histograms go up to 4"),
-        (lambda m: {"longest_strokes": 77}, "longest_strokes is 77, its histograms go up to 2"),
+        (lambda m: {"longest_points": 77}, "longest_points is 77, but its histograms go up to 4"),
+        (lambda m: {"longest_strokes": 77}, "longest_strokes is 77, but its histograms go up to 2"),
         (lambda m: {"num_read": m.num_read + 1}, "400 drawings, 1 rejected and 0 skipped, which do not add up to"),
-        (lambda m: {"sources": []}, "sources add up to 0 drawings accepted, where it has 400"),
+        (lambda m: {"sources": []}, "sources add up to 0 accepted drawings, but the manifest has 400"),
     ],
     ids=["longest-points", "longest-strokes", "num-read", "no-source"],
 )
@@ -265,9 +265,9 @@ def test_a_manifest_that_contradicts_itself(
 @pytest.mark.parametrize(
     ("what", "told"),
     [
-        ("categories", r"train holds other numbers of categories than the manifest says: cat: (\d+), not \d+; dog: "),
-        ("points", r"train holds other numbers of points than the manifest says: 4: (\d+), not \d+; 99: 0, not 1$"),
-        ("strokes", r"train holds other numbers of strokes than the manifest says: 2: (\d+), not \d+; 99: 0, not 1$"),
+        ("categories", r"train differs from the manifest in its numbers of categories: cat: (\d+), not \d+; dog: "),
+        ("points", r"train differs from the manifest in its numbers of points: 4: (\d+), not \d+; 99: 0, not 1$"),
+        ("strokes", r"train differs from the manifest in its numbers of strokes: 2: (\d+), not \d+; 99: 0, not 1$"),
     ],
 )
 def test_wrong_counts(shards: Path, what: str, told: str) -> None:
@@ -285,13 +285,13 @@ def test_wrong_moments(shards: Path) -> None:
 
 def test_rejects_that_were_lost(shards: Path) -> None:
     (shards / "rejects.ndjson").write_bytes(b"")
-    expect_one(shards, f"^rejects.ndjson in {shards} has 0 lines, where the manifest counts 1 drawings rejected; build")
+    expect_one(shards, f"^rejects.ndjson in {shards} has 0 lines, but the manifest counts 1 rejected drawings; build")
     (shards / "rejects.ndjson").unlink()
     expect_one(shards, f"^{shards}/rejects.ndjson does not exist")
 
 
 def test_key_ids_that_occur_twice(tmp_path: Path) -> None:
-    # Files of one category are a part, in which a build finds them; these are two builds.
+    # A build finds duplicates within a part, which holds all files of a category; these are two separate builds.
     for number, name in enumerate(("cat", "dog")):
         drawings = make_drawings(200, [name], first_key_id=1 + 150 * number)
         (tmp_path / name).mkdir()
@@ -302,7 +302,7 @@ def test_key_ids_that_occur_twice(tmp_path: Path) -> None:
     )
     expect_one(
         tmp_path / "out",
-        r"^50 drawings have a key_id that has come before: (\d+ in \w+-00000-\d+.tar and \w+-00001-\d+.tar; ){3}and 47",
+        r"^50 drawings repeat an earlier key_id: (\d+ in \w+-00000-\d+.tar and \w+-00001-\d+.tar; ){3}and 47",
     )
 
 
@@ -314,7 +314,7 @@ def test_memory(built: Path) -> None:
     target.rm_file("/verified/train-00000-00000.tar")
     (problem,) = problems_of("memory://verified")
     assert problem == "train-00000-00000.tar: /verified/train-00000-00000.tar does not exist; check the path"
-    with pytest.raises(ConfigError, match="other processes cannot see memory://verified"):
+    with pytest.raises(ConfigError, match="other processes cannot access memory://verified"):
         problems_of("memory://verified", num_workers=2)
 
 
@@ -337,7 +337,7 @@ def test_without_a_manifest(shards: Path) -> None:
 
 def test_a_worker_that_dies_is_told(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(module, "check_shard", die)
-    with pytest.raises(DataError, match=r"a worker process ended by signal SIGKILL while it read \S+\.tar"):
+    with pytest.raises(DataError, match=r"a worker process died \(signal SIGKILL\) while it read \S+\.tar"):
         problems_of(built, num_workers=2)
 
 
@@ -346,7 +346,7 @@ def die(*_: object, **__: object) -> None:
 
 
 def test_negative_workers(built: Path) -> None:
-    with pytest.raises(ConfigError, match="workers must be 0, for one a core, or more, not -1"):
+    with pytest.raises(ConfigError, match=r"workers must be 0 \(one per core\) or more, not -1"):
         problems_of(built, num_workers=-1)
 
 
@@ -360,7 +360,7 @@ def test_the_command(shards: Path, capsys: pytest.CaptureFixture[str]) -> None:
         main(["shards", "verify", str(shards), "--workers", "1"])
     assert stop.value.code == 2
     first, second = capsys.readouterr().out.splitlines()
-    assert first == "more.tar: the manifest does not know it"
+    assert first == "more.tar: it is not listed in the manifest"
     assert second.startswith(f"{shards}: 1 problem; ")
 
 
@@ -368,7 +368,7 @@ def test_an_unknown_command_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main(["shards", "verfy"])
     assert stop.value.code == 2
-    assert "there is no command 'shards verfy'; did you mean 'shards verify'?" in capsys.readouterr().err
+    assert "unknown command 'shards verfy'; did you mean 'shards verify'?" in capsys.readouterr().err
     main(["shards"])
     lines = [line.split() for line in capsys.readouterr().out.splitlines()]
     assert [words[1] for words in lines if words[:1] == ["shards"]] == ["verify", "stats", "merge"]

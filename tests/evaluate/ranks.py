@@ -1,4 +1,4 @@
-"""Ranks as their definition has them, one query after another."""
+"""Retrieval ranks computed literally from their definition, one query after another."""
 
 import numpy as np
 import torch
@@ -11,6 +11,6 @@ def literal_ranks(queries: torch.Tensor, own: torch.Tensor, gallery: torch.Tenso
         if np.isnan(query).any():
             ranks.append(len(gallery) - 1)
         else:
-            # A stable sort leaves equal distances in the gallery's order.
+            # A stable sort keeps equal distances in gallery order.
             ranks.append(np.argsort(distances, kind="stable").tolist().index(mine))
     return ranks

@@ -1,4 +1,4 @@
-"""Bootstrap intervals against what is known of them."""
+"""Bootstrap intervals against known results."""
 
 import numpy as np
 import pytest
@@ -36,7 +36,7 @@ def test_a_ratio_is_resampled_by_sketch() -> None:
 def test_nothing_and_certainty() -> None:
     assert Bootstrap(10, seed=0).ratio(np.zeros(4), np.zeros(4)) == {"value": None, "low": None, "high": None}
     assert Bootstrap(10, seed=0).mean(np.ones(9)) == {"value": 1.0, "low": 1.0, "high": 1.0}
-    # A resample may consist of sketches without a stroke that counts.
+    # A resample may contain only sketches whose count is zero.
     found = Bootstrap(100, seed=0).ratio(np.array([0.0, 5.0]), np.array([0.0, 1.0]))
     assert found == {"value": 5.0, "low": 5.0, "high": 5.0}
 

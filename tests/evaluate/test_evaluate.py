@@ -1,4 +1,4 @@
-"""`sgloc evaluate`: the same numbers by any number of ranks and after any stop, and what they mean."""
+"""`sgloc evaluate`: identical numbers for any number of ranks and after any interruption, and their meaning."""
 
 import dataclasses
 import json
@@ -47,7 +47,7 @@ def judge(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
 @pytest.fixture(scope="module")
 def checkpoint(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> str:
     model = make_model()
-    # Or tanh would be 1 to the last digit, and many codes the same.
+    # Otherwise the tanh would saturate at exactly 1 and many codes would be equal.
     dict(model.named_buffers())["encoder.batch_norm.running_var"].fill_(3000.0)
     return str(save_model(tmp_path_factory.mktemp("model"), picture_shards, model))
 
@@ -60,7 +60,7 @@ def words(checkpoint: str, shards: str, judge: str, out: Path, *others: str) -> 
 
 @pytest.fixture(scope="module")
 def alone(checkpoint: str, picture_shards: str, judge: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An evaluation by one process."""
+    """The output folder of an evaluation by one process."""
     out = tmp_path_factory.mktemp("alone") / "out"
     main(words(checkpoint, picture_shards, judge, out))
     return out
@@ -71,7 +71,7 @@ def results(out: Path) -> dict[str, Any]:
     return found
 
 
-# Notes which parts a process opens to read them; Python imports a module of this name when it starts.
+# Records which part files a process opens for reading; Python imports a module named sitecustomize at startup.
 WATCH_READS = """
 import os, sys
 def hook(event, values):
@@ -92,7 +92,7 @@ def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
     reads.mkdir()
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
     command = [*launcher, "-m", "sgloc", *words(checkpoint, picture_shards, judge, tmp_path / "out")]
-    # Threads, too, may be as many as they like.
+    # The number of threads must not matter either.
     environment = {"OMP_NUM_THREADS": "2", "PYTHONPATH": str(tmp_path), "READS": str(reads)}
     done = subprocess.run(
         command, env={**os.environ, **environment}, capture_output=True, text=True, timeout=PATIENCE, check=False
@@ -107,7 +107,7 @@ def test_ranks_give_the_same_to_the_last_digit_and_each_reads_each_part_once(
 
 
 def test_the_numbers_are_what_they_are_called(checkpoint: str, picture_shards: str, judge: str, alone: Path) -> None:
-    """Sketch by sketch, through what generates, encodes and classifies elsewhere."""
+    """Recompute every metric sketch by sketch with the public generation, encoding and classification functions."""
     pretrained, classifier = load_model(checkpoint, CPU), load_classifier(judge, CPU)
     manifest = load_manifest(picture_shards)
     reader = ShardReader(picture_shards, manifest, "test")
@@ -118,7 +118,7 @@ def test_the_numbers_are_what_they_are_called(checkpoint: str, picture_shards: s
         prepare = Preparation(pretrained.scale, 0, scale)
         drawn = redraw(pretrained.model, prepare(packed, CPU), pretrained.scale, max_points=pretrained.longest_points)
         gallery = pretrained.encode_polylines([sketch.original for sketch in drawn]).astype(np.float64)
-        # In batches alike, so that equal codes are equal to the last digit.
+        # Encode in equal batches, so that equal sketches get bit-identical codes.
         some = [number for number, sketch in enumerate(drawn) if sketch.redrawn]
         codes = np.full(gallery.shape, np.nan)
         codes[some] = pretrained.encode([stroke3_of_polylines(drawn[number].redrawn) for number in some])
@@ -141,7 +141,7 @@ def test_the_numbers_are_what_they_are_called(checkpoint: str, picture_shards: s
         assert one["sketches"] == len(drawn) == 40
         assert one["empty"] == count
         for at in (1, 10, 50):
-            # A hit more or less: codes are computed in other batches here.
+            # Allow a difference of one hit, because codes are computed in different batches here.
             assert one["ret"][str(at)]["value"] == pytest.approx(np.mean(np.array(hits) < at), abs=0.026)
             assert one["given_ret"][str(at)]["value"] == pytest.approx(np.mean(np.array(given_hits) < at), abs=0.026)
         assert one["rec"]["value"] == pytest.approx(np.mean(right), abs=0.026)
@@ -169,7 +169,7 @@ def test_it_goes_on_where_it_was_stopped(
     assert len(parts) == 6
     whole = {part: part.read_bytes() for part in parts}
     (out / "results.json").unlink()
-    # One is missing, one was cut short, one is empty; the others are not done again.
+    # One part is missing, one truncated, one empty; the others must not be recomputed.
     parts[1].unlink()
     parts[3].write_bytes(whole[parts[3]][:-100])
     parts[4].write_bytes(b"")
@@ -219,7 +219,7 @@ def test_an_interval_holds_what_another_half_of_the_sketches_gives(alone: Path) 
     [
         ((0.1, -1.0), "disturb must be distances from 0 to 10"),
         ((float("nan"),), "disturb must be distances from 0 to 10"),
-        ((0.1, 0.1), "disturb must be distances that differ"),
+        ((0.1, 0.1), "disturb must be distinct distances"),
         ((), "disturb must be distances from 0 to 10"),
     ],
     ids=["negative", "no number", "twice", "none"],
@@ -238,9 +238,9 @@ def test_mistakes(
             "evaluate", *(word for name, value in {**given, **changes}.items() for word in (f"--{name}", value))
         )
 
-    assert "was trained on other shards than" in fails(data=tiny_shards)
-    assert "is not of a classifier" in fails(classifier=checkpoint)
-    assert "is of the model sketch_a_net, which draws nothing" in fails(checkpoint=judge)
+    assert "was not trained on the shards" in fails(data=tiny_shards)
+    assert "holds no classifier" in fails(classifier=checkpoint)
+    assert "holds the model sketch_a_net, which cannot draw" in fails(checkpoint=judge)
     assert "batch_size must be from 1" in fails(batch_size="0")
     assert "holds no complete checkpoint" in fails(checkpoint=str(tmp_path))
     (tmp_path / "file").write_text("")

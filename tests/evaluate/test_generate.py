@@ -1,4 +1,4 @@
-"""`sgloc generate` from a model to its files, and the drawing behind it (METHOD 3 and 9)."""
+"""`sgloc generate`: the files it writes, and how drawings are sampled from a model (METHOD 3 and 9)."""
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -43,7 +43,7 @@ def run(checkpoint: str, shards: str, folder: Path | str, **options: Any) -> lis
 
 
 def lines_close(found: list[Any], expected: list[Any]) -> bool:
-    # On a canvas of 255 units; free running feeds float32's rounding back into itself.
+    # The canvas has 255 units; when free-running, the decoder feeds float32 rounding errors back into itself.
     same_shapes = [line.shape for line in found] == [line.shape for line in expected]
     return same_shapes and all(np.allclose(*pair, atol=2e-2) for pair in zip(found, expected, strict=True))
 
@@ -52,7 +52,7 @@ def files_of(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
-# Files.
+# Files
 
 
 def test_the_files_are_what_they_claim_to_be(tmp_path: Path, checkpoint: str, tiny_shards: str) -> None:
@@ -128,7 +128,7 @@ def test_rows_of_the_gallery(tmp_path: Path, checkpoint: str, tiny_shards: str) 
     assert two - height() == cell
     assert gallery("disturbed", disturb=0.3) != original != gallery("redrawn", disturb=0.3)
     assert gallery("put_back", disturb=0.3) != gallery("redrawn", disturb=0.3)
-    # In synthesis no stroke is moved, so that these rows would show the original again.
+    # Synthesis moves no stroke, so these rows would only repeat the original.
     assert gallery("original", "disturbed", "put_back", "redrawn") == gallery("original", "redrawn")
 
 
@@ -141,7 +141,7 @@ def test_simplified_drawings_fit_the_canvas_and_are_enlarged_never() -> None:
     assert to_simplified([]) == []
 
 
-# Disturbing, and what does not depend on the batch.
+# Disturbance, and independence of the batch
 
 
 def test_synthesis_leaves_strokes_where_they_are(tmp_path: Path, checkpoint: str, tiny_shards: str) -> None:
@@ -185,11 +185,11 @@ def test_sampling_depends_on_seed_and_sketch_not_on_the_batch(
     assert sum(not lines_close(one.redrawn, two.redrawn) for one, two in zip(together, other, strict=True)) > 6
 
 
-# Drawing from codes.
+# Drawing from codes
 
 
 def codes(number: int) -> tuple[Tensor, Tensor]:
-    """Codes float64 [number, Z] and their keys int64 [number]."""
+    """Return random codes, float64 [number, Z], and their keys, int64 [number]."""
     generator = torch.Generator().manual_seed(0)
     keys = random.fold(5, torch.arange(number))
     return torch.randn(number, model_config().latent_size, generator=generator, dtype=torch.float64), keys
@@ -225,7 +225,7 @@ def test_a_greedy_step_is_the_oracles(cell: CellName) -> None:
 
 
 def constant_decoder(pen: tuple[float, float, float]) -> Decoder:
-    """A decoder that says the same at every step: these pen logits, and one mixture component far above two others."""
+    """Return a decoder with constant outputs: these pen logits, and one mixture component that dominates two others."""
     decoder = make_model().decoder.double()
     with torch.no_grad():
         decoder.output.weight.zero_()
@@ -233,7 +233,7 @@ def constant_decoder(pen: tuple[float, float, float]) -> Decoder:
         decoder.output.bias[:3] = torch.tensor(pen)
         parameters = decoder.output.bias[3:].view(6, 3)
         parameters[0] = torch.tensor([0.0, 50.0, 0.0])
-        # Mean (3, -2), standard deviations 2 and 0.5, correlation 0.6.
+        # The mean is (3, -2), the standard deviations are 2 and 0.5, the correlation is 0.6.
         parameters[1:, 1] = torch.tensor([3.0, -2.0, np.log(2), np.log(0.5), np.arctanh(0.6)])
     return decoder
 
@@ -261,7 +261,7 @@ def test_temperature_divides_logits_and_multiplies_variances(temperature: float)
     shares = torch.softmax(logits / temperature, 0)
     counted = torch.tensor([rows[:, 2 + PEN_DOWN].sum(), rows[:, 2 + PEN_LIFT].sum(), number - len(rows)]) / number
     np.testing.assert_allclose(counted, shares, atol=0.01)
-    # Points of drawings that ended at once are not there, but do not depend on it.
+    # Drawings that ended at once have no points; this does not bias the rest, because pen and point are independent.
     np.testing.assert_allclose(rows[:, :2].mean(0), [3.0, -2.0], atol=0.05)
     covariance = temperature * np.array([[4.0, 0.6], [0.6, 0.25]])
     np.testing.assert_allclose(np.cov(rows[:, :2].T.numpy()), covariance, rtol=0.05)
@@ -276,12 +276,12 @@ def test_the_limit_is_the_longest_training_drawing_unless_given(tmp_path: Path, 
     assert [len(line) for one in run(endless, tiny_shards, tmp_path, max_points=11) for line in one.redrawn] == [
         11
     ] * 12
-    # A mean that is drawn stands in the source's units.
+    # Generated points are in the source's units.
     scale = load_manifest(tiny_shards).scale
     np.testing.assert_allclose(run(endless, tiny_shards, tmp_path)[0].redrawn[0][0], [3 * scale, -2 * scale], rtol=1e-5)
 
 
-# Mistakes.
+# User errors
 
 
 @pytest.mark.parametrize(
@@ -296,10 +296,10 @@ def test_the_limit_is_the_longest_training_drawing_unless_given(tmp_path: Path, 
         ({"disturb": float("inf")}, "disturb must be from 0"),
         ({"rows": ("original", "drawn")}, "rows must be some of original, disturbed, put_back, redrawn, not drawn"),
         ({"rows": ()}, "rows must be some of .*, not none"),
-        ({"rows": ("disturbed",)}, "rows must be original, redrawn or more, for no stroke is moved, not disturbed"),
+        ({"rows": ("disturbed",)}, "rows must be a list with original or redrawn when disturb is 0, not disturbed"),
         (
             {"rows": ("disturbed", "put_back")},
-            "rows must be original, redrawn or more, for no stroke is moved, not disturbed, put_back",
+            "rows must be a list with original or redrawn when disturb is 0, not disturbed, put_back",
         ),
     ],
 )
@@ -324,6 +324,6 @@ def test_options_that_cannot_be_are_refused(options: dict[str, Any], message: st
 def test_a_checkpoint_of_another_model_is_refused(tmp_path: Path, tiny_shards: str, change: Any) -> None:
     folder = save_model(tmp_path / "run", tiny_shards, make_model())
     change_manifest(folder, change)
-    with pytest.raises(CheckpointError, match="is of another model"):
+    with pytest.raises(CheckpointError, match="another model"):
         run(str(folder), tiny_shards, tmp_path / "out")
     assert not (tmp_path / "out").exists()

@@ -1,4 +1,4 @@
-"""A metric is a file: one that is added is measured, summed up and shown."""
+"""Metrics are discovered as files: an added file is computed, summarised and shown in the reports."""
 
 import json
 import sys
@@ -71,7 +71,7 @@ def test_a_file_more_is_a_metric_more(tiny_shards: str, tmp_path: Path) -> None:
     (task,) = json.loads((out / "results.json").read_text())["tasks"]
     fields = [name for name in task if not name.startswith("given_")]
     assert fields == ["task", "sketches", "empty", "rec", "strokes", "ret", "distance", "categories"]
-    # What was given are the originals themselves; the model draws another number of strokes.
+    # The given sketches are the originals themselves; the model draws a different number of strokes.
     assert task["given_strokes"] == {"value": 0.0, "low": 0.0, "high": 0.0}
     assert task["strokes"]["value"] != 0.0
     assert set(task["categories"]["cat"]) > {"strokes", "given_strokes"}

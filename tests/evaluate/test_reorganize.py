@@ -1,4 +1,4 @@
-"""`sgloc reorganize`: a user's own drawing in, its strokes where they belong out."""
+"""`sgloc reorganize`: reads a user's drawing and moves its strokes to where the model places them."""
 
 import dataclasses
 import json
@@ -116,7 +116,7 @@ def test_where_the_model_draws_nothing_it_is_said(
 ) -> None:
     model = make_model(seed=12)
     with torch.no_grad():
-        # The last of the three states of the pen, the drawing's end, comes at once.
+        # Force the last of the three pen states, the end of the drawing, at the first step.
         model.decoder.output.bias[2] = 1e4
     silent = save_model(tmp_path / "run", tiny_shards, model)
     (tmp_path / "house.json").write_text(json.dumps([stroke.tolist() for stroke in STROKES]))
@@ -127,4 +127,4 @@ def test_where_the_model_draws_nothing_it_is_said(
     assert {file.name for file in out.iterdir()} == {"house-moved.svg", "before-after.png"}
     output = capsys.readouterr()
     assert output.out == f"{out}/house-moved.svg\n{out}/before-after.png\n"
-    assert "the model drew nothing for house; so there is no -redrawn.svg" in output.err
+    assert "the model drew nothing for house; no -redrawn.svg was written" in output.err

@@ -1,4 +1,4 @@
-"""Ranks against literal distances in float64."""
+"""Retrieval ranks against literal float64 distances."""
 
 import pytest
 import torch
@@ -32,7 +32,7 @@ def test_ranks_are_those_of_a_sort(shift: float) -> None:
 @given(st.integers(0, 2**32), st.integers(1, 12), st.integers(1, 3))
 def test_ties_go_to_whoever_stands_first(seed: int, size: int, width: int) -> None:
     generator = torch.Generator().manual_seed(seed)
-    # So few values that many codes and many distances are equal.
+    # With so few values, many codes and many distances are equal.
     gallery = torch.randint(-1, 2, (size, width), generator=generator).float()
     own = torch.randint(size, (9,), generator=generator)
     queries = torch.randint(-1, 2, (9, width), generator=generator).float()
@@ -40,7 +40,7 @@ def test_ties_go_to_whoever_stands_first(seed: int, size: int, width: int) -> No
 
 
 def test_codes_that_float32_products_cannot_tell_apart() -> None:
-    # Neighbours that differ in the last digits, around a point far from the rest.
+    # A cluster of codes that differ only in the last digits, far from the others.
     gallery = torch.cat([torch.randn(20, 8) * 100, torch.full((20, 8), 30.0)])
     gallery[20:, 0] += torch.arange(20) * 2e-5
     own = torch.arange(20, 40)

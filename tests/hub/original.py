@@ -1,4 +1,4 @@
-"""The original program in our words: what it writes, and what it computes; for the tests of `sgloc import-tf`."""
+"""A reimplementation of the original program's checkpoints and computations, for the tests of `sgloc import-tf`."""
 
 import json
 import subprocess
@@ -21,7 +21,7 @@ CLASSES = {"lstm": "LSTMCell", "layer_norm": "LayerNormLSTMCell", "hyper": "Hype
 Arrays = dict[str, npt.NDArray[np.float32]]
 FloatArray = npt.NDArray[np.float64]
 
-# Every field of model_config.json, as the original writes it by default; three of them come from the data.
+# Every field of model_config.json with the original's default; the last three fields come from the data.
 DEFAULTS: dict[str, Any] = {
     "enc_model": "lstm",
     "enc_rnn_size": 512,
@@ -58,7 +58,7 @@ DEFAULTS: dict[str, Any] = {
     "max_stroke_len": 83,
     "max_strokes_num": 23,
 }
-# The other variant of the program has no re_scale, and cuts strokes into nodes of five points.
+# The other variant of the program has no re_scale and cuts strokes into nodes of five points.
 OTHER_VARIANT: dict[str, Any] = {name: value for name, value in DEFAULTS.items() if name != "re_scale"} | {
     "enc_rnn_size": 256,
     "z_size": 64,
@@ -73,7 +73,7 @@ OTHER_VARIANT: dict[str, Any] = {name: value for name, value in DEFAULTS.items()
 
 @dataclass(frozen=True)
 class Sizes:
-    """Units and widths of a network; small enough to compute by hand, unless told otherwise."""
+    """Sizes of a network's layers; the defaults are small enough to compute by hand."""
 
     hidden: int = 3
     decoder: int = 4
@@ -90,7 +90,7 @@ PUBLISHED = Sizes(hidden=512, decoder=512, latent=128, hyper=256, embedding=32, 
 def cell_shapes(
     scope: str, cell: CellName, num_inputs: int, size: int, sizes: Sizes
 ) -> Iterator[tuple[str, tuple[int, ...]]]:
-    """The original's variables of a cell, as its code makes them."""
+    """Yield the name and shape of each variable of a cell, in the order in which the original creates them."""
     path = f"{scope}/{CLASSES[cell]}"
     yield f"{path}/W_xh", (num_inputs, 4 * size)
     yield f"{path}/W_hh", (size, 4 * size)
@@ -112,7 +112,7 @@ def cell_shapes(
 
 
 def shapes(encoder: CellName, decoder: CellName, sizes: Sizes = SMALL) -> dict[str, tuple[int, ...]]:
-    """All variables that a network needs, by name."""
+    """Return the shapes of all variables of a network, by name."""
     width = 2 * sizes.hidden
     state = 2 * (sizes.decoder + sizes.hyper) if decoder == "hyper" else 2 * sizes.decoder
     found: dict[str, tuple[int, ...]] = {}
@@ -132,7 +132,7 @@ def shapes(encoder: CellName, decoder: CellName, sizes: Sizes = SMALL) -> dict[s
 
 
 def values(encoder: CellName, decoder: CellName) -> Arrays:
-    """Random weights of a small network."""
+    """Return random weights of a small network, by variable name."""
     generator = np.random.default_rng(0)
     found = {
         name: (0.4 * generator.normal(size=shape)).astype(np.float32)
@@ -143,7 +143,7 @@ def values(encoder: CellName, decoder: CellName) -> Arrays:
 
 
 def options_of(encoder: CellName, decoder: CellName, sizes: Sizes = SMALL) -> dict[str, Any]:
-    """Every field of model_config.json, at the original's default but for the cells and the sizes."""
+    """Return every field of model_config.json with the original's defaults, except for the cells and sizes."""
     return DEFAULTS | {
         "enc_model": encoder,
         "enc_rnn_size": sizes.hidden,
@@ -154,7 +154,7 @@ def options_of(encoder: CellName, decoder: CellName, sizes: Sizes = SMALL) -> di
 
 
 def write(folders: dict[Path, tuple[Arrays, dict[str, Any]]]) -> None:
-    """Checkpoints as the original's program saves them, with what its training leaves there; needs TensorFlow."""
+    """Write checkpoints like the original program, including its training variables; needs TensorFlow."""
     for folder, (arrays, options) in folders.items():
         folder.mkdir(exist_ok=True)
         some = min(arrays)
@@ -173,7 +173,7 @@ def write(folders: dict[Path, tuple[Arrays, dict[str, Any]]]) -> None:
 
 
 class Original:
-    """The original's program, one vector and one step at a time, by the names of its variables; float64."""
+    """The original's computations in float64, one vector and one step at a time, using its variable names."""
 
     def __init__(self, arrays: Arrays, sizes: Sizes = SMALL) -> None:
         self.sizes = sizes
@@ -183,7 +183,7 @@ class Original:
         return row @ self.arrays[f"{scope}/linear/fc_w"] + self.arrays[f"{scope}/linear/fc_b"]
 
     def step(self, scope: str, cell: CellName, row: FloatArray, state: list[FloatArray]) -> list[FloatArray]:
-        """The new state, in the original's order; see METHOD 6."""
+        """Return the new state, in the original's order (METHOD 6)."""
         path = f"{scope}/{CLASSES[cell]}"
         at = {name.removeprefix(f"{path}/"): array for name, array in self.arrays.items() if name.startswith(path)}
         if cell == "lstm":
@@ -242,7 +242,7 @@ class Original:
         return self.linear("fc_mu", np.tanh(scaled * norm["gamma"] + norm["beta"]))
 
     def drawing(self, cell: CellName, code: FloatArray, count: int) -> list[FloatArray]:
-        """So many rows, drawn greedily."""
+        """Draw `count` rows greedily."""
         sizes = self.state_sizes(cell, self.sizes.decoder)
         state = np.split(np.tanh(self.linear("decoder/init_state", code)), np.cumsum(sizes)[:-1])
         row, rows = np.array([0.0, 0.0, 1.0, 0.0, 0.0]), []

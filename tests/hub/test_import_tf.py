@@ -1,4 +1,4 @@
-"""`sgloc import-tf`: checkpoints that TensorFlow wrote under the original's names become models of ours."""
+"""`sgloc import-tf`: converts the original's TensorFlow checkpoints into sgloc models."""
 
 import dataclasses
 import importlib.util
@@ -33,7 +33,7 @@ from tests.hub.original import (
 )
 from tests.nn.recurrent.cells import CELLS
 
-# The names and shapes as they were read from the original's own checkpoint, where somebody has them.
+# Names and shapes of the variables of the original's own checkpoint; the file is optional.
 LISTED = Path(__file__).parents[3] / "shared" / "tf-variables.txt"
 SKETCH = np.array([[10, 5, 0], [3, -2, 1], [20, 1, 0], [5, 5, 0], [1, 1, 0], [2, 0, 0], [0, 2, 0], [1, 1, 1]])
 POINTS = np.cumsum(SKETCH[:, :2], axis=0) / 20
@@ -41,9 +41,9 @@ POINTS = np.cumsum(SKETCH[:, :2], axis=0) / 20
 
 @pytest.fixture(scope="module")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of checkpoints of the original, one a cell, each with all of its options at their defaults."""
+    """A folder with one checkpoint of the original for each cell, all other options at their defaults."""
     if importlib.util.find_spec("tensorflow") is None:
-        pytest.skip("TensorFlow is not installed; pip install 'sgloc[tf]' has it")
+        pytest.skip("TensorFlow is not installed; install it with pip install 'sgloc[tf]'")
     folder = tmp_path_factory.mktemp("original")
     made: dict[Path, tuple[Arrays, dict[str, Any]]] = {}
     for cell in CELLS:
@@ -53,7 +53,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def drawing_values(cell: CellName) -> Arrays:
-    """Weights whose drawings do not end at once."""
+    """Return weights whose drawings do not end at the first step."""
     arrays = values(cell, cell)
     arrays["sketchBoard/decoder/decoder/fc/linear/fc_b"][:3] = [3, 2, -9]
     return arrays
@@ -64,7 +64,10 @@ Imports = Callable[..., dict[str, Any]]
 
 @pytest.fixture
 def imports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Imports:
-    """Imports weights beside some model_config.json, without TensorFlow, which takes seconds; gives config.json."""
+    """A function that imports weights with a model_config.json and returns the resulting config.json.
+
+    It bypasses TensorFlow, which takes seconds to start.
+    """
     folder = tmp_path / "tf"
     folder.mkdir()
     (folder / "vector-7.index").touch()
@@ -93,7 +96,7 @@ def test_a_checkpoint_computes_what_the_original_does(
 ) -> None:
     main(["import-tf", str(checkpoints / cell), "--out", str(tmp_path / "out"), "--scale", "20"])
     said = capsys.readouterr()
-    assert "vector-2000, scale 20, nodes of whole strokes; 5 variables of its training are left out" in said.out
+    assert "vector-2000, scale 20, whole strokes as nodes; skipped 5 training-only variables" in said.out
     assert said.err == ""
     pretrained = sgloc.load_pretrained(str(tmp_path / "out"))
     assert (pretrained.scale, pretrained.longest_points) == (20.0, 180)
@@ -118,7 +121,7 @@ def test_the_published_sizes_with_every_option_at_its_default(imports: Imports, 
     assert about["training"]["original_options"] == DEFAULTS
     assert "trained for synthesis" in (tmp_path / "out" / "README.md").read_text()
     with safetensors.safe_open(tmp_path / "out" / "model.safetensors", "numpy") as opened:
-        held = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118, it is no mapping.
+        held = {name: opened.get_slice(name).get_shape() for name in opened.keys()}  # noqa: SIM118, not a mapping.
     own = SketchGloc(ModelConfig()).state_dict()
     assert held == {name: list(tensor.shape) for name, tensor in own.items()}
 
@@ -126,7 +129,8 @@ def test_the_published_sizes_with_every_option_at_its_default(imports: Imports, 
 def test_the_variables_are_those_of_the_originals_own_checkpoint() -> None:
     if not LISTED.exists():
         pytest.skip(
-            f"{LISTED}, a list from the original's own checkpoint, is not there; the test above holds our own table"
+            f"{LISTED}, the list of the original checkpoint's variables, does not exist; "
+            "the test of the published sizes checks our own table"
         )
     lines = [line.split("  ") for line in LISTED.read_text().splitlines() if not line.startswith("#")]
     listed = {name: tuple(json.loads(shape)) for name, shape, kind in lines if kind != "adam" and "num_of" not in name}
@@ -139,7 +143,7 @@ def test_the_other_variant_has_short_nodes(imports: Imports, tmp_path: Path) -> 
     assert about["model"]["max_node_points"] == 5
     assert about["model"]["encoder"] == {"cell": "lstm", "hidden_size": 256, "recurrent_keep": 1.0}
     assert (about["model"]["latent_size"], about["model"]["decoder"]["num_mixtures"]) == (64, 20)
-    assert "a task that the original did not write down" in (tmp_path / "out" / "README.md").read_text()
+    assert "a task that the original did not record" in (tmp_path / "out" / "README.md").read_text()
 
 
 def test_short_nodes_are_encoded_as_such(imports: Imports, tmp_path: Path) -> None:
@@ -163,9 +167,9 @@ SOUND = options_of("lstm", "hyper")
         pytest.param(SOUND | {"dec_model": None}, [], "has dec_model null", id="a cell that is null"),
         pytest.param(SOUND | {"z_size": True}, [], "has z_size true", id="a size that is a truth"),
         pytest.param({"max_seq_len": 180, "max_stroke_len": 40}, [], "", id="nothing but the lengths"),
-        pytest.param({"max_seq_len": 180}, [], "give --max_node_points", id="no length of nodes"),
-        pytest.param({}, ["--max_points", "180"], "give --max_node_points", id="no fields at all"),
-        pytest.param(None, ["--max_points", "180"], "give --max_node_points", id="no file"),
+        pytest.param({"max_seq_len": 180}, [], "set max_node_points", id="no length of nodes"),
+        pytest.param({}, ["--max_points", "180"], "set max_node_points", id="no fields at all"),
+        pytest.param(None, ["--max_points", "180"], "set max_node_points", id="no file"),
         pytest.param(
             SOUND | {"max_seq_len": -1}, ["--max_points=180"], "", id="a length that the original never filled in"
         ),
@@ -191,11 +195,13 @@ def test_the_weights_tell_what_the_options_do_not(
 @pytest.mark.parametrize(
     ("options", "words", "refusal"),
     [
-        pytest.param(SOUND | {"enc_rnn_size": 7}, [], "enc_rnn_size is 7 there, 3 by the weights", id="another size"),
-        pytest.param(SOUND | {"dec_model": "lstm"}, [], "dec_model is lstm there, hyper by", id="another cell"),
-        pytest.param(SOUND | {"max_seq_len": None}, [], "give --max_points or --data", id="no longest drawing"),
-        pytest.param(None, [], "does not exist, which would tell the points", id="no file and no longest drawing"),
-        pytest.param("[1]", [], "is not an object of options; restore it, or remove it", id="a list"),
+        pytest.param(
+            SOUND | {"enc_rnn_size": 7}, [], "enc_rnn_size is 7 there but 3 in the weights", id="another size"
+        ),
+        pytest.param(SOUND | {"dec_model": "lstm"}, [], "dec_model is lstm there but hyper in", id="another cell"),
+        pytest.param(SOUND | {"max_seq_len": None}, [], "set max_points or data", id="no longest drawing"),
+        pytest.param(None, [], "does not exist, so the number of points", id="no file and no longest drawing"),
+        pytest.param("[1]", [], "is not a JSON object of options; restore it, or remove it", id="a list"),
         pytest.param("{", [], "model_config.json cannot be read", id="a file that was cut short"),
         pytest.param("[" * 100_000, [], "model_config.json cannot be read", id="a file nested too deep"),
         pytest.param(SOUND, ["--max_points", "-3"], "max_points must be from 0", id="fewer points than none"),
@@ -220,17 +226,17 @@ ZW = "sketchBoard/decoder/decoder/rnn/HyperLSTMCell/hyper_jh/zw/super_linear_w"
     [
         pytest.param(
             {"BatchNorm/moving_mean": None},
-            "vector-7 has no variable sketchBoard/BatchNorm/moving_mean, of which enc",
+            "vector-7 has no variable sketchBoard/BatchNorm/moving_mean, from which enc",
             id="a statistic is missing",
         ),
         pytest.param({"BatchNorm/gamma": None}, "has no variable sketchBoard/BatchNorm/gamma", id="a gain is missing"),
         pytest.param({ZW[12:]: None}, f"has no variable {ZW}", id="a part of a cell is missing"),
         pytest.param({"fc_sigma2/linear/fc_w": None}, "has no variable sketchBoard/fc_sigma2/fc_w", id="a layer too"),
-        pytest.param({"extra": np.float32(1)}, "has a variable sketchBoard/extra that no", id="an unknown one"),
+        pytest.param({"extra": np.float32(1)}, "has a variable sketchBoard/extra that is not", id="an unknown one"),
         pytest.param({"/other/gamma": np.float32(1)}, "has a variable other/gamma outside", id="one outside the scope"),
         pytest.param(
             {ZW[12:]: np.zeros((6, 3), dtype=np.float32)},
-            "scale_down_weight of shape [6, 16] cannot be made of",
+            "scale_down_weight of shape [6, 16] cannot be built from",
             id="an embedding of another width",
         ),
         pytest.param(
@@ -242,7 +248,7 @@ ZW = "sketchBoard/decoder/decoder/rnn/HyperLSTMCell/hyper_jh/zw/super_linear_w"
                 "decoder/decoder/fc/linear/fc_w": np.zeros((4, 16), dtype=np.float32),
                 "decoder/decoder/fc/linear/fc_b": np.zeros(16, dtype=np.float32),
             },
-            "decoder.output.weight of shape [15, 4] cannot be made of",
+            "decoder.output.weight of shape [15, 4] cannot be built from",
             id="a broken number of mixtures",
         ),
     ],
@@ -265,7 +271,7 @@ def test_the_scale_comes_from_the_shards(tmp_path: Path, tiny_shards: str, impor
     manifest = load_manifest(tiny_shards)
     pretrained = sgloc.load_pretrained(str(tmp_path / "out"))
     assert (pretrained.scale, pretrained.longest_points) == (manifest.scale, manifest.longest_points)
-    # What was imported is a model like any other.
+    # An imported model can be used like any other.
     out = tmp_path / "drawn"
     main(["generate", "--checkpoint", str(tmp_path / "out"), "--data", tiny_shards, "--out", str(out), "--count", "2"])
     assert (out / "gallery.png").exists()
@@ -275,14 +281,14 @@ def test_mistakes(tmp_path: Path, said: Said) -> None:
     def refused(*words: object) -> str:
         return said("import-tf", tmp_path, "--out", tmp_path / "out", *words)
 
-    assert "give either --scale or --data" in refused()
-    assert "give either --scale or --data" in refused("--scale", "3", "--data", "shards")
+    assert "pass either --scale or --data" in refused()
+    assert "pass either --scale or --data" in refused("--scale", "3", "--data", "shards")
     assert "holds no vector-N.index" in refused("--scale", "3")
     assert "scale must be above 0" in refused("--scale", "-3")
     (tmp_path / "vector-5.index").touch()
     for place in ("nowhere", "vector-5.index", "vector-5"):
         text = said("import-tf", tmp_path / place, "--out", tmp_path / "out", "--scale", "3")
-        assert f"{place} is no folder of this machine; give the one" in text
+        assert f"{place} is not a folder on this machine; pass the one" in text
 
 
 @pytest.mark.slow

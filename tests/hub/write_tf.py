@@ -1,5 +1,7 @@
-"""Writes checkpoints with TensorFlow, which cannot live in one process with PyTorch: `python write_tf.py FOLDERS` saves
-the arrays of each folder's all.safetensors twice, as vector-100 and vector-2000."""
+"""Write checkpoints with TensorFlow, in a separate process because TensorFlow and PyTorch cannot share one.
+
+`python write_tf.py FOLDERS` saves the arrays of each folder's all.safetensors twice, as vector-100 and vector-2000.
+"""
 
 import sys
 

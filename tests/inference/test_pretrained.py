@@ -1,4 +1,4 @@
-"""The Python API: stroke-3 in, codes and stroke-3 out."""
+"""The Python API of a pretrained model: from stroke-3 to codes and stroke-3."""
 
 from pathlib import Path
 
@@ -28,7 +28,7 @@ def pretrained(tmp_path_factory: pytest.TempPathFactory, tiny_shards: str) -> Pr
 
 @pytest.fixture(scope="module")
 def sketches(tiny_shards: str) -> list[npt.NDArray[np.int64]]:
-    """The test split's drawings, as stroke-3."""
+    """The drawings of the test split as stroke-3."""
     manifest = load_manifest(tiny_shards)
     reader = ShardReader(tiny_shards, manifest, "test")
     (packed,) = fixed_batches(reader, np.arange(reader.num_sketches), batch_size=reader.num_sketches)
@@ -99,7 +99,7 @@ def test_reorganized_sketches_are_redrawn_or_keep_their_strokes(
 def test_stroke3_there_and_back(sketches: list[npt.NDArray[np.int64]]) -> None:
     for sketch in sketches:
         np.testing.assert_array_equal(stroke3_of_polylines(polylines_of_stroke3(sketch)), sketch)
-    # The last point ends the last stroke, whether or not it says so; offsets are clipped.
+    # The last point ends the last stroke even without a pen lift; offsets are clipped.
     np.testing.assert_array_equal(polylines_of_stroke3(np.array([[5000, 1, 0]])), [[[1000, 1]]])
 
 
@@ -108,8 +108,8 @@ def test_stroke3_there_and_back(sketches: list[npt.NDArray[np.int64]]) -> None:
     [
         (np.zeros((0, 3)), r"sketch 1 has shape \(0, 3\)"),
         (np.zeros((4, 2)), r"sketch 1 has shape \(4, 2\)"),
-        (np.array([[0.0, np.nan, 1.0]]), "sketch 1 holds what is not a finite number"),
-        (np.array([["a", "b", "c"]]), "sketch 1 holds what is not a finite number"),
+        (np.array([[0.0, np.nan, 1.0]]), "sketch 1 contains a value that is not a finite number"),
+        (np.array([["a", "b", "c"]]), "sketch 1 contains a value that is not a finite number"),
     ],
 )
 def test_what_is_no_sketch_is_told(

@@ -1,4 +1,4 @@
-"""A sketch's own strokes, moved to where a redrawing has them."""
+"""Moving a sketch's own strokes to their places in a redrawing."""
 
 import itertools
 
@@ -24,11 +24,11 @@ def test_points_at_equal_distances() -> None:
 
 def test_misplaced_strokes_go_where_the_redrawing_has_them() -> None:
     moved = [CAR[0], CAR[1] + np.array((30, -20)), CAR[2] + np.array((-15, 25)), CAR[3] + np.array((10, 10))]
-    # Drawn with other points, and a little differently.
+    # Redrawn with other points and at a slightly different size.
     redrawn = [resampled(stroke, 30) * 1.02 for stroke in CAR]
     for result, stroke, before in zip(placed(moved, redrawn), CAR, moved, strict=True):
         assert np.abs(result - stroke).max() < 3
-        # Rigidly.
+        # The strokes move rigidly.
         np.testing.assert_allclose(np.diff(result, axis=0), np.diff(before, axis=0), atol=1e-12)
 
 
@@ -37,7 +37,7 @@ def test_a_stroke_that_is_not_redrawn_stays(missing: int) -> None:
     moved = [CAR[0], *(stroke + np.array((20, 10)) for stroke in CAR[1:])]
     redrawn = [stroke for number, stroke in enumerate(CAR) if number != missing]
     moves = placing_moves(moved, redrawn)
-    # Which of two wheels is missing, nobody can tell.
+    # The two wheels are identical, so either may count as the missing one.
     stays = np.flatnonzero(~moves.any(1))
     assert set(stays) in ({0, missing}, {0, 1} if missing == 2 else {0, 2}, {0, missing})
     assert len(stays) == 2

@@ -1,4 +1,4 @@
-"""The configuration of a small classifier."""
+"""The training configuration of a small classifier."""
 
 from pathlib import Path
 from typing import Any

@@ -1,4 +1,4 @@
-"""Galleries of validation sketches: what they show, and that training does not notice them."""
+"""Galleries of validation sketches: their content, and that drawing them does not affect training."""
 
 import dataclasses
 import random
@@ -27,7 +27,7 @@ def with_galleries(config: Config, **data: Any) -> Config:
 
 
 def seen_alike(shards: str, run_dir: Path) -> Config:
-    """A run whose sketches all lie in the same place, so that a few steps change what it draws."""
+    """Return a configuration without translation: all sketches share a position, so a few steps change the drawings."""
     config = make_config(shards, run_dir, seed=3, checkpoint_every=4)
     return dataclasses.replace(config, data=dataclasses.replace(config.data, translate=False))
 
@@ -88,8 +88,8 @@ def test_what_cannot_be_drawn_or_shown_is_told_once(
     train(with_galleries(make_config(picture_shards, tmp_path / "shown")), "auto")
     told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("TensorBoard")]
     assert told == [
-        "TensorBoard failed at step 4 (no room for pictures); training goes on, and the same is not repeated",
-        "TensorBoard failed 4 times since this start of the run",
+        "TensorBoard failed at step 4 (no room for pictures); training continues, and this warning is not repeated",
+        "TensorBoard failed 4 times since the run was started or resumed",
     ]
     with open_run(with_galleries(make_config(picture_shards, tmp_path / "drawn")), "auto") as run, torch.no_grad():
         assert run.gallery is not None

@@ -1,4 +1,4 @@
-"""A model is found by its name, and no code is imported because a file names it (DESIGN contract 7)."""
+"""Models are found by name, and a name in a file never causes an import (DESIGN contract 7)."""
 
 import dataclasses
 import sys
@@ -17,7 +17,7 @@ from tests.checkpoints import without
 
 @pytest.fixture
 def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder on Python's path with a module `outside`, which leaves a file when it is imported."""
+    """A folder on sys.path with a module `outside`, which creates a file when it is imported."""
     source = "from pathlib import Path\nPath(__file__).with_name('imported').touch()\nclass Recipe:\n    pass\n"
     (tmp_path / "outside.py").write_text(source)
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -26,7 +26,7 @@ def outside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def install(folder: Path, kind: str) -> None:
-    """Have an installed package bring the module as a model of this name."""
+    """Simulate an installed package that registers the module as a model of this name."""
     info = folder / "outside-1.0.dist-info"
     info.mkdir()
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: outside\nVersion: 1.0\n")
@@ -44,13 +44,15 @@ def test_a_configuration_says_which_model_it_is_of(config: Config | ClassifierCo
     recipe = recorded_recipe(dataclasses.asdict(config))
     assert recipe is recipe_of(config.model.kind)
     assert recipe.config_type is type(config)
-    # Models had no names before.
+    # Older checkpoints record no model name.
     assert recorded_recipe(without(config, "model.kind")) is recipe
     assert recorded_kind({}) == DEFAULT_KIND
 
 
 def test_an_unknown_model_is_refused_and_the_known_are_named() -> None:
-    with pytest.raises(ConfigError, match="no model 'sketchglock'; give one of sketch_a_net, sketch_rnn, sketchgloc"):
+    with pytest.raises(
+        ConfigError, match="unknown model 'sketchglock'; choose one of sketch_a_net, sketch_rnn, sketchgloc"
+    ):
         recipe_of("sketchglock")
     with pytest.raises(ConfigError, match=r"the model nowhere:Recipe cannot be imported .* PYTHONPATH"):
         recipe_of("nowhere:Recipe")

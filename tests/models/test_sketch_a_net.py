@@ -1,4 +1,4 @@
-"""Sketch-a-Net: its shape, its dropout, and that it learns (METHOD 10)."""
+"""Sketch-a-Net: layer shapes, dropout, and that it learns (METHOD 10)."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ def make_batch(size: int = 6) -> RasterBatch:
 
 
 def literal_logits(model: SketchANet, images: Tensor, masks: list[Tensor] | None = None) -> Tensor:
-    """METHOD 10, line by line."""
+    """Compute the logits literally as METHOD 10 defines them."""
     weights = list(model.convolutions.parameters())
     c = [(weights[2 * i], weights[2 * i + 1]) for i in range(7)]
     x = images[:, None].double() / 255
@@ -85,7 +85,7 @@ def test_it_learns_a_batch_by_heart() -> None:
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-3)
     for step in range(60):
         optimizer.zero_grad()
-        # Other dropout at each step.
+        # New dropout masks at each step.
         model(dataclasses.replace(batch, random_key=batch.random_key + 100 * step)).total.backward()
         optimizer.step()
     with torch.no_grad():

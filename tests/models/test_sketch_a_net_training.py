@@ -1,4 +1,4 @@
-"""`sgloc train-classifier`: the same loop, engines, checkpoints and resume as SketchGloc's."""
+"""`sgloc train-classifier`: the classifier uses the same loop, engines, checkpoints and resume as SketchGloc."""
 
 import dataclasses
 import json
@@ -37,7 +37,7 @@ def words_of(config: ClassifierConfig) -> list[str]:
 
 
 def run(config: ClassifierConfig, num_processes: int) -> list[dict[str, Any]]:
-    """Train in real processes, to the end."""
+    """Train to the end in real processes and return the training records."""
     run_dir = Path(config.train.run)
     run_ranks(["train-classifier", *words_of(config)], num_processes, run_dir.with_suffix(".log"), PATIENCE)
     return records(run_dir)
@@ -49,7 +49,7 @@ def terms(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
 
 @pytest.fixture(scope="module")
 def whole(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was never stopped."""
+    """An uninterrupted run."""
     run_dir = tmp_path_factory.mktemp("classifier") / "run"
     train(make_config(picture_shards, run_dir), "auto", SketchANetRecipe())
     return run_dir
@@ -73,7 +73,7 @@ def test_two_ranks_and_the_other_engine_give_the_same(
     picture_shards: str, whole: Path, tmp_path: Path, deepspeed: str
 ) -> None:
     if deepspeed:
-        pytest.importorskip("deepspeed", reason="deepspeed is missing; pip install -e '.[dev]' installs it")
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed; install it with pip install -e '.[dev]'")
     lines = run(make_config(picture_shards, tmp_path / "run", deepspeed=deepspeed), 2)
     np.testing.assert_allclose(terms(lines), terms(records(whole)), rtol=1e-4)
 
@@ -84,13 +84,13 @@ def test_it_learns_and_is_tested(picture_shards: str, tmp_path: Path, capsys: py
     )
     config = dataclasses.replace(config, model=SketchANetConfig(width=8, keep=0.8))
     words = words_of(config)
-    # As the issue of it has it: --data shards.
+    # --data is the short form of --data.path.
     words[words.index("--data.path")] = "--data"
     main(["train-classifier", *words])
     said = capsys.readouterr().out
     result = json.loads((tmp_path / "test.json").read_text())
     assert said == f"test accuracy {result['accuracy']:.4f} on 40 drawings; {tmp_path}/confusion.png\n"
-    # Eight categories.
+    # Chance level is 1/8.
     assert result["accuracy"] > 0.5
     confusion = np.array(result["confusion"])
     assert confusion.shape == (8, 8)
@@ -116,7 +116,7 @@ def test_what_is_loaded_is_what_was_trained(picture_shards: str, whole: Path) ->
     found = classifier.classify(strokes)
     best = min(records(whole, "validation"), key=lambda record: record["loss"])
     assert (found == packed.category).mean() == pytest.approx(best["accuracy"])
-    # What cannot be drawn is nothing.
+    # A sketch that cannot be rasterised gets the class -1.
     nothing = classifier.classify([[], strokes[0], [np.full((2, 2), np.nan)]])
     assert nothing.tolist() == [-1, found[0], -1]
     assert classifier.classify([]).shape == (0,)
@@ -130,8 +130,8 @@ def test_mistakes(picture_shards: str, tiny_shards: str, whole: Path, tmp_path: 
     assert "model.keep must be above 0" in said("train-classifier", *options, "--model.keep", "0")
     assert "data.path is not set" in said("train-classifier")
     save_model(tmp_path / "sketches", tiny_shards, make_model())
-    with pytest.raises(CheckpointError, match="is not of a classifier; give a run of `sgloc train-classifier`"):
+    with pytest.raises(CheckpointError, match="holds no classifier; pass a run of `sgloc train-classifier`"):
         load_classifier(str(tmp_path / "sketches"), CPU)
-    assert "is of the model sketch_a_net, which draws nothing" in said(
+    assert "holds the model sketch_a_net, which cannot draw" in said(
         "generate", "--checkpoint", whole, "--data", picture_shards, "--out", tmp_path / "drawn"
     )

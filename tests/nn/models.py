@@ -1,4 +1,4 @@
-"""A small model of random parameters."""
+"""A small model with random parameters."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Batch norm over the global batch: against torch in one process, and over real processes against one."""
+"""Batch norm over the global batch: one process against PyTorch, and several real processes against one."""
 
 from pathlib import Path
 
@@ -14,7 +14,7 @@ ROWS, WIDTH = 7, 4
 
 def problem() -> tuple[torch.Tensor, torch.Tensor]:
     generator = torch.Generator().manual_seed(0)
-    # Far from zero, where a careless variance loses its digits.
+    # Far from zero, where a naive variance computation loses digits to cancellation.
     return torch.randn(ROWS, WIDTH, generator=generator) + 30, torch.randn(ROWS, WIDTH, generator=generator)
 
 
@@ -41,7 +41,7 @@ def worker(rank: int, world_size: int, folder: str) -> None:
     torch.set_num_threads(1)
     dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=world_size)
     rows, weights = problem()
-    # Uneven shares: 1, 2 and 4 of 7 rows.
+    # Unequal shares: 1, 2 and 4 of 7 rows.
     bounds = [0, 1, 3, 7]
     mine = slice(bounds[rank], bounds[rank + 1])
     torch.save(step(GlobalBatchNorm(WIDTH), rows[mine], weights[mine]), f"{folder}/{rank}.pt")

@@ -1,4 +1,4 @@
-"""The graphs and the encoder that SketchGloc is compared with, against literal ones."""
+"""The baseline graphs, graph ablations and sequence encoder against literal implementations."""
 
 import dataclasses
 import itertools
@@ -44,7 +44,7 @@ def strokes_of(sketches: SketchBatch, sketch: int) -> list[np.ndarray]:
 
 
 def linked(graph: str, strokes: list[np.ndarray]) -> np.ndarray:
-    """Which nodes are linked, by the definition: bool [M, M]."""
+    """Compute the linked pairs of nodes from the graph's definition: bool [M, M]."""
     centres = [(stroke.min(0) + stroke.max(0)) / 2 for stroke in strokes]
     adjacency = np.eye(len(strokes), dtype=bool)
     for i, j in itertools.permutations(range(len(strokes)), 2):
@@ -145,7 +145,7 @@ def test_the_weight_of_the_divergence_grows_in_training() -> None:
 
 
 def middle_cell(box: Sequence[float], other: Sequence[float]) -> int:
-    """The bit of the cell of a box's grid, both (x0, x1, y0, y1), in which another's middle is."""
+    """Return the bit of the cell, in the grid of `box`, that contains the centre of `other`; boxes (x0, x1, y0, y1)."""
     places = []
     for low, high, value in ((*box[:2], sum(other[:2]) / 2), (*box[2:], sum(other[2:]) / 2)):
         places.append(0 if value < low else 2 if value > high else 1)

@@ -1,4 +1,4 @@
-"""Encoder, decoder and loss against the literal oracle, sketch by sketch, in float64."""
+"""Encoder, decoder and loss against the oracle, sketch by sketch, in float64."""
 
 import math
 
@@ -32,7 +32,7 @@ def slices(offsets: torch.Tensor) -> list[slice]:
 
 
 def masks_of(cell: Cell, model: SketchGloc, sketches: SketchBatch, sketch: int, purpose: Purpose, num_steps: int):  # type: ignore[no-untyped-def]
-    """The recurrent dropout masks of a sketch, as the counters give them; ones in evaluation."""
+    """Return the counter-based recurrent dropout masks of a sketch; ones in evaluation."""
     if not model.training:
         return lambda step: split_mask(cell, torch.ones(cell.mask_size, dtype=torch.float64))
     keys = sketches.random_key[sketch].expand(num_steps)
@@ -66,7 +66,7 @@ def oracle_gather(model: SketchGloc, sketches: SketchBatch, sketch: int) -> np.n
 
 
 def oracle_loss(model: SketchGloc, sketches: SketchBatch) -> tuple[float, float, np.ndarray]:
-    """Summed mixture and pen loss, and the codes."""
+    """Compute the summed mixture loss, the summed pen loss and the codes with the oracle."""
     encoder, decoder = model.encoder, model.decoder
     assert isinstance(encoder, LayoutEncoder)
     gathered = np.stack([oracle_gather(model, sketches, sketch) for sketch in range(len(sketches))])
@@ -123,7 +123,7 @@ def test_dropout_of_a_hyper_cell_falls_on_the_main_candidate_alone_or_on_both() 
         np.testing.assert_allclose([losses.mixture.item(), losses.pen.item()], [mixture, pen], rtol=1e-9)
     assert of_main(sketches).total != of_both(sketches).total
     assert of_main.config.hyper_dropout == ModelConfig().hyper_dropout
-    # The counters give the main candidate the same masks in both.
+    # The counters yield the same masks for the main candidate in both models.
     keys, steps = sketches.random_key, torch.arange(len(sketches))
     masks = [recurrent_masks(model.decoder.cell, keys, Purpose.DECODER, steps, KEEP) for model in (of_main, of_both)]
     assert torch.equal(masks[0], masks[1][:, : masks[0].shape[1]])
@@ -142,7 +142,7 @@ def test_gradients_of_the_whole_loss_in_float64(name: CellName) -> None:
 
 @pytest.mark.parametrize("name", CELLS)
 def test_parts_and_checkpoints_change_nothing_but_memory(name: CellName) -> None:
-    # Longer than the steps between checkpoints.
+    # The added sketch has more steps than the interval between checkpoints.
     sketches = make_batch([*STROKES, [30, 20]])
     results = []
     for num_parts, checkpoint_decoder in ((1, False), (2, False), (3, False), (5, False), (1, True), (2, True)):
@@ -228,7 +228,7 @@ def test_pen_loss_on_padding_counts_end_rows_up_to_the_longest_drawing_in_traini
                 part.keep = 1.0
         padded, unpadded = model.train()(sketches), plain.train()(sketches)
         torch.testing.assert_close(padded.mixture, unpadded.mixture, rtol=1e-12, atol=1e-12)
-        # With no weights but an output bias, each end row costs the same.
+        # With all weights zero except an output bias, every end row costs the same.
         for parameter in model.decoder.parameters():
             parameter.zero_()
         model.decoder.output.bias[:3] = torch.tensor([0.0, 0.0, 2.0])

@@ -1,4 +1,4 @@
-"""Products by whichever library equal those of float64."""
+"""Matrix products, computed by whichever library, against float64."""
 
 import pytest
 import torch
@@ -11,7 +11,7 @@ LAYOUTS = ("contiguous", "transposed", "columns", "rows", "expanded")
 
 
 def matrix(num_rows: int, num_columns: int, layout: str, dtype: torch.dtype) -> torch.Tensor:
-    """A random matrix whose elements stand in memory in one of several ways."""
+    """Return a random matrix with one of several memory layouts."""
     generator = torch.Generator().manual_seed(num_rows * 100 + num_columns)
     if layout == "expanded":
         return torch.randn(1, num_columns, generator=generator).to(dtype).expand(num_rows, num_columns)

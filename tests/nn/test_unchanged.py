@@ -1,5 +1,5 @@
-"""The losses of a few training steps, as the first implementation computed them step by step by automatic
-differentiation: whatever is made faster must still be the same arithmetic."""
+"""Training losses recorded from the first implementation, which ran step by step with plain autograd: optimisations
+must not change the arithmetic."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from sgloc.models.sketchgloc.network import SketchGloc
 from tests.batches import make_batch
 
 STROKES = [[3, 1, 4], [2], [5, 2, 1, 3, 2], [7, 7]]
-# Of steps 1, 10, 20 and 40.
+# Losses at steps 1, 10, 20 and 40.
 LOSSES: dict[CellName, list[float]] = {
     "lstm": [40.821934775438216, 38.26735874746965, 35.94205592189746, 32.272267151421865],
     "layer_norm": [37.31222884995444, 35.492250318028105, 34.42856920277135, 32.12695396562824],
@@ -19,14 +19,14 @@ LOSSES: dict[CellName, list[float]] = {
 
 
 def training_losses(name: CellName) -> list[float]:
-    """Losses of 40 steps of Adam in float64, from weights that do not depend on torch's version."""
+    """Return the losses of 40 Adam steps in float64; the initial weights do not depend on the PyTorch version."""
     config = ModelConfig(
         EncoderConfig(name, 6, 0.9),
         DecoderConfig(name, 8, 0.9, num_mixtures=3),
         latent_size=5,
         hyper_size=4,
         hyper_embedding_size=3,
-        # As they were drawn then.
+        # The first implementation applied dropout to both.
         hyper_dropout="both",
     )
     model = SketchGloc(config).double()

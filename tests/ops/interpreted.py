@@ -1,7 +1,7 @@
-"""The Triton kernels, through their launchers, in Triton's interpreter against literal loops.
+"""The Triton kernels, called through their launchers in Triton's interpreter, against the reference loops.
 
-`test_triton.py` runs this file in a process of its own: Triton is interpreted only if TRITON_INTERPRET=1 when it is
-imported.
+`test_triton.py` runs this file in a separate process, because Triton only interprets kernels if TRITON_INTERPRET=1 is
+set when it is imported.
 """
 
 import pytest
@@ -12,7 +12,7 @@ from sgloc.ops import triton_launch
 from tests.ops import reference
 from tests.ops.reference import SHAPES, make_points, make_rows
 
-# The interpreters of Triton 3.5 and 3.6 convert arrays as numpy 2.3 still permits; numpy 2.4 refuses.
+# The interpreters of Triton 3.5 and 3.6 use an array conversion that numpy 2.3 deprecates and numpy 2.4 rejects.
 pytestmark = pytest.mark.filterwarnings("ignore:Conversion of an array with ndim > 0 to a scalar:DeprecationWarning")
 
 each_shape = pytest.mark.parametrize("num_nodes", SHAPES.values(), ids=SHAPES.keys())
@@ -32,7 +32,7 @@ def test_adjacency(num_nodes: list[int], dtype: torch.dtype) -> None:
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
 
 
-# Not bfloat16, of which the interpreter multiplies the bits as if they were integers.
+# No bfloat16: the interpreter multiplies its bit patterns as integers.
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
 @pytest.mark.parametrize("width", [0, 1, 150])
 @each_shape

@@ -1,4 +1,4 @@
-"""The grid operations as literal loops in float64, and batches to try them on."""
+"""Reference implementations of the grid operations as literal float64 loops, and batches to test with."""
 
 import itertools
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from sgloc.ops.ragged import offsets_from_lengths
 from tests.oracle import layout
 
 NUM_CELLS = 9
-# Nodes of each sketch. Among them: no sketch, a sketch without nodes, sketches larger than a tile of the kernels.
+# Number of nodes of each sketch; includes an empty batch, sketches without nodes, and one larger than a kernel tile.
 SHAPES: dict[str, list[int]] = {
     "no sketch": [],
     "no node": [0, 0],
@@ -26,10 +26,9 @@ def _spans(offsets: Tensor) -> list[tuple[int, int]]:
 
 
 def make_points(num_nodes: Sequence[int], dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor, Tensor]:
-    """Points [P, 2] of sketches with these numbers of nodes, node_offsets [S+1] and sketch_offsets [B+1].
+    """Return points [P, 2], node_offsets [S+1] and sketch_offsets [B+1] of sketches with these numbers of nodes.
 
-    Coordinates are small integers, so that boxes which touch, coincide and have no extent are the rule; nodes have one
-    to 19 points.
+    Coordinates are small integers, so that many boxes touch, coincide or have no extent; nodes have 1 to 19 points.
     """
     generator = torch.Generator().manual_seed(len(num_nodes) + sum(num_nodes))
     lengths = torch.randint(1, 8, (sum(num_nodes),), generator=generator)
@@ -39,18 +38,18 @@ def make_points(num_nodes: Sequence[int], dtype: torch.dtype = torch.float32) ->
 
 
 def make_rows(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Random numbers of this shape."""
+    """Return a tensor of reproducible random numbers of this shape."""
     return torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)), dtype=torch.float64).to(dtype)
 
 
 def node_boxes(points: Tensor, node_offsets: Tensor) -> Tensor:
-    """float64 [S, 4]."""
+    """Return the nodes' boxes, float64 [S, 4]."""
     boxes = [layout.node_box(points[start:stop].double().numpy()) for start, stop in _spans(node_offsets)]
     return torch.tensor(boxes, dtype=torch.float64).view(-1, 4)
 
 
 def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """int16 [B, M, M]."""
+    """Return the adjacency, int16 [B, M, M]."""
     spans = _spans(sketch_offsets)
     most = max((stop - start for start, stop in spans), default=0)
     adjacency = torch.zeros(len(spans), most, most, dtype=torch.int16)
@@ -63,7 +62,7 @@ def grid_adjacency(boxes: Tensor, sketch_offsets: Tensor) -> Tensor:
 
 
 def relations(adjacency: Tensor, sketch_offsets: Tensor) -> list[tuple[int, int, int]]:
-    """Every (k, i, j) with A_k[i, j] = 1; i and j count the nodes of the batch."""
+    """Return every (k, i, j) with A_k[i, j] = 1; i and j number the nodes of the whole batch."""
     return [
         (k, i, j)
         for sketch, (start, stop) in enumerate(_spans(sketch_offsets))
@@ -75,7 +74,7 @@ def relations(adjacency: Tensor, sketch_offsets: Tensor) -> list[tuple[int, int,
 
 
 def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """float64 [9, S, D]."""
+    """Return each node's sums over its neighbours in the nine graphs, float64 [9, S, D]."""
     sums = torch.zeros(NUM_CELLS, *embeddings.shape, dtype=torch.float64)
     for k, i, j in relations(adjacency, sketch_offsets):
         sums[k, i] += embeddings[j].double()
@@ -83,7 +82,7 @@ def grid_aggregate(adjacency: Tensor, embeddings: Tensor, sketch_offsets: Tensor
 
 
 def grid_aggregate_transposed(adjacency: Tensor, sums: Tensor, sketch_offsets: Tensor) -> Tensor:
-    """float64 [S, D]."""
+    """Return the result of the transposed aggregation, float64 [S, D]."""
     result = torch.zeros(sums.shape[1:], dtype=torch.float64)
     for k, i, j in relations(adjacency, sketch_offsets):
         result[j] += sums[k, i].double()

@@ -1,4 +1,4 @@
-"""The grid operations on a GPU against the CPU."""
+"""The grid operations on a GPU, compared with the CPU."""
 
 import pytest
 import torch
@@ -10,7 +10,7 @@ from tests.ops.reference import SHAPES, make_points, make_rows
 pytestmark = [
     pytest.mark.cuda,
     pytest.mark.skipif(
-        not torch.cuda.is_available(), reason="there is no CUDA device; run the tests on a machine with one"
+        not torch.cuda.is_available(), reason="needs a CUDA device; run the tests on a machine with one"
     ),
 ]
 
@@ -21,7 +21,7 @@ ALL_SHAPES = SHAPES | {"a large sketch": [3, 1000]}
 def everything(
     points: Tensor, node_offsets: Tensor, sketch_offsets: Tensor, embeddings: Tensor, gradient: Tensor
 ) -> dict[str, Tensor]:
-    """What every operation gives, forward and backward."""
+    """Return the forward and backward results of every operation."""
     points, embeddings = points.detach().requires_grad_(), embeddings.detach().requires_grad_()
     boxes = ops.node_boxes(points, node_offsets)
     (of_points,) = torch.autograd.grad(boxes, points, torch.ones_like(boxes))
@@ -45,7 +45,7 @@ def make_inputs(num_nodes: list[int], dtype: torch.dtype) -> tuple[Tensor, ...]:
 
 def assert_same(found: dict[str, Tensor], expected: dict[str, Tensor]) -> None:
     assert all(tensor.is_cuda for tensor in found.values())
-    # Up to 9,000 numbers are summed in another order, and then rounded to the type.
+    # Up to 9,000 numbers are summed in a different order and then rounded to the dtype.
     half = expected["sums"].dtype in (torch.bfloat16, torch.float16)
     on_cpu = {name: tensor.cpu() for name, tensor in found.items()}
     torch.testing.assert_close(on_cpu, expected, rtol=1e-2 if half else 1e-5, atol=2e-4)
@@ -72,7 +72,7 @@ def test_kernels_run_on_the_current_stream() -> None:
     torch.cuda.synchronize()
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        # Points and embeddings come so late that a kernel on another stream would read zeros.
+        # Points and embeddings are written so late that a kernel on another stream would read zeros.
         torch.cuda._sleep(200_000_000)
         for target, source in zip(late, on_device, strict=True):
             target.copy_(source)
@@ -81,9 +81,7 @@ def test_kernels_run_on_the_current_stream() -> None:
     assert_same(found, expected)
 
 
-@pytest.mark.skipif(
-    torch.cuda.device_count() < 2, reason="there is no second CUDA device; run the tests on a machine with two"
-)
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two CUDA devices; run the tests on a machine with two")
 def test_kernels_run_on_the_tensors_device() -> None:
     inputs = make_inputs(SHAPES["ragged"], torch.float32)
     with torch.cuda.device(0):

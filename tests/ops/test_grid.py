@@ -1,4 +1,4 @@
-"""The grid operations against literal loops, their gradients, and what they refuse."""
+"""The grid operations: values against the reference loops, gradients, and rejected inputs."""
 
 from collections.abc import Callable
 
@@ -13,7 +13,7 @@ from sgloc.ops.ragged import group_index, local_index, offsets_from_lengths, seg
 from tests.ops import reference
 from tests.ops.reference import SHAPES, make_points, make_rows
 
-# A small integer lattice: boxes that touch, coincide and have no extent are the rule, not the exception.
+# A small integer lattice, so that many boxes touch, coincide or have no extent.
 coordinates = st.integers(-3, 3)
 strokes = st.lists(st.tuples(coordinates, coordinates), min_size=1, max_size=4)
 batches = st.lists(st.lists(strokes, max_size=5), max_size=4)
@@ -85,7 +85,7 @@ def test_every_type_and_shape_forward_and_backward(num_nodes: list[int], dtype: 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_types_are_summed_in_float32(dtype: torch.dtype) -> None:
-    # 1,000 nodes in one place: a sum of ones in a half type would stop at 256 or 2048, and each is a neighbour of all.
+    # 1,000 nodes in one place, each a neighbour of all: a sum of ones in a half type would stop at 256 or 2048.
     number = 1000
     adjacency = ops.grid_adjacency(torch.zeros(number, 4), torch.tensor([0, number]))
     embeddings = torch.full((number, 3), 1 + 2**-7, dtype=dtype, requires_grad=True)
@@ -136,7 +136,7 @@ def test_aggregation_has_the_right_gradients() -> None:
         return ops.grid_aggregate(adjacency, rows, sketch_offsets)
 
     assert torch.autograd.gradcheck(aggregate, (embeddings,))
-    # A sum is linear: only something curved of it has a second gradient.
+    # A sum is linear; a nonlinear function of it is needed for a second gradient.
     assert torch.autograd.gradgradcheck(lambda rows: aggregate(rows).sin(), (embeddings,))
 
 
@@ -156,7 +156,7 @@ def test_points_that_attain_a_bound_share_its_gradient_evenly() -> None:
     boxes = ops.node_boxes(points, torch.tensor([0, 4, 5]))
     boxes.backward(torch.tensor([[2.0, 4.0, 12.0, 8.0], [1.0, 2.0, 3.0, 4.0]]))
     assert points.grad is not None
-    # The one point of the second node is all its bounds at once.
+    # The single point of the second node attains all four bounds.
     assert points.grad.tolist() == [[1.0, 8.0], [1.0, 4.0], [4.0, 4.0], [0.0, 4.0], [3.0, 7.0]]
 
 
@@ -184,7 +184,7 @@ ELSEWHERE = torch.empty(2, dtype=torch.int64, device="meta")
         (lambda: ops.node_boxes(torch.zeros(4, 3), NODE_OFFSETS), r"points must be .*, not float32 \[4, 3\]"),
         (lambda: ops.node_boxes(POINTS, NODE_OFFSETS.int()), r"node_offsets must be int64 .*, not int32 \[3\]"),
         (lambda: ops.node_boxes(POINTS, NODE_OFFSETS[:0]), r"node_offsets must be int64 .*, not int64 \[0\]"),
-        (lambda: ops.node_boxes(POINTS, ELSEWHERE), "node_offsets must be .* on cpu, not on meta"),
+        (lambda: ops.node_boxes(POINTS, ELSEWHERE), "node_offsets must be on cpu .*, not on meta"),
         (lambda: ops.grid_adjacency(POINTS, SKETCH_OFFSETS), r"boxes must be floating \[rows, 4\]"),
         (lambda: ops.grid_adjacency(BOXES, SKETCH_OFFSETS[None]), "sketch_offsets must be int64"),
         (lambda: ops.node_adjacency(POINTS[0], NODE_OFFSETS, SKETCH_OFFSETS), "points must be floating"),

@@ -1,4 +1,4 @@
-"""What torch sees of the grid operations: schemas, gradients, tracing and export."""
+"""The grid operations as registered PyTorch operators: schemas, gradients, tracing and export."""
 
 import subprocess
 import sys
@@ -73,7 +73,7 @@ def graph_inputs(num_nodes: list[int]) -> tuple[Tensor, ...]:
 
 
 def calls_in(graph: torch.fx.Graph) -> dict[str, int]:
-    """How often each of the project's operators is called."""
+    """Count the calls of each sgloc operator in a graph."""
     targets = [str(node.target).split(".") for node in graph.nodes if node.op == "call_function"]
     names = [parts[1] for parts in targets if parts[0] == "sgloc"]
     return {name: names.count(name) for name in names}
@@ -81,7 +81,7 @@ def calls_in(graph: torch.fx.Graph) -> dict[str, int]:
 
 @pytest.fixture
 def _sizes_from_data() -> Iterator[None]:
-    # With fullgraph, releases after torch 2.9 do this by themselves.
+    # From torch 2.10 on, fullgraph=True implies this.
     with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=True):
         yield
 

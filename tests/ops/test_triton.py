@@ -1,4 +1,4 @@
-"""The Triton kernels without a GPU: their values in the interpreter, and machine code for two generations of GPUs."""
+"""The Triton kernels without a GPU: values from the interpreter, and compilation for two GPU generations."""
 
 import os
 import re
@@ -20,7 +20,7 @@ from sgloc.ops import node_boxes, triton_kernels, triton_launch
 from tests.ops.reference import SHAPES, make_points, make_rows
 from tests.patience import PATIENCE
 
-# What a block may have of it on every GPU from sm_80 on.
+# Bytes of shared memory that a block may use on every GPU from sm_80 on.
 MOST_SHARED_MEMORY = 99 * 1024
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 POINTER_TYPES = {
@@ -34,21 +34,21 @@ POINTER_TYPES = {
 
 @dataclass(frozen=True)
 class Launch:
-    """A kernel and what it was launched with."""
+    """A kernel and the arguments of a launch."""
 
     kernel: JITFunction[Any]
     arguments: tuple[torch.Tensor | int, ...]
     constants: dict[str, int]
 
     def compile(self, capability: int) -> Any:
-        """Compile the kernel ahead of time, as this launch would have."""
+        """Compile the kernel ahead of time as this launch would have compiled it."""
         types = [
             POINTER_TYPES[argument.dtype] if isinstance(argument, torch.Tensor) else "i32"
             for argument in self.arguments
         ]
         signature = dict(zip(self.kernel.arg_names, types, strict=False)) | dict.fromkeys(self.constants, "constexpr")
         assert list(signature) == self.kernel.arg_names
-        # torch's memory begins at multiples of 16 bytes, which Triton makes use of.
+        # PyTorch allocations are 16-byte aligned, and Triton exploits this.
         aligned = {
             (place,): [["tt.divisibility", 16]]
             for place, argument in enumerate(self.arguments)
@@ -59,7 +59,7 @@ class Launch:
 
 
 def launches(dtype: torch.dtype) -> list[Launch]:
-    """What every launcher launches for tensors of a type."""
+    """Record every kernel launch of the launchers for tensors of a dtype."""
     found: list[Launch] = []
 
     class Recorder:
@@ -96,7 +96,7 @@ def name_of(launch: Launch) -> str:
 
 
 def resource_usage(cubin: Path) -> dict[str, int]:
-    """What the machine code takes for a thread (REG, STACK, LOCAL) and for a block (SHARED)."""
+    """Return the resource usage of a cubin: per thread (REG, STACK, LOCAL) and per block (SHARED)."""
     output = subprocess.run(
         [triton.knobs.nvidia.cuobjdump.path, "-res-usage", cubin],
         check=True,
@@ -110,7 +110,7 @@ def resource_usage(cubin: Path) -> dict[str, int]:
 @pytest.fixture
 def _fresh_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    # Its default, said so that Triton does not warn about it.
+    # This is the default; setting it explicitly avoids a warning from Triton.
     monkeypatch.setenv("TRITON_DEFAULT_FP_FUSION", "1")
 
 
@@ -125,8 +125,8 @@ def test_every_kernel_compiles_ahead_of_time_without_spilling(launch: Launch, ca
     usage = resource_usage(cubin)
     spilled = usage["STACK"] + usage["LOCAL"]
     print(
-        f"{name_of(launch)} sm_{capability}: {usage['REG']} registers and {spilled} spilled bytes a thread, "
-        f"{compiled.metadata.shared} bytes of shared memory a block of {32 * compiled.metadata.num_warps} threads"
+        f"{name_of(launch)} sm_{capability}: {usage['REG']} registers and {spilled} spilled bytes per thread, "
+        f"{compiled.metadata.shared} bytes of shared memory per block of {32 * compiled.metadata.num_warps} threads"
     )
     assert 0 < usage["REG"] < 255
     assert spilled == 0

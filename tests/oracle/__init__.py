@@ -1,1 +1,1 @@
-"""A slow, literal reading of the specification, against which the library is tested."""
+"""A slow, literal implementation of METHOD, which serves as the reference for the library's tests."""

@@ -1,8 +1,9 @@
 """The three recurrent cells of METHOD 5.1 and 6, one vector and one step at a time.
 
-Everywhere: H units, A units of a hyper cell's inner cell, I inputs, E width of a hyper embedding; float64; matrices are
-[inputs, outputs]; gates in the order i, j, f, o, each a block of H columns; 1 is added to f inside its sigmoid.
-A mask is recurrent dropout's: float64 [H], 0 or 1 / keep, multiplied into the candidate tanh(j).
+Throughout, H is the number of units, A the number of units of a hyper cell's inner cell, I the number of inputs, and E
+the width of a hyper embedding. All values are float64 and matrices are [inputs, outputs]. The gates come in the order
+i, j, f, o, each a block of H columns; 1 is added to f inside its sigmoid. Masks are those of recurrent dropout: float64
+[H], 0 or 1 / keep, multiplied into the candidate tanh(j).
 """
 
 import math
@@ -22,19 +23,19 @@ LAYER_NORM_EPSILON = 1e-3
 
 
 def sigmoid(values: FloatArray) -> FloatArray:
-    """1 / (1 + exp(-v)) of each value; [n] to [n]."""
+    """Compute 1 / (1 + exp(-v)) elementwise, [n] -> [n]."""
     return np.array([1.0 / (1.0 + np.exp(-value)) for value in values])
 
 
 def layer_norm(values: FloatArray, gain: FloatArray, bias: FloatArray) -> FloatArray:
-    """METHOD 6: normalise n values by their own mean and biased variance; all [n]."""
+    """METHOD 6: normalise n values by their mean and biased variance; all arrays are [n]."""
     mean = float(sum(values)) / len(values)
     variance = float(sum((value - mean) ** 2 for value in values)) / len(values)
     return gain * (values - mean) / math.sqrt(variance + LAYER_NORM_EPSILON) + bias
 
 
 def _gates(values: FloatArray) -> list[FloatArray]:
-    """Cut [4 n] into the four blocks i, j, f, o of [n]."""
+    """Split [4 n] into the four blocks i, j, f, o, each [n]."""
     size = len(values) // 4
     return [values[0:size], values[size : 2 * size], values[2 * size : 3 * size], values[3 * size : 4 * size]]
 
@@ -42,11 +43,11 @@ def _gates(values: FloatArray) -> list[FloatArray]:
 def _normed_update(
     params: Parameters, pre_gates: list[FloatArray], c: FloatArray, mask: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """METHOD 6: from the four pre-activations, layer norm per gate, then layer norm on c before the output tanh.
+    """METHOD 6: update (h, c) from the four pre-activations, with layer norm per gate and on c before the output tanh.
 
     Args:
         params: gate_gain [4H], gate_bias [4H], cell_gain [H], cell_bias [H].
-        pre_gates: the pre-activations of i, j, f, o, each [H].
+        pre_gates: pre-activations of i, j, f, o, each [H].
         c: [H].
         mask: [H].
 
@@ -55,7 +56,7 @@ def _normed_update(
     """
     gains, biases = _gates(params["gate_gain"]), _gates(params["gate_bias"])
     i, j, f, o = [layer_norm(pre_gates[gate], gains[gate], biases[gate]) for gate in range(4)]
-    # The state keeps c as it is; only what the output tanh reads is normalised.
+    # The state keeps the unnormalised c; only the input of the output tanh is normalised.
     new_c = c * sigmoid(f + FORGET_BIAS) + sigmoid(i) * np.tanh(j) * mask
     new_h = np.tanh(layer_norm(new_c, params["cell_gain"], params["cell_bias"])) * sigmoid(o)
     return new_h, new_c
@@ -85,7 +86,7 @@ def lstm(
 def layer_norm_lstm(
     params: Parameters, x: FloatArray, h: FloatArray, c: FloatArray, mask: FloatArray
 ) -> tuple[FloatArray, FloatArray]:
-    """METHOD 6, `layer_norm`: no gate bias; layer norm per gate, and on c before the output tanh.
+    """METHOD 6, `layer_norm`: no bias on the gates; layer norm per gate, and on c before the output tanh.
 
     Args:
         params: weight_input [I, 4H], weight_hidden [H, 4H], gate_gain [4H], gate_bias [4H], cell_gain [H],
@@ -111,23 +112,24 @@ def hyper_lstm(
     mask: FloatArray,
     hyper_mask: FloatArray,
 ) -> tuple[FloatArray, FloatArray, FloatArray, FloatArray]:
-    """METHOD 6, `hyper`: the inner cell steps first, and its new h' scales and shifts the outer cell's gates.
+    """METHOD 6, `hyper`: the inner cell steps first; its new h' scales and shifts the outer cell's gates.
 
     Args:
         params: weight_input [I, 4H], weight_hidden [H, 4H], bias [4H], gate_gain [4H], gate_bias [4H], cell_gain [H],
-            cell_bias [H]; scale_down_weight [A, 8E], scale_down_bias [8E], scale_up [8, E, H] (the 8: i, j, f, o of the
-            input, then i, j, f, o of the recurrence); shift_down [A, 4E], shift_up [4, E, H] (i, j, f, o of the
-            recurrence); and, prefixed "hyper.", those of a `layer_norm_lstm` with A units and I + H inputs.
+            cell_bias [H]; scale_down_weight [A, 8E], scale_down_bias [8E], scale_up [8, E, H] (the 8 blocks: i, j, f, o
+            of the input, then i, j, f, o of the recurrence); shift_down [A, 4E], shift_up [4, E, H] (i, j, f, o of the
+            recurrence); and, prefixed with "hyper.", the parameters of a `layer_norm_lstm` with A units and I + H
+            inputs.
         x: [I].
         h: [H].
         hyper_h: [A].
         c: [H].
         hyper_c: [A].
         mask: [H].
-        hyper_mask: [A]; ones where recurrent dropout falls on the main candidate alone.
+        hyper_mask: [A]; ones if recurrent dropout applies to the main candidate only.
 
     Returns:
-        The new (h, hyper_h, c, hyper_c), shaped as given.
+        The new (h, hyper_h, c, hyper_c), with the shapes of the inputs.
     """
     inner = {name.removeprefix("hyper."): value for name, value in params.items() if name.startswith("hyper.")}
     new_hyper_h, new_hyper_c = layer_norm_lstm(inner, np.concatenate([x, h]), hyper_h, hyper_c, hyper_mask)
@@ -151,7 +153,7 @@ def hyper_lstm(
 
 
 def state_size(cell: Cell, params: Parameters) -> int:
-    """METHOD 6: the cell's whole state size, 2H, or 2(H + A) for `hyper`."""
+    """METHOD 6: the total size of the cell's state: 2H, or 2(H + A) for `hyper`."""
     size = 2 * len(params["weight_hidden"])
     if cell == "hyper":
         size += 2 * len(params["hyper.weight_hidden"])
@@ -161,18 +163,19 @@ def state_size(cell: Cell, params: Parameters) -> int:
 def run(
     cell: Cell, params: Parameters, inputs: FloatArray, state: FloatArray, masks: Masks
 ) -> tuple[FloatArray, FloatArray]:
-    """Step a cell through a sequence.
+    """Run a cell over a sequence.
 
     Args:
-        cell: which one.
-        params: its parameters.
+        cell: name of the cell.
+        params: parameters of the cell.
         inputs: [T, I].
-        state: [state size], the slices in the order lstm (c, h), layer_norm (h, c), hyper (h, hyper_h, c, hyper_c).
-        masks: from the step, from 0, to its masks: (mask,); for `hyper`, (mask, hyper_mask) drops the inner cell's
-            candidate too.
+        state: initial state [state size], concatenated in the order (c, h) for lstm, (h, c) for layer_norm and
+            (h, hyper_h, c, hyper_c) for hyper.
+        masks: function from a step, counted from 0, to its masks: (mask,); for `hyper` also (mask, hyper_mask), which
+            drops the inner cell's candidate as well.
 
     Returns:
-        The outputs h, [T, H], and the state after the last step, as `state`.
+        The outputs h, [T, H], and the state after the last step, laid out like `state`.
     """
     num_units = len(params["weight_hidden"])
     outputs = np.zeros((len(inputs), num_units))

@@ -1,4 +1,4 @@
-"""Clipping of each of the original's variables by itself (METHOD 8 and 11), one after the other."""
+"""Gradient clipping per variable of the original implementation (METHOD 8 and 11), one variable after the other."""
 
 import math
 
@@ -7,16 +7,17 @@ import numpy.typing as npt
 
 FloatArray = npt.NDArray[np.float64]
 
-# The gates of a hyper cell that have a scale or a shift of their own: i, j, f, o of the input, then of the recurrence.
+# Numbers of scale and shift blocks of a hyper cell: i, j, f, o of the input, then i, j, f, o of the recurrence; only
+# the recurrence has shifts.
 _SCALES, _SHIFTS = 8, 4
 
 
 def variables(name: str, gradient: FloatArray) -> list[FloatArray]:
-    """A tensor's gradient as those of the original's variables, views of it.
+    """Split a tensor's gradient into views, one for each variable of the original that the tensor packs.
 
     Args:
-        name: of the tensor.
-        gradient: of any shape.
+        name: name of the tensor.
+        gradient: array of any shape.
     """
     match name.rpartition(".")[2]:
         case "scale_down_weight":
@@ -37,13 +38,13 @@ def variables(name: str, gradient: FloatArray) -> list[FloatArray]:
 
 
 def clip_by_norm(gradient: FloatArray, norm: float) -> FloatArray:
-    """A gradient no longer than the norm, as `tf.clip_by_norm` gives it."""
+    """Scale a gradient down to at most the given norm, as `tf.clip_by_norm` does."""
     length = math.sqrt(sum(float(value) ** 2 for value in gradient.flat))
     return gradient * (norm / length) if length > norm else gradient
 
 
 def clipped(name: str, gradient: FloatArray, norm: float) -> FloatArray:
-    """The gradient of a tensor, each of the original's variables in it clipped by itself."""
+    """Return a tensor's gradient with each of the original's variables in it clipped separately."""
     result = np.array(gradient)
     for target, source in zip(variables(name, result), variables(name, gradient), strict=True):
         target[...] = clip_by_norm(source, norm)

@@ -1,6 +1,6 @@
-"""METHOD 1 to 4 and the augmentation of METHOD 8, as slow and as literal as they are written there.
+"""METHOD 1 to 4 and the augmentation of METHOD 8, implemented slowly and literally.
 
-Nothing here is shared with the library: the library's fast forms are tested against this.
+The oracle shares no code with the library: it is the reference that the library's fast versions are tested against.
 """
 
 from collections.abc import Sequence
@@ -17,7 +17,7 @@ def normalise(stroke3: npt.NDArray[np.integer], scale: float) -> FloatArray:
 
     Args:
         stroke3: integer [N, 3], rows (dx, dy, pen_lift), data set units.
-        scale: the data set's, in data set units.
+        scale: scale of the data set, in data set units.
 
     Returns:
         float64 [N, 3], rows (dx, dy, pen_lift), normalised units.
@@ -31,20 +31,20 @@ def normalise(stroke3: npt.NDArray[np.integer], scale: float) -> FloatArray:
 
 
 def from_first_point(rows: FloatArray) -> FloatArray:
-    """METHOD 1: the rows of a sketch whose origin is its first point, shaped as given."""
+    """METHOD 1: return a sketch's rows with the origin at its first point, in the shape of `rows`."""
     moved = np.array(rows)
     moved[0, 0], moved[0, 1] = 0.0, 0.0
     return moved
 
 
 def absolute(rows: FloatArray) -> FloatArray:
-    """METHOD 1: the running sum of the offsets, from the origin.
+    """METHOD 1: the cumulative sum of the offsets, starting at the origin.
 
     Args:
         rows: float64 [N, 3], rows (dx, dy, pen_lift).
 
     Returns:
-        float64 [N, 2], rows (x, y), in the unit of `rows`.
+        float64 [N, 2], rows (x, y), in the units of `rows`.
     """
     points = np.zeros((len(rows), 2))
     x, y = 0.0, 0.0
@@ -55,7 +55,7 @@ def absolute(rows: FloatArray) -> FloatArray:
 
 
 def stroke5(rows: FloatArray) -> FloatArray:
-    """METHOD 1: the decoder's targets, the end row (0, 0, 0, 0, 1) included.
+    """METHOD 1: the decoder's targets, including the end row (0, 0, 0, 0, 1).
 
     Args:
         rows: float64 [N, 3], rows (dx, dy, pen_lift), normalised units.
@@ -75,11 +75,11 @@ def split_nodes(stroke_lengths: list[int], max_node_points: int | None) -> list[
     """METHOD 2: a node is a whole stroke or a run of at most `max_node_points` consecutive points of one stroke.
 
     Args:
-        stroke_lengths: points in each stroke.
-        max_node_points: points in a node at most; None for whole strokes.
+        stroke_lengths: number of points in each stroke.
+        max_node_points: maximum number of points in a node; None for whole strokes.
 
     Returns:
-        Points in each node, in drawing order.
+        Number of points in each node, in drawing order.
     """
     node_lengths = []
     for length in stroke_lengths:
@@ -92,17 +92,17 @@ def split_nodes(stroke_lengths: list[int], max_node_points: int | None) -> list[
 
 
 def disturb(strokes: Sequence[FloatArray], noise: FloatArray, scale: float) -> list[FloatArray]:
-    """METHOD 3: move every stroke but the first rigidly by e * b * r.
+    """METHOD 3: move every stroke except the first rigidly by e * b * r.
 
     Args:
-        strokes: one float64 [n, 2] array of absolute normalised (x, y) a stroke.
+        strokes: for each stroke, a float64 [n, 2] array of absolute normalised (x, y).
         noise: float64 [number of strokes, 2], e; the first row is not used.
         scale: r.
 
     Returns:
-        The strokes of the disturbed sketch, shaped as `strokes`.
+        The strokes of the disturbed sketch, with the shapes of `strokes`.
     """
-    # The origin belongs to the bounding box.
+    # The bounding box includes the origin.
     x0, x1, y0, y1 = 0.0, 0.0, 0.0, 0.0
     for stroke in strokes:
         for x, y in stroke:
@@ -122,7 +122,7 @@ def node_box(points: FloatArray) -> Box:
         points: float64 [n, 2], absolute (x, y), n >= 1.
 
     Returns:
-        (x0, x1, y0, y1), in the unit of `points`.
+        (x0, x1, y0, y1), in the units of `points`.
     """
     return (
         min(float(x) for x, _ in points),
@@ -133,7 +133,7 @@ def node_box(points: FloatArray) -> Box:
 
 
 def _third(value: float, low: float, high: float) -> int:
-    """METHOD 4: column(v), or row(v): 0 below the box, 2 above it, 1 in it, its edges included."""
+    """METHOD 4: column(v) or row(v): 0 below the box, 1 within it (edges included), 2 above it."""
     if value < low:
         return 0
     if value > high:
@@ -142,14 +142,14 @@ def _third(value: float, low: float, high: float) -> int:
 
 
 def relation(box_i: Box, box_j: Box) -> list[list[int]]:
-    """METHOD 4: the relation of node j to node i, the perimeter of the block of i's cells that j's box covers.
+    """METHOD 4: the relation of node j to node i: the perimeter of the block of i's grid cells that j's box covers.
 
     Args:
-        box_i: (x0, x1, y0, y1) of the node that lays the grid.
-        box_j: the same of the other node.
+        box_i: (x0, x1, y0, y1) of the node that defines the grid.
+        box_j: (x0, x1, y0, y1) of the other node.
 
     Returns:
-        3 lists of 3 numbers, each 0 or 1, indexed [u][v]: u is the column and v the row.
+        3 lists of 3 numbers, each 0 or 1, indexed [u][v], with u the column and v the row.
     """
     left_i, right_i, top_i, bottom_i = box_i
     left_j, right_j, top_j, bottom_j = box_j
@@ -164,7 +164,7 @@ def relation(box_i: Box, box_j: Box) -> list[list[int]]:
 
 
 def adjacency(boxes: list[Box]) -> list[list[int]]:
-    """METHOD 4: the nine graphs of one sketch, nine bits an ordered pair.
+    """METHOD 4: the nine graphs of one sketch, as nine bits for each ordered pair of nodes.
 
     Args:
         boxes: n boxes (x0, x1, y0, y1).
@@ -188,13 +188,13 @@ def translate(
     """METHOD 8, translation: move a whole sketch by u / scale, u between -0.8 (min + 24) and 0.8 (24 - max).
 
     Args:
-        strokes: one float64 [n, 2] array of absolute normalised (x, y) a stroke: what is moved.
-        clean: the undisturbed strokes of the sketch, whose bounds, the origin included, say how far.
-        shares: of x and of y, from 0 to 1: how far u is on the way from the first of its ends to the second.
-        scale: the data set's.
+        strokes: the strokes to move: for each, a float64 [n, 2] array of absolute normalised (x, y).
+        clean: the undisturbed strokes of the sketch; their bounds (including the origin) limit the move.
+        shares: for x and y, the position of u between its first limit (0) and its second (1).
+        scale: scale of the data set.
 
     Returns:
-        The strokes, shaped as `strokes`.
+        The moved strokes, with the shapes of `strokes`.
     """
     moves = []
     for axis, share in enumerate(shares):
@@ -207,13 +207,13 @@ def translate(
 
 
 def may_drop(stroke3: npt.NDArray[np.integer] | FloatArray) -> list[bool]:
-    """METHOD 8: which points augmentation may drop: never a stroke's first three points or its last.
+    """METHOD 8: whether augmentation may drop each point: never a stroke's first three points or its last.
 
     Args:
         stroke3: [N, 3], rows (dx, dy, pen_lift).
 
     Returns:
-        N answers.
+        N booleans, one for each point.
     """
     answers = []
     place_in_stroke = 0
@@ -229,19 +229,19 @@ def augment(stroke3: FloatArray, scale_xy: tuple[float, float], dropped: list[bo
 
     Args:
         stroke3: float64 [N, 3], rows (dx, dy, pen_lift).
-        scale_xy: the factors of x and of y.
-        dropped: N answers, true only where `may_drop` is.
+        scale_xy: the factors for x and y.
+        dropped: N booleans, true only where `may_drop` is true.
 
     Returns:
-        float64 [N - dropped points, 3], in the unit of `stroke3`.
+        float64 [N - number of dropped points, 3], in the units of `stroke3`.
 
     Raises:
-        ValueError: if a point is dropped that may not be.
+        ValueError: if `dropped` includes a point that must be kept.
     """
     kept: list[list[float]] = []
     for (dx, dy, pen_lift), allowed, is_dropped in zip(stroke3, may_drop(stroke3), dropped, strict=True):
         if is_dropped and not allowed:
-            raise ValueError("a stroke's first three points and its last are never dropped")
+            raise ValueError("a stroke's first three points and its last point are never dropped")
         if is_dropped:
             kept[-1][0] += dx * scale_xy[0]
             kept[-1][1] += dy * scale_xy[1]

@@ -1,7 +1,8 @@
-"""METHOD 5 to 7 and the greedy drawing of METHOD 9, one sketch and one step at a time.
+"""METHOD 5 to 7 and greedy drawing (METHOD 9), one sketch and one step at a time.
 
-Everywhere float64; H encoder units, D = 2H, Z latent width, m mixture components. A raw row of the decoder's output is
-[3 + 6m]: 3 pen logits, then m each of pi's logits, mu_x, mu_y, log sigma_x, log sigma_y, and rho before its tanh.
+All values are float64. H is the number of encoder units, D = 2H, Z the latent width, m the number of mixture
+components. A raw row of the decoder's output is [3 + 6m]: 3 pen logits, then m values each of the logits of pi, mu_x,
+mu_y, log sigma_x, log sigma_y, and rho before its tanh.
 """
 
 import math
@@ -28,15 +29,15 @@ def encode_node(
 ) -> FloatArray:
     """METHOD 5.1: a node's embedding, the last forward output ++ the first backward output.
 
-    The first backward output is the one at the first point, where the backward cell has read the whole node.
+    The first backward output is the output at the first point, after the backward cell has read the whole node.
 
     Args:
-        cell: which cell.
-        forward_params: its parameters, forwards.
-        backward_params: its parameters, backwards.
+        cell: name of the cell.
+        forward_params: parameters of the forward cell.
+        backward_params: parameters of the backward cell.
         points: [n, 2], absolute (x, y), normalised units.
-        forward_masks: from the index of a point to the forward cell's masks there.
-        backward_masks: from the index of a point to the backward cell's masks there.
+        forward_masks: function from a point's index to the forward cell's masks at that point.
+        backward_masks: function from a point's index to the backward cell's masks at that point.
 
     Returns:
         [2H].
@@ -95,10 +96,10 @@ def batch_norm(
         bias: [D].
         running_mean: [D].
         running_variance: [D].
-        training: whether the batch's statistics are used, and the running ones advanced.
+        training: whether to use the batch's statistics and update the running ones.
 
     Returns:
-        The normalised batch [B, D], the running mean [D] and the running variance [D] afterwards.
+        The normalised batch [B, D], and the updated running mean [D] and running variance [D].
     """
     num_sketches, width = g.shape
     normed = np.zeros((num_sketches, width))
@@ -126,10 +127,10 @@ def latent(
     log_variance_bias: FloatArray,
     epsilon: FloatArray | None,
 ) -> tuple[FloatArray, FloatArray, FloatArray]:
-    """METHOD 5.5.
+    """METHOD 5.5: the latent code.
 
     Args:
-        c: [D], tanh of a row of `batch_norm`.
+        c: [D], tanh of a row of the `batch_norm` output.
         mean_weight: [Z, D], W_mu.
         mean_bias: [Z].
         log_variance_weight: [Z, D], W_s.
@@ -154,7 +155,7 @@ def initial_state(weight: FloatArray, bias: FloatArray, y: FloatArray) -> FloatA
         y: [Z].
 
     Returns:
-        [state size], the slices as in `cells.run`.
+        [state size], laid out as in `cells.run`.
     """
     return np.tanh(weight @ y + bias)
 
@@ -169,17 +170,17 @@ def decode(
     y: FloatArray,
     masks: cells.Masks,
 ) -> FloatArray:
-    """METHOD 6: at step t the decoder reads (row_{t-1}, y), row_{-1} being the start row.
+    """METHOD 6: at step t the decoder reads (row_{t-1}, y), where row_{-1} is the start row.
 
     Args:
-        cell: which cell.
-        params: its parameters; I = 5 + Z.
+        cell: name of the cell.
+        params: parameters of the cell, with I = 5 + Z.
         output_weight: [3 + 6m, H].
         output_bias: [3 + 6m].
         state: [state size], from `initial_state`.
         targets: [T, 5], stroke-5 rows.
         y: [Z].
-        masks: from the step to the cell's masks, as in `cells.run`.
+        masks: function from a step to the cell's masks, as in `cells.run`.
 
     Returns:
         Raw rows, [T, 3 + 6m].
@@ -193,7 +194,7 @@ def decode(
 
 
 def _log_sum_exp(values: Iterable[float]) -> float:
-    """log(sum of exp), the largest taken out first so that nothing overflows."""
+    """Compute log(sum of exp), factoring out the largest term to avoid overflow."""
     listed = [float(value) for value in values]
     largest = max(listed)
     return largest + math.log(sum(math.exp(value - largest) for value in listed))
@@ -203,13 +204,13 @@ def mixture_negative_log_likelihood(raw: FloatArray, x: float, y: float, floor: 
     """METHOD 7 and 8: -log (sum_m pi_m N2(x, y | m) + floor).
 
     Args:
-        raw: [3 + 6m], with |rho before tanh| below about 15: 1 - rho^2 is taken literally.
-        x: absolute, normalised.
-        y: absolute, normalised.
+        raw: [3 + 6m]; |rho before tanh| must be below about 15, because 1 - rho^2 is computed literally.
+        x: x coordinate, absolute and normalised.
+        y: y coordinate, absolute and normalised.
         floor: `density_floor`.
 
     Returns:
-        The term, in nats.
+        The loss term, in nats.
     """
     pi, mu_x, mu_y, log_sigma_x, log_sigma_y, raw_rho = np.split(raw[3:], 6)
     log_terms = []
@@ -225,20 +226,20 @@ def mixture_negative_log_likelihood(raw: FloatArray, x: float, y: float, floor: 
 
 
 def pen_cross_entropy(raw: FloatArray, pen: int) -> float:
-    """METHOD 7: cross entropy of the pen.
+    """METHOD 7: cross entropy of the pen state.
 
     Args:
         raw: [3 + 6m].
         pen: the target, 0 for p1, 1 for p2, 2 for p3.
 
     Returns:
-        The term, in nats.
+        The loss term, in nats.
     """
     return _log_sum_exp(raw[:3]) - float(raw[pen])
 
 
 def sketch_loss(raw: FloatArray, targets: FloatArray, floor: float = 0.0) -> tuple[float, float]:
-    """METHOD 7, for one sketch; rows behind the first end row are padding and count nothing.
+    """METHOD 7, for one sketch; rows after the first end row are padding and do not count.
 
     Args:
         raw: [T, 3 + 6m].
@@ -246,7 +247,8 @@ def sketch_loss(raw: FloatArray, targets: FloatArray, floor: float = 0.0) -> tup
         floor: `density_floor`.
 
     Returns:
-        The mixture's terms summed over the real steps, the pen's summed up to and including the first end row; nats.
+        The mixture terms summed over the real steps, and the pen terms summed up to and including the first end row,
+        in nats.
     """
     mixture_sum, pen_sum = 0.0, 0.0
     for row, (x, y, p1, p2, p3) in zip(raw, targets, strict=True):
@@ -258,13 +260,13 @@ def sketch_loss(raw: FloatArray, targets: FloatArray, floor: float = 0.0) -> tup
 
 
 def greedy_step(raw: FloatArray) -> FloatArray:
-    """METHOD 9, greedy: the likeliest component's mean and the likeliest pen state, the first of equals.
+    """METHOD 9, greedy: the mean of the likeliest component and the likeliest pen state; on ties, the first.
 
     Args:
         raw: [3 + 6m].
 
     Returns:
-        [5], a stroke-5 row.
+        A stroke-5 row, [5].
     """
     pi, mu_x, mu_y, _, _, _ = np.split(raw[3:], 6)
     likeliest = int(np.argmax(pi))

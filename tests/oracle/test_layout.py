@@ -1,4 +1,4 @@
-"""The oracle's layout against cases worked out by hand from METHOD 1 to 4 and the augmentation of METHOD 8."""
+"""The layout oracle against cases computed by hand from METHOD 1 to 4 and the augmentation of METHOD 8."""
 
 import numpy as np
 import numpy.typing as npt
@@ -34,17 +34,17 @@ def test_split_nodes_never_crosses_strokes(max_node_points: int | None, expected
 
 def test_disturb_moves_by_the_larger_side_of_the_box_with_the_origin() -> None:
     strokes = [np.array([[2.0, 3.0], [4.0, 3.0]]), np.array([[3.0, 5.0], [3.0, 4.0]])]
-    # Without the origin the box would be 2 by 2; with it, it is 4 by 5.
+    # The box would be 2 by 2 without the origin; with it, it is 4 by 5.
     moved = layout.disturb(strokes, np.array([[9.0, 9.0], [1.0, -2.0]]), 0.1)
     np.testing.assert_allclose(moved[0], strokes[0])
     np.testing.assert_allclose(moved[1], [[3.5, 4.0], [3.5, 3.0]])
 
 
 def test_translate_by_hand() -> None:
-    # x from 0 to 100, y from -10 to 50 in source units, at a scale of 10.
+    # In source units, x spans 0 to 100 and y spans -10 to 50; the scale is 10.
     clean = [np.array([[1.0, -1.0], [10.0, 5.0]])]
     moved = [np.array([[1.5, 0.0]])]
-    # At its first end u is -0.8 * 24 and -0.8 * (-10 + 24); at its second 0.8 * (24 - 100) and 0.8 * (24 - 50).
+    # The first limits of u are -0.8 * 24 and -0.8 * (-10 + 24); the second are 0.8 * (24 - 100) and 0.8 * (24 - 50).
     np.testing.assert_allclose(layout.translate(moved, clean, (0.0, 0.0), 10.0)[0], [[1.5 - 1.92, -1.12]])
     np.testing.assert_allclose(layout.translate(moved, clean, (1.0, 1.0), 10.0)[0], [[1.5 - 6.08, -2.08]])
     np.testing.assert_allclose(layout.translate(moved, clean, (0.5, 0.25), 10.0)[0], [[1.5 - 4.0, -1.36]])
@@ -63,8 +63,8 @@ SQUARE = (0.0, 10.0, 0.0, 10.0)
         (SQUARE, ["000", "010", "000"]),
         ((2.0, 3.0, 2.0, 3.0), ["000", "010", "000"]),
         ((-1.0, 11.0, -1.0, 11.0), ["111", "101", "111"]),
-        ((-5.0, -1.0, 4.0, 6.0), ["010", "000", "000"]),  # left of it
-        ((4.0, 6.0, -5.0, -1.0), ["000", "100", "000"]),  # above it, where y is less
+        ((-5.0, -1.0, 4.0, 6.0), ["010", "000", "000"]),  # to its left
+        ((4.0, 6.0, -5.0, -1.0), ["000", "100", "000"]),  # above it, where y is smaller
         ((-1.0, 11.0, 4.0, 6.0), ["010", "010", "010"]),  # a bar across
         ((-1.0, 5.0, -1.0, 11.0), ["111", "111", "000"]),
         ((10.0, 11.0, 11.0, 12.0), ["000", "001", "001"]),  # an edge belongs to the middle
@@ -78,7 +78,7 @@ def test_adjacency_packs_cell_u_v_into_bit_3u_plus_v() -> None:
     around = (-1.0, 11.0, -1.0, 11.0)
     left = (-5.0, -2.0, 4.0, 6.0)
     centre, ring = 1 << 4, 0b111101111
-    # To `left`, both others lie in the rightmost column and stick out of the row on both sides.
+    # Seen from `left`, both other boxes are in the rightmost column and extend beyond the middle row on both sides.
     right_side = 0b111 << 6
     left_middle = 1 << 1
     assert layout.adjacency([SQUARE, around, left]) == [

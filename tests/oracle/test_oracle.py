@@ -1,4 +1,4 @@
-"""The oracle's cells and network against cases worked out by hand from METHOD 5 to 7 and 9."""
+"""The oracle's cells and network against cases computed by hand from METHOD 5 to 7 and 9."""
 
 import math
 
@@ -10,7 +10,7 @@ from . import cells, network
 
 FloatArray = npt.NDArray[np.float64]
 
-ATANH_HALF = 0.5 * math.log(3.0)  # tanh of it is 1/2
+ATANH_HALF = 0.5 * math.log(3.0)  # its tanh is 1/2
 KEEP_ONE = np.ones(1)
 
 
@@ -22,7 +22,7 @@ def array(*values: float) -> FloatArray:
     return np.array(values, dtype=np.float64)
 
 
-# Cells: METHOD 6.
+# Cells (METHOD 6)
 
 
 def test_lstm_step_by_hand() -> None:
@@ -35,7 +35,7 @@ def test_lstm_step_by_hand() -> None:
         "weight_hidden": np.stack([0.25 * pre_gates, -np.ones(8)]),
         "bias": -0.5 * pre_gates,
     }
-    # x gives 2/2 + 3, h gives 2/4 - 3, and the bias takes 1/2 away: the pre-activations are those above.
+    # x contributes 2/2 + 3, h contributes 2/4 - 3 and the bias -1/2, which gives the pre-activations above.
     c, h = cells.lstm(params, array(2.0, 3.0), array(1.0, 2.0), array(2.0, 3.0), array(2.0, 0.0))
     expected_c = array(0.8 * 1.0 + 0.75 * 0.5 * 2.0, 0.25 * 2.0)
     np.testing.assert_allclose(c, expected_c)
@@ -43,14 +43,14 @@ def test_lstm_step_by_hand() -> None:
 
 
 def test_layer_norm_uses_the_biased_variance_and_its_epsilon() -> None:
-    # Mean 2, deviations -1 and 1, biased variance 1.
+    # The mean is 2, the deviations are -1 and 1, the biased variance is 1.
     deviation = 1.0 / math.sqrt(1.001)
     normed = cells.layer_norm(array(1.0, 3.0), array(2.0, 5.0), array(0.0, 1.0))
     np.testing.assert_allclose(normed, [-2.0 * deviation, 5.0 * deviation + 1.0], rtol=1e-12)
 
 
 def test_layer_norm_lstm_step_by_hand() -> None:
-    # Pre-activations are +-3 about another mean in each gate: normalised they are +-n, and the gains bring them to +-1.
+    # In each gate, the pre-activations are +-3 around a different mean; normalisation gives +-n and the gains undo n.
     n = 3.0 / math.sqrt(9.001)
     params = {
         "weight_input": array(7.0, 1.0, -1.0, 5.0, 4.0, -2.0, 0.0, 6.0).reshape(1, 8),
@@ -62,7 +62,7 @@ def test_layer_norm_lstm_step_by_hand() -> None:
     }
     params["weight_hidden"][0] = params["weight_input"][0]
     params["weight_input"] = 2.0 * params["weight_input"]
-    # x = 1 and h_0 = -1 leave the rows above once.
+    # x = 1 and h_0 = -1: 2 - 1 = 1 times the row above.
     h, c = cells.layer_norm_lstm(params, array(1.0), array(-1.0, 5.0), array(0.3, -0.4), array(1.0, 2.0))
     s = cells.sigmoid(array(1.0, -1.0, 4.0, -2.0, -4.0, 4.0))
     expected_c = array(s[2] * 0.3 + s[0] * math.tanh(-1.5), s[3] * -0.4 + s[1] * math.tanh(2.5) * 2.0)
@@ -73,7 +73,7 @@ def test_layer_norm_lstm_step_by_hand() -> None:
 
 
 def hyper_params() -> dict[str, FloatArray]:
-    """I = 1, H = 2, A = 1, E = 1; the inner cell's h' is 0.45, whatever it reads, for one unit is normalised to 0."""
+    """I = 1, H = 2, A = 1, E = 1; the inner h' is 0.45 for any input: a single unit always normalises to 0."""
     return {
         "hyper.weight_input": np.ones((3, 4)),
         "hyper.weight_hidden": np.ones((1, 4)),
@@ -102,7 +102,7 @@ def test_hyper_lstm_step_by_hand() -> None:
     h, hyper_h, c, hyper_c = cells.hyper_lstm(
         params, array(2.0), array(3.0, 1.0), array(0.1), old_c, array(0.6), mask, array(2.0)
     )
-    # Inner cell: f = 1/2, i = 1/2, tanh j = 1/2; its mask doubles the candidate.
+    # Inner cell: f = 1/2, i = 1/2, tanh j = 1/2; the mask doubles the candidate.
     np.testing.assert_allclose(hyper_c, [0.5 * 0.6 + 0.5 * 0.5 * 2.0])
     np.testing.assert_allclose(hyper_h, [0.45])
 
@@ -120,7 +120,7 @@ def test_hyper_lstm_step_by_hand() -> None:
             pre_gate[unit] = alpha_input * x_part + alpha_hidden * h_part + beta + bias
         half = (pre_gate[0] - pre_gate[1]) / 2.0
         normed[gate] = array(0.5, -0.5) * half / math.sqrt(half**2 + 1e-3)
-    # The epsilon keeps the halves' sizes in the digits that are compared.
+    # Because of the epsilon, the size of each half affects the digits that are compared.
     i, j, f, o = normed
     expected_c = old_c / (1.0 + np.exp(-f - 1.0)) + np.tanh(j) * mask / (1.0 + np.exp(-i))
     half = (expected_c[0] - expected_c[1]) / 2.0
@@ -131,7 +131,7 @@ def test_hyper_lstm_step_by_hand() -> None:
 
 
 def initial_hyper_params() -> dict[str, FloatArray]:
-    """I = 2, H = 3, A = 2, E = 4; the scales and shifts at their initial values, the rest at random."""
+    """I = 2, H = 3, A = 2, E = 4; initial values for the scales and shifts, random values for the rest."""
     generator = np.random.default_rng(0)
     width, num_units, num_hyper, num_inputs = 4, 3, 2, 2
     return {
@@ -164,13 +164,13 @@ def test_hyper_lstm_at_its_initial_scales_is_two_layer_norm_lstms() -> None:
     masks = (array(1.0, 0.0, 2.0), array(1.0, 0.5))
     outputs, state = cells.run("hyper", params, inputs, np.concatenate([h, hyper_h, c, hyper_c]), lambda _: masks)
 
-    # alpha = 0.1 for every gate: the outer cell is one of a tenth of the weights.
+    # alpha = 0.1 for every gate: the outer cell equals a layer norm LSTM with weights scaled by 0.1.
     tenth = params | {name: 0.1 * params[name] for name in ("weight_input", "weight_hidden")}
     expected, last = cells.run("layer_norm", tenth, inputs, np.concatenate([h, c]), lambda _: masks[:1])
     np.testing.assert_allclose(outputs, expected, rtol=1e-12)
     np.testing.assert_allclose([state[:3], state[5:8]], [last[:3], last[3:]], rtol=1e-12)
 
-    # The inner cell reads x and the outer h of the step before.
+    # The inner cell reads x and the outer h of the previous step.
     inner = {name[len("hyper.") :]: value for name, value in params.items() if name.startswith("hyper.")}
     read = np.hstack([inputs, np.vstack([h, outputs[:-1]])])
     _, last = cells.run("layer_norm", inner, read, np.concatenate([hyper_h, hyper_c]), lambda _: masks[1:])
@@ -178,7 +178,7 @@ def test_hyper_lstm_at_its_initial_scales_is_two_layer_norm_lstms() -> None:
 
 
 def summing_lstm(input_weights: FloatArray) -> dict[str, FloatArray]:
-    """One unit with all three gates open, whose c is the running sum of tanh(x . input_weights) * mask."""
+    """One unit with all three gates open: c is the running sum of tanh(x . input_weights) * mask."""
     weight_input = np.zeros((len(input_weights), 4))
     weight_input[:, 1] = input_weights
     return {"weight_input": weight_input, "weight_hidden": np.zeros((1, 4)), "bias": array(99.0, 0.0, 99.0, 99.0)}
@@ -188,17 +188,17 @@ def test_run_carries_the_state_and_asks_for_each_steps_mask() -> None:
     outputs, state = cells.run(
         "lstm", summing_lstm(array(1.0)), np.full((3, 1), ATANH_HALF), array(0.25, 7.0), lambda t: (array(float(t)),)
     )
-    # c starts at 0.25 (before h in the state) and grows by 0, 1/2 and 1.
+    # c comes before h in the state; it starts at 0.25 and grows by 0, 1/2 and 1.
     np.testing.assert_allclose(outputs, np.tanh([[0.25], [0.75], [1.75]]))
     np.testing.assert_allclose(state, [1.75, math.tanh(1.75)])
 
 
-# Network: METHOD 5 to 7, and greedy drawing of METHOD 9.
+# Network (METHOD 5 to 7) and greedy drawing (METHOD 9)
 
 
 def test_encode_node_reads_the_whole_node_both_ways() -> None:
     points = np.array([[ATANH_HALF, 0.0], [0.0, -ATANH_HALF], [-ATANH_HALF, ATANH_HALF]])
-    # Forwards x is summed, masked by 1, 2, 4; backwards y, masked by 1, 10, 100 at points 0, 1, 2.
+    # The forward cell sums x with masks 1, 2, 4; the backward cell sums y with masks 0.01, 0.1, 1 (points 0, 1, 2).
     embedding = network.encode_node(
         "lstm",
         summing_lstm(array(1.0, 0.0)),
@@ -211,7 +211,7 @@ def test_encode_node_reads_the_whole_node_both_ways() -> None:
 
 
 def test_encode_node_reads_backwards_from_the_last_point() -> None:
-    # A closed forget gate leaves the last point read alone.
+    # With a closed forget gate, the output depends only on the last point read.
     forgetful = summing_lstm(array(1.0)) | {"bias": array(99.0, 0.0, -99.0, 99.0)}
     points = np.array([[ATANH_HALF], [0.0], [-ATANH_HALF]])
     embedding = network.encode_node("lstm", forgetful, forgetful, points, lambda _: (KEEP_ONE,), lambda _: (KEEP_ONE,))
@@ -248,7 +248,7 @@ def test_batch_norm_by_hand() -> None:
     g = np.array([[0.0], [2.0], [4.0]])
     statistics = (array(10.0), array(3.0))
     normed, mean, variance = network.batch_norm(g, array(3.0), array(0.5), *statistics, training=True)
-    # Mean 2, biased variance 8/3, unbiased variance 4.
+    # The mean is 2, the biased variance 8/3, the unbiased variance 4.
     step = 3.0 * 2.0 / math.sqrt(8.0 / 3.0 + 1e-5)
     np.testing.assert_allclose(normed, [[0.5 - step], [0.5], [0.5 + step]], rtol=1e-12)
     np.testing.assert_allclose([mean, variance], [[9.2], [3.1]], rtol=1e-12)
@@ -270,7 +270,7 @@ def test_decode_reads_the_row_before_and_the_latent_at_every_step() -> None:
     state = network.initial_state(np.array([[2.0], [0.0]]), array(0.5 * math.log(3.0) - 2.0, 0.0), array(1.0))
     np.testing.assert_allclose(state, [0.5, 0.0])
     targets = np.array([[ATANH_HALF, 7.0, 0.0, 1.0, 0.0], [9.0, 9.0, 0.0, 0.0, 1.0]])
-    # The cell sums tanh(x + p1 - y_0): 1 - y_0 at the start row, then atanh(1/2) - y_0 after the first row.
+    # The cell sums tanh(x + p1 - y_0); the argument is 1 - y_0 at the start row, and atanh(1/2) - y_0 at the first row.
     params = summing_lstm(array(1.0, 0.0, 1.0, 0.0, 0.0, -1.0))
     raw = network.decode(
         "lstm", params, np.array([[2.0], [0.0]]), array(0.0, 3.0), state, targets, array(1.0), lambda _: (KEEP_ONE,)
@@ -280,7 +280,7 @@ def test_decode_reads_the_row_before_and_the_latent_at_every_step() -> None:
     np.testing.assert_allclose(raw, [[2.0 * first, 3.0], [2.0 * second, 3.0]])
 
 
-# Two components: pi 1/4 and 3/4, of different sizes and of opposite correlations.
+# Two components with pi 1/4 and 3/4, different standard deviations and correlations of opposite sign.
 RAW = array(
     *(0.0, math.log(2.0), math.log(5.0)),
     *(1.0, 1.0 + math.log(3.0)),
@@ -308,7 +308,7 @@ def test_mixture_density_integrates_to_one_and_has_its_moments() -> None:
 
 def test_mixture_of_one_uncorrelated_component_by_hand() -> None:
     raw = array(0.0, 0.0, 0.0, 5.0, 1.0, -1.0, math.log(2.0), math.log(3.0), 0.0)
-    # One sigma off in x, two in y.
+    # The point is one sigma from the mean in x and two in y.
     expected = 0.5 + 2.0 + math.log(2.0 * math.pi * 2.0 * 3.0)
     assert network.mixture_negative_log_likelihood(raw, 3.0, 5.0) == pytest.approx(expected)
 

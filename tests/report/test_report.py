@@ -1,4 +1,4 @@
-"""`sgloc report`: the page, as a browser shows it."""
+"""`sgloc report`: the page's content, and its rendering in a browser."""
 
 import json
 import re
@@ -18,17 +18,17 @@ from tests.train.runs import make_config, train
 
 TITLES = [
     "Training",
-    "Putting strokes back",
+    "Reorganization",
     "Rec, Ret and distances",
-    "Finding the original",
-    "The map of codes",
-    "Between two drawings",
+    "Retrieval",
+    "Map of codes",
+    "Interpolation",
 ]
 
 
 @pytest.fixture(scope="module")
 def run_dir(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run that was evaluated, and its report."""
+    """An evaluated run with its report."""
     folder = tmp_path_factory.mktemp("report") / "a <run> & more"
     config: Config = make_config(picture_shards, folder, num_steps=24, validate_every=12)
     assert isinstance(config.train, TrainConfig)
@@ -40,7 +40,7 @@ def run_dir(picture_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Pa
 
 
 class _Page(HTMLParser):
-    """What of a page would be fetched or run, and whether its elements are closed."""
+    """Collects the external resources of a page, and checks that it has no scripts and closes all its elements."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -105,7 +105,7 @@ def test_a_browser_shows_it_without_a_complaint(run_dir: Path, browser: Any, tmp
     assert len(drawings) > 50
     assert min(drawings) > 80
     assert page.locator(".map svg polyline").count() > 20
-    # Nothing sticks out of the page.
+    # No content overflows the width of the page.
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     picture = tmp_path / "page.png"
     page.screenshot(path=str(picture), full_page=True)
@@ -113,7 +113,7 @@ def test_a_browser_shows_it_without_a_complaint(run_dir: Path, browser: Any, tmp
     for title in TITLES:
         box = page.get_by_role("heading", name=title, exact=True).locator("xpath=..").bounding_box()
         part = pixels[int(box["y"]) : int(box["y"] + box["height"]), int(box["x"]) : int(box["x"] + box["width"])]
-        # Something is drawn there.
+        # The section is not blank.
         assert (part[..., :3].mean(2) < 0.5).mean() > 0.003, title
     page.close()
 
@@ -135,15 +135,15 @@ def test_a_run_that_was_not_evaluated_says_so(
     assert "codes of 9 test drawings" in out.read_text()
     assert "holds no results.json" in said("report", tmp_path, "--evaluated", tmp_path / "nowhere")
     assert "count must be from 2" in said("report", tmp_path, "--count", "1")
-    assert "does not exist; give a run's folder" in said("report", tmp_path / "nowhere")
+    assert "does not exist; pass a run folder" in said("report", tmp_path / "nowhere")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken/results.json").write_text("{}")
-    assert "is damaged or old" in said("report", tmp_path, "--evaluated", tmp_path / "broken")
+    assert "is damaged or of an old version" in said("report", tmp_path, "--evaluated", tmp_path / "broken")
 
 
 def test_the_map_is_that_of_the_principal_components() -> None:
     generator = np.random.default_rng(0)
-    # Two directions of eight have most of it.
+    # Two of the eight dimensions carry most of the variance.
     plane = np.linalg.qr(generator.normal(size=(8, 2)))[0]
     inside = generator.normal(size=(200, 2)) * [5, 2]
     codes = (inside @ plane.T + 0.01 * generator.normal(size=(200, 8)) + 3).astype(np.float32)
@@ -154,7 +154,7 @@ def test_the_map_is_that_of_the_principal_components() -> None:
     np.testing.assert_allclose(
         np.linalg.norm(found.places[:50, None] - found.places[None, :50], axis=2), apart, atol=0.2
     )
-    # Codes that do not differ are one place.
+    # Equal codes map to a single place.
     assert not principal_map(np.ones((3, 4), dtype=np.float32)).places.any()
     assert principal_map(np.array([[1.0], [2.0]], dtype=np.float32)).places.shape == (2, 2)
 

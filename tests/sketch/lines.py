@@ -1,4 +1,4 @@
-"""Drawings for tests of pictures."""
+"""Drawings for rendering tests."""
 
 import numpy as np
 import pytest

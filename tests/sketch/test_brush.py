@@ -1,4 +1,4 @@
-"""Centre lines of brush strokes: outlines of pens whose way is known, and fills that no pen drew."""
+"""Centre lines of brush strokes: outlines of pens along known paths, and fills that no pen drew."""
 
 from typing import Any
 
@@ -40,11 +40,11 @@ def test_the_way_of_a_pen_is_found(name: str, pressure: str, width: int) -> None
     lines = centre_lines([outline_of(way, width * PRESSURES[pressure])])
     assert lines is not None
     (line,) = lines
-    # It may go on to the rim of the tip; everywhere else it is in the middle.
+    # The centre line may extend to the rim of the tip; everywhere else it follows the middle.
     assert farthest(line, way) < 0.55 * width
     assert farthest(way, line) < 0.35 * width
     assert length_of(line) == pytest.approx(length_of(way) + width / 2, rel=0.1, abs=width)
-    # In the direction in which it was drawn.
+    # Same direction as the pen's.
     assert np.hypot(*(line[0] - way[0])) < width
     assert np.hypot(*(line[-1] - way[-1])) < width
     assert len(line) < 400
@@ -59,7 +59,7 @@ def test_where_and_how_large_does_not_matter() -> None:
 
 
 def regular(num_points: int, radius: float = 50, inner_radius: float | None = None) -> Any:
-    """A regular polygon, or a star, closed."""
+    """Return a closed regular polygon, or a star."""
     angles = np.arange(num_points + 1) * 2 * np.pi / num_points
     radii = np.full(num_points + 1, radius)
     if inner_radius is not None:
@@ -106,7 +106,7 @@ def test_several_outlines_are_strokes_if_each_is_thin() -> None:
     assert lines is not None
     assert [round(float(line[:, 1].mean())) for line in lines] == [2, 42, 82]
     assert centre_lines([bar, regular(60)]) is None
-    # The eye of a needle is no stroke, nor is what is around it.
+    # An outline with a hole, like the eye of a needle, is not a stroke, and neither is the hole.
     assert centre_lines([bar, bar * 0.8 + np.array((9, 0.5))]) is None
 
 

@@ -1,4 +1,4 @@
-"""The two forms of a drawing: polylines and stroke-3."""
+"""Conversion between the two representations of a drawing: polylines and stroke-3."""
 
 import numpy as np
 import pytest
@@ -53,7 +53,7 @@ def test_any_integers_are_taken(dtype: type[np.integer]) -> None:
     "polylines", [[], [np.zeros((0, 2), dtype=int)], [np.zeros((1, 2), dtype=int), np.zeros((0, 2), dtype=int)]]
 )
 def test_a_drawing_without_points_is_refused(polylines: list[np.ndarray]) -> None:
-    with pytest.raises(ValueError, match="at least one stroke, and a stroke at least one point"):
+    with pytest.raises(ValueError, match="at least one stroke, and every stroke at least one point"):
         polylines_to_stroke3(polylines)
 
 

@@ -1,4 +1,4 @@
-"""Strokes as images."""
+"""Rasterisation of strokes."""
 
 import numpy as np
 import pytest
@@ -24,7 +24,7 @@ def draw(*sketches: list[list[list[float]]], **options: object) -> np.ndarray:
 
 
 def box(image: np.ndarray) -> list[int]:
-    """First and last column, first and last row with ink."""
+    """Return the first and last column and the first and last row with ink."""
     columns, rows = np.flatnonzero(image.any(0)), np.flatnonzero(image.any(1))
     return [int(columns[0]), int(columns[-1]), int(rows[0]), int(rows[-1])]
 
@@ -34,7 +34,7 @@ def test_a_square_fills_its_image_wherever_and_however_large_it_is() -> None:
     image, other = draw([SQUARE], large)
     np.testing.assert_array_equal(image, other)
     assert image.max() == 255
-    # Its outline, nothing inside.
+    # Only the outline is drawn; the inside is empty.
     assert image[20:-20, 20:-20].max() == 0
     left, right, top, bottom = box(image)
     assert left == top

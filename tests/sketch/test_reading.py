@@ -1,4 +1,4 @@
-"""A user's own drawing: what is read of it, and what is told of one that cannot be."""
+"""Reading a user's own drawing, and the errors for drawings that cannot be read."""
 
 import gzip
 import json
@@ -33,20 +33,22 @@ def test_json_and_ndjson(tmp_path: Path) -> None:
     read = read_own(write(tmp_path, "many.ndjson", f"{json.dumps(quickdraw)}\n\n{json.dumps(timed)}\n"))
     assert [name for name, _ in read] == ["many-0001", "many-0002"]
     assert all([stroke.tolist() for stroke in strokes] == expected for _, strokes in read)
-    # From anywhere.
+    # Any location that fsspec can open works.
     assert len(read_own(f"file://{tmp_path}/many.ndjson")) == 2
 
 
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        pytest.param("a.png", "", "is no drawing that can be read", id="picture"),
+        pytest.param("a.png", "", "is not a supported drawing file", id="picture"),
         pytest.param("missing.svg", None, r"cannot be read \(.*\); check the path and its permissions", id="missing"),
-        pytest.param("a.svg", "<svg", "is no SVG that can be read", id="cut svg"),
-        pytest.param("a.svg", "", "is no SVG that can be read", id="empty svg"),
-        pytest.param("a.svg", "<html></html>", "its first element is not svg", id="page"),
-        pytest.param("a.svg", '<svg xmlns="http://www.w3.org/2000/svg"/>', "holds no stroke; ", id="svg of nothing"),
-        pytest.param("a.svgz", "<svg></svg>", "holds no stroke", id="svgz that is not packed"),
+        pytest.param("a.svg", "<svg", "is not a readable SVG", id="cut svg"),
+        pytest.param("a.svg", "", "is not a readable SVG", id="empty svg"),
+        pytest.param("a.svg", "<html></html>", "its root element is not svg", id="page"),
+        pytest.param(
+            "a.svg", '<svg xmlns="http://www.w3.org/2000/svg"/>', "contains no strokes; ", id="svg of nothing"
+        ),
+        pytest.param("a.svgz", "<svg></svg>", "contains no strokes", id="svgz that is not packed"),
         pytest.param("a.json", "{", "malformed json", id="cut json"),
         pytest.param("a.json", "{}", "missing field", id="no drawing"),
         pytest.param("a.json", "[]", "empty drawing", id="no stroke"),
@@ -57,10 +59,10 @@ def test_json_and_ndjson(tmp_path: Path) -> None:
         pytest.param("a.json", "[[[1, 2]], []]", "stroke 1 has no point", id="empty stroke"),
         pytest.param("a.json", "[[[1, true]]]", "not a number: True", id="truth"),
         pytest.param("a.json", "[[[1, NaN]]]", "malformed json", id="not a number"),
-        pytest.param("a.json", "[[[1, 1e10]]]", "coordinate that is not finite or beyond", id="huge"),
+        pytest.param("a.json", "[[[1, 1e10]]]", "coordinate that is not finite or exceeds", id="huge"),
         pytest.param("a.json", '{"drawing": [[[1, 2], [3]]]}', "unequal lengths", id="unequal"),
         pytest.param("a.json", json.dumps([[[0, 0]] * 20_001]), "more than 20,000 points", id="many points"),
-        pytest.param("a.json", json.dumps([[[0, 0], [0, 9]] * 999]), "times as long as it is large", id="long"),
+        pytest.param("a.json", json.dumps([[[0, 0], [0, 9]] * 999]), "as long as the drawing is large", id="long"),
         pytest.param("a.ndjson", "\n", "is empty", id="empty"),
         pytest.param("a.ndjson", '{"drawing": [[[1], [3]]]}\n{}\n', r"drawing 2 of .*a\.ndjson", id="second line"),
         pytest.param("a.json", "[" * 4_000_000, "malformed json", id="deep"),
@@ -106,13 +108,13 @@ def test_a_packed_svg_is_read(tmp_path: Path, name: str) -> None:
     assert stem.lower() == "a"
     assert stroke.tolist() == [[1, 2], [4, 2], [4, 6]]
     (tmp_path / name).write_bytes(gzip.compress(svg, mtime=0)[:-9])
-    with pytest.raises(DataError, match=r"cannot be unpacked .*; save it or fetch it again"):
+    with pytest.raises(DataError, match=r"cannot be decompressed .*; save or download it again"):
         read_own(str(tmp_path / name))
 
 
 def test_a_folder_is_no_drawing(tmp_path: Path) -> None:
     (tmp_path / "a.svg").mkdir()
-    with pytest.raises(DataError, match=r"a\.svg is a folder; give an \.svg"):
+    with pytest.raises(DataError, match=r"a\.svg is a folder; use an \.svg"):
         read_own(str(tmp_path / "a.svg"))
 
 
@@ -120,7 +122,7 @@ def test_the_python_api_reads_a_file(tmp_path: Path, logged: list[str]) -> None:
     svg = '<svg xmlns="http://www.w3.org/2000/svg"><path stroke="red" d="M1 2h3v4"/><text>no</text></svg>'
     ((stroke,),) = sgloc.read_strokes(write(tmp_path, "a.svg", svg))
     assert stroke.tolist() == [[1, 2], [4, 2], [4, 6]]
-    assert logged == [f"of {tmp_path}/a.svg, 1 text was left out"]
+    assert logged == [f"{tmp_path}/a.svg: 1 text was left out"]
     assert len(sgloc.read_strokes(write(tmp_path, "a.json", "[[[0, 1], [2, 3]], [[4, 5]]]"))[0]) == 2
 
 
@@ -136,9 +138,9 @@ def test_an_to_svg_can_be_read_again(tmp_path: Path, factor: float, logged: list
     found = [np.array([pair.split(",") for pair in line.attrib["points"].split()], dtype=float) for line in lines]
     np.testing.assert_allclose(found[0], strokes[0], atol=1e-3 * factor)
     np.testing.assert_allclose(found[1][0], strokes[1][0], atol=1e-3 * factor)
-    # A dot is seen.
+    # A dot is written with an extent, so that it is visible.
     assert np.ptp(found[1], axis=0).max() > 0
     ((_, read),) = read_own(write(tmp_path, "again.svg", text))
     assert [len(stroke) for stroke in read] == [3, 2]
     np.testing.assert_array_equal(read[0], found[0])
-    assert logged == [f"of {tmp_path}/again.svg, 1 page background was left out"]
+    assert logged == [f"{tmp_path}/again.svg: 1 page background was left out"]

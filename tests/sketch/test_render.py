@@ -88,9 +88,9 @@ def test_gallery_rows_share_the_frame_of_their_column() -> None:
     first, second = ink_box(image[0, 0]), ink_box(image[1, 0])
     side = first[2] - first[0]
     np.testing.assert_allclose(second - first, side * np.array([0.25, -0.1, 0.25, -0.1]), atol=1.5)
-    # Both fit: the frame is 1.25 sides wide and the cell's padding is the same on the left and the right.
+    # Both drawings fit: the frame is 1.25 sides wide, with equal padding on the left and the right.
     assert first[0] == pytest.approx(CELL - 1 - second[2], abs=1.5)
-    # The other column has its own frame.
+    # Each column has its own frame.
     np.testing.assert_array_equal(image[0, 1], image[1, 1])
 
 
@@ -145,7 +145,7 @@ def test_gallery_colors_strokes_by_order() -> None:
     luminance = colors @ np.array([0.2126, 0.7152, 0.0722])
     assert (np.diff(luminance) > 0).all()
     assert (np.ptp(black, axis=-1) == 0).all()
-    # A stroke's colour is told by its index, however many strokes there are and wherever they lie.
+    # The colour depends only on the index of a stroke, not on the number of strokes or their positions.
     np.testing.assert_allclose(backward[centers[::-1], column], colors, atol=0.06)
     fewer = cells(decode(gallery([lines, *empty], [lines[:2], *empty], color_by_order=True)), 2, 4)
     np.testing.assert_array_equal(fewer[1, 0, : centers[1] + 2], fewer[0, 0, : centers[1] + 2])

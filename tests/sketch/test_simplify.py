@@ -29,7 +29,7 @@ def distance_to_line(point: Points, start: Points, end: Points) -> float:
 
 
 def recursive_ramer_douglas_peucker(points: list[Points], epsilon: float) -> list[Points]:
-    """The algorithm as textbooks give it."""
+    """The recursive textbook version of the algorithm."""
     if len(points) < 3:
         return points
     distances = [distance_to_line(point, points[0], points[-1]) for point in points[1:-1]]
@@ -118,7 +118,7 @@ class TestRamerDouglasPeucker:
         np.testing.assert_array_equal(ramer_douglas_peucker(overshoot, 2.0), overshoot[[0, 2]])
 
     def test_a_deep_stroke_meets_no_recursion_limit(self) -> None:
-        # Each tooth is higher than all before it, so that every run loses only its last points.
+        # Each tooth is higher than all before it, so each recursion step splits off only the last points of its run.
         places = np.arange(3000)
         stroke = np.stack([places, np.where(places % 2, 1.0, -1.0) * places**2], axis=1).astype(np.float64)
         assert len(ramer_douglas_peucker(stroke, 0.5)) == 3000

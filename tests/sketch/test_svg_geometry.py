@@ -1,4 +1,4 @@
-"""Where an SVG's shapes are and which are seen, compared with Chromium: a table of elements, transforms and units."""
+"""Geometry and visibility of SVG shapes, compared with Chromium for a table of elements, transforms and units."""
 
 import itertools
 import json
@@ -56,7 +56,7 @@ PLACES = {
         '<svg y="9" width="80" height="40" viewBox="0 0 90 90" preserveAspectRatio="xMinYMax slice">{}</svg>'
     ),
 }
-# What a use draws has no geometry that can be asked for; that of the use can.
+# The browser reports the geometry of a use element, but not of the copies that it draws.
 COPIES = {
     "copy": '<defs><g id="{id}">{plain}</g></defs><use href="#{id}" {it}/>',
     "moved copy": (
@@ -83,7 +83,7 @@ ROOTS = {
     "height alone": 'width="auto" height="120" viewBox="0 0 100 90"',
     "slice": 'width="200" height="120" viewBox="5 5 100 90" preserveAspectRatio="xMidYMax slice"',
 }
-# Their size is the page's affair; what is compared is what stands in their view box.
+# The page determines the size of these roots, so coordinates are compared inside the view box.
 ROOTS_WITHOUT_SIZE = {
     "none": 'viewBox="-10 -20 100 90"',
     "percent": 'width="100%" height="50%" viewBox="-10 -20 100 90"',
@@ -152,7 +152,7 @@ def page(content: str, root: str = ROOTS["pixels"]) -> str:
 
 
 def cells() -> dict[str, tuple[str, str]]:
-    """Each SVG by what is in it, and whether its size is known."""
+    """Return each SVG by description, with the coordinates to compare: "pixels" if its size is known, else "user"."""
     found: dict[str, tuple[str, str]] = {}
     for (shape, element), (how, transform) in itertools.product(ELEMENTS.items(), TRANSFORMS.items()):
         drawn = element.format(f"{transform} {IT}")
@@ -167,7 +167,7 @@ def cells() -> dict[str, tuple[str, str]]:
         found[f"{shape} on a page of {how}"] = (page(drawn, root), "pixels" if how in ROOTS else "user")
     for (shape, element), (how, length) in itertools.product(SHAPES_OF_UNITS.items(), UNITS.items()):
         if (shape, how) == ("ellipse", "auto"):
-            # Chromium has 0 for the word and the other radius where nothing stands; to the standard both are one.
+            # Chromium: 0 for "auto", the other radius if it is missing. In the standard the two are the same.
             continue
         drawn = element.format(length, f"{TRANSFORMS['skewX']} {IT}")
         found[f"{shape} of {how}"] = (page(f'<g font-size="10">{drawn}</g>'), "pixels")
@@ -182,15 +182,15 @@ def read(text: str) -> list[Any]:
 
 
 def compare(strokes: list[Any], found: dict[str, Any], measure: str) -> str:
-    """What differs from the browser's geometry; empty if nothing does."""
+    """Return the difference from the browser's geometry, or "" if there is none."""
     a, b, c, d, e, f = found[measure]
     linear, shift = np.array([[a, c], [b, d]]), np.array([e, f])
     width, height = found["box"][2:]
     if not strokes:
-        return "" if min(width, height) == 0 else "is not there"
+        return "" if min(width, height) == 0 else "is missing"
     if abs(np.linalg.det(linear)) < 1e-9:
         return "has no size"
-    # In the element's own coordinates, so that one tolerance does for all.
+    # Compare in the element's own coordinates, so that one tolerance fits all.
     local = [(stroke - shift) @ np.linalg.inv(linear).T for stroke in strokes]
     points = np.concatenate(local)
     tolerance = 2e-3 * max(width, height)
@@ -201,13 +201,13 @@ def compare(strokes: list[Any], found: dict[str, Any], measure: str) -> str:
         return ""
     expected = np.array(found["points"])
     if np.abs(expected[0] - local[0][0]).max() > tolerance:
-        return f"begins at {local[0][0]}, not at {expected[0]}"
-    # Of the runs between two lifts of the pen, the nearest.
+        return f"starts at {local[0][0]}, not at {expected[0]}"
+    # Compare each point with the nearest of the runs between pen lifts.
     off = np.min([distances(expected, stroke) for stroke in local], axis=0).max()
     if off > tolerance:
         return f"is {off} off"
     length = sum(np.hypot(*np.diff(stroke, axis=0).T).sum() for stroke in local)
-    # The browser's own lengths of small ellipses are off by as much.
+    # The tolerance is this large because the browser's own lengths of small ellipses are off by as much.
     return (
         ""
         if abs(length - found["length"]) < 1e-2 * found["length"] + 0.5
@@ -229,7 +229,7 @@ def test_every_shape_is_where_chromium_has_it(browser: Any) -> None:  # noqa: F8
     assert not wrong, json.dumps(wrong, indent=1)[:5000]
 
 
-# Of each, what stands in the root, whose shapes have a black stroke and no fill.
+# The content of a root element whose shapes have a black stroke and no fill.
 SEEN = {
     "stroke": "{}",
     "display none": '<g display="none">{}</g>',
@@ -351,5 +351,5 @@ def test_what_chromium_shows_is_seen(browser: Any) -> None:  # noqa: F811
     assert 40 < sum(shown) < len(shown) - 40
     found = [bool(read_scene(text.encode(), Limits()).shapes) for text in table.values()]
     wrong = [name for name, expected, seen in zip(table, shown, found, strict=True) if expected != seen]
-    # A line has no inside, and a file of nothing but such lines is read nevertheless.
+    # A line has no interior; a file with nothing but filled lines is read nevertheless.
     assert wrong == ["line, fill", "line, fill by default"]

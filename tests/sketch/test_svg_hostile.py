@@ -1,4 +1,4 @@
-"""SVG files that are small and expand to much: one sentence, in seconds, within 500 MB."""
+"""Small SVG files that expand enormously end in a one-sentence error, within seconds and 500 MB."""
 
 import gzip
 import json
@@ -15,7 +15,7 @@ FILLED = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 100 100">'
 
 
 def copies(depth: int, width: int, attributes: str = "", shape: str = '<path d="M0 0L5 5"/>') -> str:
-    """Groups of copies of groups of copies."""
+    """Return nested groups in which each level consists of copies of the level below."""
     groups = [
         f'<g id="a{level + 1}">' + f'<use href="#a{level}" {attributes}/>' * width + "</g>" for level in range(depth)
     ]
@@ -23,7 +23,7 @@ def copies(depth: int, width: int, attributes: str = "", shape: str = '<path d="
 
 
 def entities(depth: int) -> str:
-    """A billion laughs."""
+    """Return a "billion laughs" document of nested entities."""
     declared = "".join(f'<!ENTITY e{level + 1} "{f"&e{level};" * 10}">' for level in range(depth))
     return f'<!DOCTYPE svg [<!ENTITY e0 "xxxxxxxxxx">{declared}]><svg><title>&e{depth};</title></svg>'
 
@@ -89,7 +89,7 @@ def stop(*_): raise RuntimeError("takes more than 5 seconds")
 signal.signal(signal.SIGPROF, stop)
 ended = {}
 for path in sys.argv[1:]:
-    # Of the processor's time, which is the same however busy the machine is.
+    # Limit processor time, which does not depend on the load of the machine.
     signal.setitimer(signal.ITIMER_PROF, 5)
     try:
         main(["reorganize", path, "--checkpoint", "nowhere", "--out", "nowhere"])
@@ -105,7 +105,7 @@ print(json.dumps(ended))
 
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[object, str]]:
-    """How the command ended for each file, and what it said; all in one process, which is the slow part."""
+    """Exit code and message of the command for each file; all in one process, because starting it is the slow part."""
     folder = tmp_path_factory.mktemp("hostile")
     paths = [folder / f"{number}.svg" for number in range(len(HOSTILE))]
     for path, text in zip(paths, HOSTILE.values(), strict=True):
@@ -135,5 +135,5 @@ def test_a_hostile_file_ends_in_one_sentence(ended: dict[str, tuple[object, str]
     assert code == 2
     assert len(sentence) < 300
     assert sentence.startswith(
-        ("has ", "is no SVG", "is more than", "nests", "draws more", "declares", "expands to", "holds no stroke")
+        ("has ", "is not a readable SVG", "nests", "draws more", "declares", "expands to", "contains no strokes")
     )

@@ -1,4 +1,4 @@
-"""The strokes of SVG files after the manner of the programs that people draw with, and what is said of the rest."""
+"""Strokes of SVG files in the style of common drawing programs, and the notes about what was left out."""
 
 from typing import Any
 
@@ -131,7 +131,7 @@ def test_sketch_rnn() -> None:
 
 
 def rough(*lines: tuple[tuple[float, float], tuple[float, float]], seed: int) -> str:
-    """Path data of lines drawn twice each, as rough.js draws them."""
+    """Return path data of lines, each drawn twice, as rough.js draws them."""
     generator = np.random.default_rng(seed)
     parts = []
     for start, end in lines:
@@ -143,7 +143,7 @@ def rough(*lines: tuple[tuple[float, float], tuple[float, float]], seed: int) ->
 
 
 def freehand(outline: Any) -> str:
-    """Path data of a filled outline, as perfect-freehand's users write it: from middle to middle of its points."""
+    """Return path data of a filled outline as users of perfect-freehand write it: from midpoint to midpoint."""
     middles = (outline[:-1] + outline[1:]) / 2
     curves = " ".join(
         f"{x:.2f},{y:.2f} {mx:.2f},{my:.2f}" for (x, y), (mx, my) in zip(outline[1:-1], middles[1:], strict=True)
@@ -178,7 +178,7 @@ def test_excalidraw() -> None:
     assert farthest(strokes[4], WAYS[0] + [10, 20]) < 2.5
     assert farthest(WAYS[0] + [10, 20], strokes[4]) < 2.5
     assert notes == [
-        "1 brush stroke became the line along its middle",
+        "1 brush stroke was replaced by its centre line",
         "1 page background, 4 second passes of hand-drawn lines, 1 text were left out",
     ]
 
@@ -199,7 +199,7 @@ def test_tldraw() -> None:
         assert farthest(way, stroke) < 2.5
         assert np.hypot(*(stroke[0] - way[0])) < 4
     assert strokes[2].tolist() == [[10, 10], [60, 60]]
-    assert notes == ["2 brush strokes became the lines along their middles"]
+    assert notes == ["2 brush strokes were replaced by their centre lines"]
 
 
 def test_lines_side_by_side_are_strokes_each() -> None:
@@ -215,7 +215,7 @@ def test_lines_side_by_side_are_strokes_each() -> None:
 
 
 def test_a_pencil_drawing_of_many_curves_is_read() -> None:
-    """The curves of the file are counted, not the points that reading them takes."""
+    """The limit applies to the curves in the file, not to the points that flattening them produces."""
     curves = "c1 1 1 2 0 3 c-9 9-9 0 0-3 s60 70-30 0" * 100
     strokes, _ = strokes_of(f'{SVG}><path d="{"".join(f"M{x} 0{curves}" for x in range(60))}" stroke="red"/></svg>')
     assert len(strokes) == 60
@@ -261,12 +261,12 @@ def test_a_file_of_fills_keeps_their_outlines_and_says_so() -> None:
     strokes, notes = strokes_of(f'{SVG} viewBox="0 0 90 90">{page}{blobs}</svg>')
     assert [len(stroke) for stroke in strokes[:2]] == [4, 2]
     assert len(strokes) == 3
-    told = "nothing in it is drawn as a line, so the outlines of its filled shapes were taken"
+    told = "the file has no lines, so the outlines of its filled shapes were used as strokes"
     assert notes == [told, "1 page background was left out"]
     strokes, notes = strokes_of(f'{SVG} viewBox="0 0 90 90">{page}{blobs}<path d="M0 0h9" stroke="red"/></svg>')
     assert [stroke.tolist() for stroke in strokes] == [[[0, 0], [9, 0]]]
     assert notes == ["3 filled shapes, 1 page background were left out"]
-    # A page of nothing but one rectangle is a drawing of it.
+    # A page with nothing but one rectangle is a drawing of that rectangle.
     assert len(strokes_of(f'{SVG} viewBox="0 0 90 90">{page}</svg>')[0]) == 1
 
 
@@ -276,10 +276,10 @@ def test_a_file_of_fills_keeps_their_outlines_and_says_so() -> None:
         pytest.param("<text>a</text><text>b</text><image/>", "1 image, 2 texts were", id="texts and image"),
         pytest.param("<foreignObject><p/></foreignObject>", "1 foreign object was", id="foreign object"),
         pytest.param('<g display="none"><rect/><path/></g>', "2 hidden shapes were", id="hidden"),
-        pytest.param('<use href="#none"/>', "1 copy of what is not in the file was", id="missing copy"),
-        pytest.param('<use href="other.svg#a"/>', "1 copy of what is not in the file was", id="other file"),
-        pytest.param('<path d="M0 0h9 ?"/>', "1 end of a broken path was", id="broken path"),
-        pytest.param('<g transform="turn(3)"/>', "1 transform that cannot be read was", id="broken transform"),
+        pytest.param('<use href="#none"/>', "1 copy of an element not in the file was", id="missing copy"),
+        pytest.param('<use href="other.svg#a"/>', "1 copy of an element not in the file was", id="other file"),
+        pytest.param('<path d="M0 0h9 ?"/>', "1 end of a malformed path was", id="broken path"),
+        pytest.param('<g transform="turn(3)"/>', "1 transform with invalid syntax was", id="broken transform"),
         pytest.param("<defs><path/></defs><symbol><rect/></symbol>", "2 shapes inside definitions were", id="defs"),
     ],
 )
@@ -306,7 +306,9 @@ def test_the_view_box_is_size_enough(size: str) -> None:
     ids=["itself", "each other"],
 )
 def test_a_copy_inside_itself_is_named(content: str) -> None:
-    with pytest.raises(UnreadableError, match=r"has a copy of '#[ab]' inside itself; remove that use element"):
+    with pytest.raises(
+        UnreadableError, match=r"has a use element that copies '#[ab]' into itself; remove that use element"
+    ):
         strokes_of(f'{SVG} stroke="red"><path d="M0 0h9"/>{content}</svg>')
 
 

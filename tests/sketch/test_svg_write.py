@@ -1,4 +1,4 @@
-"""Strokes as SVG: fitted into a square, or in their own coordinates."""
+"""Writing strokes as SVG, fitted into a square or in their own coordinates."""
 
 import re
 import xml.etree.ElementTree as ElementTree
@@ -33,7 +33,7 @@ def svg_strokes(svg: str) -> list[Array]:
 
 
 def as_long(found: Array, stroke: Array) -> Array:
-    """A stroke as it was found; a dot, which has two points beside each other, as often as it is in the stroke."""
+    """Return the stroke as found, or, for a dot, written as two adjacent points, its first point repeated."""
     return found if len(found) == len(stroke) else np.broadcast_to(found[:1], stroke.shape)
 
 
@@ -70,7 +70,7 @@ def test_svg_is_a_white_square_with_black_round_capped_strokes() -> None:
 
 @pytest.mark.parametrize("dot", [[[50, 50]], [[50, 50], [50, 50]]], ids=["one point", "two equal points"])
 def test_svg_of_a_stroke_that_does_not_move_is_a_dot(dot: list[list[int]]) -> None:
-    # Renderers disagree on whether a line of no length has caps, so it has some.
+    # Renderers disagree on the caps of a line without length, so a dot is written with a small length.
     _, found = svg_strokes(to_svg([SQUARE, np.array(dot)], size=100, stroke_width=3))
     assert found.tolist() == [[50, 50], [50.01, 50]]
 

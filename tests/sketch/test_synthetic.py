@@ -1,4 +1,4 @@
-"""The built-in synthetic sample: its files' form, its determinism, and the layout its drawings have."""
+"""The built-in synthetic sample: file format, determinism, and layout of its drawings."""
 
 import hashlib
 from collections.abc import Iterator
@@ -53,7 +53,7 @@ def lies_in(stroke: Stroke, other: Stroke) -> bool:
 
 
 def is_ring(stroke: Stroke) -> bool:
-    """Whether a stroke comes back to its beginning and is about as wide as it is high."""
+    """Return whether a stroke ends near its start and is about as wide as high."""
     width, height = sides(stroke).tolist()
     closes = np.hypot(*(stroke[-1] - stroke[0])) < 0.5 * max(width, height)
     return bool(len(stroke) > 4 and closes and 0.6 < (width + 1) / (height + 1) < 1.7)
@@ -164,7 +164,7 @@ class TestEveryCategory:
 
 class TestLayout:
     def test_a_pigs_eyes_and_nostrils_lie_in_its_face_and_ears_stand_out_above(self) -> None:
-        # Beside a body the head sticks out to one side; alone, and drawn in one line, it fills the drawing.
+        # Keep only faces: with a body, the head sticks out to one side; alone, as one stroke, it fills the drawing.
         faces = [
             drawing
             for drawing in drawings("pig")

@@ -1,6 +1,6 @@
-"""Each change of a whole ragged batch against METHOD 1, 2, 3 and 8 as the oracle does them, sketch by sketch.
+"""Each transform of a ragged batch, checked sketch by sketch against the oracle (METHOD 1, 2, 3 and 8).
 
-Which random numbers a key stands for is learnt from probes: batches of the same shape whose result shows them.
+The random numbers of a key are recovered with probes: batches of the same shape whose results reveal them.
 """
 
 import math
@@ -49,12 +49,12 @@ class Ragged:
 
     @property
     def rows(self) -> list[FloatArray]:
-        """float64 [N, 3] of each sketch: stroke-3, normalised by a scale of 7."""
+        """Stroke-3 rows of each sketch, float64 [N, 3], normalised by a scale of 7."""
         return [layout.normalise(stroke3_of(strokes), 7.0) for strokes in self.sketches]
 
     @property
     def points(self) -> Tensor:
-        """float64 [P, 2]."""
+        """Absolute points, float64 [P, 2]."""
         return torch.from_numpy(np.concatenate([layout.absolute(rows) for rows in self.rows]))
 
     def split_points(self, points: Tensor) -> list[FloatArray]:
@@ -66,18 +66,18 @@ even = Ragged([[[(1, 1)] * 12] * 3] * 3000)  # 36 points a sketch
 
 
 def factors_of(batch: Ragged, amount: float) -> FloatArray:
-    """float64 [B, 2]: random_scale's factors."""
+    """Return the factors of `random_scale`, float64 [B, 2]."""
     ones = torch.ones(int(batch.point_offsets[-1]), 2, dtype=torch.float64)
     scaled = transform.random_scale(ones, batch.point_offsets, batch.key, amount)
     return scaled[batch.point_offsets[:-1]].numpy()
 
 
 def dropped_by(batch: Ragged, probability: float) -> list[list[bool]]:
-    """Which points of each sketch drop_points drops."""
+    """Return which points of each sketch `drop_points` drops."""
     place = torch.arange(int(batch.point_offsets[-1]), dtype=torch.float64)
     probe = torch.stack([place, place], dim=1)
     kept, _ = transform.drop_points(probe, batch.lengths, batch.stroke_offsets, batch.key, probability)
-    # A kept point stands where the last of the dropped ones behind it was.
+    # A kept point has the coordinates of the last dropped point after it.
     first_of_run = torch.cat([torch.zeros(1), kept[:-1, 0] + 1]).long()
     dropped = torch.ones(len(place), dtype=torch.bool)
     dropped[first_of_run] = False
@@ -85,8 +85,8 @@ def dropped_by(batch: Ragged, probability: float) -> list[list[bool]]:
 
 
 def noise_of(batch: Ragged) -> list[FloatArray]:
-    """float64 [strokes, 2] of each sketch: e of METHOD 3."""
-    # All at (1, 0): with the origin, the box's larger side is 1.
+    """Return e of METHOD 3 for the strokes of each sketch, float64 [strokes, 2]."""
+    # All points at (1, 0): together with the origin, the larger side of the box is 1.
     probe = torch.tensor([[1.0, 0.0]], dtype=torch.float64).repeat(int(batch.point_offsets[-1]), 1)
     moved = transform.disturb(probe, batch.lengths, batch.stroke_offsets, batch.key, 1.0) - probe
     first_points = moved[offsets_from_lengths(batch.lengths)[:-1]]
@@ -94,7 +94,7 @@ def noise_of(batch: Ragged) -> list[FloatArray]:
 
 
 def most_correlation(table: FloatArray) -> float:
-    """The largest correlation, in size, of two different columns."""
+    """Return the largest absolute correlation between two different columns."""
     return float(np.abs(np.triu(np.corrcoef(table.T), 1)).max())
 
 
@@ -143,7 +143,7 @@ def test_drop_points_gives_the_offsets_of_the_dropped_to_the_kept(batch: Ragged,
     points, stroke_lengths = [], []
     for rows, dropped in zip(batch.rows, dropped_by(batch, probability), strict=True):
         if probability in (0.0, 1.0):
-            # All that may go goes, or nothing.
+            # Probability 1 drops every point that may be dropped, probability 0 none.
             assert dropped == [answer and probability == 1 for answer in layout.may_drop(rows)]
         kept = layout.augment(rows, (1.0, 1.0), dropped)  # which raises if a point is dropped that may not be
         points.append(layout.absolute(kept))
@@ -170,7 +170,7 @@ def test_disturb_moves_strokes_by_the_size_of_their_sketch(batch: Ragged, scale:
         ends = np.cumsum([len(stroke) for stroke in strokes])[:-1]
         expected = layout.disturb(np.split(points, ends), noise, scale)
         np.testing.assert_allclose(moved, np.concatenate(expected), rtol=1e-9, atol=1e-9 * np.abs(points).max())
-        # The first stays; the others keep their shape and do move.
+        # The first stroke stays; the others keep their shape and do move.
         np.testing.assert_array_equal(noise[0], [0, 0])
         assert (noise[1:] != 0).all()
         for before, after in zip(np.split(points, ends), np.split(moved, ends), strict=True):

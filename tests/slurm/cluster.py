@@ -1,4 +1,4 @@
-"""What tests do with a real Slurm; `tests.slurm.daemons` is what it consists of."""
+"""Control of a real Slurm cluster from tests; the cluster itself is run by `tests.slurm.daemons`."""
 
 import contextlib
 import os
@@ -13,7 +13,7 @@ from typing import Self
 
 from tests.patience import PATIENCE
 
-# Slurm's commands are not everywhere where they are looked for.
+# Slurm's commands may be in folders that PATH does not contain.
 _PATH = os.pathsep.join([os.environ.get("PATH", ""), "/usr/local/sbin", "/usr/sbin"])
 _ENDED = frozenset(
     {"COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "PREEMPTED", "BOOT_FAIL", "OUT_OF_MEMORY"}
@@ -21,21 +21,24 @@ _ENDED = frozenset(
 
 
 class Cluster:
-    """Two virtual nodes, n1 and n2, of 8 CPUs and 8 GPUs each, in the partitions main and preempt; a context.
+    """A cluster of two virtual nodes, n1 and n2, with 8 CPUs and 8 GPUs each, in the partitions main and preempt.
+
+    Use it as a context manager: the cluster runs inside the context.
 
     Attributes:
-        environment: of everything that is to see this cluster and not one that the tests may run in.
+        environment: Environment variables for every process that must use this cluster rather than one in which the
+            tests themselves may run.
     """
 
     def __init__(self) -> None:
-        # The paths of sockets may have no more than 108 bytes.
+        # Socket paths are limited to 108 bytes, so the folder must have a short path.
         self._folder = Path(tempfile.mkdtemp(prefix="slurm-"))
         outside = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM", "SBATCH"))}
         outside.pop("VIRTUAL_ENV", None)
         self.environment = {**outside, "PATH": _PATH, "SLURM_CONF": str(self._folder / "slurm.conf")}
 
     def __enter__(self) -> Self:
-        # Its standard input is open for as long as this process lives.
+        # The daemons stop when their standard input closes, which happens even if this process is killed.
         self._daemons = subprocess.Popen(
             [sys.executable, "-m", "tests.slurm.daemons", str(self._folder)],
             stdin=subprocess.PIPE,
@@ -56,7 +59,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def without_node(self, node: str) -> Iterator[None]:
-        """Kill all that runs on a node, n1 or n2, as a power failure would, and start it again in the end."""
+        """Kill everything on a node, n1 or n2, as a power failure would; restart the node on exit."""
         self._ask(f"lose {node}")
         try:
             yield
@@ -71,7 +74,7 @@ class Cluster:
         assert self._daemons.stdout.readline() == b"done\n", request
 
     def run(self, *command: str, cwd: Path | None = None, environment: Mapping[str, str] | None = None) -> str:
-        """What a command prints; it must succeed."""
+        """Run a command, which must succeed, and return its output."""
         done = subprocess.run(
             command,
             cwd=cwd,
@@ -84,16 +87,16 @@ class Cluster:
         return done.stdout.strip()
 
     def submit(self, *words: str, cwd: Path, environment: Mapping[str, str] | None = None) -> str:
-        """Submit a batch script; gives the number of the job."""
+        """Submit a batch script and return the job's number."""
         return self.run("sbatch", "--parsable", *words, cwd=cwd, environment=environment)
 
     def states(self, job: str) -> dict[str, str]:
-        """The state of each task of an array, or of the one task of another job, by its name."""
+        """Return the state of each task of an array job, or of the single task of another job, by its id."""
         lines = self.run("squeue", "-h", "-r", "-t", "all", "-j", job, "-o", "%i %T").splitlines()
         return dict(line.split() for line in lines)
 
     def wait(self, job: str) -> dict[str, str]:
-        """Wait until all tasks of a job have ended; gives their states."""
+        """Wait until all tasks of a job have ended and return their states."""
 
         def have_ended() -> bool:
             states = self.states(job)
@@ -103,8 +106,8 @@ class Cluster:
         return self.states(job)
 
     def wait_until(self, condition: Callable[[], bool], what: str) -> None:
-        """Wait until a condition holds."""
+        """Wait until a condition holds; `what` names it in the error message."""
         end = time.monotonic() + PATIENCE
         while not condition():
-            assert time.monotonic() < end, f"{what} does not get there: {self.run('squeue', '-t', 'all')}"
+            assert time.monotonic() < end, f"timed out waiting for {what}: {self.run('squeue', '-t', 'all')}"
             time.sleep(0.05)

@@ -1,4 +1,4 @@
-"""The cluster that tests share."""
+"""Fixtures of the Slurm tests: the shared cluster, its input data and reference losses."""
 
 import os
 import sys
@@ -15,30 +15,30 @@ from tests.train.launch import losses, run
 
 @pytest.fixture(scope="session")
 def cluster() -> Iterator[Cluster]:
-    """A real Slurm, stopped in the end, also when the tests are killed."""
+    """A real Slurm cluster; it stops at the end of the session, even if the tests are killed."""
     missing = missing_programs()
     if missing:
-        pytest.skip(f"no {', '.join(missing)}; `make system-packages` as root installs Slurm")
+        pytest.skip(f"missing programs: {', '.join(missing)}; run `make system-packages` as root to install Slurm")
     if os.geteuid() != 0:
-        pytest.skip("a Slurm of one's own needs root; run the tests as root, in a container for instance")
+        pytest.skip("starting a private Slurm cluster needs root; run the tests as root, for example in a container")
     with Cluster() as started:
         yield started
 
 
 @pytest.fixture(scope="session")
 def mirror(tmp_path_factory: pytest.TempPathFactory) -> Mirror:
-    """Enough drawings that a task can be stopped while it builds."""
+    """A data set large enough for a task to be stopped during a build."""
     return Mirror(tmp_path_factory.mktemp("mirror"), 6000)
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """A folder to submit from, with a virtual environment."""
+    """A folder to submit jobs from; its .venv links to the current environment."""
     (tmp_path / ".venv").symlink_to(sys.prefix)
     return tmp_path
 
 
 @pytest.fixture(scope="session")
 def unbroken(tmp_path_factory: pytest.TempPathFactory, picture_shards: str) -> list[tuple[float, ...]]:
-    """The losses of 40 steps of four ranks on one machine that nothing disturbed."""
+    """The losses of 40 undisturbed steps of four ranks on one machine."""
     return losses(run(tmp_path_factory.mktemp("unbroken") / "run", picture_shards, 4, "--train.num_steps", "40"))

@@ -1,8 +1,9 @@
-"""A real Slurm of two virtual nodes on this machine, for as long as standard input is open.
+"""A real Slurm cluster of two virtual nodes on this machine, running as long as standard input stays open.
 
-`python -m tests.slurm.daemons FOLDER` starts munge and Slurm in an empty folder, says "ready", and stops all when its
-standard input ends, which it does even when the tests are killed. Asked there to "lose n2", it kills all that runs on
-that node, as a power failure would; asked to "return n2", it starts the node again; when that is done it says so.
+`python -m tests.slurm.daemons FOLDER` starts munge and Slurm in an empty folder, prints "ready", and stops everything
+when its standard input closes, which happens even if the tests are killed. It reads requests from standard input:
+"lose n2" kills everything on that node, as a power failure would, and "return n2" restarts the node. It prints "done"
+after each request.
 """
 
 import contextlib
@@ -24,8 +25,8 @@ PROGRAMS = ("munged", "slurmctld", "slurmd", "sbatch", "squeue", "scontrol", "sc
 NUM_NODES = 2
 GPUS_PER_NODE = 8
 
-# preempt is a partition whose jobs requeue those of main, which are told some seconds before. Jobs that are requeued
-# start after cred_expire seconds.
+# Jobs in the partition preempt requeue those in main, which receive a signal some time before (GraceTime). Requeued
+# jobs start after cred_expire seconds.
 _SLURM_CONF = """
 ClusterName=test
 FirstJobId={first_job}
@@ -63,12 +64,12 @@ _NODE = "NodeName=n{number} NodeHostname={host} NodeAddr=127.0.0.1 Port={port} C
 
 
 def missing_programs() -> list[str]:
-    """The programs that a cluster needs and that are not installed."""
+    """Return the required programs that are not installed."""
     return [program for program in PROGRAMS if shutil.which(program) is None]
 
 
 def _write_configuration(folder: Path) -> None:
-    # Others than root are to reach munge's socket.
+    # Users other than root must be able to reach munge's socket.
     folder.chmod(0o755)
     for name in ("state", "spool", "gpu"):
         (folder / name).mkdir()
@@ -76,7 +77,7 @@ def _write_configuration(folder: Path) -> None:
     key.touch(mode=0o600)
     key.write_bytes(os.urandom(128))
     for number in range(GPUS_PER_NODE):
-        # Slurm takes nothing but device nodes for GPUs; these are /dev/null.
+        # Slurm accepts only device nodes as GPUs; these have the device number of /dev/null.
         os.mknod(folder / f"gpu/{number}", 0o666 | stat.S_IFCHR, os.makedev(1, 3))
     host = socket.gethostname().partition(".")[0]
     controller_port, *ports = free_ports(1 + NUM_NODES)
@@ -85,7 +86,8 @@ def _write_configuration(folder: Path) -> None:
         for number, port in enumerate(ports, start=1)
     ]
     configuration = _SLURM_CONF.format(
-        # The ranks of a job meet at a port that is its number's, where those of a cluster beside this one must not be.
+        # The rendezvous port is derived from the job number; a random start avoids clashes with another cluster on this
+        # machine.
         first_job=1 + secrets.randbelow(1_000_000),
         folder=folder,
         host=host,
@@ -95,12 +97,12 @@ def _write_configuration(folder: Path) -> None:
     )
     (folder / "slurm.conf").write_text(configuration)
     (folder / "gres.conf").write_text(f"Name=gpu File={folder}/gpu/[0-{GPUS_PER_NODE - 1}]\n")
-    # What starts without any control groups mounted.
+    # cgroup/v1 starts even if no control groups are mounted.
     (folder / "cgroup.conf").write_text("CgroupPlugin=cgroup/v1\n")
 
 
 def _start(folder: Path, name: str, *words: str) -> "subprocess.Popen[bytes]":
-    """Start a daemon in the foreground; it ends with this process."""
+    """Start a daemon in the foreground; it is killed when this process ends."""
     with (folder / f"{name}.out").open("wb") as output:
         return subprocess.Popen(
             ["setpriv", "--pdeathsig", "KILL", *words], stdin=subprocess.DEVNULL, stdout=output, stderr=output
@@ -108,7 +110,7 @@ def _start(folder: Path, name: str, *words: str) -> "subprocess.Popen[bytes]":
 
 
 def _wait_for(condition: str, folder: Path, *command: str, expected: str = "") -> None:
-    """Wait until a command succeeds, with the expected output if that is given."""
+    """Wait until a command succeeds and, if `expected` is not empty, prints that output."""
     end = time.monotonic() + PATIENCE
     while time.monotonic() < end:
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -116,7 +118,7 @@ def _wait_for(condition: str, folder: Path, *command: str, expected: str = "") -
             return
         time.sleep(0.1)
     logs = "\n".join(f"{path.name}:\n{path.read_text()}" for path in sorted(folder.glob("*.out")))
-    raise RuntimeError(f"{condition} is not there after {PATIENCE} s\n{logs}")
+    raise RuntimeError(f"{condition} did not appear within {PATIENCE} s\n{logs}")
 
 
 def _start_node(folder: Path, node: str) -> "subprocess.Popen[bytes]":
@@ -137,7 +139,7 @@ def _start_all(folder: Path) -> dict[str, "subprocess.Popen[bytes]"]:
 
 
 def _kill_processes_of(folder: Path, node: str) -> None:
-    """Kill what runs on a node of this cluster, each task after the daemon that would tell of its death."""
+    """Kill everything on a node of this cluster; each task is killed after the daemon that would report its death."""
     marks = {f"SLURM_CONF={folder}/slurm.conf".encode(), f"SLURMD_NODENAME={node}".encode()}
     for process in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
@@ -161,7 +163,7 @@ def _serve(folder: Path, daemons: dict[str, "subprocess.Popen[bytes]"]) -> None:
 
 
 def _stop_all(folder: Path, daemons: dict[str, "subprocess.Popen[bytes]"]) -> None:
-    # Jobs first: who waits on one would outlive its slurmd.
+    # Cancel the jobs first: a process that waits for a job would outlive its slurmd.
     subprocess.run(["scancel", "--user", "root"], capture_output=True, check=False)
     end = time.monotonic() + 10
     while time.monotonic() < end:
@@ -182,7 +184,7 @@ def _stop_all(folder: Path, daemons: dict[str, "subprocess.Popen[bytes]"]) -> No
 def main(folder: Path) -> None:
     """Run the cluster until standard input ends."""
     os.environ["SLURM_CONF"] = str(folder / "slurm.conf")
-    # Ctrl-C goes to the whole terminal; the tests end this.
+    # Ctrl-C reaches every process of the terminal; the tests stop the cluster themselves.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     daemons: dict[str, subprocess.Popen[bytes]] = {}
     try:

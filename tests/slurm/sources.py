@@ -1,4 +1,4 @@
-"""A small copy of the public data set, each category of which is a part of a build."""
+"""A small imitation of the public data set; each category is one part of a build."""
 
 from pathlib import Path
 
@@ -11,15 +11,15 @@ CATEGORIES = ("ant", "apple", "axe", "bat", "bee")
 
 
 class Mirror:
-    """Drawings of five categories, as Google's bucket has them.
+    """Drawings of five categories, laid out as in Google's bucket.
 
     Args:
-        folder: to write to, empty.
-        num_drawings: of each category.
+        folder: Empty folder to write to.
+        num_drawings: Number of drawings in each category.
 
     Attributes:
-        words: the options of `sgloc shard` that name them.
-        expected: the bytes of every file of a build in one process.
+        words: Options of `sgloc shard` that select these drawings.
+        expected: Contents of every file of a build in one process.
     """
 
     def __init__(self, folder: Path, num_drawings: int) -> None:

@@ -1,4 +1,4 @@
-"""The Slurm that the other tests use."""
+"""Tests of the Slurm cluster that the other tests use."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ with Cluster() as cluster:
 
 
 def processes_of(configuration: str) -> list[str]:
-    """The command lines of the processes, zombies excepted, that know a cluster's configuration."""
+    """Return the command lines of the processes, except zombies, that have a cluster's SLURM_CONF."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         try:

@@ -1,4 +1,4 @@
-"""slurm/shard.sh: an array of tasks under a real Slurm builds what one process builds."""
+"""slurm/shard.sh: an array of tasks under a real Slurm builds the same shards as one process."""
 
 import os
 import shutil
@@ -18,14 +18,14 @@ SMALL = ("--cpus-per-task=1", "--mem-per-cpu=500M", "--output=%A_%a.log")
 
 @pytest.fixture
 def active() -> dict[str, str]:
-    """The environment variables of a shell with an active virtual environment."""
+    """Environment variables of a shell with an active virtual environment."""
     path = os.pathsep.join([f"{sys.prefix}/bin", "/usr/bin", "/bin"])
     return {"VIRTUAL_ENV": sys.prefix, "PATH": path}
 
 
 @pytest.mark.slow
 def test_an_array_on_two_nodes_gives_the_same_bytes(cluster: Cluster, folder: Path, mirror: Mirror) -> None:
-    # Exclusive tasks cannot share a node.
+    # --exclusive forces the tasks onto different nodes.
     job = cluster.submit(*SMALL, "--exclusive", "--array=0-1", str(SCRIPT), *mirror.words, "--out", "out", cwd=folder)
     assert cluster.wait(job) == {f"{job}_0": "COMPLETED", f"{job}_1": "COMPLETED"}
     details = cluster.run("scontrol", "show", "job", job)
@@ -57,7 +57,7 @@ def test_a_requeued_task_goes_on(cluster: Cluster, folder: Path, mirror: Mirror)
     shards = {path.name: path.stat().st_ino for path in (folder / "out").glob("train-00000-*.tar")}
     assert set(cluster.wait(job).values()) == {"COMPLETED"}
     assert folder_bytes(folder / "out") == mirror.expected
-    # What was finished was not built again.
+    # Finished shards must not be rebuilt.
     assert {path.name: path.stat().st_ino for path in (folder / "out").glob("train-00000-*.tar")} == shards
     log = (folder / f"{job}_0.log").read_text()
     assert ", start 0\n" in log
@@ -96,7 +96,7 @@ SLURM = {
 
 
 def run_outside_slurm(environment: dict[str, str]) -> str:
-    """What the script says when it refuses."""
+    """Run the script outside Slurm, where it must refuse, and return its error message."""
     outside = {"PATH": "/usr/bin:/bin", **environment}
     done = subprocess.run([SCRIPT, "--out", "out"], env=outside, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -115,12 +115,12 @@ def test_a_half_set_environment_is_refused(name: str) -> None:
 
 
 def test_without_sgloc_it_says_what_is_missing() -> None:
-    assert "there is no sgloc: / has no .venv, and no environment with sgloc is active" in run_outside_slurm(SLURM)
+    assert "sgloc was not found: / has no .venv, and no environment with sgloc is active" in run_outside_slurm(SLURM)
 
 
 @pytest.mark.parametrize("script", sorted(SCRIPT.parent.glob("*.sh")), ids=lambda script: script.name)
 def test_shellcheck_finds_nothing(script: Path) -> None:
     shellcheck = shutil.which("shellcheck", path=f"{sys.prefix}/bin")
-    assert shellcheck is not None, "pip install -e '.[dev]'"
+    assert shellcheck is not None, "shellcheck is not installed; install it with pip install -e '.[dev]'"
     done = subprocess.run([shellcheck, script], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (0, "")

@@ -1,4 +1,4 @@
-"""launch/slurm.py: shares of a build through submitit, under a real Slurm and as processes of this machine."""
+"""launch/slurm.py: distributed builds through submitit, under a real Slurm and as local processes."""
 
 import re
 from collections.abc import Iterator
@@ -20,27 +20,27 @@ WAITING = (*SMALL, "--wait", "--logs=logs")
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """An empty folder, in which the tests run."""
+    """An empty folder that is the tests' working folder."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    # The tasks run in this folder, and need the launcher.
+    # The tasks run in this folder and must be able to import the launcher.
     monkeypatch.setenv("PYTHONPATH", str(Path(launch.slurm.__file__).parents[1]))
     return tmp_path
 
 
 @pytest.fixture
 def inside(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> Cluster:
-    """A cluster that this process sees, as a login node does."""
+    """The cluster, made visible to this process as on a login node."""
     for name, value in cluster.environment.items():
         monkeypatch.setenv(name, value)
-    # A task that has ended is not waited for long: all nodes have one disk.
+    # All nodes share one disk, so the result of an ended task appears at once.
     monkeypatch.setattr(launch.submit, "_RESULT_SECONDS", 3.0)
     monkeypatch.setattr(launch.submit, "_POLL_SECONDS", 0.2)
     return cluster
 
 
 def submitted(capsys: pytest.CaptureFixture[str], *words: str) -> str:
-    """Submit without waiting; gives the number of the job."""
+    """Submit without waiting and return the job's number."""
     assert main([*SMALL, "--logs=logs", "--cluster=slurm", *words]) == 0
     found = re.match(r"submitted (\d+)", capsys.readouterr().out)
     assert found is not None
@@ -85,7 +85,7 @@ def test_failed_and_killed_tasks_are_told(
     said = capsys.readouterr().out
     assert re.search(r"^task 0/2: sgloc shard: .*nowhere.* \(log: .*_log\.err\)$", said, re.MULTILINE)
     assert re.search(r"^task 1/2: it was killed \(log: ", said, re.MULTILINE)
-    assert said.endswith("2 of 2 tasks failed; give the same command again to build what is missing\n")
+    assert said.endswith("2 of 2 tasks failed; start the same command again to build the missing parts\n")
 
 
 @pytest.mark.slow

@@ -25,8 +25,8 @@ def test_a_job_that_is_out_of_time_or_preempted_goes_on(
     run_dir = tmp_path / "run"
     words = ("--nodes", "2", "--gpus_per_node", "2", *SMALL, "--wait", "train")
     command = [sys.executable, "-m", "launch.slurm", *words, *tiny_options(run_dir, picture_shards), *STEPS]
-    # Slurm ends scontrol together with the job that it has queued again, when scontrol takes long. The first time it
-    # exits as a shell script does that a signal ended, the second time the signal ends it.
+    # If scontrol is slow, Slurm kills it together with the job that it has just requeued. The first time, it exits as
+    # a shell script does after a signal; the second time, the signal kills it.
     slow = tmp_path / "scontrol"
     slow.write_text(
         f"""#!/bin/sh
@@ -47,7 +47,7 @@ def test_a_job_that_is_out_of_time_or_preempted_goes_on(
         cluster.wait_until(lambda: len(records(run_dir)) >= 5, "step 5")
         cluster.run("scancel", "--signal=USR2", submitted[1])
         cluster.wait_until(lambda: len(records(run_dir)) >= 16, "step 16")
-        # What Slurm says before it takes nodes away, unless it is configured to say more.
+        # SIGTERM is what Slurm sends before it takes nodes away, unless it is configured otherwise.
         cluster.run("scancel", "--signal=TERM", submitted[1])
         told = launcher.stdout.read()
     log = (tmp_path / f"logs/{submitted[1]}_0_log.err").read_text()
@@ -75,21 +75,24 @@ def test_what_goes_wrong_is_told(
 @pytest.mark.parametrize(
     ("words", "told"),
     [
-        (["--nodes", "2"], "the command to start is missing; give one, such as train"),
-        (["trian"], "there is no command 'trian'; did you mean 'train'?"),
-        (["train", "--train.sed", "3"], "no option --train.sed; did you mean --train.seed?; see `sgloc train --help`"),
+        (["--nodes", "2"], "the command to start is missing; pass one, such as train"),
+        (["trian"], "unknown command 'trian'; did you mean 'train'?"),
+        (
+            ["train", "--train.sed", "3"],
+            "unknown option --train.sed; did you mean --train.seed?; see `sgloc train --help`",
+        ),
         (["--nodes", "0", "train", "--data", "x"], "nodes must be at least 1, not 0"),
         (["--gpus-per-node", "-1", "train", "--data", "x"], "gpus_per_node must be at least 0, not -1"),
         (
             ["--minutes", "5", "train", "--data", "x"],
             "minutes must be at least 10, not 5; a run is asked to save 120 s",
         ),
-        (["--slurm", "account", "train", "--data", "x"], "slurm takes NAME=VALUE, not 'account'"),
+        (["--slurm", "account", "train", "--data", "x"], "slurm must be NAME=VALUE, not 'account'"),
         (
             ["--tasks", "2", "train", "--data", "x"],
-            "--tasks are those of `sgloc shard`; leave it out to start `sgloc tr",
+            "--tasks applies only to `sgloc shard`; leave it out to start `sgloc tr",
         ),
-        (["--folder", "logs", "train"], "there is no option --folder; it is --logs now"),
+        (["--folder", "logs", "train"], "unknown option --folder; it is now --logs"),
     ],
 )
 def test_mistakes_are_told(words: list[str], told: str, capsys: pytest.CaptureFixture[str]) -> None:

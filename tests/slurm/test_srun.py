@@ -1,4 +1,4 @@
-"""Processes that srun started find each other without being told where."""
+"""Processes started by srun find each other without an explicit rendezvous address."""
 
 import json
 import os
@@ -17,7 +17,7 @@ placement, cpu = dist.resolve_placement(os.environ), torch.device("cpu")
 with dist.process_group(placement, cpu, 60.0) as group:
     (total,) = group.sum([placement.rank + 1.0])
     records = group.gather(dataclasses.asdict(placement) | {"node": os.environ["SLURMD_NODENAME"]})
-    # Both write into one log.
+    # Only rank 0 prints, because both ranks write to the same log.
     for record in records if group.rank == 0 else []:
         print(json.dumps(record | {"total": total, "masters": [name for name in os.environ if "MASTER_" in name]}))
 """
@@ -37,7 +37,7 @@ def test_a_step_on_two_nodes_meets_by_itself(cluster: Cluster, tmp_path: Path) -
     assert set(states.values()) == {"COMPLETED"}, log
     first, second = map(json.loads, log.splitlines())
     shared = {"launcher": "srun", "local_rank": 0, "world_size": 2, "num_nodes": 2, "total": 3.0, "masters": []}
-    # Step 0; the cluster's nodes are all on this machine.
+    # This is step 0 of the job, and all nodes of the cluster are on this machine.
     shared |= {"address": "127.0.0.1", "port": 20000 + int(job) % 10000}
     assert first == {**shared, "rank": 0, "node": "n1"}
     assert second == {**shared, "rank": 1, "node": "n2"}

@@ -1,4 +1,4 @@
-"""slurm/train.sh and slurm/evaluate.sh under a real Slurm: a run ends as if nothing had happened, whatever did."""
+"""slurm/train.sh and slurm/evaluate.sh under a real Slurm: interruptions do not change the result of a run."""
 
 import os
 import re
@@ -18,13 +18,13 @@ from tests.train.launch import losses, records, tiny_options
 
 SCRIPTS = Path("slurm").resolve()
 TRAIN, EVALUATE = str(SCRIPTS / "train.sh"), str(SCRIPTS / "evaluate.sh")
-# What is slow here is starting processes.
+# The run time is dominated by starting processes, so one thread each is enough.
 ENVIRONMENT = {"OMP_NUM_THREADS": "1"}
 STEPS = ("--train.num_steps", "40")
 
 
 def ranks(cluster: Cluster) -> list[int]:
-    """Process ids of the ranks that train on a cluster."""
+    """Return the process ids of the ranks that train on a cluster."""
     configuration = f"SLURM_CONF={cluster.environment['SLURM_CONF']}".encode()
     found = []
     for process in Path("/proc").glob("[0-9]*"):
@@ -47,10 +47,10 @@ def test_preempted_killed_and_robbed_of_a_node(
         cluster.wait_until(lambda: len(records(run_dir)) >= step, f"step {step}")
 
     def train_again(count: int) -> None:
-        # Steps say nothing: those before the last start may be that many.
+        # The number of steps does not show a restart: earlier starts may have reached it.
         cluster.wait_until(lambda: log.read_text().count("4 process(es) by torchrun") >= count, f"start {count}")
 
-    # --gpus-per-task is what must not leave a GPU unused.
+    # --gpus-per-task must not leave a GPU unused.
     script = ("--nodes=2", "--ntasks-per-node=2", "--gpus-per-task=1", "--output=log", TRAIN)
     options = (*tiny_options(run_dir, picture_shards), *STEPS)
     job = cluster.submit(*script, *options, cwd=folder, environment=ENVIRONMENT)
@@ -60,7 +60,7 @@ def test_preempted_killed_and_robbed_of_a_node(
     assert set(cluster.wait(other).values()) == {"COMPLETED"}
     train_until(10)
     train_again(2)
-    # What Slurm says before it takes nodes away, unless it is configured to say more: to the ranks alone.
+    # SIGTERM to the ranks only is what Slurm sends before it takes nodes away, unless it is configured otherwise.
     cluster.run("scancel", "--signal=TERM", job)
     cluster.wait_until(lambda: f", start 2, in {run_dir}" in log.read_text(), "the second start")
     train_until(15)
@@ -69,7 +69,7 @@ def test_preempted_killed_and_robbed_of_a_node(
     train_until(25)
     train_again(4)
     with cluster.without_node("n2"):
-        # It takes a while until Slurm finds out.
+        # Slurm needs some time to notice; compute the reference losses meanwhile.
         unbroken = request.getfixturevalue("unbroken")
         cluster.wait_until(lambda: cluster.states(job)[job] == "PENDING", f"job {job} in the queue")
     assert set(cluster.wait(job).values()) == {"COMPLETED"}, log.read_text()
@@ -77,9 +77,9 @@ def test_preempted_killed_and_robbed_of_a_node(
     told = log.read_text()
     assert [told.count(f", start {number}, in {run_dir}") for number in range(5)] == [1, 1, 1, 1, 0]
     assert told.count("4 process(es) by torchrun on 2 node(s)") == 5
-    assert told.count("train.sh: training was asked to stop; the job is queued again\n") == 1
-    assert told.count("train.sh: training was stopped; the job is queued again\n") == 1
-    assert f"it is started again from {run_dir}/checkpoints/step-" in told
+    assert told.count("train.sh: training was asked to stop; the job is requeued\n") == 1
+    assert told.count("train.sh: training was stopped; the job is requeued\n") == 1
+    assert f"restarting from {run_dir}/checkpoints/step-" in told
     evaluate = ("--cpus-per-task=1", "--output=evaluated.log", EVALUATE)
     options = ("--checkpoint", str(run_dir), "--data", picture_shards, "--out", "evaluated", "--count", "2")
     job = cluster.submit(*evaluate, *options, cwd=folder)
@@ -90,13 +90,13 @@ def test_preempted_killed_and_robbed_of_a_node(
 @pytest.mark.slow
 def test_training_that_gets_nowhere_is_given_up(cluster: Cluster, folder: Path, picture_shards: str) -> None:
     words = ("--output=log", TRAIN, *tiny_options(folder / "run", picture_shards), *STEPS)
-    # Before the first checkpoint, each time.
+    # Each attempt is killed before its first checkpoint.
     environment = {**ENVIRONMENT, "SGLOC_FAILPOINT": "step:kill:2"}
     job = cluster.submit(*words, cwd=folder, environment=environment)
     assert set(cluster.wait(job).values()) == {"FAILED"}
     told = (folder / "log").read_text()
-    assert told.count("launch.local: rank 0 was killed by SIGKILL; what was wrong stands above\n") == 3
-    assert told.count("it is started again from the beginning\n") == 2
+    assert told.count("launch.local: rank 0 was killed by SIGKILL; see the error above\n") == 3
+    assert told.count("restarting from the beginning\n") == 2
     assert told.endswith("train.sh: training failed 3 times without a new checkpoint\n")
 
 
@@ -106,8 +106,8 @@ def test_a_fault_of_the_program_is_not_started_again(cluster: Cluster, folder: P
     job = cluster.submit(*words, cwd=folder, environment={**ENVIRONMENT, "SGLOC_FAILPOINT": "step:fault:2:1"})
     assert set(cluster.wait(job).values()) == {"FAILED"}
     told = (folder / "log").read_text()
-    assert told.count("starting anew in ") == told.count("this is a fault of the program") == 1
-    assert told.endswith("train.sh: what is wrong stands above; it would be wrong again\n")
+    assert told.count("starting from scratch in ") == told.count("this is a bug in sgloc") == 1
+    assert told.endswith("train.sh: see the error above; a restart would fail in the same way\n")
 
 
 @pytest.mark.slow
@@ -128,7 +128,7 @@ def test_ranks_of_srun_itself_save_when_told_to_end(cluster: Cluster, folder: Pa
     ("words", "told"),
     [
         ((TRAIN,), "train.sh: the options of `sgloc train` are missing; submit it with: sbatch"),
-        ((TRAIN, "--train.sed", "1"), "launch.command: there is no option --train.sed; did you mean --train.seed?"),
+        ((TRAIN, "--train.sed", "1"), "launch.command: unknown option --train.sed; did you mean --train.seed?"),
         ((TRAIN, "--data.path", "nosuch"), "launch.command: nosuch/manifest.json does not exist; give a folder"),
         ((EVALUATE,), "evaluate.sh: the options of `sgloc evaluate` are missing; submit it with: sbatch"),
         ((EVALUATE, "--split", "tst"), "sgloc evaluate: "),
@@ -154,7 +154,7 @@ def test_tasks_share_an_evaluation(cluster: Cluster, folder: Path, tiny_shards: 
 def test_a_short_time_limit_is_told(cluster: Cluster, folder: Path, tiny_shards: str) -> None:
     job = cluster.submit("--output=log", "--time=5", TRAIN, "--data.path", tiny_shards, cwd=folder)
     assert set(cluster.wait(job).values()) == {"FAILED"}
-    told = r"train.sh: the time limit leaves (\d+) seconds; give sbatch --time=10 or more minutes, "
+    told = r"train.sh: the time limit leaves (\d+) seconds; pass sbatch --time=10 or more minutes, "
     found = re.match(told, (folder / "log").read_text())
     assert found is not None
     assert 240 <= int(found[1]) <= 300
@@ -171,7 +171,7 @@ SLURM = {
 
 
 def run_outside_slurm(script: str, environment: dict[str, str]) -> str:
-    """What a script says when it refuses."""
+    """Run a script outside Slurm, where it must refuse, and return its error message."""
     outside = {"PATH": "/usr/bin:/bin", **environment}
     done = subprocess.run([script, "--out", "out"], env=outside, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
@@ -184,4 +184,6 @@ def test_outside_slurm_it_says_how_to_start_it(script: str) -> None:
     assert run_outside_slurm(script, {}).startswith(f"{name}: this is not a Slurm job; submit it with: sbatch ")
     halfway = run_outside_slurm(script, {"SLURM_JOB_ID": "1"})
     assert halfway.startswith(f"{name}: SLURM_SUBMIT_DIR is not set, although this is a Slurm job; submit it with")
-    assert run_outside_slurm(script, SLURM).startswith(f"{name}: there is no sgloc: / has no .venv, and no environment")
+    assert run_outside_slurm(script, SLURM).startswith(
+        f"{name}: sgloc was not found: / has no .venv, and no environment"
+    )

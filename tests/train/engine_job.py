@@ -1,4 +1,4 @@
-"""What the tests of engines have each rank do; run by torchrun, for several engines one after the other."""
+"""The job that torchrun starts on each rank for the engine tests; it exercises all engines in turn."""
 
 import contextlib
 import dataclasses
@@ -21,19 +21,19 @@ from tests.batches import make_batch
 from tests.patience import PATIENCE
 
 Tensors = dict[str, Tensor]
-# Loss of the global batch and norm of its gradient, step by step.
+# For each step, the loss of the global batch and the norm of its gradient.
 Losses = list[tuple[float, float]]
 
 CPU = torch.device("cpu")
 CONFIGS = Path(__file__).parents[2] / "configs" / "deepspeed"
 ENGINES = ("", *(str(CONFIGS / f"zero{stage}.json") for stage in range(4)))
 NUM_STEPS, MIDDLE, LATER = 50, 5, 10
-# Odd, so that the ranks' shares differ.
+# Odd, so that the ranks' shares differ in size.
 GLOBAL_BATCH = 9
 _RATE = 0.01
-# None of these sizes can be divided by the number of ranks.
+# No size is divisible by the number of ranks.
 _MODEL = ModelConfig(EncoderConfig("lstm", 5), DecoderConfig("layer_norm", 7, num_mixtures=3), latent_size=3)
-# Its cells pack several of the original's variables into a tensor.
+# The hyper cells pack several variables of the original into one tensor.
 _HYPER = ModelConfig(
     EncoderConfig("hyper", 5, 1.0),
     DecoderConfig("hyper", 7, 1.0, num_mixtures=3),
@@ -41,7 +41,7 @@ _HYPER = ModelConfig(
     hyper_size=3,
     hyper_embedding_size=2,
 )
-# In the first step the gradients of some variables are larger, those of others are not.
+# In the first step, some variables' gradients exceed this norm and others do not.
 CLIP_NORM = 0.1
 
 
@@ -51,14 +51,14 @@ def make_config(deepspeed: str = "", **options: Any) -> Config:
 
 
 def make_hyper_config(deepspeed: str = "", clip_norm: float = CLIP_NORM, **options: Any) -> Config:
-    """A run that clips each variable by itself."""
+    """Return a configuration that clips the gradient of each variable separately."""
     optimizer = OptimizerConfig(learning_rate=_RATE, clip_norm=clip_norm, clip_by="variable")
     return dataclasses.replace(make_config(deepspeed, **options), model=_HYPER, optimizer=optimizer)
 
 
 @contextlib.contextmanager
 def opened(config: Config, world_size: int, seed: int = 0) -> Iterator[Engine]:
-    """A fresh engine, whose initial weights are those of the seed."""
+    """Open a new engine whose initial weights are drawn from the given seed."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = SketchGloc(config.model, config.loss, checkpoint_decoder=config.train.checkpoint_decoder)
@@ -70,7 +70,7 @@ def opened(config: Config, world_size: int, seed: int = 0) -> Iterator[Engine]:
 
 
 def batch_of(step: int, rank: int, world_size: int) -> SketchBatch:
-    """A rank's share of a step's batch."""
+    """Return a rank's share of a step's global batch."""
     generator = torch.Generator().manual_seed(step)
     strokes = [torch.randint(1, 5, (1 + step % 3,), generator=generator).tolist() for _ in range(GLOBAL_BATCH)]
     whole = make_batch(strokes, seed=step, dtype=torch.float32)
@@ -78,7 +78,7 @@ def batch_of(step: int, rank: int, world_size: int) -> SketchBatch:
 
 
 def take_steps(engine: Engine, first: int, last: int, rank: int = 0, world_size: int = 1) -> Losses:
-    """Steps first to last - 1."""
+    """Take steps `first` to `last` - 1."""
     losses = []
     for step in range(first, last):
         terms, norm = engine.backward(batch_of(step, rank, world_size))
@@ -90,7 +90,7 @@ def take_steps(engine: Engine, first: int, last: int, rank: int = 0, world_size:
 
 @torch.no_grad()
 def validate(engine: Engine, num_calls: int = 1) -> float:
-    """A loss that each rank computes alone, in as many calls as it likes."""
+    """Compute a validation loss on this rank alone; the number of forward calls may differ between ranks."""
     with engine.whole_model() as model:
         model.eval()
         losses = [float(model(batch_of(0, 0, 1)).total) for _ in range(num_calls)]
@@ -107,11 +107,11 @@ def are_equal(first: Tensors, second: Tensors) -> bool:
 
 
 class Job:
-    """What is done with each engine.
+    """The operations that are tried on each engine.
 
     Args:
-        rank, world_size: of this process.
-        others: what an engine at another number of ranks held after MIDDLE steps.
+        rank, world_size: Rank of this process, and the number of ranks.
+        others: Tensors of an engine with a different world size after MIDDLE steps.
     """
 
     def __init__(self, rank: int, world_size: int, others: Tensors) -> None:
@@ -151,7 +151,12 @@ class Job:
         return told
 
     def clip(self, engine: Engine) -> dict[str, Any]:
-        """What clipping of each variable leaves after a step and after some more, and whether a restore changes it."""
+        """Take steps with per-variable clipping, then repeat all but the first from a restored snapshot.
+
+        Returns:
+            The losses, the tensors after the first and after the last step, and whether the repetition ended with the
+            same tensors.
+        """
         losses = self.steps(engine, 0, 1)
         first = everything(engine)
         losses += self.steps(engine, 1, 4)
@@ -161,8 +166,12 @@ class Job:
         return {"losses": losses, "first": first, "last": last, "same again": are_equal(everything(engine), last)}
 
     def resume(self, engine: Engine) -> dict[str, Any]:
-        """What becomes of an engine with other weights that is restored, and then of one that is brought back to its
-        start."""
+        """Restore snapshots of an earlier engine into one with different weights: from mid-run, then from the start.
+
+        Returns:
+            Whether the engine holds the restored tensors, the losses of the steps after them, and whether both
+            continuations reach the same tensors as the earlier engine.
+        """
         engine.restore(self.middle.items())
         held = are_equal(everything(engine), self.middle)
         resumed = self.steps(engine, MIDDLE, LATER)
@@ -172,7 +181,12 @@ class Job:
         return told | {"same from the start": are_equal(everything(engine), self.middle)}
 
     def discard(self, engine: Engine) -> dict[str, Any]:
-        """What becomes of an engine that discards gradients, finite and not."""
+        """Discard a finite and a non-finite gradient, then continue training.
+
+        Returns:
+            The norm of the non-finite gradient, whether `backward` and `discard` left the tensors unchanged, and the
+            losses of the following steps.
+        """
         batch = batch_of(NUM_STEPS, self.rank, self.world_size)
         engine.backward(batch)
         engine.discard()
@@ -191,7 +205,7 @@ class Job:
 
 
 def main() -> None:
-    """Arguments: a file of tensors to restore, and the file to write."""
+    """Run the job for every engine; the arguments are a file of tensors to restore and the file for the results."""
     source, target = sys.argv[1:]
     torch.set_num_threads(1)
     placement = dist.resolve_placement(os.environ)

@@ -1,4 +1,4 @@
-"""Starting real training processes."""
+"""Start, observe and kill real training processes."""
 
 import contextlib
 import json
@@ -16,7 +16,7 @@ from tests.patience import PATIENCE
 
 
 def tiny_options(run_dir: Path, shards: str) -> list[str]:
-    """Options of `sgloc train` for a tiny training."""
+    """Return the `sgloc train` options of a tiny training."""
     tiny = {
         "model.encoder.hidden_size": 8,
         "model.decoder.hidden_size": 12,
@@ -31,7 +31,7 @@ def tiny_options(run_dir: Path, shards: str) -> list[str]:
         "train.run": run_dir,
         "train.global_batch": 32,
         "train.log_every": 1,
-        # Eight steps.
+        # One epoch is eight steps.
         "train.validate_every": "1 epoch",
         "train.checkpoint_every": 4,
         "train.device": "cpu",
@@ -42,7 +42,7 @@ def tiny_options(run_dir: Path, shards: str) -> list[str]:
 def start(
     run_dir: Path, shards: str, num_processes: int, *options: str, log: Path | None = None, max_restarts: int = 0
 ) -> "subprocess.Popen[bytes]":
-    """Start a tiny training under torchrun, in a process group of its own."""
+    """Start a tiny training in its own process group (of the operating system); under torchrun if several ranks."""
     command = [sys.executable, "-m"]
     if num_processes > 1:
         command += ["torch.distributed.run", "--standalone", "--nproc-per-node", str(num_processes)]
@@ -63,13 +63,13 @@ def start(
 
 
 def run(run_dir: Path, shards: str, num_processes: int, *options: str) -> list[dict[str, Any]]:
-    """Train to the end and give the training records; the log is shown when it fails."""
+    """Train to the end and return the training records; on failure, show the log."""
     run_ranks(["train", *tiny_options(run_dir, shards), *options], num_processes, run_dir.with_suffix(".log"), PATIENCE)
     return records(run_dir)
 
 
 def records(run_dir: Path, event: str = "train") -> list[dict[str, Any]]:
-    """The records of an event that a run has logged so far; a line that is being written does not count."""
+    """Return the records of one event that a run has logged so far, ignoring a partly written last line."""
     path = run_dir / "metrics.jsonl"
     if not path.exists():
         return []
@@ -78,25 +78,25 @@ def records(run_dir: Path, event: str = "train") -> list[dict[str, Any]]:
 
 
 def losses(lines: list[dict[str, Any]]) -> list[tuple[float, ...]]:
-    """What must be equal to the bit, line by line."""
+    """Return, for each record, the values that must be bit-identical between runs."""
     names = ("step", "loss", "mixture", "pen", "divergence", "gradient_norm", "learning_rate")
     return [tuple(line[name] for name in names) for line in lines]
 
 
 def wait_until(condition: Callable[[], bool], process: "subprocess.Popen[bytes]") -> bool:
-    """Poll until a condition holds; False if the process ends before."""
+    """Poll until a condition holds; return False if the process exits first."""
     end = time.monotonic() + PATIENCE
     while not condition():
         if process.poll() is not None:
             return False
-        assert time.monotonic() < end, "the process does not get there"
+        assert time.monotonic() < end, "timed out waiting for the process"
         time.sleep(0.005)
     return True
 
 
 def kill(process: "subprocess.Popen[bytes]") -> None:
-    """SIGKILL a process and all that it started, and wait until the locks of all are free."""
-    # torchrun gives every rank a session of its own.
+    """Send SIGKILL to a process and all its descendants; return when they are gone and their locks released."""
+    # torchrun starts each rank in a new session, so killing the process group does not reach the ranks.
     started = list(_descendants(process.pid))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
@@ -115,25 +115,25 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def workers(process: "subprocess.Popen[bytes]") -> Iterator[int]:
-    """Process ids of the ranks that a torchrun started."""
+    """Yield the process ids of the ranks started by a torchrun."""
     yield from children(process.pid)
 
 
 def children(pid: int) -> Iterator[int]:
-    """Process ids of what a process has started."""
+    """Yield the process ids of a process's children."""
     for task in Path(f"/proc/{pid}/task").glob("*"):
-        # Threads and processes come and go.
+        # The thread may have ended since it was listed.
         with contextlib.suppress(OSError):
             yield from [int(child) for child in (task / "children").read_text().split()]
 
 
 def is_running(pid: int) -> bool:
-    """Whether a process is there and not a zombie."""
+    """Return whether a process exists and is not a zombie."""
     return state_of(pid) not in ("", "Z")
 
 
 def state_of(pid: int) -> str:
-    """The letter by which Linux tells what a process does: "T" where SGLOC_FAILPOINT stopped it; "" if it is gone."""
+    """Return the state letter of a process from /proc: "T" if SGLOC_FAILPOINT has stopped it; "" if it is gone."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -141,19 +141,19 @@ def state_of(pid: int) -> str:
 
 
 def wait_for_ranks_to_stop(process: "subprocess.Popen[bytes]", number: int) -> list[int]:
-    """Wait until SGLOC_FAILPOINT has stopped so many ranks of a torchrun; gives their process ids."""
+    """Wait until SGLOC_FAILPOINT has stopped `number` ranks of a torchrun; return their process ids."""
     stopped: list[int] = []
 
     def all_have() -> bool:
         stopped[:] = [rank for rank in workers(process) if state_of(rank) == "T"]
         return len(stopped) == number
 
-    assert wait_until(all_have, process), "torchrun ended before"
+    assert wait_until(all_have, process), "torchrun exited before the ranks stopped"
     return stopped
 
 
 def has_pending(pid: int, number: int) -> bool:
-    """Whether a signal waits for a process that is stopped."""
+    """Return whether a signal is pending for a process, for example because the process is stopped."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     (mask,) = (line.split()[1] for line in lines if line.startswith("ShdPnd:"))
     return bool(int(mask, 16) >> (number - 1) & 1)

@@ -1,4 +1,4 @@
-"""Shards that stay bad: training stops, or goes on without them on all ranks alike."""
+"""Permanently unreadable shards: training stops, or continues without them, consistently on all ranks."""
 
 import dataclasses
 import shutil
@@ -22,13 +22,13 @@ SKIP = ("--data.bad_shards", "skip", "--data.read_attempts", "1")
 
 @pytest.fixture
 def shards(sample_shards: str, tmp_path: Path) -> Path:
-    """Shards of 240 training drawings in four files and 40 validation drawings in one, to be damaged."""
+    """A private copy for the test to damage: 240 training drawings in four files, 40 validation drawings in one."""
     shutil.copytree(sample_shards, tmp_path / "shards")
     return tmp_path / "shards"
 
 
 def damage(shards: Path, split: str, number: int) -> str:
-    """Flip a bit in a shard's last block; gives its name."""
+    """Flip a bit in a shard's last block and return the shard's name."""
     shard = load_manifest(str(shards)).splits[split].shards[number]
     content = bytearray((shards / shard.path).read_bytes())
     content[shard.block_offsets[-1] + shard.block_sizes[-1] // 2] ^= 16
@@ -45,16 +45,16 @@ def config_of(shards: Path, run_dir: Path, policy: Literal["stop", "skip"], num_
 @pytest.mark.parametrize(("split", "number"), [("train", 2), ("valid", 0)])
 def test_a_bad_shard_stops_the_run_and_says_what_to_do(shards: Path, tmp_path: Path, split: str, number: int) -> None:
     name = damage(shards, split, number)
-    with pytest.raises(DataError, match=rf"shard .*{name} .*data\.bad_shards skip goes on without"):
+    with pytest.raises(DataError, match=rf"shard .*{name} .*set data\.bad_shards to skip"):
         train(config_of(shards, tmp_path / "run", "stop"), "auto")
 
 
 def test_a_bad_shard_is_skipped_and_counted(shards: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     name = damage(shards, "train", 2)
     manifest = load_manifest(str(shards))
-    # 15 steps of 16 are one epoch exactly: as many sketches are skipped as the shard holds.
+    # 15 steps of 16 sketches make exactly one epoch, so each sketch of the bad shard is skipped once.
     train(config_of(shards, tmp_path / "run", "skip", num_steps=15), "auto")
-    assert f"shard {name} stays bad and is skipped by all ranks" in capsys.readouterr().err
+    assert f"all ranks skip shard {name}, which stays unreadable or damaged" in capsys.readouterr().err
     last = records(tmp_path / "run", "train")[-1]
     assert last["skipped_sketches"] == manifest.splits["train"].shards[2].num_sketches
     state = read_checkpoint(find_checkpoint(str(tmp_path / "run"))).state
@@ -79,10 +79,10 @@ def test_a_bad_validation_shard_is_skipped(
     train(config_of(tmp_path / "shards", tmp_path / "sound", "stop", num_steps=4), "auto")
     name = damage(tmp_path / "shards", "valid", 1)
     train(config_of(tmp_path / "shards", tmp_path / "skipping", "skip", num_steps=4), "auto")
-    assert f"shard {name} stays bad: validation goes on without it" in capsys.readouterr().err
+    assert f"shard {name} is still unreadable; validation continues without it" in capsys.readouterr().err
     sound, skipping = (records(tmp_path / run, "validation")[0]["loss"] for run in ("sound", "skipping"))
     assert skipping != sound
-    # The mean over the other sketches alone.
+    # The loss must be the mean over the remaining sketches.
     with open_run(config_of(tmp_path / "shards", tmp_path / "sound", "stop", num_steps=4), "auto") as session:
         validation = session.validation
         validation.chosen = validation.chosen[validation.reader.shard_of(validation.chosen) != 1]
@@ -94,7 +94,7 @@ def test_a_bad_validation_shard_is_skipped(
 def test_validation_on_nothing_is_refused(shards: Path, tmp_path: Path) -> None:
     config = config_of(shards, tmp_path / "run", "skip", num_steps=4)
     damage(shards, "valid", 0)
-    # There is one validation shard only, so that nothing is left.
+    # It is the only validation shard, so nothing is left.
     with pytest.raises(DataError, match="no validation sketch is left without shard valid-"):
         train(config, "auto")
 

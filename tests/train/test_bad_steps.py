@@ -1,4 +1,4 @@
-"""Steps whose loss is not finite: all ranks skip them, write them down, and give up after a few."""
+"""Steps with a non-finite loss: all ranks skip and record them, and stop after several in a row."""
 
 import json
 import re
@@ -19,7 +19,7 @@ def bad_steps(run_dir: Path) -> list[dict[str, Any]]:
 
 
 def weights(shards: str, run_dir: Path) -> dict[str, Any]:
-    """All that the newest checkpoint of a finished run of 8 steps holds."""
+    """Return all tensors of the newest checkpoint of a finished run of 8 steps."""
     with open_run(make_config(shards, run_dir), "auto") as session:
         assert session.is_finished
         return {name: tensor.tolist() for name, tensor in session.engine.snapshot(lambda name: True).items()}
@@ -30,7 +30,7 @@ def test_a_skipped_step_is_told_and_changes_nothing_but_the_position(
 ) -> None:
     monkeypatch.setenv("SGLOC_FAILPOINT", "loss:hit:5")
     train(make_config(sample_shards, tmp_path / "run"), "auto")
-    assert "step 5 is skipped: its loss or gradient is not finite" in capsys.readouterr().err
+    assert "skipping step 5: its loss or gradient is not finite" in capsys.readouterr().err
     (line,) = bad_steps(tmp_path / "run")
     assert (line["step"], line["rank"], line["loss"]) == (5, 0, "nan")
     assert line["gradient_norm"] > 0
@@ -42,7 +42,7 @@ def test_a_skipped_step_is_told_and_changes_nothing_but_the_position(
     assert [line["loss"] is None for line in lines] == [False, False, False, False, True, False, False, False]
     state = read_checkpoint(find_checkpoint(str(tmp_path / "run"))).state
     assert (state["num_skipped_steps"], state["num_bad_steps"]) == (1, 0)
-    # The optimizer has counted the steps that it took.
+    # The optimizer counts only the steps it took.
     counts = [value for name, value in weights(sample_shards, tmp_path / "run").items() if name.endswith(".step")]
     assert set(counts) == {7.0}
 
@@ -71,7 +71,7 @@ def test_none_may_be_skipped_if_that_is_wanted(
     sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SGLOC_FAILPOINT", "loss:hit:3")
-    with pytest.raises(TrainingError, match="step 3 is not finite, after 0 such steps in a row"):
+    with pytest.raises(TrainingError, match="step 3 is not finite, after 0 consecutive non-finite steps were skipped"):
         train(make_config(sample_shards, tmp_path, bad_steps=0), "auto")
 
 
@@ -82,7 +82,7 @@ def test_where_they_cannot_be_written_down_they_are_told(
     monkeypatch.setenv("SGLOC_FAILPOINT", "loss:hit:3")
     train(make_config(sample_shards, tmp_path, num_steps=4), "auto")
     told = capsys.readouterr().err
-    assert "bad-steps.ndjson cannot be written (" in told
+    assert "bad-steps.ndjson (" in told
     (line,) = (json.loads(line) for line in told.splitlines() if line.startswith("{"))
     assert (line["step"], len(line["key_ids"])) == (3, 16)
     assert [line["skipped_steps"] for line in records(tmp_path, "train")] == [0, 0, 1, 1]

@@ -1,4 +1,4 @@
-"""A checkpoint is committed or absent, and nothing is executed from it (DESIGN contracts 4 and 7)."""
+"""A checkpoint is committed or absent, and reading it never executes code from it (DESIGN contracts 4 and 7)."""
 
 import dataclasses
 import json
@@ -50,7 +50,7 @@ def _group() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run with checkpoints of steps 1 to 3, of which nothing may be changed."""
+    """A run with checkpoints of steps 1 to 3; tests must not change it."""
     run_dir = tmp_path_factory.mktemp("saved")
     save_steps(run_dir, [1, 2, 3])
     return run_dir
@@ -58,7 +58,7 @@ def saved(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run_dir(saved: Path, tmp_path: Path) -> Path:
-    """The same, to be spoiled."""
+    """A copy of `saved` for the test to damage."""
     return Path(shutil.copytree(saved, tmp_path / "run"))
 
 
@@ -93,7 +93,7 @@ def test_round_trip_to_the_bit(tmp_path: Path, url: str) -> None:
 def test_a_manifest_is_json_before_the_first_validation_too(tmp_path: Path) -> None:
     write(tmp_path, make_manifest(), {"model.weight": torch.zeros(2)})
     text = (step_path(tmp_path, 1) / "manifest.json").read_text()
-    fields = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    fields = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is not valid JSON"))
     assert fields["state"]["best_loss"] is None
     assert "config_hash" not in fields
 
@@ -166,7 +166,7 @@ def test_a_removal_that_fails_is_told_and_does_not_matter(
     monkeypatch.setenv("SGLOC_FAILPOINT", f"checkpoint.{phase}:full:4")
     write(run_dir, make_manifest(step=4), {"model.weight": torch.ones(2)}, keep=1)
     assert len(logged) == 1
-    assert "could not be removed ([Errno 28] No space left on device)" in logged[0]
+    assert "checkpoints ([Errno 28] No space left on device)" in logged[0]
     assert checkpoint_steps(str(run_dir)) == ([4, 3, 2, 1] if phase == "renamed" else [4, 2, 1])
 
 
@@ -179,7 +179,7 @@ def test_a_damaged_checkpoint_of_the_same_step_is_replaced(run_dir: Path) -> Non
 
 
 def hostile_header(length: int, header: object) -> Callable[[Path], None]:
-    """Replaces the header of a checkpoint's file, which afterwards has the checksum that the manifest says."""
+    """Return a function that replaces the header of a tensor file and updates the manifest's checksum to match."""
 
     def replace(folder: Path) -> None:
         content = (folder / SHARD).read_bytes()
@@ -190,7 +190,7 @@ def hostile_header(length: int, header: object) -> Callable[[Path], None]:
 
 
 def change_tensor(**changes: Any) -> Callable[[Path], None]:
-    """Changes what the manifest says about a tensor."""
+    """Return a function that changes a tensor's entry in the manifest."""
     return lambda folder: change_manifest(folder, lambda fields: fields["tensors"]["model.weight"].update(changes))
 
 
@@ -202,7 +202,7 @@ HEADER_LENGTH = len(header(share_out({"model.weight": torch.ones(2, 3), "model.b
 BIAS = {"dtype": "F32", "shape": [2], "data_offsets": [0, 8]}
 DAMAGES: dict[str, Callable[[Path], object]] = {
     f"{SHARD} is damaged: its SHA-256 is": lambda folder: flip_bit(folder / SHARD, 8 * (HEADER_LENGTH + 12)),
-    f"{SHARD} is damaged: its header is not": lambda folder: flip_bit(folder / SHARD, 99),
+    f"{SHARD} is damaged: its header does not": lambda folder: flip_bit(folder / SHARD, 99),
     rf"{SHARD} is damaged: \d+ bytes, not \d+": lambda folder: truncate(folder / SHARD),
     rf"{SHARD} is damaged: \d+ bytes, not \d+$": lambda folder: (folder / SHARD).write_bytes(
         (folder / SHARD).read_bytes() + b"more"
@@ -221,29 +221,29 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     r"manifest\.json is malformed \(step: Input should be a valid integer": lambda folder: change_manifest(
         folder, lambda fields: fields.update(step="3")
     ),
-    r"names '\.\./step-00000001/x', which is not a file of its folder": lambda folder: change_manifest(
+    r"lists '\.\./step-00000001/x', which is not a file in its folder": lambda folder: change_manifest(
         folder, lambda fields: fields["files"].update({"../step-00000001/x": [1, ""]})
     ),
-    "names '/etc/hostname', which is not a file of its folder": lambda folder: change_manifest(
+    "lists '/etc/hostname', which is not a file in its folder": lambda folder: change_manifest(
         folder, lambda fields: fields["files"].update({"/etc/hostname": [1, ""]})
     ),
-    r"names '\.\.', which is not a file of its folder": lambda folder: change_manifest(
+    r"lists '\.\.', which is not a file in its folder": lambda folder: change_manifest(
         folder, lambda fields: fields["files"].update({"..": [1, ""]})
     ),
-    "is in '/etc/hostname', which is not a file of the checkpoint": change_tensor(file="/etc/hostname"),
+    "is in '/etc/hostname', which the checkpoint does not list": change_tensor(file="/etc/hostname"),
     r"tensor model\.weight is 'C64' \[2, 3\]": change_tensor(dtype="C64"),
     r"tensor model\.weight is 'F32' \[2, -3\]": change_tensor(shape=[2, -3]),
     r"malformed \(tensors\.model\.weight\.shape\.1: Input should be a valid integer": change_tensor(shape=[2, 1.5]),
     r"tensor model\.weight is 'F32' \[0, 4611686018427387904\]": change_tensor(shape=[0, 2**62]),
-    "bytes are not those of its tensors": change_tensor(shape=[2**29, 2**29]),
-    "bytes are not those of its tensors$": change_tensor(shape=[2, 30]),
-    "its header is not that of its tensors": change_tensor(shape=[3, 2]),
-    # The header says one thing, the manifest another, and all checksums are right.
-    "header is not that": hostile_header(2**63 - 1, {"model.bias": BIAS, "model.weight": place(8, 32)}),
-    "header is not that of": hostile_header(HEADER_LENGTH, {"model.bias": BIAS, "model.weight": place(0, 24)}),
-    "header is not that of its": hostile_header(HEADER_LENGTH, {"model.bias": BIAS, "model.weight": place(8, 2**60)}),
-    "header is not that of its tensors": hostile_header(HEADER_LENGTH, {"../../x": BIAS, "model.weight": place(8, 32)}),
-    "header is not that of its tensors$": hostile_header(HEADER_LENGTH, []),
+    "bytes does not match its tensors": change_tensor(shape=[2**29, 2**29]),
+    "bytes does not match its tensors$": change_tensor(shape=[2, 30]),
+    "its header does not match its tensors": change_tensor(shape=[3, 2]),
+    # Header and manifest disagree although all checksums are right.
+    "header does not": hostile_header(2**63 - 1, {"model.bias": BIAS, "model.weight": place(8, 32)}),
+    "header does not match": hostile_header(HEADER_LENGTH, {"model.bias": BIAS, "model.weight": place(0, 24)}),
+    "header does not match its": hostile_header(HEADER_LENGTH, {"model.bias": BIAS, "model.weight": place(8, 2**60)}),
+    "header does not match its tensors": hostile_header(HEADER_LENGTH, {"../../x": BIAS, "model.weight": place(8, 32)}),
+    "header does not match its tensors$": hostile_header(HEADER_LENGTH, []),
 }
 
 
@@ -261,7 +261,7 @@ def test_the_newest_that_verifies_is_taken_and_those_skipped_are_named(
     truncate(step_path(run_dir, 2) / SHARD)
     truncate(step_path(run_dir, 1) / SHARD)
     assert newest_checkpoint(str(run_dir)) is None
-    with pytest.raises(CheckpointError, match="is whole; all 3 are damaged"):
+    with pytest.raises(CheckpointError, match="is intact; all 3 are damaged"):
         find_checkpoint(str(run_dir))
 
 
@@ -304,9 +304,9 @@ def test_a_flipped_bit_or_a_cut_of_a_shard_is_seen(run_dir: Path, saved: Path, w
     [
         (
             {"version": 1, "format": "sgloc-checkpoint"},
-            "is of checkpoint version 1, this program reads version 3: finish that run",
+            "has checkpoint version 1, but this program reads version 3; finish that run",
         ),
-        ({"version": 4}, "is of checkpoint version 4, this program reads version 3"),
+        ({"version": 4}, "has checkpoint version 4, but this program reads version 3"),
     ],
 )
 def test_another_version_is_refused_and_not_skipped(run_dir: Path, fields: dict[str, Any], message: str) -> None:
@@ -321,7 +321,7 @@ def test_another_version_is_refused_and_not_skipped(run_dir: Path, fields: dict[
 
 
 class Touch:
-    """Pickled, a program that makes a file."""
+    """An object whose pickle creates a file when it is loaded."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -341,7 +341,7 @@ def test_a_program_in_place_of_a_file_is_refused_and_not_executed(run_dir: Path,
     with pytest.raises(DamagedCheckpointError, match=f"{file} (is damaged|cannot be read)"):
         read_checkpoint(str(folder))
     assert not (folder / "touched").exists()
-    # It would do something, else this proves nothing.
+    # Unpickling does create the file; otherwise the test would prove nothing.
     pickle.loads(program)  # noqa: S301
     assert (folder / "touched").exists()
 
@@ -350,10 +350,10 @@ def test_tensors_of_another_model_are_named(saved: Path) -> None:
     theirs = read_manifest(str(step_path(saved, 3))).tensors
     for ours, message in (
         ({"model.bias": torch.zeros(2), "scale": torch.zeros(1)}, r"scale is missing there and float32 \[1\] here;"),
-        ({"model.bias": torch.zeros(3, 1)}, r"model\.bias is float32 \[2\] there and float32 \[3, 1\] here; give"),
-        ({"model.bias": torch.zeros(2).double()}, r"model\.bias is float32 \[2\] there and float64 \[2\] here; give"),
+        ({"model.bias": torch.zeros(3, 1)}, r"model\.bias is float32 \[2\] there and float32 \[3, 1\] here; set"),
+        ({"model.bias": torch.zeros(2).double()}, r"model\.bias is float32 \[2\] there and float64 \[2\] here; set"),
     ):
-        with pytest.raises(CheckpointError, match=f"^there is of another model: {message}"):
+        with pytest.raises(CheckpointError, match=f"^there belongs to another model: {message}"):
             refuse_other_tensors("there", theirs, ours, exactly=False)
     refuse_other_tensors("there", theirs, {"model.bias": torch.zeros(2)}, exactly=False)
     with pytest.raises(CheckpointError, match=r"model\.weight is float32 \[2, 3\] there and missing here;"):

@@ -1,4 +1,4 @@
-"""`sgloc checkpoint`, and models that are passed on: `sgloc.load_pretrained`."""
+"""The `sgloc checkpoint` commands, and loading exported models with `sgloc.load_pretrained`."""
 
 import dataclasses
 import json
@@ -48,7 +48,7 @@ def same_weights(one: Network, other: SketchGloc) -> bool:
 
 @pytest.fixture
 def run_dir(tmp_path: Path) -> Path:
-    """A run with checkpoints of steps 1 to 3, of which the second is the best."""
+    """A run with checkpoints of steps 1 to 3; step 2 is the best."""
     with single_process():
         save_steps(tmp_path / "run", [1, 2, 3], best_step=2)
     return tmp_path / "run"
@@ -56,14 +56,14 @@ def run_dir(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def model_dir(tmp_path: Path, tiny_shards: str) -> Path:
-    """A run with a checkpoint of a model, validated."""
+    """A run with one checkpoint of a model that has been validated."""
     state = {"best_loss": 1.25, "best_step": 1}
     save_model(tmp_path / "model", tiny_shards, make_model("hyper"), state=state)
     return tmp_path / "model"
 
 
 def printed(capsys: pytest.CaptureFixture[str], *words: object, code: int = 0) -> tuple[str, str]:
-    """What a command prints on its two streams; its exit code must be this one."""
+    """Run a `checkpoint` command, check its exit code, and return what it printed to stdout and stderr."""
     capsys.readouterr()
     if code:
         with pytest.raises(SystemExit) as caught:
@@ -98,8 +98,7 @@ def test_list_newest_is_for_scripts(capsys: pytest.CaptureFixture[str], run_dir:
     assert error.startswith(f"skipping checkpoint {step_path(run_dir, 3)}: ")
     told = (
         "",
-        f"sgloc checkpoint list: {tmp_path}/none does not exist; "
-        "give a run's folder or one of its checkpoints/step-*\n",
+        f"sgloc checkpoint list: {tmp_path}/none does not exist; pass a run folder or one of its checkpoints/step-*\n",
     )
     assert printed(capsys, "list", tmp_path / "none", "--newest", code=2) == told
     for step in (1, 2):
@@ -134,16 +133,16 @@ def test_list_finished_tells_whether_a_run_is_done(
     assert caught.value.code == (0 if finished else 1)
     out, error = printed(capsys, "list", tmp_path / "none", "--finished", code=2)
     assert out == ""
-    assert "none does not exist; give a run's folder" in error
+    assert "none does not exist; pass a run folder" in error
 
 
 def test_verify_names_every_damaged_file(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
     out, _ = printed(capsys, "verify", run_dir)
-    assert out.count(": whole, 1 files of tensors\n") == 3
+    assert out.count(": intact, 1 tensor files\n") == 3
     flip_bit(step_path(run_dir, 2) / SHARD, 1400)
     (step_path(run_dir, 1) / SHARD).unlink()
     out, _ = printed(capsys, "verify", run_dir, code=2)
-    assert f"{step_path(run_dir, 3)}: whole" in out
+    assert f"{step_path(run_dir, 3)}: intact" in out
     assert f"  {step_path(run_dir, 2)}/{SHARD} is damaged: its SHA-256 is" in out
     assert f"  {step_path(run_dir, 1)}/{SHARD} is missing\n" in out
     printed(capsys, "verify", step_path(run_dir, 3))
@@ -152,10 +151,10 @@ def test_verify_names_every_damaged_file(capsys: pytest.CaptureFixture[str], run
 
 def test_show_tells_what_is_inside(capsys: pytest.CaptureFixture[str], run_dir: Path) -> None:
     out, _ = printed(capsys, "show", step_path(run_dir, 3), "--json")
-    fields = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+    fields = json.loads(out, parse_constant=lambda name: pytest.fail(f"{name} is not valid JSON"))
     assert (fields["step"], fields["state"]["best_loss"], fields["engine"]) == (3, None, "DDP")
     assert fields["tensors"]["model.weight"] == {"dtype": "F32", "shape": [2, 3], "file": SHARD}
-    # Of a run, the best.
+    # For a run folder, the best checkpoint is shown.
     out, _ = printed(capsys, "show", run_dir)
     head, _, tail = out.partition("files:\n")
     text: dict[str, Any] = yaml.safe_load(head)
@@ -168,14 +167,12 @@ def test_mistakes_are_told_in_a_sentence(said: Said, run_dir: Path, tmp_path: Pa
     for command in ("list", "verify"):
         assert "holds no complete checkpoint" in said("checkpoint", command, tmp_path)
     for words in (("show", tmp_path / "none"), ("export", tmp_path / "none", "--out", tmp_path / "out")):
-        assert "none does not exist; give a run's folder" in said("checkpoint", *words)
+        assert "none does not exist; pass a run folder" in said("checkpoint", *words)
     for command in ("list", "verify"):
-        assert "none does not exist; give a run's folder" in said("checkpoint", command, tmp_path / "none")
+        assert "none does not exist; pass a run folder" in said("checkpoint", command, tmp_path / "none")
     assert "did you mean 'checkpoint verify'?" in said("checkpoint", "verfy", run_dir)
     (tmp_path / "file").touch()
-    assert "give a folder that can be written" in said(
-        "checkpoint", "export", run_dir, "--out", tmp_path / "file" / "out"
-    )
+    assert "choose a writable folder" in said("checkpoint", "export", run_dir, "--out", tmp_path / "file" / "out")
 
 
 @pytest.mark.parametrize("url", ["{}", "file://{}"], ids=["path", "url"])
@@ -185,10 +182,10 @@ def test_a_folder_inside_a_run_is_told_from_the_run(
     run, inside, step = (url.format(path) for path in (run_dir, run_dir / "checkpoints", step_path(run_dir, 2)))
     for words in ((), ("--newest",), ("--finished",)):
         for path in (inside, f"{inside}/", step, f"{step}/"):
-            assert said("checkpoint", "list", path, *words).endswith(f"{path} is not a run's folder; give {run}")
-    assert f"{inside} is not a run's folder; give {run}, or one of its" in said("checkpoint", "show", inside)
+            assert said("checkpoint", "list", path, *words).endswith(f"{path} is not a run folder; pass {run}")
+    assert f"{inside} is not a run folder; pass {run}, or one of its" in said("checkpoint", "show", inside)
     monkeypatch.chdir(run_dir / "checkpoints")
-    assert said("checkpoint", "list", ".").endswith(" . is not a run's folder; give ..")
+    assert said("checkpoint", "list", ".").endswith(" . is not a run folder; pass ..")
 
 
 def test_only_a_checkpoint_within_a_run_is_told_from_it(
@@ -245,7 +242,7 @@ def test_the_files_of_an_exported_model(model_dir: Path, tmp_path: Path) -> None
     card = (out / "README.md").read_text()
     for words in (
         "hyper decoder of 8",
-        f"{num_values:,} numbers",
+        f"{num_values:,} values",
         "1 steps of 4 drawings",
         "out of 24 drawings of 2 categories",
         "loss on the validation drawings is 1.2500, the lowest",
@@ -260,13 +257,13 @@ EXPORT_DAMAGES: dict[str, Callable[[Path], object]] = {
     r"model\.safetensors is damaged ": lambda out: (out / "model.safetensors").write_bytes(b"\xff" * 99),
     r"config\.json is damaged": lambda out: truncate(out / "config.json"),
     r"config\.json is missing": lambda out: (out / "config.json").unlink(),
-    r"config\.json is not of an exported model of version 1": lambda out: change(out, version=2),
+    r"config\.json does not describe an exported model of version 1": lambda out: change(out, version=2),
     r"config\.json is damaged \(model, scale": lambda out: change(out, scale=0),
     r"config\.json is damaged \(About": lambda out: change(out, surprise=0),
-    "is of another model: its configuration does not fit": lambda out: change(
+    "holds another model: its configuration does not fit": lambda out: change(
         out, model={"kind": "sketchgloc", "latent_siz": 5}
     ),
-    "is of another model: Missing key": lambda out: safetensors.torch.save_file(
+    "belongs to another model: Missing key": lambda out: safetensors.torch.save_file(
         {"other": torch.ones(2)}, out / "model.safetensors"
     ),
 }

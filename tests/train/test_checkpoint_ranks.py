@@ -1,4 +1,4 @@
-"""Checkpoints that several ranks write and read together."""
+"""Checkpoints that several ranks write and read collectively."""
 
 import contextlib
 import dataclasses
@@ -34,13 +34,13 @@ SIZES = [4000, 3000, 2000, 1000, 1000, 10, 1, 0]
 
 
 def tensors(step: int) -> dict[str, Tensor]:
-    """What all ranks hold."""
+    """Return the tensors that all ranks hold at a step."""
     values = {f"weight {number}": torch.arange(size) * 0.5 + step for number, size in enumerate(SIZES)}
     return {**values, "count": torch.tensor(step), "half": torch.full((3, 2), step, dtype=torch.bfloat16)}
 
 
 class Rank:
-    """One of several processes that save and load."""
+    """One of several ranks that save and load together; each method is called on all ranks."""
 
     def __init__(self, rank: int, world_size: int, folder: Path) -> None:
         self.run_dir, self.group = folder / "run", Group(torch.device("cpu"), 60.0).separate()
@@ -95,7 +95,7 @@ class Rank:
     def all_ranks_skip_what_is_damaged(self) -> None:
         if self.rank == 0:
             last = max(step_path(self.run_dir, 3).glob("*.safetensors"))
-            # In the last file's last byte: what was read before is thrown away by all.
+            # The last byte of the last file: all ranks must discard everything they have read before.
             flip_bit(last, 8 * last.stat().st_size - 1)
         self.group.gather(None)
         with pytest.raises(DamagedCheckpointError, match="is damaged: its SHA-256") as caught:
@@ -112,12 +112,12 @@ class Rank:
         writer._LATE_SECONDS = 0.3
         mine = self.run_dir.with_name(f"of-rank-{self.rank}")
         self.writer = Writer(str(mine), self.group, 9)
-        with pytest.raises(SaveError, match=r"does not find shard-00001-of-.* give a --train.run that all machines"):
+        with pytest.raises(SaveError, match=r"cannot see shard-00001-of-.* that all machines"):
             self.write(1, tensors(1))
 
 
 def be_a_rank(rank: int, world_size: int, folder: Path) -> None:
-    """What each of the processes does."""
+    """Run all checks in one of the processes."""
     torch.set_num_threads(1)
     os.environ["RANK"] = str(rank)
     store = dist.FileStore(str(folder / "store"), world_size)
@@ -145,7 +145,7 @@ def test_ranks_write_and_read_together(tmp_path: Path, world_size: int) -> None:
     finally:
         for process in ranks:
             process.kill()
-    # Another number of processes reads it.
+    # A single process reads the checkpoint of several ranks.
     folder = str(step_path(tmp_path / "run", 1))
     read = load(folder)
     assert all(torch.equal(tensor, tensors(1)[name]) for name, tensor in read.items())

@@ -1,4 +1,4 @@
-"""Checkpoints in a real S3 server, which can be out of reach."""
+"""Checkpoints on a real S3 server, which may become unreachable."""
 
 import contextlib
 import dataclasses
@@ -30,7 +30,7 @@ from tests.train.test_checkpoint_saving import Run
 
 
 def at(url: str, config: Config) -> Config:
-    """The same run in another place."""
+    """Return the same configuration with another run folder."""
     return dataclasses.replace(config, train=dataclasses.replace(config.train, run=url))
 
 
@@ -41,7 +41,7 @@ def remote_records(url: str) -> list[dict[str, Any]]:
 
 
 def objects(url: str) -> list[str]:
-    """All that is under a URL."""
+    """Return the names of all objects under a URL, relative to it."""
     file_system, root = fsspec.core.url_to_fs(url)
     file_system.invalidate_cache()
     return sorted(path.removeprefix(f"{root}/") for path in file_system.find(root))
@@ -86,7 +86,7 @@ def test_a_killed_run_in_a_bucket_keeps_the_lines_up_to_its_checkpoint(
 
 
 class Line:
-    """A line to a server, which can be cut and mended."""
+    """A TCP proxy to a server; the connection can be cut and restored."""
 
     def __init__(self, url: str) -> None:
         address = urllib.parse.urlsplit(url)
@@ -118,7 +118,7 @@ class Line:
 
 @pytest.fixture
 def line(s3: Bucket) -> Iterator[Line]:
-    """The line through which s3:// is reached."""
+    """A proxy through which all s3:// access goes."""
     with contextlib.closing(Line(s3.endpoint)) as line:
         s3.go_through(line.url)
         yield line
@@ -137,8 +137,8 @@ def test_a_bucket_that_cannot_be_reached_does_not_stop_a_run(
         run.saving.wait()
         (told,) = run.failures
         assert told.startswith("checkpoint of step 2 could not be written (")
-        assert told.endswith("); the next is tried at the next save; 1 of 3")
-        # Nobody takes an older checkpoint because the newest cannot be asked for.
+        assert told.endswith("); will retry at the next save; failure 1 of 3")
+        # An unreachable server must not count as a damaged checkpoint: the run would fall back to an older one.
         with pytest.raises(CheckpointError, match="check the network and the server, then start again") as caught:
             read_checkpoint(f"{url}/checkpoints/step-00000001")
         assert not isinstance(caught.value, DamagedCheckpointError)

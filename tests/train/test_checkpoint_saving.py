@@ -1,4 +1,4 @@
-"""Checkpoints are written while training goes on, and what cannot be written stops it only after a few times."""
+"""Asynchronous saving: checkpoints are written while training continues; only repeated failures stop the run."""
 
 import contextlib
 import os
@@ -31,7 +31,7 @@ from tests.train.runs import make_config, records, train
 
 
 class OneWeight:
-    """As much of an engine as saving needs."""
+    """The parts of an engine that saving needs."""
 
     name = "stub"
 
@@ -48,7 +48,7 @@ class OneWeight:
 
 
 class Run:
-    """A run that does nothing but save."""
+    """A run that only saves checkpoints."""
 
     def __init__(self, run_dir: str, shards: str, check: Callable[[], None] = lambda: None, **options: Any) -> None:
         self.group = contextlib.ExitStack()
@@ -63,7 +63,7 @@ class Run:
         self.saving = CheckpointManager(self.config, manifest, self.engine, state, group, writers, None, check=check)
 
     def save(self, step: int, loss: float | None = None) -> None:
-        """Save at a step whose weights are that number, as the best if it has a validation loss."""
+        """Save at a step, with all weights equal to the step's number; with a validation loss, save it as the best."""
         self.state.step = step
         if loss is not None:
             self.state.best_step, self.state.best_loss = step, loss
@@ -79,7 +79,7 @@ class Run:
 
     @property
     def failures(self) -> list[str]:
-        """What was told of failures: a busy machine may make saves wait, and retries are told, too."""
+        """The logged save failures, without retries and without waits, which a busy machine may cause."""
         return [
             sentence
             for sentence in self.told
@@ -92,7 +92,7 @@ class Run:
 
 
 class Gate:
-    """Holds every write of a file of tensors until it is opened."""
+    """Blocks every write of a tensor file until the gate is opened."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.reached, self.open = threading.Event(), threading.Event()
@@ -146,7 +146,7 @@ def test_the_next_save_waits_for_the_one_before_and_says_so(
 
 
 def fill_disk(monkeypatch: pytest.MonkeyPatch, *steps: int) -> None:
-    """Let the disk be full at saves of these steps, each as often as it is named."""
+    """Simulate a full disk when these steps are saved; a step listed several times fails that many times."""
     left = list(steps)
 
     def failpoint(place: str, step: int) -> bool:
@@ -169,11 +169,11 @@ def test_saves_that_fail_are_told_and_only_too_many_in_a_row_stop_the_run(
             run.save(7)
         assert run.failures == [
             f"checkpoint of step {step} could not be written ([Errno 28] No space left on device); "
-            f"the next is tried at the next save; {count} of 3"
+            f"will retry at the next save; failure {count} of 3"
             for step, count in ((1, 1), (2, 2), (4, 1), (5, 2), (6, 3))
         ]
-        assert "3 saves in a row could not be written" in str(caught.value)
-        assert "No space left on device; the newest is that of step 3;" in str(caught.value)
+        assert "3 consecutive saves to " in str(caught.value)
+        assert "No space left on device; the newest checkpoint is of step 3;" in str(caught.value)
         assert not caught.value.told
         assert checkpoint_steps(str(tmp_path)) == [3]
 
@@ -186,15 +186,17 @@ def test_the_last_save_is_tried_again(tiny_shards: str, tmp_path: Path, monkeypa
             run.save(step)
         run.save_at_last()
         assert checkpoint_steps(str(tmp_path)) == [3]
-        # However many have failed before, it is tried as often as any.
+        # Earlier failures do not reduce the attempts of the last save.
         assert [sentence.rsplit("; ", 2)[1:] for sentence in run.failures] == [
-            ["the next is tried at the next save", "1 of 4"],
-            ["the next is tried at the next save", "2 of 4"],
-            ["the next is tried at the next save", "3 of 4"],
-            ["it is tried again", "1 of 4"],
+            ["will retry at the next save", "failure 1 of 4"],
+            ["will retry at the next save", "failure 2 of 4"],
+            ["will retry at the next save", "failure 3 of 4"],
+            ["retrying", "failure 1 of 4"],
         ]
         run.state.step = 4
-        with pytest.raises(CheckpointError, match=r"4 saves in a row .*; the newest is that of step 3; make room"):
+        with pytest.raises(
+            CheckpointError, match=r"4 consecutive saves .*; the newest checkpoint is of step 3; free disk"
+        ):
             run.save_at_last()
         assert checkpoint_steps(str(tmp_path)) == [3]
 
@@ -221,13 +223,13 @@ def test_a_run_goes_on_when_a_checkpoint_cannot_be_written(
     assert checkpoint_steps(str(tmp_path / "failed")) == [7, 6, 2]
     whole, failed = (records(tmp_path / name, "train") for name in ("whole", "failed"))
     assert losses(failed) == losses(whole)
-    # At every attempt.
+    # Now every attempt fails.
     monkeypatch.setenv("SGLOC_FAILPOINT", "checkpoint.half:full")
-    with pytest.raises(CheckpointError, match=r"2 saves in a row could not .*; there is no checkpoint; make room"):
+    with pytest.raises(CheckpointError, match=r"2 consecutive saves .* failed.*; there is no checkpoint; free disk"):
         train(make_config(sample_shards, tmp_path / "none", **options, save_attempts=2), "auto")
     assert checkpoint_steps(str(tmp_path / "none")) == []
     assert [line["step"] for line in records(tmp_path / "none", "train")] == [1, 2, 3, 4, 5, 6]
-    # Half of a checkpoint is not left to fill the disk.
+    # Partly written checkpoints are removed, so that they do not fill the disk.
     assert list((tmp_path / "none/checkpoints").iterdir()) == []
 
 
@@ -253,7 +255,7 @@ def test_the_best_weights_stay_in_memory_until_they_are_committed(
         run.save(2, loss=3.0)
         run.save(3)
         run.saving.wait()
-        # The best until then stays, while the new one is not there.
+        # The previous best is kept until the new one is committed.
         assert (run.saving.holds(2), checkpoint_steps(str(tmp_path))) == (True, [3, 1])
         assert (run.state.saved_best_step, run.state.saved_best_loss) == (1, 5.0)
         run.save(4)
@@ -297,12 +299,12 @@ def test_the_best_is_saved_at_last_or_named(tiny_shards: str, tmp_path: Path, mo
         with collected() as told:
             assert find_checkpoint(str(tmp_path)) == str(step_path(tmp_path, 1))
         (sentence,) = told
-        assert f"the best checkpoint of {tmp_path}, of step 3 (validation loss 2.0000), is not there" in sentence
-        assert sentence.endswith("step-00000001 is taken in its place")
+        assert f"the best checkpoint of {tmp_path}, of step 3 (validation loss 2.0000), is missing" in sentence
+        assert sentence.endswith("step-00000001 instead")
 
 
 def stand_in_the_way(monkeypatch: pytest.MonkeyPatch, run_dir: Path, step: int, until: int) -> None:
-    """Let the checkpoint of a step fail, for a file has its folder's name, until the run reaches another step."""
+    """Make the checkpoint of a step fail until the run reaches step `until`: a file takes the name of its folder."""
     obstacle = Path(f"{step_path(run_dir, step)}.tmp")
 
     def failpoint(place: str, at: int) -> None:
@@ -316,7 +318,7 @@ def stand_in_the_way(monkeypatch: pytest.MonkeyPatch, run_dir: Path, step: int, 
 
 
 def validate_to(monkeypatch: pytest.MonkeyPatch, *losses: float) -> None:
-    """Let validations give these losses."""
+    """Make successive validations return these losses."""
     left = iter(losses)
     monkeypatch.setattr("sgloc.train.validation.Validation.__call__", lambda *_: {"loss": next(left)})
 
@@ -356,25 +358,22 @@ def test_a_best_that_died_with_its_process_is_named_and_the_best_of_the_rest_is_
     capsys.readouterr()
     with contextlib.suppress(SystemExit):
         main(["checkpoint", "list", str(tmp_path)])
-    # The run goes on from step 2, and does step 4 again.
+    # The run resumes from step 2 and repeats step 4.
     validate_to(monkeypatch, 3.0, 4.0)
     train(make_config(sample_shards, tmp_path, num_steps=5, **options), "auto")
     assert checkpoint_steps(str(tmp_path)) == [5, 4]
-    # Now it is lost behind the run's back.
+    # Now the best checkpoint is removed from outside.
     shutil.rmtree(step_path(tmp_path, 4))
     capsys.readouterr()
     with contextlib.suppress(SystemExit):
         main(["checkpoint", "list", str(tmp_path)])
-    sentence = f"the best checkpoint of {tmp_path}, of step 4 (validation loss 3.0000), is not there"
+    sentence = f"the best checkpoint of {tmp_path}, of step 4 (validation loss 3.0000), is missing"
     assert sentence in capsys.readouterr().err
     validate_to(monkeypatch, 4.0, 4.5, 4.2)
     train(make_config(sample_shards, tmp_path, num_steps=9, **options), "auto")
     said = capsys.readouterr().err
-    assert f"{sentence}: it could not be written, or was removed; from now on, the best of what follows is kept" in said
-    assert (
-        "best validation loss 3.0000 at step 4, whose weights are not there; the best that are: 4.0000 at step 6"
-        in said
-    )
+    assert f"{sentence}: it was never written, or was removed; the best checkpoint from here on will be kept" in said
+    assert "best validation loss 3.0000 at step 4, whose weights are lost; best saved weights: 4.0000 at step 6" in said
     assert checkpoint_steps(str(tmp_path)) == [9, 6]
     with collected() as told:
         assert find_checkpoint(str(tmp_path)) == str(step_path(tmp_path, 6))

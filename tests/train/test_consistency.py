@@ -1,4 +1,4 @@
-"""Ranks that were given different things are refused at the start, and told apart by name."""
+"""Ranks started with different options, versions or shards are refused at the start; the error names the difference."""
 
 import dataclasses
 import os
@@ -22,13 +22,13 @@ from tests.ports import free_port
 
 @pytest.fixture
 def group() -> Iterator[Group]:
-    """One rank."""
+    """A process group of one rank."""
     with single_process() as one:
         yield one
 
 
 def gather(monkeypatch: pytest.MonkeyPatch, change: dict[str, object]) -> None:
-    """Pretend that rank 1 has the same as rank 0, but for what is changed."""
+    """Make `Group.gather` report a second rank whose values equal those of rank 0, except for `change`."""
     monkeypatch.setattr(Group, "gather", lambda _, mine: [mine, {**mine, **change}])
 
 
@@ -72,7 +72,7 @@ def test_every_option_but_places_is_compared(tiny_shards: str, group: Group, mon
 
 
 def start_rank(rank: int, port: int, shards: Path, run_dir: Path, *options: str) -> "subprocess.Popen[str]":
-    """One of two ranks, as a user may start them by hand."""
+    """Start one of two ranks as a user would by hand, without torchrun."""
     place = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     environment = {**os.environ, "OMP_NUM_THREADS": "1", **{name: str(value) for name, value in place.items()}}
     words = (f"--data.path={shards}", f"--train.run={run_dir}", "--train.device=cpu", *options)

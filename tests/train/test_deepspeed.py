@@ -1,4 +1,4 @@
-"""DeepSpeed: its JSON file, and whole runs that go from it to DistributedDataParallel and back."""
+"""DeepSpeed: its JSON file, and runs that switch between DeepSpeed and DistributedDataParallel."""
 
 import json
 import sys
@@ -60,8 +60,8 @@ def test_what_says_the_same_as_the_configuration_may_stay(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"gradient_clipping": 5.0}, r"gradient_clipping = 5.0 in .*x.json, but optimizer.clip_norm = 1.5; remove it"),
-        ({"train_batch_size": 64}, "train_batch_size = 64 in .*, but train.global_batch = 33; remove it"),
+        ({"gradient_clipping": 5.0}, r"gradient_clipping = 5.0 in .*x.json, but optimizer.clip_norm = 1.5; remove"),
+        ({"train_batch_size": 64}, "train_batch_size = 64 in .*, but train.global_batch = 33; remove the field"),
         ({"train_micro_batch_size_per_gpu": 8}, "train.global_batch = 33 and train.accumulation = 2 make it 9 on 2"),
         ({"gradient_accumulation_steps": True}, "gradient_accumulation_steps = true in .*, but train.accumulation = 2"),
         ({"optimizer": {"type": "AdamW"}}, "AdamW.*but the optimizer is Adam with optimizer.learning_rate = 0.002"),
@@ -90,7 +90,7 @@ def test_what_says_the_same_as_the_configuration_may_stay(tmp_path: Path) -> Non
             {"zero_optimization": {"overlap_comm": 1}},
             "zero_optimization.overlap_comm in .* must be true or false, not 1",
         ),
-        ([], r"must hold an object, not \[\]"),
+        ([], r"must contain an object, not \[\]"),
         ("{", "is not JSON"),
     ],
     ids=[
@@ -150,7 +150,7 @@ def losses(run_dir: Path) -> list[float]:
 def test_runs_change_engine_and_number_of_ranks_and_skip_steps(
     sample_shards: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of two runs each goes on as the other one began; both skip a step whose loss is not finite."""
+    """Two runs swap engine and world size midway and still agree; both skip a step whose loss is not finite."""
     monkeypatch.setenv("SGLOC_FAILPOINT", "loss:hit:5")
     zero1, zero3 = (["--train.deepspeed", str(CONFIGS / f"zero{stage}.json")] for stage in (1, 3))
     first, second = tmp_path / "first", tmp_path / "second"

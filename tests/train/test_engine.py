@@ -1,4 +1,4 @@
-"""Engines: with each the same steps, the same tensors to save, and nothing lost on the way from one to another."""
+"""Engines: each takes the same steps, saves the same tensors, and can continue from any other's checkpoint."""
 
 import os
 import subprocess
@@ -32,7 +32,7 @@ NAMES = ("ddp", "zero0", "zero1", "zero2", "zero3")
 
 
 class OneRank(NamedTuple):
-    """What DDP on one rank does: its losses, its tensors after the first few steps, and the loss that it ends with."""
+    """Results of DDP on one rank: the losses, the tensors after MIDDLE steps, and the final validation loss."""
 
     losses: Losses
     middle: Tensors
@@ -47,7 +47,7 @@ def _group() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def one_rank() -> OneRank:
-    """What is compared with."""
+    """The reference that all engines are compared with."""
     with opened(make_config(), 1) as engine:
         losses = take_steps(engine, 0, MIDDLE)
         middle = everything(engine)
@@ -56,7 +56,7 @@ def one_rank() -> OneRank:
 
 @pytest.fixture(scope="module")
 def two_ranks(one_rank: OneRank, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """What the job tells of each engine on two ranks."""
+    """The job's results on two ranks, by engine."""
     folder = tmp_path_factory.mktemp("engines")
     torch.save(one_rank.middle, folder / "others.pt")
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
@@ -64,7 +64,7 @@ def two_ranks(one_rank: OneRank, tmp_path_factory: pytest.TempPathFactory) -> di
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
-    # Neither DeepSpeed's greetings nor warnings at every step.
+    # DeepSpeed's banner and its warnings at every step are suppressed.
     assert done.stdout == ""
     assert "Warning" not in done.stderr
     told: dict[str, Any] = torch.load(folder / "told.pt")
@@ -72,7 +72,7 @@ def two_ranks(one_rank: OneRank, tmp_path_factory: pytest.TempPathFactory) -> di
 
 
 def relative(losses: Losses, reference: Losses) -> float:
-    """The largest relative difference of losses."""
+    """Return the largest relative difference between two sequences of losses."""
     pairs = zip(losses, reference, strict=True)
     return max(abs(loss - other) / abs(other) for (loss, _), (other, _) in pairs)
 
@@ -85,7 +85,7 @@ def test_trains_as_ddp_on_one_rank_does(name: str, one_rank: OneRank, two_ranks:
     losses, told = one_rank.losses, two_ranks[name]
     assert relative(told["losses"], losses) < 1e-4
     assert [norm for _, norm in told["losses"][:5]] == pytest.approx([norm for _, norm in losses[:5]], rel=1e-4)
-    # The norm is that before clipping, and some are clipped.
+    # The reported norm is measured before clipping, and some steps are clipped.
     assert max(norm for _, norm in losses) > make_config().optimizer.clip_norm
     assert relative(told["parts"], losses[:3]) < 1e-6
 
@@ -151,7 +151,7 @@ def test_leaves_what_ddp_on_one_rank_goes_on_from(name: str, two_ranks: dict[str
 
 @pytest.fixture(scope="module")
 def clipped_on_one_rank() -> tuple[Losses, Tensors, Tensors]:
-    """What DDP on one rank does that clips each variable: its losses, and its first gradient, clipped and not."""
+    """DDP on one rank with per-variable clipping: the losses, and the first gradient with and without clipping."""
     gradients = []
     for clip_norm in (1e9, CLIP_NORM):
         with opened(make_hyper_config(clip_norm=clip_norm), 1) as engine:
@@ -162,7 +162,7 @@ def clipped_on_one_rank() -> tuple[Losses, Tensors, Tensors]:
 
 
 def first_gradient(tensors: Tensors) -> Tensors:
-    """What Adam was given in its first step."""
+    """Return the gradient that Adam received in its first step, recovered from its first moment."""
     end = ".exp_avg"
     return {name.removesuffix(end): 10 * value for name, value in tensors.items() if name.endswith(end)}
 
@@ -176,7 +176,7 @@ def test_clips_each_variable_of_the_original_by_itself(clipped_on_one_rank: tupl
         torch.testing.assert_close(gradient.double(), torch.from_numpy(expected), rtol=1e-5, atol=1e-7)
         norms = [float(np.linalg.norm(part)) for part in clipping.variables(name, whole)]
         is_clipped.append([norm > CLIP_NORM for norm in norms])
-    # Some are and some are not, also within one packed tensor.
+    # Some variables are clipped and some are not, also within one packed tensor.
     assert {any(parts) for parts in is_clipped} == {True, False}
     assert any(len(set(parts)) == 2 for parts in is_clipped)
 
@@ -190,7 +190,7 @@ def test_clips_each_variable_as_ddp_on_one_rank_does(
     for key, gradient in first_gradient(told["first"]).items():
         torch.testing.assert_close(gradient, gradients[key], rtol=1e-4, atol=1e-6)
     assert relative(told["losses"], losses) < 1e-5
-    # What is logged is the norm of the whole gradient before clipping.
+    # The logged norm is that of the whole gradient before clipping.
     assert [norm for _, norm in told["losses"]] == pytest.approx([norm for _, norm in losses], rel=1e-4)
     assert told["same again"]
 

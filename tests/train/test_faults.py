@@ -1,4 +1,4 @@
-"""Real processes, really killed: from then on the losses are those of a run that never was, to the bit (DESIGN
+"""Kill real training processes: the resumed run's losses are bit-identical to those of an undisturbed run (DESIGN
 contracts 3 and 4)."""
 
 import os
@@ -29,13 +29,13 @@ from tests.train.launch import (
 pytestmark = pytest.mark.slow
 
 STEPS = ("--train.num_steps", "24")
-# Without a checkpoint or a validation of its own accord.
+# No scheduled checkpoint or validation.
 UNDISTURBED = ("--train.checkpoint_every", "1000", "--train.validate_every", "1000")
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> Path:
-    """A run at two ranks that nothing disturbed; it is to be copied, not changed."""
+    """An undisturbed run on two ranks; tests may copy it but must not change it."""
     run_dir = tmp_path_factory.mktemp("whole") / "run"
     run(run_dir, sample_shards, 2, *STEPS)
     return run_dir
@@ -43,25 +43,25 @@ def whole(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> Path:
 
 @pytest.fixture(scope="module")
 def unbroken(whole: Path) -> list[tuple[float, ...]]:
-    """Its losses."""
+    """The losses of the undisturbed run."""
     return losses(records(whole))
 
 
 @pytest.fixture(scope="module")
 def three_ranks(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> list[tuple[float, ...]]:
-    """The losses of twelve steps at three ranks, each batch in two parts."""
+    """The losses of twelve steps on three ranks with two micro-batches each."""
     run_dir = tmp_path_factory.mktemp("three") / "run"
     return losses(run(run_dir, sample_shards, 3, "--train.num_steps", "12", "--train.accumulation", "2"))
 
 
 def tensors(run_dir: Path, step: int) -> dict[str, str]:
-    """Checksums of a checkpoint's tensor files."""
+    """Return the checksums of a checkpoint's tensor files, by file name."""
     files = read_checkpoint(step_folder(str(run_dir), step)).files
     return {name: digest for name, (_, digest) in files.items()}
 
 
 def committed(run_dir: Path) -> list[int]:
-    """Steps of the run's checkpoints, all of which are whole."""
+    """Return the steps of the run's checkpoints, having verified that each is intact."""
     steps = checkpoint_steps(str(run_dir))
     for step in steps:
         read_checkpoint(step_folder(str(run_dir), step))
@@ -91,7 +91,7 @@ def test_a_signal_saves_at_a_step_boundary_and_the_run_goes_on_from_there(
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:6")
-    # What is there afterwards, the signal saved.
+    # No checkpoint is scheduled, so one that exists afterwards was saved because of the signal.
     process = start(run_dir, sample_shards, 2, *STEPS, *UNDISTURBED, log=log)
     try:
         ranks = wait_for_ranks_to_stop(process, 2)
@@ -111,7 +111,7 @@ def test_a_signal_saves_at_a_step_boundary_and_the_run_goes_on_from_there(
 def test_three_ranks_stopped_and_resumed(
     tmp_path: Path, sample_shards: str, three_ranks: list[tuple[float, ...]]
 ) -> None:
-    """At three ranks the order in which gradients are summed shows in the last bits."""
+    """With three ranks, the order in which gradients are summed affects the last bits."""
     for num_steps in ("5", "12"):
         options = ("--train.num_steps", num_steps, "--train.accumulation", "2")
         lines = losses(run(tmp_path / "halves", sample_shards, 3, *options))
@@ -135,7 +135,7 @@ def test_resume_at_another_world_size(
     shutil.rmtree(step_folder(str(tmp_path / "run"), 24))
     lines = losses(run(tmp_path / "run", sample_shards, 1, *STEPS))
     assert lines[:20] == unbroken[:20]
-    # What follows is computed anew, by one rank.
+    # The remaining steps are recomputed, by one rank.
     assert lines[20:] != unbroken[20:]
     for mine, theirs in zip(lines, unbroken, strict=True):
         assert mine == pytest.approx(theirs, rel=1e-4)
@@ -145,14 +145,14 @@ def test_a_rank_that_hangs_ends_the_attempt_and_torchrun_starts_the_next(
     tmp_path: Path, sample_shards: str, unbroken: list[tuple[float, ...]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
-    # So far apart are two ranks when they start on a machine that does much else.
+    # 20 s, because on a busy machine two ranks may start that far apart.
     said = "another process of this run has not answered for 20 s (train.timeout)"
     monkeypatch.setenv("SGLOC_FAILPOINT", "step:hang:10:1")
     process = start(run_dir, sample_shards, 2, *STEPS, "--train.timeout", "20", log=log, max_restarts=1)
     try:
         (hanging,) = wait_for_ranks_to_stop(process, 1)
         assert wait_until(lambda: said in log.read_text(), process)
-        # torchrun would give it 30 seconds.
+        # torchrun itself would kill it only after 30 seconds.
         os.kill(hanging, signal.SIGKILL)
         assert process.wait(PATIENCE) == 0, log.read_text()
     finally:
@@ -180,13 +180,13 @@ def test_another_run_in_the_folder_is_refused_and_a_killed_torchrun_takes_its_ra
         first.wait()
         end = time.monotonic() + PATIENCE
         while any(is_running(rank) for rank in ranks):
-            assert time.monotonic() < end, "a rank goes on without its torchrun"
+            assert time.monotonic() < end, "a rank is still running after its torchrun was killed"
             time.sleep(0.05)
     finally:
         kill(first)
 
 
-# Where a rank is killed, while the checkpoint of which step is written; and what is committed then.
+# The failpoint (phase of the save, action, step and rank), and the checkpoints that are committed afterwards.
 KILLS = [
     pytest.param("begin:kill:4:1", [], id="begin", marks=pytest.mark.exhaustive),
     pytest.param("half:kill:4:1", [], id="half"),
@@ -220,7 +220,7 @@ def test_torchrun_starts_a_run_again_that_was_killed_as_it_removed_old_checkpoin
 ) -> None:
     run_dir, log = tmp_path / "run", tmp_path / "log"
     run(run_dir, sample_shards, 2, "--train.num_steps", "8")
-    # Besides, the newest checkpoint is damaged: all ranks skip it.
+    # The newest checkpoint is damaged as well: all ranks skip it.
     (damaged,) = Path(step_folder(str(run_dir), 8)).glob("shard-00001-*")
     flip_bit(damaged, 8 * damaged.stat().st_size - 1)
     monkeypatch.setenv("SGLOC_FAILPOINT", "checkpoint.retained:kill:12:0")

@@ -1,4 +1,4 @@
-"""A store that never answers: the run ends with exit code 1 within train.timeout and two seconds."""
+"""A store that never answers: the run ends with exit code 1 within `train.timeout` plus two seconds."""
 
 import signal
 import time
@@ -13,10 +13,11 @@ from tests.train.launch import kill, records, start, wait_until
 
 pytestmark = pytest.mark.slow
 
-# Seconds of train.timeout, by number of ranks. Two are apart when they start, on a busy machine by more than the first.
+# Values of train.timeout to try, in seconds, by number of ranks. Two ranks do not start at the same moment; on a busy
+# machine the gap can exceed the first value.
 TIMEOUTS = {1: (2.0,), 2: (8.0, 60.0)}
 OPTIONS = ("--train.num_steps", "100000", "--train.patience", "0", "--train.validate_every", "100000")
-# A machine of its own takes less than two; one that is busy with other tests takes its time for a step and for an end.
+# Seconds. An idle machine needs less than two; one that is busy with other tests is slow to step and to exit.
 ALLOWANCE = 60.0
 SHARD = "step-00000008.tmp/shard"
 
@@ -59,12 +60,12 @@ def test_the_run_ends_in_time(
         pytest.fail(log.read_text())
     text = log.read_text()
     assert code == 1, text
-    # Who waits for the store gives up before others do who wait for it.
+    # Waiting for the store ends at 0.9 of the timeout, before the other ranks stop waiting for that rank.
     assert text.count("sgloc train: ") == text.count(said.format(0.9 * timeout)) == 1, text
-    assert "sgloc/" not in text, "a traceback of ours"
+    assert "sgloc/" not in text, "the log shows a traceback through sgloc"
     assert took < timeout + ALLOWANCE
     if said.startswith("the checkpoint"):
-        assert "the newest is that of step 4; check the store, then start again" in text
+        assert "the newest checkpoint is of step 4; check the store, then start again" in text
         assert checkpoint_steps(str(run_dir)) == [4]
 
 
@@ -76,15 +77,15 @@ def test_a_stop_is_heard_while_a_save_hangs(
     options = ("--train.run", f"hang://{run_dir}", "--train.timeout", "600", *OPTIONS)
     process = start(run_dir, sample_shards, 2, *options, log=log)
     try:
-        # The save of step 12 waits for that of step 8.
+        # The save of step 12 waits for the save of step 8.
         assert wait_until(lambda: hanging.exists() and records(run_dir)[-1]["step"] >= 8, process), log.read_text()
         process.send_signal(signal.SIGTERM)
         assert process.wait(PATIENCE) == 1, log.read_text()
     finally:
         kill(process)
     text = log.read_text()
-    assert "a signal asked to stop while the checkpoint of step 8 was being written to" in text
-    assert "which has accepted nothing for 15 s; the newest is that of step 4; check the store" in text
+    assert "a stop signal arrived while the checkpoint of step 8 was being written to" in text
+    assert "which has accepted no data for 15 s; the newest checkpoint is of step 4; check the store" in text
 
 
 def test_shards_that_never_come_end_the_run(
@@ -98,4 +99,4 @@ def test_shards_that_never_come_end_the_run(
         assert process.wait(PATIENCE) == 1, log.read_text()
     finally:
         kill(process)
-    assert f"sgloc train: the shards in hang://{sample_shards} have not answered for 2 s" in log.read_text()
+    assert f"sgloc train: reading the shards in hang://{sample_shards} has returned nothing for 2 s" in log.read_text()

@@ -1,4 +1,4 @@
-"""Starting a new run from the weights of a trained model."""
+"""Start a new run from the weights of a trained model (`init_from`)."""
 
 import dataclasses
 import json
@@ -27,7 +27,7 @@ _FASTER = 3e-3
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> Path:
-    """A run of four steps, the best of which is the last; nothing may be changed."""
+    """A run of four steps, the last of which is the best, and its exported model; tests must not change it."""
     run_dir = tmp_path_factory.mktemp("trained") / "run"
     train(make_config(sample_shards, run_dir, num_steps=4), "auto")
     export_model(str(run_dir), str(run_dir / "exported"))
@@ -35,7 +35,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory, sample_shards: str) -> Pat
 
 
 def fine_tuning(shards: str, run_dir: Path, source: Path | str, **options: Any) -> Config:
-    """Options of a run from the weights of another, which learns faster."""
+    """Return the configuration of a run that starts from another's weights, with a higher learning rate."""
     config = make_config(shards, run_dir, init_from=str(source), **options)
     return dataclasses.replace(config, optimizer=dataclasses.replace(config.optimizer, learning_rate=_FASTER))
 
@@ -66,7 +66,7 @@ def test_such_a_run_goes_on_from_itself(trained: Path, sample_shards: str, tmp_p
     train(halved, "auto")
     shutil.rmtree(source)
     train(dataclasses.replace(halved, train=dataclasses.replace(halved.train, num_steps=3)), "auto")
-    # What it came from need not be said again, and is not forgotten.
+    # init_from may be left out when the run is resumed; the run still records it.
     train(dataclasses.replace(halved, train=dataclasses.replace(halved.train, num_steps=4, init_from="")), "auto")
     own, other = (weights_of(step_path(tmp_path / name, 4)) for name in ("halved", "whole"))
     assert all(torch.equal(own[name], other[name]) for name in other)
@@ -113,18 +113,18 @@ def test_a_start_that_is_refused_leaves_nothing(
     here = ("train", "--config", path)
     checkpoint = step_path(trained, 4)
     told = said(*here, "--resume", checkpoint, "--optimizer.learning_rate=1e-4")
-    assert f"or start a new run from its weights: --init_from {checkpoint} and another --train.run" in told
+    assert f"or start a new run from its weights: set init_from to {checkpoint} and choose another run folder" in told
     told = said(*here, "--resume", checkpoint, "--data.path", tiny_shards)
-    assert f"or start a new run from its weights: --init_from {checkpoint} and another --train.run" in told
+    assert f"or start a new run from its weights: set init_from to {checkpoint} and choose another run folder" in told
     told = said(*here, "--resume", checkpoint, "--init_from", trained)
-    assert "--init_from starts a new run from weights, --resume goes on with a run; give one of them" in told
+    assert "init_from starts a new run from weights, resume continues a run; set only one of them" in told
     assert "does not exist" in said(*here, "--init_from", tmp_path / "nothing")
     told = said(*here, "--init_from", trained, "--model.latent_size=5")
-    assert f"{trained} is of another model: " in told
+    assert f"{trained} belongs to another model: " in told
     assert re.search(r"\w+ is float32 \[[\d, ]+\] there and float32 \[[\d, ]+\] here;", told)
-    assert "tensors more; give the options of the model that was trained" in told
+    assert "more tensors; set the model options that it was trained with" in told
     told = said(*here, "--init_from", trained / "exported", "--model.decoder.cell=layer_norm")
     assert "is missing there and float32" in told
     told = said("train", "--config", path, "--train.run", trained, "--init_from", tmp_path, "--train.num_steps=9")
-    assert f"{trained} was started anew, not from {tmp_path}; leave --init_from out to go on with it" in told
+    assert f"{trained} was started from scratch, not from {tmp_path}; unset init_from to continue it" in told
     assert not (tmp_path / "new").exists()

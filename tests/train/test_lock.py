@@ -1,4 +1,4 @@
-"""One run, one folder."""
+"""Locking of run folders: at most one run writes to a folder."""
 
 import errno
 from pathlib import Path
@@ -33,7 +33,7 @@ def test_where_there_are_no_locks_the_run_that_started_last_has_the_folder(
         first.check()
         with only_writer(url) as second:
             second.check()
-            with pytest.raises(ConfigError, match=r"another run has been started in .*/run since"):
+            with pytest.raises(ConfigError, match=r"another run has since been started in .*/run"):
                 first.check()
 
 

@@ -1,4 +1,4 @@
-"""Loggers: what they write, what they make of a resumed run, and that a run outlives them."""
+"""Loggers: what they write, how they continue a resumed run, and that their failures do not stop training."""
 
 import contextlib
 import json
@@ -23,13 +23,13 @@ from sgloc.train.loggers.open import open_loggers
 from sgloc.train.loggers.tensorboard import TensorBoard
 from sgloc.train.loggers.terminal import Terminal
 
-# The smallest PNG that says how large it is.
+# The shortest start of a PNG file that contains the image's size.
 PNG = b"\x89PNG\r\n\x1a\n\x00\x00\x00\rIHDR\x00\x00\x00\x03\x00\x00\x00\x02"
 
 
 @pytest.fixture(autouse=True)
 def _configured() -> None:
-    """Log as a program does."""
+    """Configure logging as the command line does."""
     log.configure()
 
 
@@ -43,7 +43,7 @@ def steps_in(path: Path) -> list[int]:
 
 @contextlib.contextmanager
 def full_disk(path: Path, room: int) -> Iterator[None]:
-    """Inside, no file may grow beyond so many bytes more than the given one has; what fits is written."""
+    """Simulate a full disk: limit every file to `room` bytes more than the size of `path`; what fits is written."""
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (path.stat().st_size + room, before[1]))
     try:
@@ -60,7 +60,7 @@ def read_events(folder: Path) -> EventAccumulator:
     return EventAccumulator(str(folder)).Reload()
 
 
-# metrics.jsonl.
+# metrics.jsonl
 
 
 @pytest.mark.parametrize("where", ["local", "remote"])
@@ -90,14 +90,14 @@ def test_lines_are_written_once_the_disk_has_room_again(tmp_path: Path, capsys: 
         logger.log(record(2))
         logger.log(record(3))
     told = capsys.readouterr().err
-    assert told.count("metrics.jsonl failed at step 2 (File too large); training goes on") == told.count("\n") == 1
+    assert told.count("metrics.jsonl failed at step 2 (File too large); training continues") == told.count("\n") == 1
     logger.log(record(4))
     assert steps_in(path) == [1, 2, 3, 4]
     with full_disk(path, 0):
         logger.log(record(5))
     logger.close()
     assert steps_in(path) == [1, 2, 3, 4, 5]
-    assert capsys.readouterr().err == "metrics.jsonl failed 3 times since this start of the run\n"
+    assert capsys.readouterr().err == "metrics.jsonl failed 3 times since the run was started or resumed\n"
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.jsonl"]
 
 
@@ -125,7 +125,7 @@ def test_a_store_that_fails_is_not_tried_again_at_once(monkeypatch: pytest.Monke
         patch.setattr("fsspec.implementations.memory.MemoryFileSystem._open", fail)
         with pytest.raises(TimeoutError):
             logger.log(record(1))
-        # Each of these would wait for the store.
+        # Each of these calls would wait for the store if it tried.
         logger.log(record(2))
         logger.flush()
         assert len(tries) == 1
@@ -160,7 +160,7 @@ def test_a_store_is_written_once_a_minute_and_with_each_checkpoint(monkeypatch: 
     assert written() == [1, 2, 3, 4, 5, 6]
 
 
-# The terminal.
+# Terminal
 
 
 def test_a_terminal_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,14 +178,14 @@ def test_a_terminal_that_is_gone_is_no_reason_to_stop(monkeypatch: pytest.Monkey
     Terminal(10).log(record(3))
 
 
-# TensorBoard.
+# TensorBoard
 
 
 def test_tensorboard_has_the_curves_and_forgets_what_comes_again(tmp_path: Path) -> None:
     first = TensorBoard(str(tmp_path), 0)
     for step in (1, 2, 3, 4):
         first.log(record(step, note="text", nothing=None, best_step=7))
-    # Everything is on disk at once: the run may be killed now.
+    # Events are on disk immediately, in case the run is killed.
     assert [event.step for event in read_events(tmp_path).Scalars("train/loss")] == [1, 2, 3, 4]
     second = TensorBoard(str(tmp_path), 2)
     second.log(record(3, loss=7.0))
@@ -215,12 +215,12 @@ def test_tensorboard_goes_on_in_the_same_file_after_a_full_disk(
     assert [event.step for event in read_events(tmp_path).Scalars("train/loss")] == [1, 5]
     assert len(list(tmp_path.iterdir())) == 1
     assert capsys.readouterr().err.splitlines() == [
-        "TensorBoard failed at step 2 (File too large); training goes on, and the same is not repeated",
-        "TensorBoard failed 3 times since this start of the run",
+        "TensorBoard failed at step 2 (File too large); training continues, and this warning is not repeated",
+        "TensorBoard failed 3 times since the run was started or resumed",
     ]
 
 
-# Opening.
+# Opening
 
 
 def make_config(run_dir: str, **options: Any) -> Config:
@@ -236,7 +236,7 @@ def test_only_what_is_asked_for_is_opened_and_what_cannot_be_is_refused(
     loggers.close()
     with pytest.raises(ConfigError, match="local"):
         open_loggers(Loggers(), make_config("memory://run", tensorboard=True), 0, None)
-    with pytest.raises(ConfigError, match=r"the metrics of .*metrics\.jsonl cannot be written \(.*give another"):
+    with pytest.raises(ConfigError, match=r"cannot write the metrics of .*metrics\.jsonl.*choose another"):
         open_loggers(Loggers(), make_config(str(tmp_path / "metrics.jsonl")), 0, None)
     for module in ("tensorboard.compat.proto", "wandb"):
         monkeypatch.setitem(sys.modules, module, None)

@@ -1,4 +1,4 @@
-"""The training loop in one process: what it logs, when it validates, saves and stops."""
+"""The training loop in one process: what it logs, and when it validates, saves and stops."""
 
 import dataclasses
 import json
@@ -37,13 +37,13 @@ def test_metrics_hold_what_they_promise(sample_shards: str, tmp_path: Path) -> N
         assert line["loss"] == pytest.approx(line["mixture"] + line["pen"])
         assert line["gradient_norm"] > 0
         assert line["learning_rate"] == learning_rate(config.optimizer, line["step"] - 1)
-        # The drawings have six points, of which augmentation drops some.
+        # The drawings have six points; augmentation drops some of them.
         assert 3 < line["points_per_second"] / line["sketches_per_second"] < 6.001
         assert 0 <= line["data_wait_share"] <= 1
-        # Torch alone takes more.
+        # PyTorch alone uses more than this.
         assert line["peak_memory_mib"] > 100
     assert [line["step"] for line in records(tmp_path, "validation")] == [4, 8]
-    # An untrained model is far from drawing anything; a few steps change that.
+    # A few steps are enough to improve an untrained model.
     assert lines[-1]["loss"] < lines[0]["loss"]
 
 
@@ -68,11 +68,11 @@ def test_how_it_is_computed_does_not_change_the_losses(
     sample_shards: str, tmp_path: Path, option: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counter, compile_steps = CompileCounter(), SketchGloc.compile_steps
-    # Graphs are captured, but run as they are: making machine code of each takes half a minute.
+    # Capture the graphs but run them eagerly: generating code takes half a minute per graph.
     monkeypatch.setattr(SketchGloc, "compile_steps", lambda model: compile_steps(model, counter))
     train(make_config(sample_shards, tmp_path / "plain", num_steps=3), "auto")
     train(make_config(sample_shards, tmp_path / option, num_steps=2, **{option: True}), "auto")
-    # The option may be given up, and taken again, at any resume.
+    # The option may be switched off or on at any resume.
     train(make_config(sample_shards, tmp_path / option, num_steps=3), "auto")
     plain, other = ([line["loss"] for line in records(tmp_path / name, "train")] for name in ("plain", option))
     assert other == pytest.approx(plain, rel=1e-5)
@@ -110,7 +110,7 @@ def test_validation_at_no_interval_is_refused(every: int | str) -> None:
 
 
 def test_a_run_validates_every_epoch_also_where_a_resume_counts_anew(sample_shards: str, tmp_path: Path) -> None:
-    # 240 drawings.
+    # There are 240 drawings, so an epoch is 3 steps.
     options: dict[str, Any] = {"global_batch": 80, "validate_every": "1 epoch"}
     train(make_config(sample_shards, tmp_path, num_steps=4, **options), "auto")
     train(make_config(sample_shards, tmp_path, num_steps=10, **options), "auto")
@@ -153,7 +153,7 @@ def test_best_checkpoint_stays_and_training_stops_when_nothing_improves(
         sample_shards, tmp_path, num_steps=100, validate_every=1, patience=3, keep_checkpoints=1, checkpoint_every=1
     )
     train(config, "auto")
-    # The third validation in a row without a new best is at step 5; an equal loss is no new best.
+    # Step 5 is the third validation in a row without a new best; an equal loss does not count as an improvement.
     assert [line["step"] for line in records(tmp_path, "validation")] == [1, 2, 3, 4, 5]
     assert checkpoint_steps(str(tmp_path)) == [5, 2]
     assert find_checkpoint(str(tmp_path)).endswith("step-00000002")
@@ -178,7 +178,7 @@ def test_validation_is_the_same_every_time_and_changes_nothing(sample_shards: st
 def test_the_resolved_configuration_and_the_versions_stand_beside_the_run(sample_shards: str, tmp_path: Path) -> None:
     config = make_config(sample_shards, tmp_path, num_steps=1)
     train(config, "auto")
-    # What was left to the environment is said.
+    # Options left to the environment are written with their resolved values.
     log = dataclasses.replace(config.log, wandb="disabled", wandb_project="sketchgloc")
     expected = dataclasses.asdict(dataclasses.replace(config, log=log))
     assert yaml.safe_load((tmp_path / "config.yaml").read_text()) == expected
@@ -199,7 +199,9 @@ def test_no_validation_drawing_no_path_and_too_many_processes_are_refused(sample
 def test_losses_that_stay_infinite_stop_the_run(sample_shards: str, tmp_path: Path) -> None:
     config = make_config(sample_shards, tmp_path, bad_steps=2)
     config = dataclasses.replace(config, optimizer=OptimizerConfig(learning_rate=1e30, min_learning_rate=1e30))
-    with pytest.raises(TrainingError, match=r"step \d+ is not finite, after 2 such steps in a row .*bad-steps\.ndjson"):
+    with pytest.raises(
+        TrainingError, match=r"step \d+ is not finite, after 2 consecutive non-finite steps .*bad-steps\.ndjson"
+    ):
         train(config, "auto")
     lines = [json.loads(line) for line in (tmp_path / "bad-steps.ndjson").read_text().splitlines()]
     assert [line["step"] for line in lines] == [2, 3, 4]

@@ -1,4 +1,4 @@
-"""Which checkpoint a run goes on from, and which it must not (DESIGN contracts 3 and 4)."""
+"""Which checkpoint a run resumes from, and which it must refuse (DESIGN contracts 3 and 4)."""
 
 import dataclasses
 import re
@@ -43,7 +43,7 @@ def run_dir(tmp_path: Path) -> Path:
 
 
 def resumed(run_dir: Path | str, resume: object) -> list[int]:
-    """The steps of the checkpoints to go on from, in the order in which they are tried; nothing may be skipped."""
+    """Return the steps of the checkpoints to resume from, in the order they are tried; none may be skipped."""
     with collected() as messages:
         found = checkpoints_to_resume(str(run_dir), str(resume))
     assert messages == []
@@ -63,7 +63,7 @@ def test_auto_takes_the_newest_if_there_is_any(run_dir: Path, tmp_path: Path) ->
 
 def test_never_does_not_run_over_checkpoints(run_dir: Path, tmp_path: Path) -> None:
     assert resumed(tmp_path / "new", "never") == []
-    refuse(run_dir, "never", "already holds checkpoints, which --resume never would overwrite")
+    refuse(run_dir, "never", "already holds checkpoints, which resume 'never' would overwrite")
     truncate(step_path(run_dir, 1) / SHARD)
     truncate(step_path(run_dir, 2) / SHARD)
     refuse(run_dir, "never", "already holds checkpoints")
@@ -78,9 +78,9 @@ def test_a_new_run_starts_from_the_checkpoint_given(run_dir: Path, tmp_path: Pat
     assert [str(second) in sentence for sentence in logged] == [True]
     truncate(first / SHARD)
     refuse(new, first, "is damaged")
-    refuse(new, tmp_path / "none", "none holds no whole checkpoint")
+    refuse(new, tmp_path / "none", "none holds no intact checkpoint")
     (first / "manifest.json").unlink()
-    refuse(new, first, "step-00000001 holds no whole checkpoint")
+    refuse(new, first, "step-00000001 holds no intact checkpoint")
 
 
 def test_own_checkpoints_win_over_the_one_given_so_that_a_requeued_job_may_keep_its_command(
@@ -100,7 +100,7 @@ def test_going_back_to_an_older_checkpoint_of_the_same_run_is_refused(run_dir: P
 
 
 def state_after(config: Config) -> tuple[int, dict[str, list[Any]]]:
-    """Where a run of these options begins: its step and all its tensors."""
+    """Return the step and all tensors with which a run of this configuration starts."""
     with open_run(config, "auto") as session:
         tensors = session.engine.snapshot(lambda name: True)
         return session.state.step, {name: tensor.tolist() for name, tensor in tensors.items()}
@@ -113,7 +113,7 @@ def test_a_damaged_newest_is_skipped_and_named_and_leaves_nothing_in_the_run(
     train(config, "auto")
     shutil.copytree(tmp_path / "run", tmp_path / "older")
     shutil.rmtree(step_path(tmp_path / "older", 4))
-    # In its last byte, which is seen once all its tensors are in the engine.
+    # Damage to the last byte is detected only after all tensors have been loaded into the engine.
     shard = step_path(tmp_path / "run", 4) / SHARD
     flip_bit(shard, 8 * shard.stat().st_size - 1)
     capsys.readouterr()
@@ -122,7 +122,7 @@ def test_a_damaged_newest_is_skipped_and_named_and_leaves_nothing_in_the_run(
     assert capsys.readouterr().err.count(f"skipping checkpoint {step_path(tmp_path / 'run', 4)}: ") == 1
     assert found == state_after(make_config(sample_shards, tmp_path / "older", num_steps=4))
     truncate(step_path(tmp_path / "run", 2) / SHARD)
-    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints in .* is whole; restore one"):
+    with pytest.raises(CheckpointError, match=r"none of the 2 checkpoints in .* is intact; restore one"):
         train(config, "auto")
     assert capsys.readouterr().err.count("skipping checkpoint ") == 2
 
@@ -133,7 +133,7 @@ def shards(tiny_shards: str) -> Manifest:
 
 
 def changed(config: Config, name: str, value: Any) -> Config:
-    """The configuration with the option of this dotted name changed."""
+    """Return the configuration with one option, given by its dotted name, changed."""
 
     def change(section: Any, names: list[str]) -> Any:
         first, *rest = names
@@ -184,7 +184,7 @@ def test_another_run_is_refused_and_the_option_named(shards: Manifest, name: str
     theirs = identity(config)[name]
     with pytest.raises(CheckpointError) as caught:
         refuse_other_run("there", make_manifest(shards), changed(config, name, OTHERS[name]), shards)
-    assert f"checkpoint there is of another run: it has {name} = {theirs}, this one {OTHERS[name]};" in str(
+    assert f"checkpoint there belongs to another run: it has {name} = {theirs}, this run {OTHERS[name]};" in str(
         caught.value
     )
 
@@ -204,7 +204,7 @@ def test_an_option_younger_than_the_checkpoint_has_its_default(shards: Manifest)
     refuse_other_run("there", make_manifest(shards, config=older), config, shards)
     other = changed(config, "loss.kl_weight", 0.5)
     with pytest.raises(
-        CheckpointError, match=r"it has loss\.kl_weight = 0\.0 \(from before there was a choice\), this one 0\.5"
+        CheckpointError, match=r"it has loss\.kl_weight = 0\.0 \(it predates this option\), this run 0\.5"
     ):
         refuse_other_run("there", make_manifest(shards, config=older), other, shards)
 
@@ -219,7 +219,7 @@ def test_an_option_younger_than_the_checkpoint_whose_default_is_new_has_what_was
     config = Config(model=model_config())
     older = make_manifest(shards, config=without(config, name))
     refuse_other_run("there", older, changed(config, name, BEFORE[name]), shards)
-    said = f"it has {name} = {BEFORE[name]} (from before there was a choice), this one "
+    said = f"it has {name} = {BEFORE[name]} (it predates this option), this run "
     with pytest.raises(CheckpointError, match=re.escape(said)):
         refuse_other_run("there", older, config, shards)
 
@@ -232,13 +232,13 @@ def test_a_run_from_before_its_model_had_a_name_goes_on(shards: Manifest) -> Non
 def test_a_classifier_from_when_it_had_options_of_sketches_is_refused_by_their_names(shards: Manifest) -> None:
     older = dataclasses.asdict(ClassifierConfig())
     older["data"] |= {"translate": True}
-    with pytest.raises(CheckpointError, match=r"it has data\.translate = True, this one None; .* --init_from there"):
+    with pytest.raises(CheckpointError, match=r"it has data\.translate = True, this run None; .* init_from to there"):
         refuse_other_run("there", make_manifest(shards, config=older), ClassifierConfig(), shards)
 
 
 def test_all_options_that_differ_are_named_at_once(shards: Manifest) -> None:
     config = changed(changed(Config(model=model_config()), "train.seed", 7), "loss.kl_weight", 0.5)
-    message = r"it has loss.kl_weight = 0.0, this one 0.5; train.seed = 0, this one 7; give those values; or start"
+    message = r"it has loss.kl_weight = 0.0, this run 0.5; train.seed = 0, this run 7; set those values, or start"
     with pytest.raises(CheckpointError, match=message):
         refuse_other_run("there", make_manifest(shards), config, shards)
 
@@ -263,7 +263,7 @@ def test_options_recorded_under_old_names_are_read_under_the_new(
 def test_an_option_that_is_unknown_here_is_named(shards: Manifest) -> None:
     config = Config(model=model_config())
     newer = {**dataclasses.asdict(config), "momentum": 0.9}
-    with pytest.raises(CheckpointError, match=r"it has momentum = 0\.9, this one None"):
+    with pytest.raises(CheckpointError, match=r"it has momentum = 0\.9, this run None"):
         refuse_other_run("there", make_manifest(shards, config=newer), config, shards)
 
 

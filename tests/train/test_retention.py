@@ -1,4 +1,4 @@
-"""Which checkpoints of a run are kept, and which one of them is the best."""
+"""Checkpoint retention: which checkpoints of a run are kept, and which one counts as the best."""
 
 import shutil
 from collections.abc import Iterator
@@ -35,7 +35,7 @@ def test_retention_counts_only_complete_checkpoints(tmp_path: Path) -> None:
     step_path(tmp_path, 9).mkdir()
     (checkpoints / "notes").mkdir()
     save_steps(tmp_path, [4], keep=2)
-    # What a kill has left is gone, too; what is none of ours is not.
+    # Leftovers of a killed save are removed as well; files that are not the program's stay.
     assert sorted(path.name for path in checkpoints.iterdir()) == ["notes", "step-00000003", "step-00000004"]
 
 

@@ -1,4 +1,4 @@
-"""Signals that ask to stop: the same ones everywhere, and what nohup has ignored stays ignored."""
+"""Stop signals: every command handles the same set, and signals that nohup ignores stay ignored."""
 
 import os
 import signal
@@ -33,7 +33,7 @@ def test_each_saves_and_ends(
     monkeypatch.setattr("sgloc.train.trainer.failpoint", failpoint)
     before = signal.getsignal(number)
     train(make_config(sample_shards, tmp_path), "auto")
-    assert "stopped by a signal at step 2; the same command goes on from there" in capsys.readouterr().err
+    assert "stopped by a signal at step 2; run the same command again to resume" in capsys.readouterr().err
     assert checkpoint_steps(str(tmp_path)) == [2]
     assert signal.getsignal(number) == before
 
@@ -46,7 +46,7 @@ def test_a_closed_terminal_saves_and_ends(tmp_path: Path, sample_shards: str, nu
     try:
         assert wait_until(lambda: len(records(run_dir)) >= 2, process), log.read_text()
         if num_processes == 1:
-            # As a terminal does, to all of the group.
+            # Like a closing terminal, signal the whole process group.
             os.killpg(process.pid, signal.SIGHUP)
         else:
             process.send_signal(signal.SIGHUP)
@@ -81,10 +81,10 @@ def test_ctrl_c_waits_until_the_workers_are_started() -> None:
     def start_workers() -> None:
         nonlocal started
         with starting_workers():
-            # Delivered to this process, as by another thread that does not block it.
+            # Sent to the process: another thread that does not block the signal may receive it.
             os.kill(os.getpid(), signal.SIGINT)
             started = True
-        # The thread that is given the signal may have to wait for a processor.
+        # The thread that receives the signal may have to wait for a CPU.
         end = time.monotonic() + PATIENCE
         while time.monotonic() < end:
             time.sleep(0.01)

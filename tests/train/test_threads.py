@@ -1,4 +1,4 @@
-"""What a training leaves behind as its process ends: no thread of a process group."""
+"""No thread of a process group is left when a training process exits."""
 
 import os
 import subprocess
@@ -12,7 +12,7 @@ from tests.train.launch import tiny_options
 
 CONFIGS = Path(__file__).parents[2] / "configs/deepspeed"
 
-# A thread of gloo's that frees a tensor while Python ends aborts the process: "terminate called without an active
+# A gloo thread that frees a tensor during interpreter shutdown aborts the process: "terminate called without an active
 # exception".
 TRAIN = """
 import atexit, os, sys
@@ -29,11 +29,11 @@ main(["train", *sys.argv[1:]])
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells the names of threads; run it there")
+@pytest.mark.skipif(sys.platform != "linux", reason="thread names are only readable on Linux (/proc)")
 @pytest.mark.parametrize("engine", ["ddp", pytest.param("zero2", marks=pytest.mark.exhaustive), "zero3"])
 def test_no_thread_outlives_the_process_group(engine: str, tiny_shards: str, tmp_path: Path) -> None:
     if engine != "ddp":
-        pytest.importorskip("deepspeed", reason="deepspeed is missing; pip install -e '.[dev]' installs it")
+        pytest.importorskip("deepspeed", reason="DeepSpeed is not installed; install it with pip install -e '.[dev]'")
     options = ["--train.num_steps=2", *([] if engine == "ddp" else [f"--train.deepspeed={CONFIGS}/{engine}.json"])]
     done = subprocess.run(
         [sys.executable, "-c", TRAIN, *tiny_options(tmp_path / "run", tiny_shards), *options],

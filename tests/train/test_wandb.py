@@ -1,4 +1,4 @@
-"""Weights & Biases, through its own files: what a run leaves there, and that a run outlives it."""
+"""Weights & Biases: read back the offline files that a run writes, and check that training survives W&B failures."""
 
 import dataclasses
 import json
@@ -35,13 +35,13 @@ from tests.train.runs import make_config, records, train
 FAKE_KEY = "0123456789abcdef0123456789abcdef01234567"
 PASSWORD = "open-sesame"
 
-# Of a .wandb file: a header, then blocks of records that may be cut into pieces.
+# Layout of a .wandb file: a header, then fixed-size blocks of records; a record may be split into several pieces.
 FILE_HEADER, BLOCK, PIECE_HEADER = 7, 32768, struct.Struct("<IHB")
 WHOLE, FIRST, LAST = 1, 2, 4
 
 
 def read_offline_run(folder: Path) -> Iterator[Record]:
-    """The records of the transaction log in a folder of W&B's."""
+    """Yield the records of the transaction log (.wandb file) in a W&B run folder."""
     (path,) = folder.glob("*.wandb")
     content = path.read_bytes()
     assert content.startswith(b":W&B")
@@ -60,7 +60,7 @@ def read_offline_run(folder: Path) -> Iterator[Record]:
 
 
 def history(folder: Path) -> list[dict[str, Any]]:
-    """What was logged, by name."""
+    """Return the logged values, one dictionary per record, keyed by metric name."""
     return [
         {".".join(item.nested_key) or item.key: json.loads(item.value_json) for item in entry.history.item}
         for entry in read_offline_run(folder)
@@ -121,7 +121,7 @@ def test_an_option_that_is_not_given_beats_no_variable(
     log = with_environment(LogConfig(**given), {**environment, "WANDB_ENTITY": "team", "WANDB_NAME": "one"})
     assert (log.wandb, log.wandb_project) == (mode, project)
     assert (log.wandb_entity, log.wandb_name, log.wandb_group) == ("team", "one", "")
-    with pytest.raises(ConfigError, match="WANDB_MODE is 'sometimes', which is none of disabled, offline, dryrun, on"):
+    with pytest.raises(ConfigError, match="WANDB_MODE is 'sometimes', not one of disabled, offline, dryrun, on"):
         with_environment(LogConfig(), {"WANDB_MODE": "sometimes"})
 
 
@@ -147,7 +147,7 @@ def test_a_resumed_run_continues_its_curves(
     config = make_config(sample_shards, tmp_path, checkpoint_every=4)
     config = with_wandb(config, wandb="offline", wandb_group="group", wandb_name="name", gallery=2)
     train(config, "auto")
-    # As if the run had been killed after step 8 and before its checkpoint.
+    # Simulate a kill after step 8 but before its checkpoint was written.
     shutil.rmtree(tmp_path / "checkpoints/step-00000008")
     capfd.readouterr()
     train(config, "auto")
@@ -196,14 +196,14 @@ def test_a_server_that_does_not_answer_delays_nothing_and_the_run_is_offline(
         logger = Loggers(WeightsAndBiases(config, "abcd1234", str(tmp_path)))
         for step in range(1, 6):
             logger.log(record(step))
-        # W&B itself takes three seconds to give up.
+        # W&B itself gives up only after three seconds; logging must not wait for that.
         assert time.monotonic() - start < 1.5
         logger.close()
     out, err = capfd.readouterr()
     (folder,) = offline_runs(tmp_path)
     assert steps(folder, "train/loss") == [1, 2, 3, 4, 5]
     told = err.splitlines()
-    assert told[0].startswith("Weights & Biases: not online (")
+    assert told[0].startswith("Weights & Biases: cannot go online (")
     assert told[1] == f"Weights & Biases: offline in {folder}"
     assert told[-1] == f"wandb sync {folder}"
     assert len(told) == 4
@@ -225,7 +225,7 @@ while logger.messages.qsize():
     pass
 os.kill(os.getpid(), 9)
 """
-    # The pipe ends when the process that talks to W&B has.
+    # W&B's process inherits the pipe, so run() returns only after that process has exited.
     killed = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=PATIENCE)
     assert killed.returncode == -signal.SIGKILL
     (folder,) = offline_runs(tmp_path)
@@ -256,8 +256,8 @@ def test_when_its_own_process_dies_training_goes_on(tmp_path: Path, capfd: pytes
     told = [line for line in capfd.readouterr().err.splitlines() if "failed" in line]
     assert told[0].startswith("Weights & Biases: failed (")
     assert told[1].startswith("Weights & Biases failed at step ")
-    assert "(its process has ended); training goes on" in told[1]
-    assert told[2].endswith("times since this start of the run")
+    assert "(its process has ended); training continues" in told[1]
+    assert told[2].endswith("times since the run was started or resumed")
     assert len(told) == 3
 
 
@@ -270,7 +270,7 @@ def test_one_that_hangs_is_left_behind(
     logger = Loggers(inner)
     os.kill(inner.process.pid, signal.SIGSTOP)
     start = time.monotonic()
-    # More than the queue and the pipe hold.
+    # More records than the queue and the pipe can buffer.
     for step in range(5000):
         logger.log(record(step))
     assert time.monotonic() - start < 10
@@ -278,19 +278,19 @@ def test_one_that_hangs_is_left_behind(
     assert time.monotonic() - start < 20
     assert inner.process.poll() is not None
     told = capfd.readouterr().err.splitlines()
-    assert "it is 100 records behind and drops what follows" in told[0]
-    assert "it was not done after 3 s" in told[1]
+    assert "it is 100 records behind; further records are dropped" in told[0]
+    assert "it did not finish within 3 s" in told[1]
     assert len(told) == 3
 
 
 @pytest.fixture(autouse=True)
 def _configured() -> None:
-    """Log as a program does."""
+    """Configure logging as the command line does."""
     log.configure()
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
     end = time.monotonic() + PATIENCE
     while not condition():
-        assert time.monotonic() < end, "it does not get there"
+        assert time.monotonic() < end, "timed out waiting for the condition"
         time.sleep(0.01)

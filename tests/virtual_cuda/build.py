@@ -1,4 +1,4 @@
-"""Where the library of the virtual device comes from."""
+"""Building the native library of the virtual device."""
 
 import fcntl
 import hashlib
@@ -15,15 +15,15 @@ _SOURCE = Path(__file__).with_name("guard.cpp")
 
 
 def library() -> Path:
-    """The compiled library, for this build of torch; made at the first call on this machine.
+    """Return the path of the library compiled for this PyTorch build; compile it on the first call on this machine.
 
-    Processes that ask for it at the same time wait for the first of them.
+    Concurrent calls wait for the first one to finish.
     """
     if torch.version.cuda is not None:
-        pytest.skip("this torch is built for CUDA; the virtual device stands in for CUDA in builds without it")
+        pytest.skip("this PyTorch is built with CUDA; the virtual device replaces CUDA only in builds without it")
     compiler = next(filter(None, map(shutil.which, ("g++", "c++", "clang++"))), None)
     if compiler is None:
-        pytest.skip("there is no C++ compiler; install one, as by `apt-get install g++`")
+        pytest.skip("no C++ compiler found; install one, for example with `apt-get install g++`")
     home = Path(torch.__file__).parent
     kind = hashlib.sha256(b"\0".join([_SOURCE.read_bytes(), torch.__version__.encode(), bytes(home)])).hexdigest()[:16]
     folder = Path(tempfile.gettempdir()) / f"sgloc-virtual-cuda-{os.getuid()}"

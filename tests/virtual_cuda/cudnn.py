@@ -1,4 +1,4 @@
-"""torch.lstm as cuDNN computes it: in one call, by rules of its own."""
+"""A replacement for torch.lstm that follows cuDNN: one call, with cuDNN's restrictions."""
 
 import itertools
 import warnings
@@ -20,11 +20,11 @@ _real_lstm = torch.lstm
 
 
 def in_one_chunk(weights: Sequence[Tensor]) -> bool:
-    """Whether weights stand where cuDNN wants them: from the start of their memory on, the matrices of all directions
-    first, then all biases, nothing between.
+    """Return whether weights have cuDNN's memory layout: contiguous from the start of their storage, first the matrices
+    of all directions, then all biases.
 
     Args:
-        weights: of each direction: of inputs, of the state, and the two biases.
+        weights: For each direction, the input weights, the recurrent weights and the two biases.
     """
     ordered = [weight for weight in weights if weight.dim() > 1] + [weight for weight in weights if weight.dim() == 1]
     if not all(weight.is_contiguous() and weight.dtype == ordered[0].dtype for weight in ordered):
@@ -59,7 +59,7 @@ class _CudnnLSTM(torch.autograd.Function):
 
 
 def lstm(data: Tensor, sizes: Tensor, state: Any, weights: Any, *options: Any) -> Any:
-    """In place of `torch.lstm` of packed sequences; options: has_biases, num_layers, dropout, train, bidirectional."""
+    """Replace `torch.lstm` for packed sequences; options: has_biases, num_layers, dropout, train, bidirectional."""
     if not isinstance(data, VirtualTensor):
         return _real_lstm(data, sizes, state, weights, *options)
     tensors = (data, *state, *weights)

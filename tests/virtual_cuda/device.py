@@ -1,18 +1,18 @@
-"""Virtual CUDA devices for a build of torch without CUDA.
+"""Virtual CUDA devices for PyTorch builds without CUDA.
 
     with virtual_cuda():
         torch.ones(3, device="cuda")
 
-Every operation is computed in host memory, but torch takes its tensors for CUDA's: the backward pass runs in a thread
-of its own a device, autocast uses CUDA's lists, and what CUDA or its libraries refuse is refused: operands on several
-devices, host memory in a collective of nccl's, cuDNN's backward pass of an LSTM that does not train. Float32 products
-are computed in TF32 where torch's switches allow it.
+Every operation is computed in host memory, but PyTorch treats the tensors as CUDA tensors: the backward pass runs in a
+separate thread for each device, autocast uses the CUDA lists, and operations that CUDA or its libraries reject raise an
+error: operands on several devices, host memory in an NCCL collective, cuDNN's backward pass of an LSTM in evaluation
+mode. Float32 products are computed in TF32 if PyTorch's switches allow it.
 
-Not executed: Triton, cuBLAS, cuDNN, nccl and what torch.compile makes for CUDA. DistributedDataParallel's reducer works
-on memory that a virtual tensor does not have; `Replica` stands in for it.
+Triton, cuBLAS, cuDNN, NCCL and torch.compile's CUDA code are not executed. DistributedDataParallel's reducer needs
+memory that a virtual tensor does not have; `Replica` replaces it.
 
-This module must be imported before torch is, in a process whose environment names the library in VIRTUAL_CUDA, as
-`tests.virtual_cuda.build` says.
+Import this module before torch, in a process whose environment variable VIRTUAL_CUDA is the path of the library that
+`tests.virtual_cuda.build` compiles.
 """
 
 import contextlib
@@ -36,7 +36,7 @@ from tests.virtual_cuda.tensors import VirtualMode, VirtualTensor, placed, real_
 
 _NUM_DEVICES = 2
 if not _library.virtual_cuda_install(_NUM_DEVICES):
-    raise ImportError("torch has asked for a CUDA device before; import tests.virtual_cuda.device first")
+    raise ImportError("torch has already looked for a CUDA device; import tests.virtual_cuda.device first")
 
 _MEMORY = 2**34
 _real_is_compatible = torch._has_compatible_shallow_copy_type
@@ -47,7 +47,7 @@ def _index(device: Any) -> int:
 
 
 class _Event:
-    """A mark in a stream that does everything at once."""
+    """An event in a stream that executes everything synchronously."""
 
     def __init__(self, *_: Any, **__: Any) -> None:
         self.time = 0.0
@@ -63,7 +63,7 @@ class _Event:
 
 
 def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: bool = False, **_: Any) -> Tensor:
-    """`torch.tensor`, which copies to a device below the level at which a mode is asked."""
+    """Replace `torch.tensor`, whose copy to a device bypasses dispatch modes."""
     made = real_tensor(data, dtype=dtype)
     if device is not None:
         made = made.to(device)
@@ -71,12 +71,12 @@ def _tensor(data: Any, *, dtype: Any = None, device: Any = None, requires_grad: 
 
 
 def _is_compatible(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether a module may put one tensor's contents into the other: not when it moves to a device."""
+    """Return whether a module may swap one tensor's data in place: not if it moves to or from a virtual device."""
     return isinstance(ours, VirtualTensor) == isinstance(theirs, VirtualTensor) and _real_is_compatible(ours, theirs)
 
 
 class Replica(nn.Module):
-    """In place of DistributedDataParallel: means of the gradients over the ranks."""
+    """A replacement for DistributedDataParallel that averages gradients over the ranks."""
 
     def __init__(self, module: nn.Module, **_: Any) -> None:
         super().__init__()
@@ -92,7 +92,7 @@ class Replica(nn.Module):
         gradient.div_(dist.get_world_size())
 
     def forward(self, *args: Any, **options: Any) -> Any:
-        """As the module's own."""
+        """Call the module."""
         return self.module(*args, **options)
 
 
@@ -122,7 +122,7 @@ _CUDA: dict[str, Any] = {
 
 @contextlib.contextmanager
 def virtual_cuda() -> Iterator[None]:
-    """Inside, torch finds two CUDA devices."""
+    """Make PyTorch see two CUDA devices inside the context."""
     stand_ins = [
         *((torch.cuda, name, value) for name, value in _CUDA.items()),
         (torch.cuda.nccl, "version", lambda: (2, 27, 3)),

@@ -1,4 +1,4 @@
-"""Process groups on virtual devices: gloo computes, by the rules of the backend that was asked for."""
+"""Process groups on virtual devices: gloo does the work, under the rules of the requested backend."""
 
 from typing import Any
 
@@ -10,7 +10,7 @@ from tests.virtual_cuda.tensors import current_device
 _c10d: Any = dist.distributed_c10d
 _real_init, _real_new_group, _real_get_backend = dist.init_process_group, dist.new_group, dist.get_backend
 _real_object_device, _real_default_device = _c10d._get_object_coll_device, _c10d._get_pg_default_device
-# Names of the groups that were asked for as nccl.
+# Names of the groups that were requested as nccl.
 _nccl: set[str] = set()
 
 
@@ -20,7 +20,7 @@ def _is_nccl(group: Any) -> bool:
 
 
 def backend_of(boxed: Any) -> str | None:
-    """The backend that an operand of a collective was asked for as; None if it is no group."""
+    """Return the requested backend of a collective's group operand; None if the operand is not a group."""
     if not isinstance(boxed, torch.ScriptObject):
         return None
     try:
@@ -31,7 +31,7 @@ def backend_of(boxed: Any) -> str | None:
 
 
 def _remember(group: Any, backend: str | None) -> None:
-    """A name is given again once its group is gone."""
+    """Record a group's requested backend; also for gloo, because names are reused after a group is destroyed."""
     (_nccl.add if backend == "nccl" else _nccl.discard)(group.group_name)
 
 
@@ -59,7 +59,7 @@ def _default_device(group: Any = None) -> torch.device:
     return current_device() if _is_nccl(group) else _real_default_device(group)
 
 
-# What stands in for which function of which module.
+# Module, function name and replacement.
 STAND_INS: tuple[tuple[Any, str, Any], ...] = (
     (dist, "init_process_group", _init),
     (dist, "new_group", _new_group),

@@ -1,5 +1,6 @@
-// What torch asks a CUDA build for before it lets a tensor live on a CUDA device, answered by a device that does nothing:
-// one stream, no events, no memory of its own. The number of devices and the current one are all the state there is.
+// The interfaces that PyTorch requires of a CUDA build before it places a tensor on a CUDA device, implemented by a
+// device that does nothing: one stream, no events, no memory. Its only state is the number of devices and the current
+// device.
 #include <ATen/detail/CUDAHooksInterface.h>
 #include <c10/core/impl/DeviceGuardImplInterface.h>
 
@@ -8,7 +9,7 @@
 namespace {
 
 std::atomic<int> number_of_devices{1};
-// As CUDA has it, each thread has its own.
+// Each thread has its own current device, as in CUDA.
 thread_local c10::DeviceIndex current = 0;
 
 c10::DeviceIndex exchange(c10::DeviceIndex index) {
@@ -72,7 +73,7 @@ C10_REGISTER_CLASS(CUDAHooksRegistry, CUDAHooks, VirtualHooks)
 
 extern "C" {
 
-// Whether torch takes this device from now on; it does not if it has asked for a CUDA device before.
+// Returns whether PyTorch now uses this device; it does not if it has already looked for a CUDA device.
 int virtual_cuda_install(int devices) {
   number_of_devices = devices;
   c10::impl::device_guard_impl_registry[static_cast<size_t>(c10::kCUDA)].store(&guard);

@@ -1,7 +1,7 @@
-"""Tests that run on the virtual device; `test_virtual_device.py` runs this file in a process of its own.
+"""Tests that run on the virtual device; `test_virtual_device.py` runs this file in a separate process.
 
-In its environment TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is 1, as in NVIDIA's containers, so that everything here would be
-computed in TF32 if nothing were done about it.
+TORCH_ALLOW_TF32_CUBLAS_OVERRIDE is 1 in its environment, as in NVIDIA's containers, so everything is computed in TF32
+unless sgloc prevents it.
 """
 
 from pathlib import Path
@@ -36,11 +36,11 @@ STROKES = [[3, 1, 4], [2], [5, 2, 1]]
 
 
 def switches() -> list[str]:
-    """What is computed in TF32."""
+    """Return the precision settings of the operations that may use TF32."""
     return [torch._C._get_fp32_precision_getter("cuda", operation) for operation in ("matmul", "conv", "rnn")]
 
 
-# The device itself.
+# The device itself
 
 
 def test_the_environment_asks_for_tf32() -> None:
@@ -102,11 +102,11 @@ def test_cudnn_goes_back_only_in_training_and_wants_one_chunk_of_weights() -> No
         output.sum().backward()
 
 
-# What sgloc computes.
+# sgloc on the device
 
 
 def gradients(model: SketchGloc, device: torch.device) -> list[Tensor]:
-    """The loss, and its gradients."""
+    """Return the loss and its gradients, on the CPU."""
     model = model.to(device)
     with float32_products(device):
         losses = model(make_batch(STROKES, dtype=torch.float32).to(device=device))
@@ -152,7 +152,7 @@ def test_a_classifier_sees_what_it_sees_on_a_cpu() -> None:
 
 
 def test_retrieval_ranks_exactly_whatever_the_switches_say() -> None:
-    # Neighbours that TF32, and float32 without care, cannot tell apart.
+    # Codes so close that TF32 cannot distinguish them, nor can a naive float32 computation.
     gallery = torch.cat([torch.randn(20, 8) * 100, torch.full((20, 8), 30.0)])
     gallery[20:, 0] += torch.arange(20) * 2e-5
     own = torch.arange(40)
@@ -216,5 +216,5 @@ def test_deepspeed_is_imported_on_the_device_of_the_process(
             main(["train", *tiny_options(tmp_path / "run", tiny_shards), *words])
     finally:
         torch.cuda.set_device(0)
-    # It is tried twice, the first time before there is a process group.
+    # The import is tried twice, the first time before the process group exists.
     assert seen.read_text() == "11"

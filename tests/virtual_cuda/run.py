@@ -1,6 +1,6 @@
-"""Runs commands of `sgloc` on the virtual device, one after the other in one process: a JSON list of lists of words.
+"""Run `sgloc` commands on the virtual device, one after the other in one process.
 
-What would warn on a GPU ends the command, as everywhere in the tests.
+The argument is a JSON list of commands, each a list of words. A warning ends the command, as everywhere in the tests.
 """
 
 from tests.virtual_cuda.device import Replica, virtual_cuda
@@ -18,7 +18,7 @@ from sgloc.train.engine import ddp
 
 
 def run(commands: list[list[str]]) -> None:
-    """Run them; the first that fails ends the process."""
+    """Run the commands; the first one that fails ends the process."""
     warnings.simplefilter("error")
     torch.set_num_threads(1)
     vars(ddp)["replicate"] = Replica

@@ -1,4 +1,4 @@
-"""Runs tests on the virtual device, which must be there before pytest imports torch. Arguments as pytest's."""
+"""Run pytest on the virtual device, which must exist before pytest imports torch; takes pytest's arguments."""
 
 from tests.virtual_cuda.device import virtual_cuda
 

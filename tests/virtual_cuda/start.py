@@ -1,4 +1,4 @@
-"""Starting processes on the virtual device."""
+"""Start processes that use the virtual device."""
 
 import json
 import os
@@ -12,7 +12,7 @@ from tests.virtual_cuda.build import library
 
 
 def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
-    """Start Python with these arguments, more variables in its environment."""
+    """Start Python with these arguments and additional environment variables."""
     environment = {**os.environ, "VIRTUAL_CUDA": str(library()), "OMP_NUM_THREADS": "1", **variables}
     return subprocess.Popen(
         [sys.executable, *arguments], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
@@ -20,7 +20,7 @@ def start(*arguments: str, **variables: str) -> "subprocess.Popen[str]":
 
 
 def finish(*processes: "subprocess.Popen[str]") -> list[str]:
-    """What the processes say; all must succeed."""
+    """Wait for the processes, all of which must succeed, and return their outputs."""
     try:
         said = [process.communicate(timeout=PATIENCE)[0] for process in processes]
     finally:
@@ -31,12 +31,12 @@ def finish(*processes: "subprocess.Popen[str]") -> list[str]:
 
 
 def run_commands(*commands: Sequence[str], num_ranks: int = 1, **variables: str) -> list[str]:
-    """Run `sgloc` commands one after the other on the virtual device, and give what each rank says.
+    """Run `sgloc` commands one after the other on the virtual device and return the output of each rank.
 
     Args:
-        commands: words each.
-        num_ranks: processes, each on a device of its own.
-        variables: more of the environment.
+        commands: Commands, each a list of words.
+        num_ranks: Number of processes, each with its own device.
+        variables: Additional environment variables.
     """
     words = json.dumps([list(map(str, command)) for command in commands])
     ranks: list[dict[str, str]] = [{}]

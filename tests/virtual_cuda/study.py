@@ -1,4 +1,7 @@
-"""Runs checks of `python -m benchmarks gpu` on the virtual device, in small sizes: OUT, then their names."""
+"""Run checks of `python -m benchmarks gpu` at small sizes on the virtual device.
+
+The arguments are the output folder and the names of the checks.
+"""
 
 from tests.virtual_cuda.device import virtual_cuda
 

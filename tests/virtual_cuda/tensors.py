@@ -1,6 +1,6 @@
-"""Tensors on a virtual CUDA device: torch takes them for CUDA's, their numbers are in host memory.
+"""Tensors on a virtual CUDA device: PyTorch treats them as CUDA tensors, but their data are in host memory.
 
-Every operation is really computed, on the host, once it is clear that CUDA would accept its operands.
+Every operation is really computed, on the host, after checking that CUDA would accept its operands.
 """
 
 from collections.abc import Callable
@@ -13,23 +13,23 @@ from torch.utils._pytree import tree_flatten, tree_map
 
 from tests.virtual_cuda.tf32 import rounded_operands
 
-# Operations that torch does not call pointwise, and that take a CPU scalar among CUDA tensors all the same.
+# Operations that accept a CPU scalar among CUDA tensors although PyTorch does not tag them as pointwise.
 _TAKES_SCALARS = frozenset(
     {"fill", "fill_", "where", "masked_fill", "masked_fill_", "index_fill", "index_fill_", "index_put", "index_put_"}
 )
-# Operations that take indices from the CPU.
+# Operations that accept index tensors on the CPU.
 _TAKES_INDICES = frozenset({"index", "index_put", "index_put_", "_index_put_impl_", "_unsafe_index"})
 
 real_tensor = torch.tensor
 
 
 def current_device() -> torch.device:
-    """The device that "cuda" without a number stands for."""
+    """Return the device that "cuda" without an index refers to."""
     return torch.device("cuda", torch.cuda.current_device())
 
 
 def placed(device: object) -> torch.device | None:
-    """A device with its number; None for None."""
+    """Return the device with an explicit index; None for None."""
     if device is None:
         return None
     found = torch.device(device)  # type: ignore[call-overload]
@@ -40,7 +40,7 @@ class VirtualTensor(Tensor):
     """A tensor on a virtual device.
 
     Attributes:
-        host: the numbers.
+        host: The data, in host memory.
     """
 
     host: Tensor
@@ -62,7 +62,7 @@ class VirtualTensor(Tensor):
 
     @classmethod
     def __torch_dispatch__(cls, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:  # type: ignore[override]
-        # Reached where no mode is on, such as after the virtual device is switched off.
+        # Reached if no mode is active, for example after leaving the virtual device's context.
         return run(function, args, kwargs or {})
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
@@ -71,7 +71,7 @@ class VirtualTensor(Tensor):
     def __deepcopy__(self, memo: Any) -> "VirtualTensor":
         return VirtualTensor(self.host.clone(), self.device)
 
-    # What torch does below the level at which this class is asked.
+    # PyTorch implements these methods below the dispatcher.
 
     def tolist(self) -> Any:
         """See `Tensor.tolist`."""
@@ -101,7 +101,7 @@ class VirtualTensor(Tensor):
 
 
 class VirtualMode(TorchDispatchMode):
-    """Inside, operations may make and take tensors of virtual devices."""
+    """A dispatch mode in which operations may create and take tensors on virtual devices."""
 
     def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """See `TorchDispatchMode`."""
@@ -109,7 +109,7 @@ class VirtualMode(TorchDispatchMode):
 
 
 def on_host(value: Any) -> Any:
-    """A tensor's numbers, a device's counterpart in host memory, or the value itself."""
+    """Return a virtual tensor's host data, the CPU for a virtual device, or any other value unchanged."""
     if isinstance(value, VirtualTensor):
         return value.host
     if isinstance(value, torch.device) and value.type == "cuda":
@@ -118,13 +118,13 @@ def on_host(value: Any) -> Any:
 
 
 def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Compute an operation of torch's, if CUDA would."""
+    """Compute a PyTorch operation if CUDA would accept its operands."""
     name = function._schema.name.partition("::")[2]
     tensors = [value for value in tree_flatten((args, kwargs))[0] if isinstance(value, Tensor)]
     if function.namespace == "c10d":
         return _collective(function, args, kwargs, tensors)
     if name == "copy_":
-        # Between any two devices.
+        # Copies between any two devices are allowed.
         on_host(args[0]).copy_(on_host(args[1]))
         return args[0]
     device = placed(kwargs.get("device"))
@@ -142,20 +142,20 @@ def run(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
 
 
 def _to_device(function: Any, args: Any, kwargs: dict[str, Any], device: torch.device) -> Any:
-    """An operation that says where its result is to be: a new tensor, or a copy."""
+    """Run an operation with a `device` argument: it creates a new tensor or copies one."""
     there = device.type == "cuda"
     options = {**tree_map(on_host, kwargs), "device": torch.device("cpu") if there else device}
     given = tree_map(on_host, args)
     result = function(*given, **options)
     if not there:
         return result
-    # A copy from device to device, too, is a copy.
+    # A copy from one device to another must not share memory with its source.
     taken = any(result is value for value in given)
     return VirtualTensor(result.clone() if taken else result, device)
 
 
 def _wrapper(function: Any, ours: list[VirtualTensor]) -> Callable[[Any], Any]:
-    """What makes tensors of virtual devices of what an operation gives; an operand that was written to stays itself."""
+    """Return a function that wraps an operation's results as virtual tensors and keeps in-place operands themselves."""
     writes = any(operand.alias_info and operand.alias_info.is_write for operand in function._schema.arguments)
     operands = {id(tensor.host): tensor for tensor in reversed(ours)} if writes else {}
     device = next((tensor.device for tensor in ours if tensor.dim() > 0), ours[0].device)
@@ -174,7 +174,7 @@ def _wrapper(function: Any, ours: list[VirtualTensor]) -> Callable[[Any], Any]:
 
 
 def _refuse_mixed_devices(function: Any, name: str, args: Any, tensors: list[Tensor]) -> None:
-    """Raise what CUDA's kernels raise for operands on several devices."""
+    """Raise CUDA's error for operands on several devices."""
     others = [tensor for tensor in tensors if not isinstance(tensor, VirtualTensor)]
     devices = {tensor.device for tensor in tensors if isinstance(tensor, VirtualTensor)}
     if len(devices) == 1:
@@ -192,7 +192,7 @@ def _refuse_mixed_devices(function: Any, name: str, args: Any, tensors: list[Ten
 
 
 def _collective(function: Any, args: Any, kwargs: dict[str, Any], tensors: list[Tensor]) -> Any:
-    """A collective, which torch runs over gloo, by the rules of the backend that was asked for."""
+    """Run a collective over gloo, under the rules of the requested backend."""
     from tests.virtual_cuda.groups import backend_of
 
     backends = [found for value in args if (found := backend_of(value))]

@@ -1,4 +1,4 @@
-"""What runs on the virtual device, in a process of its own."""
+"""Run the tests of `on_device.py` on the virtual device, in a separate process."""
 
 from pathlib import Path
 

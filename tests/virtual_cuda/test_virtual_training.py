@@ -1,4 +1,4 @@
-"""Training on the virtual device: what a GPU would refuse is refused, and the numbers are a CPU's."""
+"""Training on the virtual device: operations that a GPU rejects raise an error, and the numbers equal the CPU's."""
 
 import json
 from pathlib import Path
@@ -9,7 +9,7 @@ import pytest
 from tests.virtual_cuda.runs import assert_as_on_a_cpu, training
 from tests.virtual_cuda.start import finish, run_commands, start
 
-# What a run does differently from the default.
+# The options in which each run differs from the default.
 OTHERS: dict[str, dict[str, Any]] = {
     "accumulation": {"train__accumulation": 3, "train__checkpoint_decoder": "true"},
     "an LSTM without dropout": {"model__encoder__recurrent_keep": 1.0},
@@ -37,7 +37,7 @@ def test_two_ranks_start_train_validate_save_and_resume_by_default(tiny_shards: 
 
 @pytest.fixture(scope="module")
 def others(tiny_shards: str, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where one process has made all of these runs on the virtual device."""
+    """Folder with all these runs, made by one process on the virtual device."""
     folder: Path = tmp_path_factory.mktemp("others")
     run_commands(*(training(folder / name, tiny_shards, "cuda", 2, **options) for name, options in OTHERS.items()))
     return folder
@@ -53,7 +53,7 @@ def test_every_kind_of_run_is_that_of_a_cpu(name: str, others: Path, tiny_shards
 def test_bfloat16_is_near_a_cpu(tiny_shards: str, tmp_path: Path) -> None:
     run_dir = tmp_path / "cuda"
     run_commands(training(run_dir, tiny_shards, "cuda", 2, train__precision="bfloat16"))
-    # Autocast has other lists of operations for CUDA.
+    # Autocast casts different operations on CUDA than on the CPU.
     assert_as_on_a_cpu(run_dir, tiny_shards, tmp_path, 2, close=0.02, train__precision="bfloat16")
 
 

@@ -1,4 +1,4 @@
-"""TF32 as a GPU since Ampere computes it: factors of float32 products lose 13 of their 23 binary digits."""
+"""TF32 as computed by GPUs since Ampere: the factors of float32 products lose 13 of their 23 mantissa bits."""
 
 import os
 from typing import Any
@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 _LOST_BITS = 13
-# Which operands of an operation are multiplied, and which of torch's switches says how.
+# The operands that each operation multiplies: one table for the switch "matmul", one for "conv".
 _MATRIX_PRODUCTS = {
     **dict.fromkeys(("mm", "bmm", "mv", "dot"), slice(0, 2)),
     **dict.fromkeys(("addmm", "addmm_", "baddbmm", "baddbmm_", "addbmm", "addmv", "addmv_"), slice(1, 3)),
@@ -16,7 +16,7 @@ _CONVOLUTIONS = {"convolution": slice(0, 2), "convolution_backward": slice(0, 3)
 
 
 def is_on(operation: str) -> bool:
-    """Whether "matmul", "conv" or "rnn" is computed in TF32: by NVIDIA's own variable, else by torch's switches."""
+    """Return whether "matmul", "conv" or "rnn" uses TF32: NVIDIA's variable if it is set, else PyTorch's switches."""
     override = os.environ.get("NVIDIA_TF32_OVERRIDE")
     if override is not None:
         return override != "0"
@@ -24,7 +24,7 @@ def is_on(operation: str) -> bool:
 
 
 def rounded(value: Tensor) -> Tensor:
-    """A tensor's numbers as TF32's units read them; other types than float32 stay as they are."""
+    """Round a float32 tensor to TF32; return tensors of other dtypes unchanged."""
     if value.dtype != torch.float32:
         return value
     bits = value.contiguous().view(torch.int32)
@@ -32,7 +32,7 @@ def rounded(value: Tensor) -> Tensor:
 
 
 def rounded_operands(name: str, operands: tuple[Any, ...]) -> tuple[Any, ...]:
-    """An operation's operands as its kernel reads them."""
+    """Return an operation's operands, rounded to TF32 where its kernel would round them."""
     for operation, known in (("matmul", _MATRIX_PRODUCTS), ("conv", _CONVOLUTIONS)):
         if name in known and is_on(operation):
             factors = [rounded(value) for value in operands[known[name]]]

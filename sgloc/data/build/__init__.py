@@ -1,6 +1,6 @@
-"""Building shards: drawings in, WebDataset tar files and a manifest out (DESIGN contracts 7 and 8).
+"""Conversion of drawings to shards: WebDataset tar files and a manifest (DESIGN contracts 7 and 8).
 
-Source files are grouped into parts by arithmetic on their names and sizes. A part is built by one process into shards
-of its own, and is what a killed build need not build again; so the bytes depend neither on the number of processes nor
-on how often they were killed.
+Source files are grouped deterministically, by their names and sizes, into parts. Each part is built by one process into
+shards of its own, and a resumed build skips completed parts, so that the output bytes depend neither on the number of
+processes nor on interruptions.
 """

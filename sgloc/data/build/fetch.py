@@ -1,4 +1,4 @@
-"""Source files that are not on this machine, for the time that they are read."""
+"""Temporary downloads of remote source files."""
 
 import contextlib
 import hashlib
@@ -17,11 +17,11 @@ from sgloc.storage.download import download
 
 @dataclass(frozen=True)
 class Downloads:
-    """Where downloaded source files lie.
+    """Storage of downloaded source files.
 
     Attributes:
-        folder: local, made when it is needed; None: a temporary one for each file.
-        keep: leave them there, so that a later build need not download them again.
+        folder: local folder, created when needed; None uses a temporary folder per file.
+        keep: whether to keep the files, so that a later build need not download them again.
     """
 
     folder: str | None = None
@@ -29,10 +29,13 @@ class Downloads:
 
     @contextlib.contextmanager
     def open(self, source: SourceFile) -> Iterator[str]:
-        """Give the local path of a source file, downloaded if need be; or the location of a folder's files.
+        """Yield the local path of a source file, downloading it if necessary.
+
+        Sources that are folders are not downloaded; their location is yielded unchanged.
 
         Raises:
-            DataError: if it cannot be downloaded; for a DataError that is raised inside, one that names the source.
+            DataError: if the download fails. A DataError raised inside the context is raised again with the source's
+                location in place of the local path.
         """
         if is_local(source.location) or source.form.of_folder:
             yield source.location
@@ -40,10 +43,10 @@ class Downloads:
         with contextlib.ExitStack() as stack:
             folder = self.folder or stack.enter_context(tempfile.TemporaryDirectory(prefix="sgloc-downloads-"))
             Path(folder).mkdir(parents=True, exist_ok=True)
-            # Files of the same name may lie in different folders.
+            # The prefix distinguishes files of the same name from different folders.
             digest = hashlib.sha256(mask(source.location).encode()).hexdigest()
             path = Path(folder, f"{digest[:16]}-{source.name}")
-            # What is there is whole: a build that was killed had got so far, or one before kept it.
+            # An existing file is always complete: it was left by an interrupted build or kept by an earlier one.
             if not path.exists():
                 fetch(source.location, str(path))
             try:
@@ -56,6 +59,6 @@ class Downloads:
 
 
 def fetch(url: str, path: str, retries: Retries | None = None) -> None:
-    """Download a file of drawings, if its beginning is what its ending promises; see `download`."""
+    """Download a file of drawings, checking that its first bytes match its ending; see `download`."""
     form = form_of(url)
     download(url, path, retries=retries, check=lambda head: None if form is None else form.check(head, url))

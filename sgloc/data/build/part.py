@@ -1,4 +1,4 @@
-"""One part of a build: its drawings, from their files into shards."""
+"""Building of one part: from source files to shards."""
 
 import json
 from collections import Counter
@@ -18,30 +18,33 @@ from sgloc.storage import Storage
 
 PARTS = "parts"
 _REPORT_EVERY = 1024
-# Words that are remembered to tell which were there where a wanted category was not.
+# Limit on the words recorded per part, which serve only to explain why a requested category is missing.
 _MOST_WORDS = 10_000
 
 Report = Callable[[int, int], None]
-"""Takes how many drawings were read and how many rejected, both in all."""
+"""Callback that takes the total numbers of drawings read and rejected so far."""
 
 
 def part_file(number: int, what: str) -> str:
-    """The name of a file about a part: its "json", "rejects" or "words"."""
+    """Return the name of a part's file; `what` is "json", "rejects" or "words"."""
     return f"{PARTS}/{number:05d}.{what}"
 
 
 def build_part(folder: Storage, plan: Plan, number: int, downloads: Downloads, report: Report) -> None:
-    """Build a part's shards, then tell of its rejects, of the words of its sound drawings, and last of the shards.
+    """Build a part's shards.
+
+    The part's JSON file, its manifest, is written last and marks the part as complete. Two further files record the
+    rejects and the words of the valid drawings.
 
     Args:
-        folder: to write to.
-        plan: of the build.
-        number: of the part.
-        downloads: gives where each source can be read.
-        report: called every thousand drawings or so.
+        folder: folder to write to.
+        plan: plan of the build.
+        number: number of the part.
+        downloads: provides each source as a local file.
+        report: called about every thousand drawings.
 
     Raises:
-        DataError: if a source cannot be read as what it claims to be.
+        DataError: if a source cannot be read in its declared format.
         OSError: if the folder cannot be written to.
     """
     writers = {split: SplitWriter(folder, split, number, plan.options) for split in SPLITS}
@@ -56,7 +59,7 @@ def build_part(folder: Storage, plan: Plan, number: int, downloads: Downloads, r
 
 
 class _Part:
-    """What is known of a part's drawings so far."""
+    """State of a part while it is being built."""
 
     def __init__(
         self,
@@ -75,7 +78,7 @@ class _Part:
         self.words: set[str] = set()
 
     def read(self, source: SourceFile, location: str, report: Report) -> None:
-        """Take a file's drawings."""
+        """Add the drawings of a source file."""
         name, num_read = source.name, 0
         rejected, skipped = self._rejected.total(), self._skipped.total()
         for num_read, outcome in enumerate(read_drawings(location, category=source.category, word=source.word), 1):
@@ -88,7 +91,7 @@ class _Part:
         self._sources.append(Source(name, num_read - rejected - skipped, rejected, skipped))
 
     def _take(self, outcome: Drawing | Reject, name: str, place: int) -> None:
-        """Take what stands at a place, from 1, of a file."""
+        """Add the drawing or reject at a position, from 1, of a file."""
         if isinstance(outcome, Reject):
             self._reject(outcome, name)
             return
@@ -98,17 +101,17 @@ class _Part:
             self._skipped["other_category"] += 1
         elif self._options.recognized_only and not outcome.recognized:
             self._skipped["not_recognized"] += 1
-        # What a source splits itself has no key_ids of its own.
+        # No check for duplicates: formats with their own splits have no real key_ids, only derived ones.
         elif outcome.split is not None:
             self._writers[outcome.split].add(outcome)
         elif self._seen.add(outcome.key_id):
             self._split(outcome)
         else:
-            detail = f"key_id {outcome.key_id} has come before"
+            detail = f"key_id {outcome.key_id} has been seen before"
             self._reject(Reject(name, str(place), "duplicate_key_id", detail), name)
 
     def _split(self, drawing: Drawing) -> None:
-        """Take a drawing into the split that its key_id gives, unless there are enough of its category."""
+        """Add a drawing to the split that its key_id determines, unless that split's quota for its category is full."""
         split = split_by_key(drawing.key_id)
         writer = self._writers[split]
         if writer.categories[drawing.category] < self._quotas[split]:
@@ -122,7 +125,7 @@ class _Part:
         self._write_reject((json.dumps(fields, ensure_ascii=False) + "\n").encode(errors="backslashreplace"))
 
     def finish(self) -> Manifest:
-        """Write what is not written yet; gives what the shards hold."""
+        """Write the remaining drawings and return the part's manifest."""
         return Manifest.of(
             {name: writer.finish() for name, writer in self._writers.items()},
             self._writers["train"].moments,

@@ -1,4 +1,4 @@
-"""What a build will do: which source files make which part."""
+"""The build plan: options, and the assignment of source files to parts."""
 
 import dataclasses
 import hashlib
@@ -22,54 +22,57 @@ QUICKDRAW_LICENCE = (
 
 @dataclass(frozen=True)
 class BuildOptions(Options):
-    """What is taken of the drawings, and how it is packed: all that the bytes of shards depend on besides these.
+    """Selection and packing of drawings.
+
+    Together with the drawings, these options determine the bytes of the shards.
 
     Raises:
-        ConfigError: if a value cannot be.
-        DataError: if categories are given, but none.
+        ConfigError: if a value is invalid.
+        DataError: if `categories` is an empty list.
     """
 
     categories: Sequence[str] | None = None
-    """Take drawings of these alone, comma-separated; default: all."""
+    """Take only drawings of these comma-separated categories; by default all."""
     per_category: int = option(75_000, at_least=0)
-    """Most drawings of a category, 1/30 of them for each of valid and test; 0: all. npz keep their own splits."""
+    """Maximum number of drawings per category, of which 1/30 each go to valid and test; 0 takes all. npz files keep
+    their own splits."""
     recognized_only: bool = False
     """Take only drawings that QuickDraw's game recognised."""
     compression: str = "none"
-    """Of the blocks of a shard: none or zstd."""
+    """Compression of the blocks: none or zstd."""
     sketches_per_shard: int = option(16_384, at_least=1)
-    """Most sketches in a shard; rounded down to whole blocks."""
+    """Maximum number of sketches per shard, rounded down to full blocks."""
     sketches_per_block: int = option(1024, at_least=1)
-    """Sketches packed together; no more than a shard may have."""
+    """Number of sketches per block, at most that of a shard."""
     source_bytes_per_part: int = option(2**24, at_least=1)
-    """Files are put together to a part, which one process builds, until they have as many bytes."""
+    """Size in bytes at which a group of source files is closed as one part; each part is built by one process."""
     licence: str = QUICKDRAW_LICENCE
-    """Of the drawings, with attribution; copied into the manifest. That of QuickDraw is not written for people's own
-    drawings: it is then empty."""
+    """Licence of the drawings, with attribution, copied into the manifest. If all drawings are people's own SVG or JSON
+    files, QuickDraw's licence is replaced by an empty one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         require(self.compression in COMPRESSIONS, "compression", " or ".join(COMPRESSIONS), repr(self.compression))
         if self.compression == "zstd" and importlib.util.find_spec("zstandard") is None:
-            raise ConfigError("compression zstd takes the package zstandard; pip install zstandard")
+            raise ConfigError("compression zstd needs the package zstandard; pip install zstandard")
         if self.categories is not None and not self.categories:
-            raise DataError("no category was given; name at least one, or leave the option out to take all")
+            raise DataError("no category was given; name at least one, or omit the option to take all")
 
     @property
     def block_size(self) -> int:
-        """Sketches in every block of a shard but its last."""
+        """Number of sketches per block; the last block of a shard may have fewer."""
         return min(self.sketches_per_block, self.sketches_per_shard)
 
 
 @dataclass(frozen=True)
 class Plan:
-    """A build, before a drawing is read.
+    """A build, planned before any drawing is read.
 
     Attributes:
-        options: what is taken of the drawings, and how it is packed.
-        parts: the files of each part.
-        num_bytes: their sizes, where known.
-        file_categories: what all files are named after, those included that are not needed.
+        options: build options.
+        parts: source files of each part.
+        num_bytes: size of each of these files; None if unknown.
+        file_categories: categories that all source files are named after, including the files not in any part.
     """
 
     options: BuildOptions
@@ -79,22 +82,22 @@ class Plan:
 
     @property
     def digest(self) -> bytes:
-        """Equal for equal plans, wherever the files lie."""
+        """SHA-256 of the plan, as a line of hexadecimal text; it does not depend on the location of the files."""
         names = [[source.name for source in part] for part in self.parts]
         text = json.dumps([VERSION, dataclasses.asdict(self.options), names, self.num_bytes])
         return hashlib.sha256(text.encode()).hexdigest().encode() + b"\n"
 
 
 def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str = QUICKDRAW_URL) -> Plan:
-    """Find the source files and group them into parts: all that are named after one category into the same.
+    """Find the source files and group them into parts, keeping all files of a category in the same part.
 
     Args:
-        source: as `find_sources` takes it.
-        options: of the build.
-        mirror: likewise.
+        source: one or several sources, as in `find_sources`.
+        options: build options.
+        mirror: folder or URL of the public data set.
 
     Raises:
-        DataError: if a source does not exist, or a category cannot be in the files.
+        DataError: if a source does not exist, or a requested category cannot occur in the files.
     """
     files = find_sources(source, options.categories, mirror=mirror)
     if options.categories is not None:
@@ -106,7 +109,7 @@ def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str
     parts: list[list[SourceFile]] = [[]]
     num_bytes: list[list[int | None]] = [[]]
     for _, group in itertools.groupby(chosen, key=lambda file: file.category):
-        # Of unknown size, a file is taken to be large.
+        # A file of unknown size counts as large.
         if sum(enough if size is None else size for size in num_bytes[-1]) >= enough:
             parts.append([])
             num_bytes.append([])
@@ -117,7 +120,10 @@ def make_plan(source: str | Sequence[str], options: BuildOptions, *, mirror: str
 
 
 def _num_bytes(file: SourceFile) -> int | None:
-    """The size of a file; None where its server does not say, or for the public data set would be asked too often."""
+    """Return the size of a file, or None if the server does not report it.
+
+    Also None for the files of the public data set, to avoid a request for each of them.
+    """
     if file.word is not None:
         return None
     retries, location = Retries(), file.location
@@ -132,7 +138,13 @@ def _num_bytes(file: SourceFile) -> int | None:
 
 
 def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> list[SourceFile]:
-    """The files named after the wanted categories when each has one; else all, since a file may hold any word."""
+    """Return the files named after the wanted categories.
+
+    If some category has no such file, return all files, since a file may hold drawings of any category.
+
+    Raises:
+        DataError: if a category has no file, and no file may hold drawings of a category other than its own.
+    """
     if categories is None:
         return files
     known = {file.category for file in files}
@@ -142,7 +154,7 @@ def _wanted_files(files: list[SourceFile], categories: Sequence[str] | None) -> 
 
 
 def refuse_missing_categories(missing: Iterable[str], known: set[str], why: str = "") -> None:
-    """Raise a DataError that names the nearest known category, if any is missing, and ends in why it may be."""
+    """Raise a DataError if a category is missing, suggesting the nearest known one; `why` ends the message."""
     for name in sorted(missing):
         hint = nearest(name, sorted(known - {name}))
-        raise DataError(f"no drawing of category {name!r} is in the source{hint}{why}")
+        raise DataError(f"the source has no drawing of category {name!r}{hint}{why}")

@@ -1,4 +1,4 @@
-"""Building shards: the whole, or a task's share of it."""
+"""Building of all shards, or of one task's share of them."""
 
 import functools
 from collections.abc import Callable, Sequence
@@ -18,19 +18,19 @@ from sgloc.storage import Storage, is_local, local_path, writing
 _DOWNLOADS = "downloads"
 
 Progress = Callable[[int, int, int, int], None]
-"""Takes parts built, parts in all, drawings read and drawings rejected."""
+"""Callback that takes the parts built, the total number of parts, the drawings read and the drawings rejected."""
 
 
 class Means(TypedDict, total=False):
-    """How a build is done, on which its bytes do not depend.
+    """Execution options of a build, which do not affect its output bytes.
 
     Attributes:
-        num_workers: processes; 1, the default, builds in this one, 0 stands for one a core.
-        mirror: where the public data set is.
-        downloads: local folder for files that are not local, while they are read; None: one in the folder that is
-            written to where that is local, else a temporary one.
-        keep_downloads: leave them there.
-        progress: called with parts built, parts in all, drawings read and drawings rejected.
+        num_workers: number of processes; 1, the default, builds in this process, 0 uses one per core.
+        mirror: folder or URL of the public data set.
+        downloads: local folder for remote source files while they are read; None uses a subfolder of the output folder
+            if that is local, else a temporary folder.
+        keep_downloads: whether to keep downloaded files.
+        progress: called with the parts built, the total number of parts, the drawings read and the drawings rejected.
     """
 
     num_workers: int
@@ -48,24 +48,24 @@ def build_shards(
     overwrite: bool = False,
     **means: Unpack[Means],
 ) -> Manifest:
-    """Pack drawings into shards; the same drawings in the same files give the same bytes.
+    """Pack drawings into shards deterministically: the same drawings in the same files give the same bytes.
 
-    A build that was killed goes on where it was when it is started again.
+    An interrupted build resumes when it is started again.
 
     Args:
-        source: files, a folder, a glob, URLs, or the public data set, as `find_sources` takes them.
+        source: one or several files, folders, globs, URLs or formats of the public data set; see `find_sources`.
         folder: folder or URL to write to. Its manifest.json is written last.
-        options: what is taken of the drawings, and how it is packed; None is `BuildOptions()`.
-        overwrite: replace shards, or an unfinished build, that are there already.
-        means: see `Means`.
+        options: build options; None uses the defaults.
+        overwrite: whether to replace existing shards or an unfinished build.
+        means: execution options; see `Means`.
 
     Returns:
-        The manifest that was written.
+        The manifest written.
 
     Raises:
-        ConfigError: if num_workers is negative, or other processes cannot see the folder or a source.
-        DataError: if a source cannot be read as what it claims to be, a category does not occur, nothing is left to
-            train on, a worker dies, or shards or another build are there already.
+        ConfigError: if num_workers is negative, or worker processes could not access the folder or a source.
+        DataError: if a source cannot be read in its declared format, a requested category does not occur, no training
+            drawings remain, a worker dies, or the folder already holds shards or a different build.
     """
     outcome = _build(source, folder, options, None, overwrite, means)
     assert isinstance(outcome, Manifest), f"{outcome} parts are missing although none failed"
@@ -79,20 +79,20 @@ def build_task(
     options: BuildOptions | None = None,
     **means: Unpack[Means],
 ) -> Manifest | int:
-    """Build the parts whose number leaves a remainder when divided by the number of tasks; see `build_shards`.
+    """Build one task's share of the parts: those whose number modulo the number of tasks is the task's index.
 
-    All tasks may run at once, on any machines that share the folder, in any order, and again.
+    Tasks may run concurrently on any machines that share the folder, in any order, and repeatedly.
 
     Args:
-        source, folder, options, means: as `build_shards` takes them.
-        task: the remainder, and the number of tasks.
+        source, folder, options, means: as in `build_shards`.
+        task: index of the task, and the number of tasks.
 
     Returns:
-        The manifest, if now all parts are built; then this wrote it, or another task that ended at the same time. Else
-        how many parts are missing.
+        The manifest if all parts are now built, whether this task wrote it or another one finishing at the same time;
+        else the number of missing parts.
 
     Raises:
-        ConfigError, DataError: as `build_shards`; ConfigError also if there is no such task.
+        ConfigError, DataError: as in `build_shards`; ConfigError also if the task index is out of range.
     """
     index, count = task
     if not 0 <= index < count:
@@ -108,7 +108,7 @@ def _build(
     overwrite: bool,
     means: Means,
 ) -> Manifest | int:
-    """Build what is not built yet of all parts, or of a task's; the manifest, or how many parts are missing."""
+    """Build the missing parts, all or one task's; return the manifest, or the number of parts still missing."""
     plan = make_plan(source, options or BuildOptions(), mirror=means.get("mirror", QUICKDRAW_URL))
     downloads = _downloads(folder, means.get("downloads"), means.get("keep_downloads", False))
     sources = (file.location for part in plan.parts for file in part)
@@ -122,7 +122,7 @@ def _build(
         try:
             _build_missing(target, plan, task or (0, 1), downloads, num_workers, progress)
         except (FileNotFoundError, DataError):
-            # Another process that builds the same may have finished, and removed what only a build needs.
+            # Another process may have finished the same build meanwhile and removed its intermediate files.
             if not is_finished(target, plan):
                 raise
         return finish(target, plan)
@@ -131,7 +131,7 @@ def _build(
 def _build_missing(
     target: Storage, plan: Plan, task: tuple[int, int], downloads: Downloads, num_workers: int, progress: Progress
 ) -> None:
-    """Build the parts of a task that are not built yet."""
+    """Build a task's missing parts."""
     index, count = task
     numbers = range(index, len(plan.parts), count)
     finished = finished_parts(target, plan)
@@ -161,20 +161,20 @@ def _build_missing(
 
 
 def _build_one(location: str, plan: Plan, downloads: Downloads, number: int, report: Report) -> None:
-    """Build a part, in any process."""
+    """Build one part, in this process or in a worker."""
     failpoint("part", number)
     with writing(location, "shards"):
         build_part(Storage(location), plan, number, downloads, report)
 
 
 def _downloads(location: str, folder: str | None, keep: bool) -> Downloads:
-    """Where files that are not local go, checked."""
+    """Resolve and check the folder for downloads."""
     if folder is not None:
         if not is_local(folder):
-            raise ConfigError(f"downloads go to a local folder, not to {folder}; give another")
+            raise ConfigError(f"downloads need a local folder, not {folder}; choose another")
         folder = local_path(folder)
     elif is_local(location):
         folder = Storage(location).path(_DOWNLOADS)
     elif keep:
-        raise ConfigError("downloads would be kept in a temporary folder; give a folder for downloads")
+        raise ConfigError("downloads would be kept in a temporary folder; choose a folder for downloads")
     return Downloads(folder, keep)

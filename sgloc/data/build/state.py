@@ -1,4 +1,4 @@
-"""How far a build is, told from its folder alone: begun, its parts finished one after another, and finished."""
+"""The state of a build (started, parts completed, finished), derived from the contents of its folder alone."""
 
 import json
 import re
@@ -10,29 +10,30 @@ from sgloc.data.manifest import FILE_NAME, SPLITS, Manifest, join_manifests, par
 from sgloc.errors import DataError
 from sgloc.storage import Storage
 
-# Which plan a folder is, or was, built by.
+# Holds the digest of the plan by which the folder is being, or was, built.
 PLAN_NAME = "plan.sha256"
 REJECTS_NAME = "rejects.ndjson"
-# The shards of earlier versions have no part in their name.
+# The part number is optional, because shards of earlier versions have none in their names.
 _SHARD_NAME = re.compile(rf"({'|'.join(SPLITS)})-\d{{5,}}(-\d{{5,}})?\.tar")
 _BEGINNINGS = (PLAN_NAME, FILE_NAME, REJECTS_NAME, *(f"{split}-" for split in SPLITS))
 _PART_FILE = re.compile(r"\d{5,}\.(json|rejects|words)")
-# How many rejects an error tells.
+# Number of rejects quoted in an error message.
 _TOLD_REJECTS = 3
 
 
 def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Manifest | None:
-    """Make a folder ready for a build, or for going on with it.
+    """Prepare a folder for starting or resuming a build.
 
     Returns:
-        The manifest, if nothing is left to do: a killed build had but to tidy up, or other tasks have done it all.
+        The manifest if no work remains, because an interrupted build only lacked its cleanup or other tasks have
+        finished everything; else None.
 
     Raises:
-        DataError: if it holds finished shards or a build of another plan, which may be replaced only when asked for, or
-            shards that no build wrote.
-        OSError: if it cannot be written to.
+        DataError: if the folder holds finished shards or a build of a different plan and `overwrite` is false, or holds
+            shards not written by a build.
+        OSError: if the folder cannot be written to.
     """
-    # The names last: other tasks may be ending the build.
+    # List the names after reading the plan, because other tasks may be finishing the build.
     is_same = not overwrite and _has_plan(folder, plan)
     names = folder.sizes().keys()
     if not overwrite:
@@ -40,25 +41,25 @@ def begin(folder: Storage, plan: Plan, *, overwrite: bool, is_task: bool) -> Man
             return _end(folder)
         if FILE_NAME in names:
             raise DataError(
-                f"{folder.location} already holds shards; give another folder, or overwrite them to build them again"
+                f"{folder.location} already holds shards; choose another folder, or overwrite them to build them again"
             )
         if PLAN_NAME in names and not is_same:
             raise DataError(
-                f"{folder.location} holds an unfinished build of other sources or with other options; give those to "
-                "go on with it, overwrite it to start anew, or give another folder"
+                f"{folder.location} holds an unfinished build of other sources or with other options; use the same to "
+                "resume it, overwrite it to start over, or choose another folder"
             )
     refuse_foreign_shards(folder, names)
-    # What a task finds here may be what another has written since it looked: tasks begin in the same moment.
+    # A task must not clear the folder: tasks start simultaneously, so another may have written to it since the check.
     if not is_same and not is_task:
         clear(folder)
     folder.make_folder(PARTS)
     folder.write(PLAN_NAME, [plan.digest])
-    # The others may have ended it since this task looked.
+    # Check again, because other tasks may have finished the build meanwhile.
     return _end(folder) if is_task and is_finished(folder, plan) else None
 
 
 def _has_plan(folder: Storage, plan: Plan) -> bool:
-    """Whether the build in the folder is of this plan."""
+    """Return whether the build in the folder has the same plan."""
     try:
         return folder.content(PLAN_NAME) == plan.digest
     except FileNotFoundError:
@@ -66,18 +67,18 @@ def _has_plan(folder: Storage, plan: Plan) -> bool:
 
 
 def is_finished(folder: Storage, plan: Plan) -> bool:
-    """Whether the folder holds finished shards of the same plan."""
+    """Return whether the folder holds finished shards of the same plan."""
     return FILE_NAME in folder.sizes() and _has_plan(folder, plan)
 
 
 def _end(folder: Storage) -> Manifest:
-    """Remove what only an unfinished build needs; gives the manifest."""
+    """Remove the intermediate files of a finished build and return its manifest."""
     _remove_parts(folder)
     return parse_manifest(folder.content(FILE_NAME), f"{folder.location}/{FILE_NAME}")
 
 
 def finished_parts(folder: Storage, plan: Plan) -> dict[int, Manifest]:
-    """The parts that are built, their shards all there and of the right sizes."""
+    """Return the manifests of the completed parts, whose shards all exist with the right sizes, by part number."""
     sizes = folder.sizes()
     finished = {}
     names = folder.sizes(PARTS)
@@ -95,21 +96,22 @@ def finished_parts(folder: Storage, plan: Plan) -> dict[int, Manifest]:
 
 
 def finish(folder: Storage, plan: Plan) -> Manifest | int:
-    """Write the manifest when all parts are built; any number of processes may do so at once.
+    """Write the manifest if all parts are built; any number of processes may call this concurrently.
 
     Returns:
-        The manifest, or how many parts are missing.
+        The manifest, or the number of missing parts.
 
     Raises:
-        DataError: if a category does not occur, or nothing is left to train on; the folder is then cleared.
-        OSError: if it cannot be written to.
+        DataError: if a requested category does not occur, or no usable training drawings remain. The folder is then
+            cleared.
+        OSError: if the folder cannot be written to.
     """
     parts = finished_parts(folder, plan)
     try:
         if len(parts) == len(plan.parts):
             return _join(folder, plan, [parts[number] for number in range(len(parts))])
     except FileNotFoundError:
-        # Another process that finishes the same build may have got further, and tidied up.
+        # Another process may have finished the same build first and removed the intermediate files.
         if not is_finished(folder, plan):
             raise
     return _end(folder) if is_finished(folder, plan) else len(plan.parts) - len(parts)
@@ -121,7 +123,7 @@ def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
     try:
         _check(folder, plan, manifest, first_rejects)
     except DataError:
-        # Going on with these parts would end no better. What was rejected stays, for the user to read.
+        # Clear the folder, because resuming with these parts would fail again. Keep the rejects for the user to read.
         clear(folder)
         if not first_rejects:
             folder.remove_file(REJECTS_NAME)
@@ -132,7 +134,7 @@ def _join(folder: Storage, plan: Plan, parts: list[Manifest]) -> Manifest:
 
 
 def _write_rejects(folder: Storage, num_parts: int) -> str:
-    """Join the parts' rejects into one file; what is to be said of the first."""
+    """Join the parts' rejects into one file and return a description of the first few, for error messages."""
     start = b""
     with folder.create(REJECTS_NAME) as write:
         for number in range(num_parts):
@@ -141,11 +143,11 @@ def _write_rejects(folder: Storage, num_parts: int) -> str:
                 start = start or content
     first = [json.loads(line) for line in start.splitlines()[:_TOLD_REJECTS]]
     told = [f"{one['source']} {one['place']}: {one['reason']}, {one['detail']}" for one in first]
-    return f"{'; '.join(told)}; {folder.path(REJECTS_NAME)} lists all" if told else ""
+    return f"{'; '.join(told)}; {folder.path(REJECTS_NAME)} lists all of them" if told else ""
 
 
 def _check(folder: Storage, plan: Plan, manifest: Manifest, first_rejects: str) -> None:
-    """Raise a DataError if the shards are not what was asked for, or nothing can be trained on them."""
+    """Raise a DataError if a requested category is missing, or the shards cannot be trained on."""
     wanted = plan.options.categories
     if wanted is not None:
         missing = set(wanted) - set(manifest.categories)
@@ -154,33 +156,33 @@ def _check(folder: Storage, plan: Plan, manifest: Manifest, first_rejects: str) 
             words.update(folder.content(part_file(number, "words")).decode().splitlines())
         why = f"; the first rejects: {first_rejects}" if first_rejects else ""
         for name in sorted(missing & words):
-            raise DataError(f"no drawing of category {name!r} could be taken: all were rejected or skipped{why}")
+            raise DataError(f"all drawings of category {name!r} were rejected or skipped{why}")
         refuse_missing_categories(missing, words.union(plan.file_categories, manifest.categories), why)
     if manifest.moments.count == 0:
         rejected = ", ".join(f"{count} {reason}" for reason, count in manifest.rejected.items()) or "none"
         what = f"all {manifest.num_read} drawings were rejected or skipped"
         if manifest.num_accepted:
             what = f"none of the {manifest.num_accepted} drawings taken is in the training split"
-        advice = f"the first: {first_rejects}" if first_rejects else "give more drawings"
+        advice = f"the first: {first_rejects}" if first_rejects else "add more drawings"
         raise DataError(f"{what} (rejected: {rejected}); {advice}")
     if manifest.scale == 0:
         raise DataError(
-            "all offsets of the training drawings are equal, so they cannot be normalised; give real drawings"
+            "all offsets of the training drawings are equal, so they cannot be normalised; use real drawings"
         )
 
 
 def refuse_foreign_shards(folder: Storage, names: Set[str]) -> None:
-    """Raise a DataError if there are shards among the names of a folder's files, but nothing that comes before them in
-    every build and merge."""
+    """Raise a DataError if a folder, given its file names, holds shards but no file that every build and merge writes
+    before its first shard."""
     shards = sorted(filter(_SHARD_NAME.fullmatch, names))
     if shards and not names & {FILE_NAME, PLAN_NAME, REJECTS_NAME}:
-        raise DataError(f"{folder.location} holds {shards[0]}, which no build or merge wrote; give another folder")
+        raise DataError(f"{folder.location} holds {shards[0]}, which no build or merge wrote; choose another folder")
 
 
 def clear(folder: Storage) -> None:
-    """Remove shards, all that tells of them but the rejects, and what killed processes left."""
-    # The manifest goes first: without it the folder is not complete, whatever happens next. As long as the plan is
-    # there, the shards are known to be a build's.
+    """Remove the shards with their manifest, plan and parts, and leftovers of killed processes; keep the rejects."""
+    # Remove the manifest first: without it the folder counts as incomplete, whatever happens next. Remove the plan
+    # last: it identifies the shards as those of a build.
     folder.remove_file(FILE_NAME)
     for name in sorted(filter(_SHARD_NAME.fullmatch, folder.sizes())):
         folder.remove_file(name)
@@ -189,7 +191,7 @@ def clear(folder: Storage) -> None:
 
 
 def _remove_parts(folder: Storage) -> None:
-    """Remove what only an unfinished build needs."""
+    """Remove the intermediate files of a build."""
     for name in filter(_PART_FILE.fullmatch, folder.sizes(PARTS)):
         folder.remove_file(f"{PARTS}/{name}")
     folder.remove_partial(PARTS, "")

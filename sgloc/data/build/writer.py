@@ -1,4 +1,4 @@
-"""Drawings of one split and part, packed into shards."""
+"""Writer of the shards of one split and part."""
 
 import hashlib
 import io
@@ -17,9 +17,9 @@ from sgloc.storage import Storage
 
 
 def pack_tar(blocks: Sequence[bytes]) -> tuple[bytes, list[int]]:
-    """The tar file of a shard's blocks, as WebDataset's own writer makes it, and where in it each block begins.
+    """Pack a shard's blocks into a tar file, as WebDataset's writer does; return it and the byte offset of each block.
 
-    All that it says of a block besides its name and size is fixed, so that equal drawings give equal bytes.
+    Apart from a block's name and size, all tar metadata is constant, so that equal drawings give equal bytes.
     """
     stream, offsets = io.BytesIO(), []
     with tarfile.TarFile(fileobj=stream, mode="w", format=tarfile.USTAR_FORMAT) as tar:
@@ -33,17 +33,17 @@ def pack_tar(blocks: Sequence[bytes]) -> tuple[bytes, list[int]]:
 
 
 class SplitWriter:
-    """Writes drawings, in the order given, into blocks and shards; holds one shard in memory.
+    """Writer of drawings, in the order added, to blocks and shards; it buffers one shard in memory.
 
     Args:
-        folder: to write to.
+        folder: folder to write to.
         split: "train", "valid" or "test".
         part: number of the part.
-        options: of the build.
+        options: build options.
 
     Attributes:
-        categories: how many drawings of each were taken.
-        moments: of the drawings that are in a block.
+        categories: number of drawings added, by category.
+        moments: moments of the drawings packed into blocks so far.
     """
 
     def __init__(self, folder: Storage, split: str, part: int, options: BuildOptions) -> None:
@@ -54,20 +54,20 @@ class SplitWriter:
         self._points: Counter[int] = Counter()
         self._strokes: Counter[int] = Counter()
         self._shards: list[Shard] = []
-        # Of the shard that is next: its blocks, the sketches in them, and the drawings of the block that is next.
+        # The pending shard: its blocks, the number of sketches in them, and the drawings of the pending block.
         self._blocks: list[bytes] = []
         self._num_sketches = 0
         self._drawings: list[Drawing] = []
 
     def add(self, drawing: Drawing) -> None:
-        """Take a drawing."""
+        """Add a drawing."""
         self.categories[drawing.category] += 1
         self._drawings.append(drawing)
         if len(self._drawings) == self._options.block_size:
             self._pack()
 
     def finish(self) -> Split:
-        """Write what is not written yet; gives all that was written."""
+        """Write the pending drawings and return the completed split."""
         if self._drawings:
             self._pack()
         if self._blocks:
@@ -78,7 +78,7 @@ class SplitWriter:
         return Split(categories, points, strokes, self._shards)
 
     def _pack(self) -> None:
-        """Make a block of the drawings, and a shard where there is no room for another block."""
+        """Pack the pending drawings into a block; write the shard if it has no room for another block."""
         lengths = [len(drawing.stroke3) for drawing in self._drawings]
         rows = np.concatenate([drawing.stroke3 for drawing in self._drawings])
         starts = np.cumsum([0, *lengths[:-1]])
@@ -92,7 +92,7 @@ class SplitWriter:
             self._write()
 
     def _write(self) -> None:
-        """Write the blocks as a shard."""
+        """Write the pending blocks as a shard."""
         content, offsets = pack_tar(self._blocks)
         name = f"{self._prefix}-{len(self._shards):05d}.tar"
         self._folder.write(name, [content])

@@ -1,1 +1,1 @@
-"""QuickDraw's drawings: where they are, and readers of the four forms they come in (METHOD 1)."""
+"""Drawing file formats: readers of QuickDraw's four formats and of people's own files, and source lookup (METHOD 1)."""

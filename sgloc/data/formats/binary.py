@@ -1,4 +1,4 @@
-"""Reads QuickDraw's binary files (METHOD 1)."""
+"""Reader of QuickDraw's binary files (METHOD 1)."""
 
 import struct
 from collections.abc import Iterator
@@ -16,23 +16,23 @@ _HEADER = struct.Struct("<Q2sbIH")
 
 
 def read_binary(location: str, category: str, *, max_points: int) -> Iterator[Outcome]:
-    """Read a binary file: records of a header and strokes, one after another with nothing between.
+    """Read a binary file: a sequence of records, each a header and strokes, without separators.
 
-    Countries and timestamps are not kept. Nothing marks where a record starts, so that from a record that is cut off
-    to the file's end all is one Reject.
+    Countries and timestamps are discarded. Since nothing marks the start of a record, a truncated record and everything
+    after it become a single Reject.
 
     Args:
-        location: a local path or any fsspec URL; unpacked if it ends in .gz.
-        category: what every drawing shows.
-        max_points: the most points of a drawing.
+        location: local path or fsspec URL; decompressed if it ends in .gz.
+        category: category of every drawing.
+        max_points: maximum number of points in a drawing.
 
     Yields:
-        One outcome a record, in order. Its place is like "record 17 at byte 2048", the record's number
-        from 1 and where it starts (unpacked).
+        One outcome per record, in order. Its place is, for example, "record 17 at byte 2048": the record's number, from
+        1, and its start in the decompressed file.
 
     Raises:
-        DataError: if the file is missing, unreadable, damaged, empty, or text; drawings shortly before a damage are
-            then not handed out.
+        DataError: if the file is missing, unreadable, damaged, empty or text. Drawings shortly before the damage may
+            then be lost.
     """
     number = offset = 0
     for number, record in enumerate(_records(location, max_points), start=1):
@@ -46,19 +46,20 @@ def read_binary(location: str, category: str, *, max_points: int) -> Iterator[Ou
             yield place, ByteDrawing(category, key_id, recognized, strokes)
         offset += record.num_bytes
     if number == 0:
-        raise DataError(f"{location} is empty; fetch it again")
+        raise DataError(f"{location} is empty; download it again")
 
 
 class _Record(NamedTuple):
-    """A record as it stands in the file.
+    """A record as stored in the file.
 
     Attributes:
-        header: its first bytes; fewer than a header has where the file ends.
-        xs: of each stroke, a byte a point; no more of them where the drawing has too many points.
-        ys: likewise.
-        num_points: of all strokes.
-        num_bytes: from its start to its end, or to the file's.
-        is_whole: whether all of it is there.
+        header: the header's bytes; fewer than a full header if the file ends within it.
+        xs: the x coordinates of each stroke, one byte per point; strokes beyond the maximum number of points are left
+            out.
+        ys: the y coordinates, likewise.
+        num_points: number of points of all strokes.
+        num_bytes: size of the record, or of what the file holds of it.
+        is_whole: whether the record is complete.
     """
 
     header: bytes
@@ -70,7 +71,7 @@ class _Record(NamedTuple):
 
 
 def _records(location: str, max_points: int) -> Iterator[_Record]:
-    """Split a file into records; only the last may be cut off."""
+    """Split a file into records; only the last one may be truncated."""
     with reading(location), open_unpacked(location) as stream:
         read = stream.read
         if (start := read(_HEADER.size)) and is_text(start):
@@ -89,7 +90,7 @@ def _records(location: str, max_points: int) -> Iterator[_Record]:
                     is_whole = False
                     break
                 num_points += length
-                # Read on, since only so the next record is found.
+                # Keep reading strokes beyond the limit, because that is the only way to find the next record.
                 if num_points <= max_points:
                     xs.append(points[:length])
                     ys.append(points[length:])
@@ -98,11 +99,11 @@ def _records(location: str, max_points: int) -> Iterator[_Record]:
 
 
 def _check(record: _Record, max_points: int) -> tuple[int, bool]:
-    """Take a record's key_id and recognized, or raise UnfitError."""
+    """Return a record's key_id and recognized, or raise UnfitError."""
     if not record.is_whole:
         raise UnfitError("truncated_record", f"the file ends {record.num_bytes} bytes into the record")
     key_id, country, recognized, _, num_strokes = _HEADER.unpack(record.header)
-    # Where bytes are lost, what follows is read at the wrong places; a country such as no country has often tells it.
+    # Lost bytes shift everything read after them; an impossible country code often reveals this.
     if country != bytes(2) and not (country.isascii() and country.decode("ascii").isprintable()):
         raise UnfitError("bad_country", repr(country))
     if recognized not in (0, 1):
@@ -112,7 +113,7 @@ def _check(record: _Record, max_points: int) -> tuple[int, bool]:
     if b"" in record.xs:
         raise UnfitError("empty_stroke", f"stroke {record.xs.index(b'')} has no point")
     if record.num_points > max_points:
-        raise UnfitError("too_many_points", f"{record.num_points} points, where {max_points} are taken")
+        raise UnfitError("too_many_points", f"{record.num_points} points; the limit is {max_points}")
     return key_id, recognized == 1
 
 
@@ -124,7 +125,7 @@ FORM = Form(
     is_named=True,
     public={"binary": "full/binary"},
     reasons={
-        "bad_country": "binary: its country is not two bytes of printable ASCII, or of zeros",
-        "truncated_record": "binary: the file ends within a record, so that this is all that is left of it",
+        "bad_country": "binary: a country that is neither two bytes of printable ASCII nor two zero bytes",
+        "truncated_record": "binary: the file ends within a record; the rest of the file counts as one drawing",
     },
 )

@@ -1,4 +1,4 @@
-"""Opening a file of drawings, wherever it is, without trusting it."""
+"""Opening of local and remote drawing files, with protection against decompression bombs."""
 
 import contextlib
 import gzip
@@ -9,7 +9,8 @@ from typing import IO, Any
 from sgloc.errors import DataError
 from sgloc.storage import open_file
 
-# Drawings unpack to five times their packed size, and a file of few bytes may well be one of many equal drawings.
+# Real drawings decompress to about five times their compressed size. Small files are exempt, since many equal drawings
+# compress to few bytes.
 MAX_COMPRESSION_RATIO = 200
 _ALWAYS_UNPACKED = 2**20
 _BUFFER_BYTES = 2**18
@@ -17,13 +18,13 @@ _BUFFER_BYTES = 2**18
 
 @contextlib.contextmanager
 def open_unpacked(location: str) -> Iterator[io.BufferedReader]:
-    """Open a file to be read from its start to its end, unpacked if its name ends in .gz; belongs inside `reading`.
+    """Open a file for sequential reading, decompressed if its name ends in .gz. Use it inside `reading`.
 
     Args:
-        location: a local path or any fsspec URL.
+        location: local path or fsspec URL.
 
     Raises:
-        DataError: while reading, if the file unpacks to far more than drawings do.
+        DataError: while reading, if the compression ratio is far above that of drawings.
     """
     with open_file(location) as packed:
         raw = _Unpacked(location, packed) if location.endswith(".gz") else packed
@@ -32,7 +33,7 @@ def open_unpacked(location: str) -> Iterator[io.BufferedReader]:
 
 
 class _Unpacked(gzip.GzipFile):
-    """What a gzip file unpacks to, as long as it is not far more than drawings unpack to."""
+    """A gzip reader that refuses compression ratios far above those of drawings."""
 
     def __init__(self, location: str, packed: IO[bytes]) -> None:
         super().__init__(fileobj=packed)
@@ -43,7 +44,7 @@ class _Unpacked(gzip.GzipFile):
         unpacked, packed = self.tell(), self._packed.tell()
         if unpacked > max(_ALWAYS_UNPACKED, MAX_COMPRESSION_RATIO * packed):
             raise DataError(
-                f"{self._location} unpacks to {unpacked} bytes from {packed}, which no file of drawings does; "
-                "fetch it again"
+                f"{self._location} decompresses to {unpacked} bytes from {packed}, which is implausible for drawings; "
+                "download it again"
             )
         return num_bytes

@@ -1,8 +1,8 @@
-"""The forms that drawings come in: what the rest of the program asks of each, and one way to read them all.
+"""The interface of drawing file formats, and one entry point that reads them all.
 
-A form is one file of this folder with a `FORM` in it; nothing else knows forms by name. Nothing vanishes (DESIGN
-contract 8): all that a file holds comes out as a `Drawing` or as a `Reject`. What concerns a whole file is a
-`DataError`, raised while the file is read.
+A format is one module of this folder that defines `FORM`; no other code refers to a specific format. Nothing is dropped
+silently (DESIGN contract 8): each entry of a file becomes a `Drawing` or a `Reject`. An error that concerns the whole
+file is raised as a `DataError` while the file is read.
 """
 
 import functools
@@ -22,25 +22,25 @@ MAX_POINTS = 10_000
 _GZIP = b"\x1f\x8b"
 
 Read = Callable[[str, str, str | None, int], Iterator[Outcome]]
-"""Takes a file's location, what it is named after, the only word that its drawings may have (None takes any), and the
-most points of a drawing; yields an outcome for each thing in it, in order."""
+"""Takes a file's location, its category, the only word that its drawings may have (None accepts any) and the maximum
+number of points in a drawing; yields one outcome per entry, in order."""
 
 
 @dataclass(frozen=True, eq=False)
 class Form:
-    """A form of drawings.
+    """A drawing file format.
 
     Attributes:
-        what: a file of this form, in words.
-        endings: of its files' names.
-        begins: whether the first bytes of a file, unpacked, may be of this form.
-        read: a file of it.
-        is_named: whether a file holds drawings of nothing but the category that it is named after.
-        of_folder: whether that category is the name of the file's folder. All the folder's files are then one source,
-            given as "folder/*.ending", and are read where they lie.
-        brings_origin: whether coordinates have an origin that means something (METHOD 1).
-        public: of the public data set, the names of what comes in this form, with the folders of its files.
-        reasons: why only drawings of this form are rejected, as `sgloc.sketch.rejects.REASONS` has them.
+        what: noun phrase for a file in this format, for messages.
+        endings: file name endings.
+        begins: takes the first bytes of a decompressed file; returns whether they can belong to this format.
+        read: reader of a file.
+        is_named: whether a file holds only drawings of the category that it is named after.
+        of_folder: whether the category is the name of the file's folder instead. All files of a folder then form one
+            source, written "folder/*.ending", and are read in place rather than downloaded.
+        brings_origin: whether the coordinates have a meaningful origin (METHOD 1).
+        public: the parts of the public data set in this format: from name, as in "quickdraw:name", to folder.
+        reasons: reject reasons specific to this format, in the form of `sgloc.sketch.rejects.REASONS`.
     """
 
     what: str
@@ -57,30 +57,35 @@ class Form:
         REASONS.update(self.reasons)
 
     def check(self, head: bytes, location: str) -> None:
-        """Compare a file's first bytes with what its ending promises.
+        """Check that a file's first bytes match its ending.
 
         Raises:
-            DataError: if they are of another form.
+            DataError: if they do not.
         """
         is_packed = location.endswith((".gz", ".svgz"))
         what = "a gzip file" if is_packed else self.what
         if head.startswith(_GZIP) if is_packed else self.begins(head):
             return
         if not head:
-            raise DataError(f"{location} is empty, where {what} was expected; check the URL")
-        looks_like = " an error page?" if is_text(head) else " another form?"
-        raise DataError(f"{location} is not {what} but begins with {head[:24]!r}:{looks_like} Check the URL")
+            raise DataError(f"{location} is empty but should be {what}; check the URL")
+        looks_like = "an error page" if is_text(head) else "another format"
+        raise DataError(
+            f"{location} is not {what} but begins with {head[:24]!r} (probably {looks_like}); check the URL"
+        )
 
 
 def is_text(head: bytes) -> bool:
-    """Whether the first bytes of a file are ASCII. A binary drawing's first byte may be any character, but within its
-    first sixteen is a 0 or 1."""
+    """Return whether the first bytes of a file are ASCII text.
+
+    Sixteen bytes suffice to tell text from QuickDraw's binary format, which may start with any byte but has a 0 or 1
+    among its first sixteen.
+    """
     return all(byte in b"\t\n\r" or 32 <= byte < 127 for byte in head[:16])
 
 
 @functools.cache
 def forms() -> tuple[Form, ...]:
-    """All forms, in the order of their files' names."""
+    """Return all formats, sorted by module name."""
     package = importlib.import_module(__name__.rpartition(".")[0])
     modules = [
         importlib.import_module(f"{package.__name__}.{found.name}") for found in pkgutil.iter_modules(package.__path__)
@@ -90,24 +95,27 @@ def forms() -> tuple[Form, ...]:
 
 @functools.cache
 def endings() -> tuple[str, ...]:
-    """The endings of all forms."""
+    """Return the file name endings of all formats."""
     return tuple(ending for form in forms() for ending in form.endings)
 
 
 def form_of(location: str) -> Form | None:
-    """The form that a file's ending promises, if any."""
+    """Return the format that matches a file's ending, or None."""
     return next((form for form in forms() if location.endswith(form.endings)), None)
 
 
 def refuse_ending(location: str, has: str = "does not end in") -> DataError:
-    """What to raise for a file of no form, or for a folder that has none of any."""
+    """Return the error for a file with an unknown ending, or for a folder without files of a known format."""
     *others, last = endings()
-    return DataError(f"{location} {has} {', '.join(others)} or {last}, the forms of drawings that are read")
+    return DataError(f"{location} {has} {', '.join(others)} or {last}, the supported drawing formats")
 
 
 def category_of_file(location: str) -> str:
-    """What a file is named after: its folder, where its form says so; else its name without its ending, or QuickDraw's
-    ".full.npz". In a URL, unquoted."""
+    """Return the category that a file is named after.
+
+    This is the folder's name if the format says so, else the file's name without its ending or QuickDraw's ".full.npz".
+    Names in URLs are unquoted.
+    """
     folder, name = posixpath.split(location)
     form = form_of(location)
     if form is not None and form.of_folder:
@@ -120,27 +128,27 @@ def category_of_file(location: str) -> str:
 def read_drawings(
     location: str, *, category: str | None = None, word: str | None = None, max_points: int = MAX_POINTS
 ) -> Iterator[Drawing | Reject]:
-    """Read a file of any form, told by its ending.
+    """Read a file of drawings, choosing the format by its ending.
 
     Args:
-        location: a local path or any fsspec URL.
-        category: what the file is named after; None takes what `category_of_file` says.
-        word: the only word that drawings may have; None takes any.
-        max_points: the most points of a drawing, a raw one's counted when it is simplified.
+        location: local path or fsspec URL.
+        category: category that the file is named after; None calls `category_of_file`.
+        word: the only word that drawings may have; None accepts any.
+        max_points: maximum number of points in a drawing; for raw drawings, after simplification.
 
     Yields:
-        One Drawing or Reject a line, entry or record, in order. A Reject's reason is one of `rejects.REASONS`.
+        One Drawing or Reject per line, entry or record, in order. A Reject's reason is one of `rejects.REASONS`.
 
     Raises:
-        DataError: if the ending is unknown, or a file whose form says that it is named after a category is not, or
-            after another than `word`; while reading, as the form says.
+        DataError: if the ending is unknown; if the format requires a file named after a category, and the file is not,
+            or is named after a category other than `word`; or while reading, as the format's reader documents.
     """
     form = form_of(location)
     if form is None:
         raise refuse_ending(location)
     category = category_of_file(location) if category is None else category
     if form.is_named and not (category and category.isprintable()):
-        raise DataError(f"{location!r} is not named after a category; rename it to what its drawings show")
+        raise DataError(f"{location!r} is not named after a category; rename it to the category of its drawings")
     if form.is_named and word not in (None, category):
-        raise DataError(f"{location} holds drawings of {category!r}, where {word!r} is wanted; give another file")
+        raise DataError(f"{location} holds drawings of {category!r} instead of {word!r}; choose another file")
     return finished(location, form.read(location, category, word, max_points))

@@ -1,4 +1,4 @@
-"""Reads simplified and raw ndjson files: a drawing a line, or all in one array (METHOD 1)."""
+"""Reader of simplified and raw ndjson files, with one drawing per line or all drawings in one array (METHOD 1)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -15,28 +15,30 @@ MAX_WORD_LENGTH = 128
 
 
 def read_ndjson(location: str, category: str, word: str | None, max_points: int) -> Iterator[Outcome]:
-    """Read an ndjson file; each drawing's form is told by its strokes.
+    """Read an ndjson file, detecting whether each drawing is simplified or raw from its strokes.
 
-    Simplified strokes are two lists, xs and ys, of integers in 0..255. Raw strokes are three, xs, ys and times, of
-    numbers on any canvas; they are simplified by QuickDraw's recipe, the times ignored. Two lists of floats are raw
-    strokes without times, unless all are whole and in 0..255, which is a simplified drawing.
+    A simplified stroke is two lists, xs and ys, of integers in 0..255. A raw stroke is three lists, xs, ys and times,
+    of numbers on any canvas; raw drawings are simplified by QuickDraw's recipe, and their times are ignored. Two lists
+    of floats are a raw stroke without times, except that a drawing whose floats are all integers in 0..255 is a
+    simplified one.
 
-    People's own drawings have neither word nor key_id: they show what the file is named after, and their key_id is
-    derived from that, their place in the file and their strokes.
+    People's own drawings have neither word nor key_id. Their category is the file's, and their key_id is derived from
+    the category, their position in the file and their strokes.
 
     Args:
-        location: a local path or any fsspec URL; unpacked if it ends in .gz. Of UTF-8, or as its byte order mark says.
-        category: what the file is named after.
-        word: what every drawing must show; None takes any.
-        max_points: the most points of a drawing. A raw drawing that has RAW_POINTS_PER_POINT times as many, or would
-            have when resampled, is rejected before it is simplified.
+        location: local path or fsspec URL; decompressed if it ends in .gz. The encoding is UTF-8 unless a byte order
+            mark says otherwise.
+        category: category that the file is named after.
+        word: the only category accepted; None accepts any.
+        max_points: maximum number of points in a drawing. A raw drawing is rejected before simplification if it has
+            more than RAW_POINTS_PER_POINT times as many points, or would have after resampling.
 
     Yields:
-        One outcome a line, or an entry of an array, in order. Its place is its number from 1.
+        One outcome per line or array entry, in order. Its place is its number, from 1.
 
     Raises:
-        DataError: if the file is missing, unreadable, damaged, empty, or an error page; drawings shortly before a
-            damage are then not handed out.
+        DataError: if the file is missing, unreadable, damaged, empty or an error page. Drawings shortly before the
+            damage may then be lost.
     """
     number = 0
     for number, record in enumerate(_records(location), start=1):
@@ -55,11 +57,11 @@ def read_ndjson(location: str, category: str, word: str | None, max_points: int)
         else:
             yield str(number), ByteDrawing(shows, key_id, recognized, strokes)
     if number == 0:
-        raise DataError(f"{location} is empty; fetch it again")
+        raise DataError(f"{location} is empty; download it again")
 
 
 def _records(location: str) -> Iterator[Any]:
-    """What a file's lines or entries hold, or an UnfitError each."""
+    """Yield the content of each line or array entry, or an UnfitError in its place."""
     with reading(location), open_unpacked(location) as stream:
         text = decoded(stream)
         if text.peek(1)[:1000].lstrip().startswith(b"<"):
@@ -68,11 +70,11 @@ def _records(location: str) -> Iterator[Any]:
 
 
 def _check_fields(record: Any) -> bool:
-    """Raise an UnfitError unless a record is an object with all fields; True for a drawing of people's own."""
+    """Raise an UnfitError unless a record is an object with all fields; return whether it is a person's own drawing."""
     if isinstance(record, UnfitError):
         raise record
     if not isinstance(record, dict):
-        raise UnfitError("malformed_json", f"not an object but {shown(record)}")
+        raise UnfitError("malformed_json", f"{shown(record)} is not an object")
     missing = [name for name in ("word", "key_id", "drawing") if name not in record]
     is_own = missing == ["word", "key_id"]
     if missing and not is_own:
@@ -81,16 +83,17 @@ def _check_fields(record: Any) -> bool:
 
 
 def _parse_word(value: Any, wanted: str | None) -> str:
-    # A word is written to text files, a line each; and a block gives each of its words the room of the longest.
+    # Words must be printable because they are written to text files, one per line, and short because a block stores all
+    # its words at the width of the longest.
     if not isinstance(value, str) or not 0 < len(value) <= MAX_WORD_LENGTH or not value.isprintable():
         raise UnfitError("bad_word", shown(value))
     if wanted is not None and value != wanted:
-        raise UnfitError("wrong_word", f"{shown(value)}, where {wanted!r} is wanted")
+        raise UnfitError("wrong_word", f"{shown(value)} instead of {wanted!r}")
     return value
 
 
 def _parse_key_id(value: Any) -> int:
-    """Take a number below 2**64, which QuickDraw writes as a string."""
+    """Parse a number below 2**64, which QuickDraw writes as a string."""
     if isinstance(value, str) and value.isascii() and value.isdigit() and len(value) <= len(str(2**64)):
         value = int(value)
     if type(value) is not int or not 0 <= value < 2**64:
@@ -99,7 +102,7 @@ def _parse_key_id(value: Any) -> int:
 
 
 def _parse(strokes: Any, max_points: int) -> Strokes:
-    """Take a drawing's strokes of either form: their xs and ys, a byte each, and how many each stroke has."""
+    """Parse the strokes of a simplified or raw drawing."""
     columns = parse_columns(strokes)
     xs, ys, lengths, is_timed = columns
     if is_timed or set(map(type, xs)) != {int} or set(map(type, ys)) != {int}:
@@ -108,12 +111,12 @@ def _parse(strokes: Any, max_points: int) -> Strokes:
             return simplified(strokes_of(columns), max_points)
         xs, ys = list(map(int, xs)), list(map(int, ys))
     if len(xs) > max_points:
-        raise UnfitError("too_many_points", f"{len(xs)} points, where {max_points} are taken")
+        raise UnfitError("too_many_points", f"{len(xs)} points; the limit is {max_points}")
     try:
         return Strokes(bytes(xs), bytes(ys), lengths)
     except ValueError:
         found = f"coordinates from {min(xs + ys)} to {max(xs + ys)}"
-        raise UnfitError("out_of_range", f"{found}, where 0 to 255 are possible") from None
+        raise UnfitError("out_of_range", f"{found}; the range is 0 to 255") from None
 
 
 FORM = Form(

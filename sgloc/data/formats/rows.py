@@ -1,4 +1,4 @@
-"""Stroke-3 rows of many drawings at once, and what forms of drawings have in common (METHOD 1)."""
+"""Batched conversion to stroke-3 rows, and helpers shared by the drawing formats (METHOD 1)."""
 
 import hashlib
 import itertools
@@ -13,19 +13,21 @@ from sgloc.sketch.drawing import Drawing, Reject
 from sgloc.sketch.rejects import UnfitError
 from sgloc.sketch.simplify import SPACING, align, simplify
 
-# The longest of 32,430 real drawings is 36,000 pixels long; simplifying may take the square of the length.
+# Bound the size of raw drawings, because simplifying may take time quadratic in the length. The longest of 32,430 real
+# drawings is 36,000 pixels long.
 RAW_POINTS_PER_POINT = 20
-# Where an array operation costs less for each point than Python does; what keeps one drawing keeps all of its array.
+# Points converted together: enough that array operations cost less per point than the surrounding Python code, but not
+# more, because keeping any one drawing keeps the whole array in memory.
 _MOST_POINTS = 2**13
 
 
 class Strokes(NamedTuple):
-    """The strokes of a drawing in 0..255.
+    """The strokes of a drawing with coordinates in 0..255.
 
     Attributes:
-        xs: of each point, stroke after stroke, a byte each.
-        ys: likewise.
-        lengths: how many points each stroke has.
+        xs: x coordinates of all points, stroke after stroke, one byte each.
+        ys: y coordinates, likewise.
+        lengths: number of points in each stroke.
     """
 
     xs: bytes
@@ -34,7 +36,7 @@ class Strokes(NamedTuple):
 
 
 class ByteDrawing(NamedTuple):
-    """A drawing in 0..255 whose rows are not made yet; see `Drawing`."""
+    """A drawing with coordinates in 0..255, not yet converted to rows; see `Drawing`."""
 
     category: str
     key_id: int
@@ -43,12 +45,15 @@ class ByteDrawing(NamedTuple):
 
 
 Outcome = tuple[str, Drawing | ByteDrawing | UnfitError]
-"""A place in a file, as `Reject` has it, and the drawing that stands there or why it is not taken."""
+"""A place in a file, as in `Reject`, with the drawing found there or the reason for rejecting it."""
 
 
 def finished(location: str, outcomes: Iterable[Outcome]) -> Iterator[Drawing | Reject]:
-    """Drawings and rejects of a file. The rows of many drawings are made together, because many small arrays are most
-    of what a drawing would cost; the arrays of these drawings share their memory."""
+    """Convert a file's outcomes to drawings and rejects.
+
+    The rows of many drawings are computed together, because creating small arrays would dominate the cost per drawing.
+    The arrays of these drawings share memory.
+    """
     waiting: list[Drawing | ByteDrawing | Reject] = []
     num_points = 0
     for place, outcome in outcomes:
@@ -82,34 +87,34 @@ def _with_rows(waiting: list[Drawing | ByteDrawing | Reject]) -> Iterator[Drawin
 
 
 def derived_key(text: bytes) -> int:
-    """The key_id of a drawing that has none, from what tells it from all others."""
+    """Derive a key_id for a drawing without one from bytes that identify it uniquely."""
     return int.from_bytes(hashlib.blake2b(text).digest()[:8], "big")
 
 
 def simplified(strokes: list[npt.NDArray[np.float64]], max_points: int) -> Strokes:
-    """Simplify a raw drawing by QuickDraw's recipe, provided that it is neither odd nor unreasonably long.
+    """Simplify a raw drawing by QuickDraw's recipe, after checking that its coordinates are finite and its length sane.
 
     Args:
-        strokes: float64 [n, 2] each, absolute (x, y) in any unit.
-        max_points: the most points when simplified.
+        strokes: one array per stroke, float64 [n, 2], absolute (x, y) in any unit.
+        max_points: maximum number of points after simplification.
 
     Raises:
-        UnfitError: if it has too many points, or a coordinate that is not finite.
+        UnfitError: if the drawing has too many points or a non-finite coordinate.
     """
     most, num_points = RAW_POINTS_PER_POINT * max_points, sum(map(len, strokes))
     if num_points > most:
-        raise UnfitError("too_many_points", f"{num_points} points, where {most} are simplified")
+        raise UnfitError("too_many_points", f"{num_points} points before simplification; the limit is {most}")
     try:
         aligned = align(strokes)
     except DataError as error:
         raise UnfitError("not_finite", str(error)) from None
     resampled = sum(float(np.hypot(*np.diff(stroke, axis=0).T).sum()) for stroke in aligned) / SPACING
     if resampled > most:
-        raise UnfitError("too_many_points", f"{resampled:.0f} points when resampled, where {most} are simplified")
+        raise UnfitError("too_many_points", f"{resampled:.0f} points after resampling; the limit is {most}")
     polylines = simplify(strokes)
     points = np.concatenate(polylines)
     if len(points) > max_points:
-        raise UnfitError("too_many_points", f"{len(points)} points, where {max_points} are taken")
-    # QuickDraw's recipe ends in 0..255, so that a byte holds each.
+        raise UnfitError("too_many_points", f"{len(points)} points; the limit is {max_points}")
+    # QuickDraw's recipe scales coordinates to 0..255, so that each fits in a byte.
     as_bytes = points.astype(np.uint8)
     return Strokes(as_bytes[:, 0].tobytes(), as_bytes[:, 1].tobytes(), [len(line) for line in polylines])

@@ -1,7 +1,7 @@
-"""Reads pickled arrays without running anything that the file brings along (DESIGN contract 7).
+"""Safe reading of pickled arrays: nothing in the file is executed (DESIGN contract 7).
 
-A pickle is a program. `RestrictedUnpickler` lets it name only what its caller lists; `load_object_array` lists nothing
-but stand-ins of numpy's array reconstruction, which build the arrays themselves, after checking their arguments.
+A pickle is a program. `RestrictedUnpickler` resolves only the names that its caller allows. `load_object_array` allows
+only stand-ins for numpy's array reconstruction, which check their arguments before building an array.
 """
 
 import io
@@ -18,8 +18,9 @@ import numpy.typing as npt
 
 from sgloc.errors import DataError
 
-# What numpy's pickles of protocols 2 to 5 consist of. Sets and dictionaries are not among it: hashing a tuple that
-# holds another twice, that another twice, and so on, takes forever, and BUILD sets attributes only from a dictionary.
+# The opcodes in numpy's pickles of protocols 2 to 5. Sets and dictionaries are excluded for two reasons: hashing tuples
+# nested so that each holds the next one twice takes exponential time, and without dictionaries BUILD cannot set
+# attributes.
 # fmt: off
 _OPCODES = frozenset({
     "PROTO", "FRAME", "STOP", "GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD",
@@ -37,16 +38,16 @@ _MAX_DIMENSIONS = 32
 
 
 class RestrictedUnpickler(pickle.Unpickler):
-    """An unpickler that can name only the objects it was given.
+    """An unpickler that resolves only an explicit list of names.
 
     Args:
-        stream: where the pickle is read from.
-        allowed: what the pickle may name: from (module, name), as the pickle spells them, to what stands for it.
-        encoding: how strings that Python 2 wrote are decoded, as `pickle.Unpickler` takes it.
+        stream: stream of the pickle.
+        allowed: maps each (module, name) that the pickle may refer to, as it spells them, to the object to use.
+        encoding: encoding of strings written by Python 2, as for `pickle.Unpickler`.
 
     Raises:
-        DataError: from ``load``, if the pickle names anything else. Whatever else `pickle.Unpickler` raises for a
-            damaged pickle passes through.
+        DataError: from ``load``, if the pickle refers to any other name. Other exceptions that `pickle.Unpickler`
+            raises for damaged pickles propagate.
     """
 
     def __init__(self, stream: IO[bytes], allowed: Mapping[tuple[str, str], Any], encoding: str = "ASCII") -> None:
@@ -54,10 +55,10 @@ class RestrictedUnpickler(pickle.Unpickler):
         self._allowed = allowed
 
     def find_class(self, module: str, name: str) -> Any:
-        """Look up what the pickle names; called by `pickle.Unpickler`."""
+        """Resolve a name in the pickle; called by `pickle.Unpickler`."""
         if (module, name) not in self._allowed:
-            # Cut, because the file chooses how long the name is.
-            raise DataError(f"the pickle refers to {f'{module}.{name}'[:100]!r}, which is not allowed in it")
+            # Truncated, because the file controls the length of the name.
+            raise DataError(f"the pickle refers to {f'{module}.{name}'[:100]!r}, which is not allowed")
         return self._allowed[module, name]
 
 
@@ -65,14 +66,14 @@ def load_object_array(stream: IO[bytes], name: str) -> list[npt.NDArray[Any]]:
     """Read a .npy stream that holds a one-dimensional object array of number arrays, written by Python 2 or 3.
 
     Args:
-        stream: the .npy stream, read to its end.
-        name: what to call it in an error.
+        stream: .npy stream; read to its end.
+        name: name of the stream for error messages.
 
     Returns:
-        The arrays, of any shape, integer or floating, some perhaps read-only and sharing memory.
+        The integer or floating-point arrays, of any shape; they may be read-only and share memory.
 
     Raises:
-        DataError: if the stream is damaged, holds another kind of array, or its pickle holds anything but arrays.
+        DataError: if the stream is damaged or holds another kind of array, or its pickle holds anything but arrays.
     """
     try:
         content = io.BytesIO(stream.read())
@@ -82,10 +83,11 @@ def load_object_array(stream: IO[bytes], name: str) -> list[npt.NDArray[Any]]:
         allowed = _array_reconstruction(len(pickled))
         outer = RestrictedUnpickler(io.BytesIO(pickled), allowed, encoding="latin1").load()
         return _arrays_of(outer, length)
-    # A damaged pickle makes the unpickler, and a damaged archive makes its stream, raise almost anything.
+    # Catch everything, since the unpickler may raise almost any exception for a damaged pickle, and the stream for a
+    # damaged archive.
     except Exception as error:
         raise DataError(
-            f"{name} is not a sound object array of number arrays ({error!s:.300}); fetch or write it again"
+            f"{name} is not a valid object array of number arrays ({error!s:.300}); download or write it again"
         ) from error
 
 
@@ -94,9 +96,9 @@ def _read_object_header(content: io.BytesIO) -> int:
     version = np.lib.format.read_magic(content)
     readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
     if version not in readers:
-        raise DataError(f"its .npy version is {version}, where (1, 0) or (2, 0) is needed")
+        raise DataError(f"its .npy version is {version}; supported are (1, 0) and (2, 0)")
     with warnings.catch_warnings():
-        # numpy advises to write again what Python 2 wrote; published files are what they are.
+        # numpy advises rewriting files written by Python 2, which is no option for published files.
         warnings.simplefilter("ignore")
         shape, _, dtype = readers[version](content)
     if dtype != np.dtype(object) or len(shape) != 1:
@@ -105,7 +107,7 @@ def _read_object_header(content: io.BytesIO) -> int:
 
 
 def _check_opcodes(pickled: bytes) -> None:
-    """Refuse what would make the unpickler itself take memory or time without bound, or run past the end."""
+    """Refuse pickles on which the unpickler itself would need unbounded memory or time, or read past the end."""
     texts = ("", "")
     named = ""
     for opcode, argument, _ in pickletools.genops(pickled):
@@ -117,20 +119,20 @@ def _check_opcodes(pickled: bytes) -> None:
             texts = (texts[1], argument)
         if opcode.name not in _OPCODES:
             after = f" after {named[:100]!r}" if named else ""
-            raise DataError(f"the pickle uses the instruction {opcode.name}{after}, which no pickled array does")
-        # The unpickler makes its memo as long as the greatest index.
+            raise DataError(f"the pickle uses the opcode {opcode.name}{after}, which pickled arrays never contain")
+        # The unpickler allocates its memo up to the largest index.
         if opcode.name == "LONG_BINPUT" and isinstance(argument, int) and argument > len(pickled):
-            raise DataError(f"the pickle asks for a memo of {argument} entries, more than it has bytes")
+            raise DataError(f"the pickle asks for a memo of {argument} entries, more than its number of bytes")
 
 
 @dataclass(slots=True)
 class _Budget:
-    """The bytes that may still be decoded; a file that has one string decoded again and again runs out of them."""
+    """The number of bytes that may still be decoded, which stops a pickle that decodes one string over and over."""
 
     left: int
 
     def encode(self, text: object, encoding: object = "latin1") -> bytes:
-        """Turn the text that stands for bytes in a pickle of Python 2, or of protocol 2, into these bytes."""
+        """Convert text to the bytes that it represents in a pickle of Python 2 or of protocol 2."""
         if not isinstance(text, str) or encoding != "latin1":
             raise DataError("the pickle encodes something other than latin1 text")
         self.left -= len(text)
@@ -141,7 +143,7 @@ class _Budget:
 
 @dataclass(slots=True)
 class _Dtype:
-    """Stands for numpy.dtype."""
+    """Stand-in for numpy.dtype."""
 
     code: str
     byte_order: str = "|"
@@ -155,7 +157,7 @@ class _Dtype:
 
 @dataclass(slots=True)
 class _Array:
-    """Stands for numpy.ndarray; `content` is a number array, or the list of what an object array holds."""
+    """Stand-in for numpy.ndarray; `content` is a number array, or the list of an object array's elements."""
 
     budget: _Budget
     content: npt.NDArray[Any] | list[Any] = field(default_factory=list)
@@ -164,7 +166,7 @@ class _Array:
         _, shape, dtype, is_fortran, data = state
         if isinstance(dtype, _Dtype) and dtype.code in _OBJECT_CODES:
             if not isinstance(data, list):
-                raise DataError("the pickle holds an object array without a list of its objects")
+                raise DataError("the pickle holds an object array without a list of its elements")
             self.content = data
         else:
             buffer = data if isinstance(data, bytes | bytearray) else self.budget.encode(data)
@@ -176,21 +178,21 @@ def _is_size(value: object) -> bool:
 
 
 def _number_array(buffer: object, dtype: object, shape: object, order: object) -> npt.NDArray[Any]:
-    """View bytes as an array, provided that they are exactly as many as the shape needs."""
+    """View bytes as an array, provided that their number matches the shape."""
     if not isinstance(dtype, _Dtype) or dtype.code not in _NUMBER_CODES:
         raise DataError("the pickle holds an array of something other than numbers")
     if not isinstance(shape, tuple) or len(shape) > _MAX_DIMENSIONS or not all(map(_is_size, shape)):
-        raise DataError("the pickle holds an array whose shape is not made of sizes")
+        raise DataError("the pickle holds an array whose shape is not a tuple of sizes")
     if not isinstance(buffer, bytes | bytearray) or order not in ("C", "F"):
         raise DataError("the pickle holds an array without its bytes")
     number_type = np.dtype(dtype.byte_order + dtype.code)
     if len(buffer) != math.prod(shape) * number_type.itemsize:
-        raise DataError(f"the pickle holds an array whose {len(buffer)} bytes are not as many as its shape needs")
+        raise DataError(f"the pickle holds an array whose {len(buffer)} bytes do not match its shape")
     return np.ndarray(shape, number_type, buffer, order="F" if order == "F" else "C")
 
 
 def _array_reconstruction(num_bytes: int) -> dict[tuple[str, str], Any]:
-    """Make everything that a pickled array may name; anew for each pickle, as its parts share one budget of bytes."""
+    """Return the names that a pickled array may refer to; call it once per pickle, because they share a byte budget."""
     budget = _Budget(num_bytes)
 
     def reconstruct(array_type: object, _shape: object, _type_code: object) -> _Array:
@@ -203,7 +205,7 @@ def _array_reconstruction(num_bytes: int) -> dict[tuple[str, str], Any]:
 
     def make_dtype(code: object, _align: object, _copy: object) -> _Dtype:
         if not isinstance(code, str) or code not in _NUMBER_CODES | _OBJECT_CODES:
-            raise DataError("the pickle holds a dtype other than object, integer and floating")
+            raise DataError("the pickle holds a dtype other than object, integer or floating point")
         return _Dtype(code)
 
     def empty_bytes() -> bytes:
@@ -212,7 +214,7 @@ def _array_reconstruction(num_bytes: int) -> dict[tuple[str, str], Any]:
     allowed: dict[tuple[str, str], Any] = {
         ("numpy", "ndarray"): _NDARRAY,
         ("numpy", "dtype"): make_dtype,
-        # Protocol 2 has no bytes: Python 3 writes them as encoded text, and those of length zero as a call of bytes.
+        # Protocol 2 has no bytes type: Python 3 writes bytes as encoded text, and empty bytes as a call of bytes().
         ("_codecs", "encode"): budget.encode,
         ("__builtin__", "bytes"): empty_bytes,
     }
@@ -223,9 +225,9 @@ def _array_reconstruction(num_bytes: int) -> dict[tuple[str, str], Any]:
 
 
 def _arrays_of(outer: object, length: int) -> list[npt.NDArray[Any]]:
-    """Take the number arrays out of the unpickled object array."""
+    """Return the number arrays in the unpickled object array."""
     if not isinstance(outer, _Array) or not isinstance(outer.content, list) or len(outer.content) != length:
-        raise DataError(f"its pickle is not an object array of length {length}, as its header says")
+        raise DataError(f"its pickle is not an object array of length {length}, as its header declares")
     arrays: list[npt.NDArray[Any]] = []
     for index, item in enumerate(outer.content):
         if not isinstance(item, _Array) or not isinstance(item.content, np.ndarray):

@@ -1,4 +1,4 @@
-"""Which files a source of drawings stands for: paths, globs, URLs, or the public data set."""
+"""Resolution of drawing sources (paths, globs, URLs or the public data set) to files."""
 
 import posixpath
 import urllib.parse
@@ -11,11 +11,11 @@ from sgloc.data.manifest import FILE_NAME
 from sgloc.errors import DataError, nearest
 from sgloc.storage import is_local, local_path, open_file_system, reading
 
-# Of QuickDraw, named as its files and its `word` field name them.
+# QuickDraw's categories, spelt as in its file names and its `word` field.
 CATEGORIES = tuple(Path(__file__).with_name("categories.txt").read_text(encoding="utf-8").splitlines())
 QUICKDRAW_URL = "https://storage.googleapis.com/quickdraw_dataset"
 _PREFIX = "quickdraw:"
-# How alike the name of a form or category and the one that is meant must be.
+# Minimum similarity of a suggested format or category to the given name.
 _ALIKE = 0.5
 
 
@@ -24,10 +24,10 @@ class SourceFile:
     """A file of drawings.
 
     Attributes:
-        location: an absolute local path, or an fsspec URL, quoted as its server wants it; of forms whose files are
-            named after drawings "folder/*.ending", all such files of a folder.
-        category: what the file is named after, as `category_of_file` has it.
-        word: the only word that its drawings may have; None where any will do.
+        location: absolute local path, or fsspec URL, quoted as its server expects. For formats with one drawing per
+            file, "folder/*.ending" stands for all such files of a folder.
+        category: category that the file is named after, as returned by `category_of_file`.
+        word: the only word that its drawings may have; None accepts any.
     """
 
     location: str
@@ -36,15 +36,15 @@ class SourceFile:
 
     @property
     def form(self) -> Form:
-        """What its ending promises."""
+        """The format that matches the file's ending."""
         form = form_of(self.location)
         assert form is not None, self.location
         return form
 
     @property
     def name(self) -> str:
-        """The file's name without its folder, the same on a disk and behind a URL; with its folder's name where that is
-        the category's."""
+        """The file's name without its path, the same for local and remote files; it includes the name of the folder if
+        that is the category."""
         name = "/".join(self.location.split("/")[-2 if self.form.of_folder else -1 :])
         return urllib.parse.unquote(name) if "://" in self.location else name
 
@@ -52,22 +52,26 @@ class SourceFile:
 def find_sources(
     source: str | Sequence[str], categories: Sequence[str] | None = None, *, mirror: str = QUICKDRAW_URL
 ) -> list[SourceFile]:
-    """Find the files that a source stands for.
+    """Find the files of a source.
+
+    A source is a file, a folder or a glob, each a local path or an fsspec URL, or a format of the public data set:
+    quickdraw:npz, quickdraw:simplified, quickdraw:raw or quickdraw:binary. A folder contributes its files that are
+    named after categories; if it has none, its single-drawing files and those of its subfolders. The public data
+    set's files are listed without checking that they exist.
 
     Args:
-        source: a file, a folder or a glob, local or any fsspec URL; or quickdraw:npz, quickdraw:simplified,
-            quickdraw:raw or quickdraw:binary, a form of the public data set, whose files are named without looking
-            whether they are there; or several of them. Of a folder, these are its files that are named after
-            categories; where there are none, those that are named after drawings, its subfolders' included.
-        categories: of the public data set, only these; None takes all. Of other sources all files are found.
-        mirror: the folder or URL below which the public data set lies.
+        source: one or several sources.
+        categories: restricts the public data set to these categories; None takes all. Other sources are not
+            restricted.
+        mirror: folder or URL of the public data set.
 
     Returns:
-        The files, each once, sorted by category and then location, so that all forms have the categories in one order.
+        The files without duplicates, sorted by category and then location, so that the order of the categories does
+        not depend on the format.
 
     Raises:
         DataError: if a path does not exist or cannot be listed, a file's ending is unknown, a file's name is not UTF-8,
-            nothing is found, or the public data set has no such form or category.
+            nothing is found, or the public data set has no such format or category.
     """
     items = [source] if isinstance(source, str) else source
     if not items or not all(items):
@@ -84,15 +88,15 @@ def find_sources(
 
 
 def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> list[SourceFile]:
-    """Name the files of a form of the public data set."""
+    """List the files of one format of the public data set."""
     public = {name: (folder, form.endings[0]) for form in forms() for name, folder in form.public.items()}
     form = item.removeprefix(_PREFIX)
     if form not in public:
         hint = nearest(form, public, cutoff=_ALIKE)
-        raise DataError(f"{item} is no form of the public data set, which are {', '.join(public)}{hint}")
+        raise DataError(f"{item} is not a format of the public data set; its formats are {', '.join(public)}{hint}")
     names = CATEGORIES if categories is None else categories
     if not names:
-        raise DataError("no category was given; name at least one, or leave the option out to take all")
+        raise DataError("no category was given; name at least one, or omit the option to take all")
     for name in names:
         if name not in CATEGORIES:
             raise DataError(f"QuickDraw has no category {name!r}{nearest(name, CATEGORIES, cutoff=_ALIKE)}")
@@ -110,28 +114,26 @@ def _public_files(item: str, categories: Sequence[str] | None, mirror: str) -> l
 
 
 def _refuse_name(path: str) -> None:
-    """Refuse a name that is not UTF-8: it becomes a category, and stands in the plan of a build."""
+    """Refuse a name that is not UTF-8, because it becomes a category and is written to the build plan."""
     try:
         path.encode()
     except UnicodeEncodeError:
-        raise DataError(f"{path!a} has a name that is not UTF-8; rename the file, or its folder") from None
+        raise DataError(f"{path!a} has a name that is not UTF-8; rename the file or its folder") from None
 
 
 def _refuse_shards(folder: str, paths: Sequence[str]) -> None:
-    """Refuse what `sgloc shard` wrote: its rejects.ndjson has an ending of drawings."""
+    """Refuse a folder written by `sgloc shard`, whose rejects.ndjson has the ending of a drawing format."""
     names = [posixpath.basename(path) for path in paths]
     if FILE_NAME in names and any(name.endswith(".tar") for name in names):
-        raise DataError(
-            f"{folder} holds shards already; give the drawings that they were built from, or use the shards"
-        )
+        raise DataError(f"{folder} already holds shards; use them, or pass the drawings that they were built from")
 
 
 def _expand(item: str) -> list[str]:
-    """Find the files of one path, folder or glob."""
+    """Find the files of one file path, folder or glob."""
     with reading(item):
         file_system, path = open_file_system(item)
-        # What exists stands for itself, even with a glob's brackets in its name. A known ending is tried first, lest a
-        # large file behind a URL be fetched to see whether it is a listing.
+        # An existing path is taken literally, even if its name contains glob characters. Test for a known ending first,
+        # because isdir may download a large remote file to see whether it is a directory listing.
         if item.endswith(endings()) and file_system.exists(path):
             return [path if is_local(item) else item]
         if file_system.isdir(path):
@@ -150,8 +152,11 @@ def _expand(item: str) -> list[str]:
 
 
 def _in_folder(location: str) -> list[str]:
-    """The files of a folder that are named after categories; where there are none, those of it and its subfolders that
-    are named after drawings, all of a folder and an ending as one source."""
+    """Find the files of a folder that are named after categories.
+
+    If there are none, find the single-drawing files of the folder and its subfolders instead: one source,
+    "folder/*.ending", per folder and ending.
+    """
     file_system, root = open_file_system(location)
     entries = file_system.ls(root, detail=True)
     names = [entry["name"] for entry in entries]
@@ -161,7 +166,7 @@ def _in_folder(location: str) -> list[str]:
     of_drawings = [ending for form in forms() if form.of_folder for ending in form.endings]
     inside = {root.rstrip("/"): names}
     for entry in entries:
-        # A link is neither file nor directory.
+        # The type of a symbolic link is neither "file" nor "directory".
         if entry["type"] == "directory" or (entry["type"] != "file" and file_system.isdir(entry["name"])):
             inside[entry["name"].rstrip("/")] = file_system.ls(entry["name"], detail=False)
     for folder, files in inside.items():

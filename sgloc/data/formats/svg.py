@@ -1,4 +1,4 @@
-"""Reads people's own drawings: folders of SVG or JSON files, as TU-Berlin and Sketchy come, a folder a category."""
+"""Reader of people's own drawings: SVG or JSON files in one folder per category, as in TU-Berlin and Sketchy."""
 
 import posixpath
 from collections.abc import Iterator
@@ -11,22 +11,21 @@ from sgloc.storage import Storage, is_transient, reading
 
 
 def read_folder(location: str, category: str, max_points: int) -> Iterator[Outcome]:
-    """Read SVG and JSON files as `sgloc.sketch.reading.read_own_file` does, and simplify what they hold.
+    """Read SVG and JSON files with `sgloc.sketch.reading.read_own_file` and simplify their drawings.
 
-    A drawing's key_id is derived from its category, its name and its strokes, so that it does not depend on where the
-    file lies.
+    A drawing's key_id is derived from its category, its name and its strokes, so that it does not depend on the file's
+    location.
 
     Args:
-        location: path or URL of a file, or "folder/*.ending" for all such files of a folder, in the order of their
-            names.
-        category: what every drawing shows.
-        max_points: the most points of a drawing.
+        location: path or URL of a file, or "folder/*.ending" for all such files of a folder, sorted by name.
+        category: category of every drawing.
+        max_points: maximum number of points in a drawing.
 
     Yields:
-        One outcome a drawing, and one for each kind of thing that was left out of a file. Its place is the file's name.
+        One outcome per drawing, and one per kind of element that was left out of a file. Its place is the file's name.
 
     Raises:
-        DataError: if the folder cannot be listed, or its store cannot be reached.
+        DataError: if the folder cannot be listed, or its storage cannot be reached.
     """
     wanted = posixpath.basename(location)
     folder = location.removesuffix(wanted)
@@ -43,7 +42,7 @@ def _names(folder: str, wanted: str) -> list[str]:
 
 
 def _read_file(location: str, category: str, max_points: int) -> Iterator[ByteDrawing | UnfitError]:
-    # Workers that build of other forms need not load all that reads SVG.
+    # Imported late, so that workers that build from other formats do not load the SVG reader.
     from sgloc.sketch.reading import read_own_file
 
     try:
@@ -73,7 +72,7 @@ FORM = Form(
     is_named=True,
     of_folder=True,
     reasons={
-        "left_out": "SVG: what a file shows besides its strokes: texts, pictures, fills; counted as a drawing is",
+        "left_out": "SVG: content other than strokes, such as text, images or fills; each kind counts as one drawing",
         "unreadable": "SVG, JSON: a file that cannot be read as a drawing",
     },
 )

@@ -1,1 +1,1 @@
-"""What is done with finished shards: verifying, describing and joining them (`sgloc shards`)."""
+"""Verification, statistics and merging of finished shards (`sgloc shards`)."""

@@ -1,4 +1,4 @@
-"""Reads what a folder of shards holds from its first byte to its last, and counts it."""
+"""Complete reading and checking of single shards and of a folder's rejects."""
 
 import hashlib
 import itertools
@@ -19,15 +19,15 @@ from sgloc.storage import Retries, Storage, reading
 
 @dataclass
 class CheckedShard:
-    """What a shard was found to be.
+    """The result of checking a shard.
 
     Attributes:
-        problems: a sentence each.
-        split: what the blocks that could be read hold.
-        moments: of their offsets.
-        key_ids: uint64 [n], theirs.
-        num_bytes: that were read.
-        num_retries: reads that were tried again.
+        problems: one sentence per problem.
+        split: counts of the readable blocks.
+        moments: moments of the offsets in the readable blocks.
+        key_ids: uint64 [n], key_ids in the readable blocks.
+        num_bytes: number of bytes read.
+        num_retries: number of read retries.
         is_whole: whether all drawings could be read.
     """
 
@@ -40,30 +40,33 @@ class CheckedShard:
     is_whole: bool = True
 
     def lose(self, error: DataError) -> None:
-        """Tell why drawings cannot be read."""
+        """Record an error that makes drawings unreadable."""
         self.problems.append(str(error))
         self.is_whole = False
 
 
 def read_shard(storage: Storage, shard: Shard) -> bytes:
-    """A shard's content.
+    """Read a shard's content.
 
     Raises:
-        DataError: if it cannot be read, or is longer or shorter than its manifest says.
+        DataError: if the shard cannot be read, or its size differs from the manifest's.
     """
     path = storage.path(shard.path)
     with reading(path, storage.retries):
         content = b"".join(storage.pieces(shard.path))
     if len(content) != shard.num_bytes:
-        raise DataError(f"{path} has {len(content)} bytes, its manifest says {shard.num_bytes}; build the shards again")
+        raise DataError(
+            f"{path} has {len(content)} bytes, but its manifest says {shard.num_bytes}; build the shards again"
+        )
     return content
 
 
 def read_rejects(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
-    """The content of a folder's rejects.ndjson, in pieces.
+    """Yield the content of a folder's rejects.ndjson in pieces.
 
     Raises:
-        DataError: if it cannot be read; in the end, if it has another number of lines than the manifest has rejects.
+        DataError: if the file cannot be read; after the last piece, if its number of lines differs from the manifest's
+            number of rejects.
     """
     num_lines, num_rejected = 0, sum(manifest.rejected.values())
     with reading(storage.path(REJECTS_NAME), storage.retries):
@@ -72,19 +75,19 @@ def read_rejects(storage: Storage, manifest: Manifest) -> Iterator[bytes]:
             yield content
     if num_lines != num_rejected:
         raise DataError(
-            f"{REJECTS_NAME} in {storage.location} has {num_lines} lines, where the manifest counts {num_rejected} "
-            "drawings rejected; build the shards again"
+            f"{REJECTS_NAME} in {storage.location} has {num_lines} lines, but the manifest counts {num_rejected} "
+            "rejected drawings; build the shards again"
         )
 
 
 def check_shard(shard: Shard, folder: str, sketches_per_block: int, retries: Retries) -> CheckedShard:
-    """Read a shard, and compare it with its manifest.
+    """Read a shard and compare it with the manifest.
 
     Args:
-        shard: what the manifest says of it.
-        folder: folder or URL that it is in.
-        sketches_per_block: in each block but the last.
-        retries: of reads that fail.
+        shard: the shard's entry in the manifest.
+        folder: folder or URL of the shard.
+        sketches_per_block: number of sketches per block; the last block may have fewer.
+        retries: retry policy for failed reads.
     """
     checked, storage = CheckedShard(), Storage(folder, retries)
     try:
@@ -99,7 +102,7 @@ def check_shard(shard: Shard, folder: str, sketches_per_block: int, retries: Ret
 
 
 def _check(checked: CheckedShard, content: bytes, shard: Shard, sketches_per_block: int) -> None:
-    """Note what a shard holds, and what is wrong with it."""
+    """Record a shard's counts and problems."""
     places = zip(shard.block_offsets, shard.block_sizes, strict=True)
     contents = [content[offset : offset + size] for offset, size in places]
     blocks = []
@@ -114,7 +117,7 @@ def _check(checked: CheckedShard, content: bytes, shard: Shard, sketches_per_blo
         blocks.append(block)
         num_sketches = min(sketches_per_block, shard.num_sketches - number * sketches_per_block)
         if len(block) != num_sketches:
-            checked.problems.append(f"{where} holds {len(block)} drawings, the manifest says {num_sketches}")
+            checked.problems.append(f"{where} holds {len(block)} drawings, but the manifest says {num_sketches}")
         if block.stroke_lengths.min() == 0 or block.num_strokes.min() == 0:
             checked.problems.append(f"{where} holds an empty stroke or drawing")
     checked.split = Split(
@@ -126,18 +129,18 @@ def _check(checked: CheckedShard, content: bytes, shard: Shard, sketches_per_blo
     checked.key_ids = np.concatenate([checked.key_ids, *(block.key_id for block in blocks)])
     if checked.problems:
         return
-    # What stands between sound blocks: the headers and zeros of a tar file.
+    # All blocks are intact; compare the tar headers and padding between them too.
     tar, sha256 = pack_tar(contents)[0], hashlib.sha256(content).hexdigest()
     if content != tar:
         pairs = enumerate(itertools.zip_longest(content, tar))
         place = next(place for place, (found, expected) in pairs if found != expected)
-        checked.problems.append(f"byte {place} is not what a tar file of its blocks has there")
+        checked.problems.append(f"byte {place} differs from a tar file of its blocks")
     elif sha256 != shard.sha256:
-        checked.problems.append(f"its SHA-256 is {sha256}, the manifest says {shard.sha256}")
+        checked.problems.append(f"its SHA-256 is {sha256}, but the manifest says {shard.sha256}")
 
 
 def _unpack(content: bytes, checksum: int, where: str) -> Block:
-    """A block, if it is what the manifest says."""
+    """Unpack a block after comparing its checksum with the manifest's."""
     if zlib.crc32(content) != checksum:
-        raise DataError(f"{where} is damaged: its checksum is {zlib.crc32(content)}, the manifest says {checksum}")
+        raise DataError(f"{where} is damaged: its checksum is {zlib.crc32(content)}, but the manifest says {checksum}")
     return unpack_block(content, where)

@@ -1,4 +1,4 @@
-"""Joins finished builds of shards into one folder."""
+"""Merging of finished builds of shards into one folder."""
 
 import contextlib
 import dataclasses
@@ -22,25 +22,25 @@ def merge_shards(
     retries: Retries | None = None,
     progress: Callable[[int, int], None] = lambda *_: None,
 ) -> Manifest:
-    """Join finished builds, of other categories or other sources, into one folder.
+    """Merge finished builds, of different categories or sources, into one folder.
 
-    A shard is linked where that can be, else copied, once it was compared with its manifest. It gets the name that
-    `sgloc shard` would give it were each build a part; the drawings keep their order, build after build. The manifest
-    is written last: a merge that was killed is to be started again, and gives the same.
+    Each shard is compared with its manifest, then hard-linked if possible, else copied. Its new name is the one that
+    `sgloc shard` would use if each build were a part. The drawings keep their order, build after build. The manifest is
+    written last; an interrupted merge can be started again and gives the same result.
 
     Args:
         folders: folders or URLs of the builds.
         out: folder or URL to write to.
-        overwrite: replace shards that are there already.
-        retries: of reads that fail; None is `Retries()`.
-        progress: called with shards done and shards in all.
+        overwrite: whether to replace existing shards.
+        retries: retry policy for failed reads; None uses the default.
+        progress: called with the number of shards done and the total.
 
     Returns:
-        The manifest that was written.
+        The manifest written.
 
     Raises:
-        DataError: if a build is not finished, is damaged, or cannot be joined with the others; if two hold the same
-            shard; if shards or an unfinished build are in `out` already, or it is one of the builds.
+        DataError: if a build is unfinished, damaged or incompatible with the others; if two builds hold the same shard;
+            or if `out` already holds shards or an unfinished build, or is one of the builds.
     """
     retries = retries or Retries()
     builds = [load_manifest(folder, retries) for folder in folders]
@@ -49,7 +49,7 @@ def merge_shards(
     merged = join_manifests(renamed)
     target = Storage(out)
     if _identity(out) in map(_identity, folders):
-        raise DataError(f"{out} is itself one of the builds to be joined; give another folder")
+        raise DataError(f"{out} is itself one of the builds to merge; choose another folder")
     moves = [
         (folder, shard, new.path)
         for folder, before, after in zip(folders, builds, renamed, strict=True)
@@ -70,17 +70,17 @@ def merge_shards(
 
 
 def _refuse_repeated(folders: Sequence[str], builds: list[Manifest]) -> None:
-    """Refuse a shard that is in two builds: a build given twice, copied, or joined with others before."""
+    """Refuse builds that share a shard, because a build was passed twice, copied or merged with others before."""
     seen: dict[str, str] = {}
     for folder, manifest in zip(folders, builds, strict=True):
         own = {shard.sha256: folder for shard in manifest.shards}
         for repeated in seen.keys() & own.keys():
-            raise DataError(f"{seen[repeated]} and {folder} hold a shard of the same drawings; give each build once")
+            raise DataError(f"{seen[repeated]} and {folder} hold a shard of the same drawings; pass each build once")
         seen |= own
 
 
 def _renamed(manifest: Manifest, build: int) -> Manifest:
-    """A build's manifest with names for its shards that no other build's have."""
+    """Return a build's manifest with shard names that are unique across builds."""
     splits = {
         name: dataclasses.replace(
             split,
@@ -95,43 +95,43 @@ def _renamed(manifest: Manifest, build: int) -> Manifest:
 
 
 def _identity(location: str) -> tuple[object, str]:
-    """Equal for two names of one folder."""
+    """Return a key that is equal for two names of the same folder."""
     folder = Storage(location)
     root = str(Path(folder.root).resolve()) if folder.is_local else folder.root
     return type(folder.file_system), root
 
 
 def _make_room(target: Storage, *, overwrite: bool) -> None:
-    """Remove what an earlier merge or build left, if that may be removed.
+    """Remove what an earlier merge or build left behind, if permitted.
 
     Raises:
-        DataError: if there are shards that may not be removed.
+        DataError: if the folder holds an unfinished build, or shards that must not be removed.
     """
     names = target.sizes().keys()
     finished = FILE_NAME in names
     if PLAN_NAME in names and not finished:
-        raise DataError(f"{target.location} holds an unfinished build; finish it first, or give another folder")
+        raise DataError(f"{target.location} holds an unfinished build; finish it first, or choose another folder")
     if finished and not overwrite:
-        raise DataError(f"{target.location} already holds shards; give another folder, or overwrite them")
+        raise DataError(f"{target.location} already holds shards; choose another folder, or overwrite them")
     refuse_foreign_shards(target, names)
     clear(target)
     target.make_folder()
 
 
 def _take(build: Storage, shard: Shard, target: Storage, name: str) -> None:
-    """Link or copy a shard, if it is what its manifest says.
+    """Verify a shard against its manifest, then link or copy it.
 
     Raises:
-        DataError: if it is not.
+        DataError: if the shard does not match its manifest.
     """
     content = read_shard(build, shard)
     if hashlib.sha256(content).hexdigest() != shard.sha256:
         raise DataError(
-            f"{shard.path} in {build.location} is damaged: its SHA-256 is another than its manifest says; "
-            f"`sgloc shards verify {build.location}` tells more"
+            f"{shard.path} in {build.location} is damaged: its SHA-256 differs from its manifest's; "
+            f"run `sgloc shards verify {build.location}` for details"
         )
     if build.is_local and target.is_local:
-        # Another file system, or one without links; then it is copied.
+        # Linking fails across file systems and on those without hard links; then fall back to a copy.
         with contextlib.suppress(OSError):
             os.link(build.path(shard.path), target.path(name))
             return

@@ -1,4 +1,4 @@
-"""What a folder of shards holds, in numbers, from its manifest alone."""
+"""Statistics of a folder of shards, computed from its manifest alone."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -11,20 +11,20 @@ from rich.table import Column, Table
 from sgloc.data.manifest import Manifest, Split, join_splits
 from sgloc.strict_json import to_json
 
-# Of a point: dx and dy, int16.
+# Bytes of a point: dx and dy as int16.
 _PAYLOAD_BYTES = 4
 
 
 @dataclass(frozen=True)
 class Lengths:
-    """How long drawings are, in points or in strokes.
+    """Summary of the lengths of drawings, in points or in strokes.
 
     Attributes:
-        median: at least half of the drawings are no longer; the percentiles likewise.
-        mean: of all drawings.
-        percentile_90: see median.
-        percentile_99: see median.
-        longest: drawing's length.
+        median: smallest length that at least half of the drawings do not exceed.
+        mean: mean length.
+        percentile_90: 90th percentile, defined like the median.
+        percentile_99: 99th percentile, defined like the median.
+        longest: length of the longest drawing.
     """
 
     median: int
@@ -36,13 +36,15 @@ class Lengths:
 
 @dataclass(frozen=True)
 class SplitStats:
-    """One split, or all of them together.
+    """Statistics of one split, or of all splits together.
 
     Attributes:
-        num_sketches, num_shards, num_bytes: of its tar files, in all.
-        payload_bytes: of its offsets (dx, dy), bare, as int16.
-        points: how many points its drawings have; None if there is no drawing.
-        strokes: how many strokes they have; None likewise.
+        num_sketches: number of drawings.
+        num_shards: number of tar files.
+        num_bytes: total size of the tar files.
+        payload_bytes: size of the bare offsets (dx, dy) as int16.
+        points: points per drawing; None if there are no drawings.
+        strokes: strokes per drawing; None if there are no drawings.
     """
 
     num_sketches: int
@@ -55,13 +57,13 @@ class SplitStats:
 
 @dataclass(frozen=True)
 class ShardStats:
-    """A folder of shards.
+    """Statistics of a folder of shards.
 
     Attributes:
-        bytes_per_sketch: of the tar files.
-        bytes_over_payload: size of the tar files, where that of the bare offsets is 1.
-        splits: train, valid and test, and "all" together.
-        categories: of each category, how many drawings are in each of these.
+        bytes_per_sketch: mean number of tar file bytes per drawing.
+        bytes_over_payload: size of the tar files relative to that of the bare offsets.
+        splits: statistics of train, valid and test, and of "all" three together.
+        categories: for each category, the number of drawings in each of these splits.
     """
 
     bytes_per_sketch: float
@@ -70,29 +72,30 @@ class ShardStats:
     categories: dict[str, dict[str, int]]
 
     def to_json(self) -> str:
-        """One line."""
+        """Serialise to one line of JSON."""
         return to_json(dataclasses.asdict(self), ensure_ascii=False) + "\n"
 
     def print(self, console: Console) -> None:
-        """Two tables and a sentence: drawings of each category, lengths of drawings in each split, size."""
+        """Print a table of drawings by category, a table of drawing lengths by split, and a sentence on the size."""
         console.print(_category_table(self))
         console.print(_length_table(self))
         total = self.splits["all"]
         console.print(
             f"{total.num_sketches:,} drawings in {total.num_shards:,} shards of {total.num_bytes:,} bytes: "
-            f"{self.bytes_per_sketch:.1f} bytes a drawing, {self.bytes_over_payload:.3f} times the bare int16 (dx, dy)",
+            f"{self.bytes_per_sketch:.1f} bytes per drawing, "
+            f"{self.bytes_over_payload:.3f} times the bare int16 (dx, dy)",
             soft_wrap=True,
         )
 
 
 def lengths_of(histogram: Mapping[int, int]) -> Lengths | None:
-    """Summarise how many drawings there are of each length; None if there are none."""
+    """Summarise a histogram, from length to number of drawings; return None if it is empty."""
     lengths = np.array(sorted(length for length, count in histogram.items() if count), dtype=np.int64)
     if len(lengths) == 0:
         return None
     counts = np.array([histogram[length] for length in lengths.tolist()], dtype=np.int64)
     up_to = np.cumsum(counts)
-    # In whole numbers, so that no percentile is off by a rounding.
+    # Integer arithmetic, so that rounding cannot shift a percentile.
     median, percentile_90, percentile_99 = (
         int(lengths[np.searchsorted(100 * up_to, percent * up_to[-1])]) for percent in (50, 90, 99)
     )
@@ -100,7 +103,7 @@ def lengths_of(histogram: Mapping[int, int]) -> Lengths | None:
 
 
 def shard_stats(manifest: Manifest) -> ShardStats:
-    """Count what a manifest tells of its shards."""
+    """Compute the statistics of the shards in a manifest."""
     named = {**manifest.splits, "all": join_splits(list(manifest.splits.values()))}
     splits = {name: _split_stats(split) for name, split in named.items()}
     return ShardStats(
@@ -145,5 +148,5 @@ def _length_table(stats: ShardStats) -> Table:
             lengths: Lengths | None = getattr(split, what)
             if lengths is not None:
                 numbers = dataclasses.replace(lengths, mean=round(lengths.mean, 1))
-                table.add_row(f"{what} a drawing", name, *(f"{number:,}" for number in dataclasses.astuple(numbers)))
+                table.add_row(f"{what} per drawing", name, *(f"{number:,}" for number in dataclasses.astuple(numbers)))
     return table

@@ -1,4 +1,4 @@
-"""Checks a folder of shards against its manifest: every byte, every block and every count (DESIGN contract 8)."""
+"""Verification of a folder of shards against its manifest: every byte, block and count (DESIGN contract 8)."""
 
 import contextlib
 import functools
@@ -16,20 +16,20 @@ from sgloc.data.shards.check_shard import CheckedShard, check_shard, read_reject
 from sgloc.errors import DataError
 from sgloc.storage import Retries, Storage, reading
 
-# Enough to see what is wrong, where everything may be.
+# Number of examples in a message about many discrepancies.
 _NUM_EXAMPLES = 3
 
 
 @dataclass
 class Verification:
-    """What was looked at.
+    """The result of a verification.
 
     Attributes:
-        num_problems: that were found.
-        num_shards: in the manifest.
-        num_sketches: that could be read.
-        num_bytes: of shards that were read.
-        notes: what could not be checked, and which reads were tried again.
+        num_problems: number of problems found.
+        num_shards: number of shards checked.
+        num_sketches: number of readable sketches.
+        num_bytes: number of shard bytes read.
+        notes: what could not be checked, and the number of read retries.
     """
 
     num_problems: int = 0
@@ -49,21 +49,25 @@ def verify_shards(
 ) -> Verification:
     """Read every shard of a folder and compare it with the manifest.
 
-    Of each shard: that it is there, its size, SHA-256 and tar structure. Of each block: its checksum, that it can be
-    unpacked, and how many drawings it holds. Of all together: categories, numbers of points and strokes, moments of
-    the offsets, lines of rejects, key_ids that occur twice, and tar files that the manifest does not know. Memory is
-    bounded by a few shards; key_ids are compared in temporary files of 16 bytes a drawing.
+    The following is checked:
+
+    - for each shard: existence, size, SHA-256 and tar structure;
+    - for each block: checksum, content and number of drawings;
+    - for the folder: categories, numbers of points and strokes, moments of the offsets, number of rejects, duplicate
+      key_ids, and tar files missing from the manifest.
+
+    Memory is bounded by a few shards; key_ids are compared in temporary files of 16 bytes per drawing.
 
     Args:
-        folder: folder or URL of shards.
-        on_problem: called with each problem, a sentence, when it is found.
-        num_workers: processes; 1 checks in this one, 0 stands for one a core.
-        retries: of reads that fail; None is `Retries()`.
-        progress: called with shards done and shards in all.
+        folder: folder or URL of the shards.
+        on_problem: called with each problem, as a sentence, when it is found.
+        num_workers: number of processes; 1 checks in this process, 0 uses one per core.
+        retries: retry policy for failed reads; None uses the default.
+        progress: called with the number of shards checked and the total.
 
     Raises:
-        ConfigError: if num_workers is negative, or other processes cannot see the folder.
-        DataError: if there is no manifest that can be read, or a worker process dies.
+        ConfigError: if num_workers is negative, or worker processes could not access the folder.
+        DataError: if there is no readable manifest, or a worker process dies.
     """
     num_workers = resolve_workers(num_workers, [folder])
     verification, storage = Verification(), Storage(folder, retries or Retries())
@@ -76,7 +80,7 @@ def verify_shards(
 def _problems(
     storage: Storage, num_workers: int, progress: Callable[[int, int], None], verification: Verification
 ) -> Iterator[str]:
-    """Find the problems of a folder, and note what was looked at."""
+    """Yield the problems of a folder and record what was checked in `verification`."""
     manifest = load_manifest(storage.location, storage.retries)
     split_of = {shard.path: name for name, split in manifest.splits.items() for shard in split.shards}
     shards = manifest.shards
@@ -113,14 +117,14 @@ def _problems(
     verification.num_sketches = bounds[-1]
     for name, split in found.items():
         if lost[name]:
-            verification.notes.append(f"{lost[name]} shards of {name} cannot be read, so its counts were not compared")
+            verification.notes.append(f"{lost[name]} shards of {name} are unreadable, so its counts were not compared")
         else:
             yield from _compare_split(name, split, manifest.splits[name])
     if not lost["train"] and moments != manifest.moments:
-        yield f"the offsets of train have the moments {moments}, the manifest says {manifest.moments}"
+        yield f"the offsets of train have the moments {moments}, but the manifest says {manifest.moments}"
     yield from _compare(manifest)
     if num_retries:
-        verification.notes.append(f"{num_retries} reads were tried again")
+        verification.notes.append(f"{num_retries} reads were retried")
     yield from _other_files(storage, manifest, verification.notes)
 
 
@@ -129,16 +133,16 @@ def _without_report(check: Callable[[Shard], CheckedShard], shard: Shard, _: obj
 
 
 def _duplicates(file: IO[bytes], paths: list[str], bounds: list[int]) -> Iterator[str]:
-    """A sentence, if a key_id occurs twice.
+    """Yield one problem if any key_id occurs more than once.
 
     Args:
-        file: of all key_ids, uint64, shard after shard.
-        paths: of the n shards.
-        bounds: n + 1 numbers; the key_ids of shard i are those from bounds[i] to bounds[i + 1].
+        file: file of all key_ids, uint64, shard after shard.
+        paths: paths of the n shards.
+        bounds: n + 1 numbers; shard i's key_ids are those from bounds[i] to bounds[i + 1].
     """
     if bounds[-1] < 2:
         return
-    # Both lie in files that have no names and vanish with the process; the system may keep them in memory or not.
+    # Memory-map both arrays to unnamed temporary files, which vanish with the process and which the OS can page out.
     keys = np.memmap(file, dtype=np.uint64, mode="r")
     with tempfile.TemporaryFile(prefix="sgloc-keys-") as other:
         ordered = np.memmap(other, dtype=np.uint64, mode="w+", shape=keys.shape)
@@ -151,17 +155,17 @@ def _duplicates(file: IO[bytes], paths: list[str], bounds: list[int]) -> Iterato
         first, second = (paths[number] for number in np.searchsorted(bounds, places, side="right") - 1)
         examples.append(f"{key} in {first} and {second}")
     if examples:
-        yield f"{len(repeated):,} drawings have a key_id that has come before: {_some(examples, len(repeated))}"
+        yield f"{len(repeated):,} drawings repeat an earlier key_id: {_some(examples, len(repeated))}"
 
 
 def _compare(manifest: Manifest) -> Iterator[str]:
-    """What in a manifest contradicts itself."""
+    """Yield the internal contradictions of a manifest."""
     splits = manifest.splits.values()
     for what in ("points", "strokes"):
         longest = max((max(getattr(split, what), default=0) for split in splits), default=0)
         said = getattr(manifest, f"longest_{what}")
         if longest != said:
-            yield f"the manifest's longest_{what} is {said}, its histograms go up to {longest}"
+            yield f"the manifest's longest_{what} is {said}, but its histograms go up to {longest}"
     rejected, skipped = sum(manifest.rejected.values()), sum(manifest.skipped.values())
     if manifest.num_accepted + rejected + skipped != manifest.num_read:
         yield (
@@ -171,7 +175,7 @@ def _compare(manifest: Manifest) -> Iterator[str]:
     for what, total in (("accepted", manifest.num_accepted), ("rejected", rejected), ("skipped", skipped)):
         of_sources = sum(getattr(source, f"num_{what}") for source in manifest.sources)
         if of_sources != total:
-            yield f"the manifest's sources add up to {of_sources} drawings {what}, where it has {total} of them"
+            yield f"the manifest's sources add up to {of_sources} {what} drawings, but the manifest has {total}"
 
 
 def _compare_split(name: str, found: Split, split: Split) -> Iterator[str]:
@@ -181,29 +185,29 @@ def _compare_split(name: str, found: Split, split: Split) -> Iterator[str]:
         differing = [key for key in sorted({*counted, *said}) if counted.get(key, 0) != said.get(key, 0)]
         if differing:
             examples = [f"{key}: {counted.get(key, 0)}, not {said.get(key, 0)}" for key in differing[:_NUM_EXAMPLES]]
-            yield f"{name} holds other numbers of {what} than the manifest says: {_some(examples, len(differing))}"
+            yield f"{name} differs from the manifest in its numbers of {what}: {_some(examples, len(differing))}"
 
 
 def _some(examples: list[str], number: int) -> str:
-    """Examples of a number of things."""
+    """Join examples, noting how many more of `number` there are."""
     more = number - len(examples)
     return "; ".join(examples) + (f"; and {more:,} more" if more else "")
 
 
 def _other_files(storage: Storage, manifest: Manifest, notes: list[str]) -> Iterator[str]:
-    """What is wrong with what is in the folder besides the shards."""
+    """Yield the problems with the folder's other files: unknown tar files, and the rejects."""
     names: set[str] = set()
     try:
         with reading(storage.root, storage.retries):
             names = set(storage.sizes())
     except DataError as error:
         notes.append(
-            f"the folder cannot be listed ({error}), so tar files that the manifest does not know may be there"
+            f"the folder cannot be listed ({error}), so tar files missing from the manifest may have gone unnoticed"
         )
     known = {shard.path for shard in manifest.shards}
     for name in sorted(names - known):
         if name.endswith(".tar"):
-            yield f"{name}: the manifest does not know it"
+            yield f"{name}: it is not listed in the manifest"
     try:
         for _ in read_rejects(storage, manifest):
             pass

@@ -1,9 +1,9 @@
-"""Ret: at which rank a generated sketch's own original is found by its code (METHOD 10).
+"""Ret: the rank of a generated sketch's own original when originals are sorted by code distance (METHOD 10).
 
-No array of queries x gallery x code width is made, and none of queries x gallery: distances are computed a tile at a
-time by matrix products, in float32 on a CPU and in float64 on CUDA, where the environment can turn float32 into TF32.
-Where rounding could decide, they are computed again in float64, so that a rank depends neither on the tiles nor on the
-number of processes.
+Neither a queries x gallery nor a queries x gallery x code width array is allocated: distances are computed tile by tile
+with matrix products, in float32 on a CPU and in float64 on CUDA, where the environment can turn float32 into TF32.
+Distances that are within rounding error of each other are recomputed in float64, so that a rank depends neither on the
+tiles nor on the number of processes.
 """
 
 from collections.abc import Mapping
@@ -17,34 +17,34 @@ from sgloc.evaluate.metric import Arrays, Metric, Models, Originals, Sketches, c
 RET_AT = (1, 10, 50)
 _QUERIES = 1024
 _TILE = 8192
-# Pairs whose distance is computed again at once, and rows in which such are looked for.
+# Number of pairs whose distances are recomputed at once, and number of rows searched at once for such pairs.
 _PAIRS, _ROWS = 65536, 64
 
 
 class Retrieval(Metric):
-    """The share of sketches whose own original is among the nearest ones."""
+    """Retrieval: share of sketches whose own original is among the n nearest originals."""
 
     name, position, header = "ret", 20, tuple(f"Ret top-{at}" for at in RET_AT)
 
     def share(self, originals: Originals) -> Arrays:
-        """gallery: float32 [B, Z], the codes of the originals."""
+        """Return gallery: float32 [B, Z], the codes of the originals."""
         return {"gallery": originals.codes}
 
     def collect(self, sketches: Sketches, models: Models) -> Arrays:
-        """query: float32 [B, Z], the codes of the sketches."""
+        """Return query: float32 [B, Z], the codes of the sketches."""
         return {"query": sketches.codes}
 
     def finish(self, arrays: Arrays, shared: Mapping[str, Tensor], rows: Tensor) -> Arrays:
-        """rank: int64 [n], see `retrieval_ranks`."""
+        """Return rank: int64 [n], see `retrieval_ranks`."""
         queries = torch.from_numpy(arrays["query"]).to(rows.device)
         return {"rank": retrieval_ranks(queries, rows, shared["gallery"]).cpu().numpy()}
 
     def summarise(self, arrays: Arrays, bootstrap: Bootstrap) -> dict[str, Estimate]:
-        """Shares from 0 to 1, by the number of nearest originals."""
+        """Return the shares, from 0 to 1, by the number of nearest originals."""
         return {str(at): bootstrap.mean(arrays["rank"] < at) for at in RET_AT}
 
     def cells(self, summary: dict[str, Estimate]) -> list[str]:
-        """The shares in percent."""
+        """Return the shares in percent."""
         return [cell(share, 100) for share in summary.values()]
 
 
@@ -52,17 +52,18 @@ METRIC = Retrieval()
 
 
 def product_type(device: torch.device) -> torch.dtype:
-    """In which distances are computed on a device."""
+    """Return the dtype in which distances are computed on a device."""
     return torch.float64 if device.type == "cuda" else torch.float32
 
 
 def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
-    """How many codes of the gallery are nearer to each query than its own original's; of equally near ones those that
-    stand before it.
+    """Count the gallery codes that are nearer to each query than its own original's code.
+
+    Ties count if they come earlier in the gallery than the own code.
 
     Args:
-        queries: float32 [n, Z]; a row that is not finite has the last rank.
-        own: int64 [n], which row of the gallery is the query's original's.
+        queries: float32 [n, Z]; a row that is not finite gets the last rank.
+        own: int64 [n], the gallery row of each query's original.
         gallery: float32 [N, Z], finite.
 
     Returns:
@@ -70,7 +71,7 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
     """
     ranks = torch.full_like(own, len(gallery) - 1)
     finite = torch.isfinite(queries).all(1).nonzero()[:, 0]
-    # Without what all have in common, fewer digits are lost.
+    # Centre the codes first to reduce cancellation error.
     center = torch.stack([tile.double().sum(0) for tile in gallery.split(_TILE)]).sum(0) / len(gallery)
     center = center.to(product_type(gallery.device))
     half = torch.cat([(tile - center).square().sum(1) for tile in gallery.split(_TILE)]) / 2
@@ -79,13 +80,12 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
         query, mine = queries[chosen], own[chosen]
         centered, original = query - center, gallery[mine] - center
         score = half[mine] - (centered * original).sum(1)
-        # A bound of what rounding can get wrong in a score, twice.
+        # Twice a bound on the rounding error of a score.
         width = gallery.shape[1] + 4
         digits = torch.finfo(score.dtype)
         margin = 2 * width * digits.eps * (torch.sqrt(centered.square().sum(1) * 2 * longest) + longest)
         margin = margin.clamp(min=digits.tiny)
-        # So that one product gives half the squared distance, but for what all of a query's have in common, less that
-        # from its own original.
+        # One matmul yields ||q - g||^2 / 2 - ||q - own||^2 / 2 (the terms in ||q||^2 cancel).
         left = torch.cat([-centered, torch.ones_like(score)[:, None], -score[:, None]], dim=1)
         count = torch.zeros_like(mine)
         for start in range(0, len(gallery), _TILE):
@@ -106,13 +106,15 @@ def retrieval_ranks(queries: Tensor, own: Tensor, gallery: Tensor) -> Tensor:
 
 
 def _count_below(values: Tensor, limit: Tensor) -> Tensor:
-    """How many of each row's values [n, N] are at most its limit [n]; int64 [n]. Counted in floating-point numbers,
-    which is several times faster than in integers, and exact up to 2**24."""
+    """Count the values of each row of [n, N] that are at most its limit [n]; int64 [n].
+
+    Counting in floating point is several times faster than in integers, and exact up to 2**24.
+    """
     is_below = torch.le(values, limit[:, None], out=torch.empty_like(values))
     return (is_below @ values.new_ones(values.shape[1])).long()
 
 
 def _is_before(query: Tensor, own: Tensor, other: Tensor, gallery: Tensor) -> Tensor:
-    """Whether another code [n] of the gallery comes before the own one [n] for queries [n, Z]; bool [n]."""
+    """Return whether gallery row `other` [n] ranks before row `own` [n] for queries [n, Z]; bool [n]."""
     distance, limit = ((query.double() - gallery[which].double()).square().sum(1) for which in (other, own))
     return (distance < limit) | ((distance == limit) & (other < own))

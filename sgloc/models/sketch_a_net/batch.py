@@ -1,4 +1,4 @@
-"""From packed sketches to images."""
+"""Preparation of packed sketches as images."""
 
 from dataclasses import dataclass
 
@@ -15,12 +15,12 @@ from sgloc.sketch.transform import absolute_coordinates
 
 @dataclass(frozen=True)
 class RasterPreparation:
-    """How packed sketches become the classifier's input.
+    """Turns packed sketches into the classifier's input.
 
     Attributes:
-        seed: of all random numbers.
-        line_width: in pixels.
-        augmentation: None: none.
+        seed: seed of all random numbers.
+        line_width: width of the pen, in pixels.
+        augmentation: random variation of the images; None disables it.
     """
 
     seed: int
@@ -28,7 +28,7 @@ class RasterPreparation:
     augmentation: Augmentation | None = None
 
     def load(self, packed: PackedBatch) -> RasterBatch:
-        """Draw the images, on the host; called ahead of the training step, in a thread."""
+        """Draw the images on the host; called from a thread, ahead of the training step."""
         stroke_lengths = torch.from_numpy(packed.stroke_lengths).long()
         stroke_offsets = offsets_from_lengths(torch.from_numpy(packed.num_strokes).long())
         point_offsets = offsets_from_lengths(stroke_lengths)[stroke_offsets]
@@ -46,5 +46,5 @@ class RasterPreparation:
         return RasterBatch(images, torch.from_numpy(packed.category).long(), random_key)
 
     def __call__(self, loaded: RasterBatch, device: torch.device) -> RasterBatch:
-        """Move a batch to the device."""
+        """Move a loaded batch to the device."""
         return loaded.to(device)

@@ -1,4 +1,4 @@
-"""A trained classifier, from its run."""
+"""Loading a trained classifier from its run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,10 +26,10 @@ class Classifier:
     """A trained Sketch-a-Net.
 
     Attributes:
-        model: in evaluation mode.
-        line_width: of the images that it knows, in pixels.
-        checkpoint: the folder it was read from.
-        data_identity: SHA-256 of the manifest of the shards whose training drawings it has seen.
+        model: the network, in evaluation mode.
+        line_width: pen width of the images that it was trained on, in pixels.
+        checkpoint: the folder that it was loaded from.
+        data_identity: SHA-256 of the manifest of the shards that it was trained on.
     """
 
     model: SketchANet
@@ -39,13 +39,13 @@ class Classifier:
 
     @torch.no_grad()
     def classify(self, sketches: Sequence[Sequence[npt.NDArray[np.floating]]]) -> npt.NDArray[np.int64]:
-        """The likeliest categories, as numbers into the manifest's list.
+        """Return the likeliest category of each sketch, as an index into the manifest's list of categories.
 
         Args:
-            sketches: each a sequence of strokes, float [n, 2] arrays of absolute (x, y) in any unit.
+            sketches: sequences of strokes; a stroke is a float [n, 2] array of absolute (x, y) in any unit.
 
         Returns:
-            int64 [B]; -1 for a sketch without a stroke, and for one with a point that is not finite.
+            int64 [B]; -1 for a sketch without strokes or with a non-finite point.
         """
         numbers = [
             number
@@ -71,18 +71,18 @@ def load_classifier(path: str, device: torch.device) -> Classifier:
     """Load a classifier for evaluation.
 
     Args:
-        path: folder or URL of a run of `sgloc train-classifier`, of which the best checkpoint is taken; or of one of
+        path: folder or URL of a run of `sgloc train-classifier`, from which the best checkpoint is loaded, or of one of
             its checkpoints.
-        device: to put it on.
+        device: device to put the classifier on.
 
     Raises:
-        CheckpointError: if there is no whole checkpoint of a classifier there.
+        CheckpointError: if `path` holds no intact checkpoint of a classifier.
     """
 
     def load(folder: str) -> Classifier:
         manifest = read_manifest(folder)
         if recorded_kind(manifest.config) != SketchANetConfig().kind:
-            raise CheckpointError(f"{folder} is not of a classifier; give a run of `sgloc train-classifier`")
+            raise CheckpointError(f"{folder} holds no classifier; pass a run of `sgloc train-classifier`")
         model = build_network(RECIPE, manifest.config, manifest, folder)
         assert isinstance(model, SketchANet)
         put_weights(model, read_weights(folder, manifest), folder)

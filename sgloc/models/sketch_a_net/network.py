@@ -18,7 +18,16 @@ from sgloc.train.recipe import Trainable
 
 @dataclass(frozen=True)
 class _Convolution:
-    """One layer: its channels in units of the first one's, and whether it is followed by pooling or dropout."""
+    """One layer.
+
+    Attributes:
+        channels: output channels, as a multiple of the first layer's.
+        size: kernel size.
+        stride: stride of the convolution.
+        padding: padding of the convolution.
+        pools: whether max pooling follows.
+        drops: whether dropout follows.
+    """
 
     channels: int
     size: int
@@ -40,11 +49,11 @@ _LAYERS = (
 
 
 class ClassifierSums(NamedTuple):
-    """Terms summed over the sketches of a batch; 0-dimensional.
+    """Loss terms summed over the sketches of a batch; 0-dimensional.
 
     Attributes:
-        accuracy: sketches whose likeliest category is the right one.
-        total: cross entropy in nats, which is minimised.
+        accuracy: number of sketches whose likeliest category is the right one.
+        total: the loss to minimise, cross entropy in nats.
     """
 
     accuracy: Tensor
@@ -52,12 +61,12 @@ class ClassifierSums(NamedTuple):
 
 
 class SketchANet(Trainable):
-    """The network.
+    """Sketch-a-Net.
 
     Args:
-        num_classes: categories.
-        width: channels of the first layer; the published network has 64.
-        keep: probability that dropout keeps a unit; the published network's is 0.5.
+        num_classes: number of categories.
+        width: channels of the first layer; 64 in the published network.
+        keep: probability that dropout keeps a unit; 0.5 in the published network.
     """
 
     loss_names: ClassVar[tuple[str, ...]] = ClassifierSums._fields
@@ -70,7 +79,7 @@ class SketchANet(Trainable):
             nn.Conv2d(*pair, layer.size, layer.stride, layer.padding)
             for pair, layer in zip(itertools.pairwise(channels), _LAYERS, strict=True)
         )
-        # What is left by then is one pixel: the last convolution, of 1 x 1, is a product.
+        # Only one pixel is left here, so the last 1 x 1 convolution is a linear layer.
         self.output = nn.Linear(channels[-1], num_classes)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.Linear):
@@ -78,11 +87,11 @@ class SketchANet(Trainable):
                 module.bias = nn.Parameter(torch.zeros(len(module.weight)))
 
     def logits(self, images: Tensor, random_key: Tensor | None = None) -> Tensor:
-        """Scores of the categories.
+        """Compute the logits of the categories.
 
         Args:
-            images: uint8 [B, 225, 225], ink bright.
-            random_key: int64 [B], for dropout in training; None: no dropout.
+            images: uint8 [B, 225, 225], bright ink on dark ground.
+            random_key: int64 [B], for dropout in training; None disables dropout.
 
         Returns:
             float32 [B, categories].

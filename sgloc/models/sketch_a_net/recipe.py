@@ -1,4 +1,4 @@
-"""Sketch-a-Net as something to train."""
+"""The training recipe of Sketch-a-Net."""
 
 import torch
 
@@ -12,7 +12,7 @@ from sgloc.train.recipe import DataFacts
 
 
 class SketchANetRecipe:
-    """See `sgloc.train.recipe.Recipe`."""
+    """Recipe of Sketch-a-Net; see `sgloc.train.recipe.Recipe`."""
 
     config_type = ClassifierConfig
 
@@ -30,7 +30,7 @@ class SketchANetRecipe:
         return RasterPreparation(seed, line_width, augmentation), RasterPreparation(seed, line_width)
 
     def gallery(self, config: ClassifierConfig, reader: ShardReader, manifest: Manifest) -> None:
-        """It draws nothing."""
+        """Return None: the classifier draws no gallery."""
 
 
 RECIPE = SketchANetRecipe()

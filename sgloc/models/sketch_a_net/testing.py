@@ -1,4 +1,4 @@
-"""How well a classifier does on drawings that it has not seen: accuracy, and which categories it confuses."""
+"""Test of a classifier on unseen drawings: its accuracy and its confusion matrix."""
 
 import io
 from dataclasses import dataclass
@@ -24,17 +24,17 @@ from sgloc.train.record import recorded_place
 
 RESULTS, PICTURE = "test.json", "confusion.png"
 _BATCH_SIZE = 256
-# More names than these cannot be read in the picture.
+# Beyond this number of categories the axis labels are too small to read.
 _MOST_NAMES = 60
 
 
 @dataclass(frozen=True)
 class Tested:
-    """What a test gave.
+    """Result of a test.
 
     Attributes:
-        categories: their names.
-        confusion: int64 [C, C], how many drawings of category i were taken for category j.
+        categories: names of the categories.
+        confusion: int64 [C, C], number of drawings of category i classified as category j.
     """
 
     categories: list[str]
@@ -42,18 +42,18 @@ class Tested:
 
     @property
     def accuracy(self) -> float:
-        """The share of all drawings that were taken for what they are."""
+        """Share of all drawings that were classified correctly."""
         return float(np.trace(self.confusion) / self.confusion.sum())
 
 
 @torch.no_grad()
 def test_classifier(run_dir: str, data: str, device: torch.device) -> Tested:
-    """Test the best checkpoint of a run on all test drawings, and write test.json and confusion.png into its folder.
+    """Test a run's best checkpoint on all test drawings; write test.json and confusion.png to the run folder.
 
     Args:
-        run_dir: of `sgloc train-classifier`, folder or URL.
-        data: folder or URL of the shards that it was trained on.
-        device: to compute on.
+        run_dir: folder or URL of a run of `sgloc train-classifier`.
+        data: folder or URL of the shards that the classifier was trained on.
+        device: device to compute on.
 
     Raises:
         SglocError: if the checkpoint or the shards cannot be used, or the folder cannot be written.
@@ -61,7 +61,9 @@ def test_classifier(run_dir: str, data: str, device: torch.device) -> Tested:
     classifier = load_classifier(run_dir, device)
     manifest = load_manifest(data)
     if classifier.data_identity != manifest.identity:
-        raise ConfigError(f"the classifier in {run_dir} was trained on other shards than {data}; give those")
+        raise ConfigError(
+            f"the classifier in {run_dir} was not trained on the shards {data}; pass the shards that it was trained on"
+        )
     reader = ShardReader(data, manifest, "test")
     prepare = RasterPreparation(0, classifier.line_width)
     confusion = np.zeros((len(manifest.categories), len(manifest.categories)), dtype=np.int64)
@@ -92,7 +94,7 @@ def _summary(tested: Tested, checkpoint: str) -> dict[str, Any]:
 
 
 def _plot(tested: Tested) -> bytes:
-    """The confusion matrix as PNG, each row in shares of its category's drawings."""
+    """Plot the confusion matrix as PNG, each row as shares of its category's drawings."""
     num_categories = len(tested.categories)
     shares = tested.confusion / np.maximum(tested.confusion.sum(1, keepdims=True), 1)
     side = min(4 + 0.25 * num_categories, 16)
@@ -102,9 +104,9 @@ def _plot(tested: Tested) -> bytes:
     if num_categories <= _MOST_NAMES:
         axes.set_xticks(range(num_categories), tested.categories, rotation=90, fontsize=8)
         axes.set_yticks(range(num_categories), tested.categories, fontsize=8)
-    axes.set_xlabel("taken for")
-    axes.set_ylabel("drawn as")
-    axes.set_title(f"{tested.accuracy:.1%} of {tested.confusion.sum():,} test drawings are taken for what they are")
+    axes.set_xlabel("predicted category")
+    axes.set_ylabel("true category")
+    axes.set_title(f"{tested.accuracy:.1%} of {tested.confusion.sum():,} test drawings are classified correctly")
     figure.colorbar(image, shrink=0.6, label="share of the category's drawings")
     content = io.BytesIO()
     FigureCanvasAgg(figure).print_png(content)  # type: ignore[no-untyped-call]

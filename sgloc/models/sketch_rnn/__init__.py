@@ -1,1 +1,1 @@
-"""Sketch-RNN (Ha and Eck 2018), to compare with: a switch of SketchGloc, `kind`, which changes its encoder."""
+"""Sketch-RNN (Ha and Eck 2018), a baseline: SketchGloc with another encoder, selected by its option `kind`."""

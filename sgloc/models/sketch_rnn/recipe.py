@@ -1,4 +1,4 @@
-"""Sketch-RNN as something to train."""
+"""The training recipe of Sketch-RNN."""
 
 from sgloc.models.sketchgloc.recipe import RECIPE
 

@@ -1,1 +1,1 @@
-"""SketchGloc (METHOD 2 to 9), with the baselines that differ from it by a switch."""
+"""SketchGloc (METHOD 2 to 9) and the baselines derived from it by switches."""

@@ -1,4 +1,4 @@
-"""From a sketch code to a drawing: the recurrent decoder (METHOD 6 and 9)."""
+"""The recurrent decoder, which turns a sketch code into a drawing (METHOD 6 and 9)."""
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +14,7 @@ from sgloc.random import Purpose
 
 
 class Decoder(nn.Module):
-    """Draws sketches row by row (see `sgloc.nn.mixture`)."""
+    """Recurrent decoder that predicts a sketch row by row (see `sgloc.nn.mixture`)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -24,23 +24,23 @@ class Decoder(nn.Module):
         self.output = Linear(config.decoder.hidden_size, NUM_PEN_STATES + 6 * config.decoder.num_mixtures)
 
     def first_state(self, y: Tensor) -> Tensor:
-        """Flat initial state for codes y [n, Z]: [n, sum of state sizes]."""
+        """Return the flat initial state, [n, sum of state sizes], for codes y [n, Z]."""
         return torch.tanh(self.initial_state(y))
 
     def forward(
         self, y: Tensor, inputs: Tensor, layout: TimeMajor, random_key: Tensor, segment: int | None = None
     ) -> Tensor:
-        """Teacher forcing: raw outputs for given input rows.
+        """Compute raw outputs with teacher forcing.
 
         Args:
             y: [B, Z], codes.
-            inputs: [R, 5], the row before the one to draw, time-major.
-            layout: which sketch and step each row is.
+            inputs: [R, 5], time-major; for each row to predict, the row before it.
+            layout: the sketch and the step of each row.
             random_key: int64 [B], for recurrent dropout in training.
             segment: see `Cell.run`.
 
         Returns:
-            [R, 3 + 6 m], time-major, as `sgloc.nn.mixture.split_output` reads them.
+            [R, 3 + 6 m], time-major, in the layout that `sgloc.nn.mixture.split_output` expects.
         """
         mask = None
         if self.training and self.keep < 1:
@@ -51,32 +51,32 @@ class Decoder(nn.Module):
         return self.output(outputs)  # type: ignore[no-any-return]
 
     def stepper(self, y: Tensor) -> "Stepper":
-        """Free-running drawing from codes y [n, Z], in evaluation mode."""
+        """Start free-running decoding from codes y [n, Z]; the decoder must be in evaluation mode."""
         return Stepper(self, y)
 
 
 class Stepper:
-    """Free-running drawing of n sketches in step together, n shrinking as they end.
+    """Free-running decoding of n sketches in lockstep; n shrinks as sketches end.
 
     Args:
-        decoder: in evaluation mode.
+        decoder: the decoder, in evaluation mode.
         y: [n, Z], codes.
     """
 
     def __init__(self, decoder: Decoder, y: Tensor) -> None:
         self.decoder = decoder
-        # Made ready once, not at every step.
+        # Prepared once here rather than at every step.
         self.recurrence = decoder.cell.recurrence(decoder.cell.weights())
         self.code = decoder.cell.project(y, ROW_SIZE)
         self.state = decoder.cell.split_state(decoder.first_state(y))
 
     def step(self, row: Tensor) -> Tensor:
-        """One step: from the previous rows [n, 5] to raw outputs [n, 3 + 6 m]."""
+        """Advance one step: from the previous rows [n, 5] to raw outputs [n, 3 + 6 m]."""
         projected = self.decoder.cell.project(row) + self.code
         self.state, _ = self.recurrence.step(projected, None, self.state)
         return self.decoder.output(self.state[0])  # type: ignore[no-any-return]
 
     def keep(self, sketches: Tensor) -> None:
-        """Go on with these sketches only: bool [n]."""
+        """Keep only the sketches selected by a bool mask [n]."""
         self.code = self.code[sketches]
         self.state = tuple(part[sketches] for part in self.state)

@@ -1,4 +1,4 @@
-"""From strokes to a sketch code: SketchGloc's encoder (METHOD 5), and the classical one to compare with."""
+"""Encoders, which turn strokes into a sketch code: SketchGloc's (METHOD 5) and the classical baseline's."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,7 +24,13 @@ _CELLS: dict[str, Callable[..., Cell]] = {"lstm": LSTM, "layer_norm": LayerNormL
 
 @dataclass(frozen=True)
 class Code:
-    """Sketch codes: what is decoded (y), and the distribution that it came from; each [B, Z]."""
+    """Sketch codes, each tensor [B, Z].
+
+    Attributes:
+        y: the code to decode.
+        mean: mean of the distribution that y comes from.
+        log_variance: log variance of that distribution.
+    """
 
     y: Tensor
     mean: Tensor
@@ -32,10 +38,10 @@ class Code:
 
 
 def cell_of(config: ModelConfig, part: EncoderConfig | DecoderConfig, input_size: int) -> Cell:
-    """A new recurrent cell of a part of the model, for inputs of this size.
+    """Create a recurrent cell for the encoder or the decoder.
 
     Raises:
-        ConfigError: if there is no such cell.
+        ConfigError: if `part.cell` is unknown.
     """
     if part.cell not in _CELLS:
         raise ConfigError(f"cell must be one of {', '.join(_CELLS)}, not {part.cell}")
@@ -49,7 +55,7 @@ def _bidirectional(config: ModelConfig, input_size: int) -> Bidirectional:
 
 
 class Encoder(nn.Module):
-    """What both encoders have in common: from a vector a sketch to its code (METHOD 5.5)."""
+    """Base of both encoders: turns one vector per sketch into its code (METHOD 5.5)."""
 
     def _add_heads(self, config: ModelConfig) -> None:
         width = 2 * config.encoder.hidden_size
@@ -57,15 +63,20 @@ class Encoder(nn.Module):
         self.log_variance = Linear(width, config.latent_size)
 
     def gather(self, sketches: SketchBatch) -> Tensor:
-        """What each sketch amounts to, as far as it can be computed a part of the batch at a time, [B, D]."""
+        """Compute one vector per sketch, [B, D]: the stage that can run on one micro-batch at a time."""
         raise NotImplementedError
 
     def activation(self, gathered: Tensor) -> Tensor:
-        """What the code is made of, [B, D], from `gather` of the whole batch."""
+        """Compute the input of the code's linear layers, [B, D], from `gather` of the whole batch."""
         return gathered
 
     def code(self, gathered: Tensor, random_key: Tensor) -> Code:
-        """From `gather` [B, D] to codes: sampled in training, the mean otherwise; random_key int64 [B]."""
+        """Compute codes from `gather` [B, D]: sampled in training, the means otherwise.
+
+        Args:
+            gathered: [B, D], of the whole batch.
+            random_key: int64 [B], for the sampling noise.
+        """
         activation = self.activation(gathered)
         mean, log_variance = at_least_float32(self.mean(activation)), at_least_float32(self.log_variance(activation))
         if not self.training:
@@ -76,7 +87,7 @@ class Encoder(nn.Module):
 
 
 class LayoutEncoder(Encoder):
-    """SketchGloc's: strokes one by one, then their layout (METHOD 5)."""
+    """SketchGloc's encoder: embeds each stroke, then convolves over the layout's graphs (METHOD 5)."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -96,17 +107,17 @@ class LayoutEncoder(Encoder):
         self._add_heads(config)
 
     def gather(self, sketches: SketchBatch) -> Tensor:
-        """What the strokes and their layout amount to, before batch norm: g of METHOD 5.3."""
+        """Compute g of METHOD 5.3, the graph convolution's output before batch norm."""
         embeddings = self.strokes(sketches.points, sketches.node_offsets, sketches)
         return self.graph(embeddings, sketches)  # type: ignore[no-any-return]
 
     def activation(self, gathered: Tensor) -> Tensor:
-        """c of METHOD 5.4."""
+        """Compute c of METHOD 5.4."""
         return torch.tanh(self.batch_norm(gathered))
 
 
 class SequenceEncoder(Encoder):
-    """Sketch-RNN's (Ha and Eck 2018): one bidirectional network over the whole drawing, point after point."""
+    """Sketch-RNN's encoder (Ha and Eck 2018): one bidirectional network over all points of the drawing in order."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -114,14 +125,13 @@ class SequenceEncoder(Encoder):
         self._add_heads(config)
 
     def gather(self, sketches: SketchBatch) -> Tensor:
-        """The last output of either direction."""
+        """Return the last outputs of both directions."""
         offsets = sketches.sketch_point_offsets
         return self.points(_offset_rows(sketches), offsets, sketches)  # type: ignore[no-any-return]
 
 
 def _offset_rows(sketches: SketchBatch) -> Tensor:
-    """(dx, dy, pen stays down, pen lifts) of every point, from the point before, a sketch's first from the origin: [P,
-    4]."""
+    """Return rows (dx, dy, pen stays down, pen lifts) of all points, [P, 4]; each sketch starts from the origin."""
     previous = sketches.points.roll(1, dims=0)
     previous[sketches.sketch_point_offsets[:-1]] = 0
     lift = sketches.pen_lift[:, None].to(previous.dtype)

@@ -1,4 +1,4 @@
-"""What the model draws of the validation sketches, while it learns (METHOD 9)."""
+"""Galleries of validation sketches redrawn during training (METHOD 9)."""
 
 import dataclasses
 import logging
@@ -13,20 +13,21 @@ from sgloc.models.sketchgloc.network import SketchGloc
 
 logger = logging.getLogger(__name__)
 
-# METHOD 3's r where the training moves no strokes.
+# r of METHOD 3 for the reorganized gallery when training does not move strokes.
 _DISTURB_SCALE = 0.1
-# An untrained model does not end its drawings. As many points bound the time that the other ranks wait.
+# An untrained model never ends a drawing; this limit bounds how long the other ranks wait for the gallery.
 _MOST_POINTS = 400
 
 
 class Gallery:
-    """Draws the same sketches of the validation split each time, greedily and with the same noise; no generator is
-    touched, and training goes on as if nothing had been drawn.
+    """Redraws the same validation sketches each time, greedily and with the same noise.
+
+    Drawing uses no random generator, so it does not affect training.
 
     Args:
-        reader: of the validation split.
-        prepare: how its sketches become input.
-        count: sketches, spread evenly over the split.
+        reader: reader of the validation split.
+        prepare: preparation that turns its sketches into model input.
+        count: number of sketches, spread evenly over the split.
     """
 
     def __init__(self, reader: ShardReader, prepare: Preparation, count: int) -> None:
@@ -40,28 +41,32 @@ class Gallery:
         self.failures: set[type[Exception]] = set()
 
     def draw(self, model: SketchGloc, device: torch.device) -> dict[str, bytes]:
-        """The galleries by their names, as PNG: gallery/generated redraws the sketches, gallery/reorganized redraws
-        them after their strokes were moved. What cannot be drawn is left out, and a warning says why, once.
+        """Draw the galleries, as PNG by name.
+
+        gallery/generated redraws the sketches; gallery/reorganized redraws them after their strokes were moved. If
+        drawing fails, return no galleries; each type of error is logged once, as a warning.
 
         Args:
-            model: whose weights are whole, on the device.
-            device: to compute on.
+            model: the model, with complete (unsharded) weights, on the device.
+            device: device to compute on.
         """
         was_training = model.training
         model.eval()
         try:
             return {name: self._draw(model, prepare, device) for name, prepare in self.preparations.items()}
         except Exception as error:
-            # Such as shards that cannot be read for now, or points that are not finite.
+            # For example shards that are temporarily unreadable, or non-finite points.
             if type(error) not in self.failures:
                 self.failures.add(type(error))
-                logger.warning("the galleries cannot be drawn (%s); training goes on, and this is not repeated", error)
+                logger.warning(
+                    "the galleries cannot be drawn (%s); training continues and this warning is not repeated", error
+                )
             return {}
         finally:
             model.train(was_training)
 
     def _draw(self, model: SketchGloc, prepare: Preparation, device: torch.device) -> bytes:
-        # It imports matplotlib, which takes a second.
+        # Imported late because it loads matplotlib, which takes a second.
         from sgloc.sketch.render import draw_gallery
 
         manifest = self.reader.manifest

@@ -1,4 +1,4 @@
-"""SketchGloc: encoder, decoder and loss in one module (METHOD 5 to 7)."""
+"""SketchGloc's network: encoder, decoder and loss in one module (METHOD 5 to 7)."""
 
 from collections.abc import Callable
 from typing import ClassVar, NamedTuple
@@ -30,7 +30,7 @@ class LossSums(NamedTuple):
         mixture: negative log density of the points.
         pen: cross entropy of the pen states.
         divergence: Kullback-Leibler divergence of the codes from a standard normal.
-        total: what is minimised: mixture + pen + kl_weight * divergence, in training with that step's weight.
+        total: the loss to minimise, mixture + pen + kl_weight * divergence; in training with the current step's weight.
     """
 
     mixture: Tensor
@@ -40,13 +40,13 @@ class LossSums(NamedTuple):
 
 
 class SketchGloc(Network, Trainable):
-    """The model; with another encoder, one of those that it is compared with.
+    """SketchGloc, or a baseline that differs in its encoder.
 
     Args:
-        config: its shape.
-        loss: what is minimised.
-        longest: the most points of a drawing of the data set; used only with `loss.pen_loss_on_padding`.
-        checkpoint_decoder: keep the decoder's state only now and then in training, and compute the rest again in the
+        config: the architecture.
+        loss: the loss options; None uses the defaults.
+        longest: number of points of the data set's longest drawing; used only with `loss.pen_loss_on_padding`.
+        checkpoint_decoder: in training, store the decoder's state only every 32 steps and recompute the others in the
             backward pass.
     """
 
@@ -70,14 +70,14 @@ class SketchGloc(Network, Trainable):
         self.decoder = Decoder(config)
 
     def begin_step(self, step: int) -> None:
-        """Have the training loss be that of a step, counted from 0: the divergence's weight grows with them."""
+        """Set the divergence's weight for a training step (counted from 0); it grows with the steps."""
         self.kl_share = 1 - (1 - self.loss.kl_start) * self.loss.kl_decay**step
 
     def compile_steps(self, backend: str | Callable[..., object] = "inductor") -> None:
-        """From now on run the cells by steps that torch.compile has compiled; weights and results stay the same.
+        """Switch the recurrent cells to steps compiled by torch.compile; weights and results do not change.
 
         Args:
-            backend: of torch.compile.
+            backend: the backend of torch.compile.
         """
         steps = CompiledSteps(backend)
         for module in self.modules():
@@ -85,22 +85,21 @@ class SketchGloc(Network, Trainable):
                 module.compiled_steps = steps
 
     def encode(self, sketches: SketchBatch) -> Code:
-        """Codes of a batch (METHOD 5): sampled in training mode, means otherwise."""
+        """Compute the codes of a batch (METHOD 5): sampled in training mode, the means otherwise."""
         return self.encoder.code(self.encoder.gather(sketches), sketches.random_key)
 
     def stepper(self, y: Tensor) -> Stepper:
-        """Begin to draw from codes y [n, Z] (METHOD 9)."""
+        """Start drawing from codes y [n, Z] (METHOD 9)."""
         return self.decoder.stepper(y)
 
     def forward(self, sketches: SketchBatch, num_parts: int = 1) -> LossSums:
-        """Loss of a batch.
+        """Compute the loss of a batch.
 
         Args:
             sketches: the batch.
-            num_parts: in how many parts to compute it. With more than one, each part's activations are freed and
-                computed again in the backward pass;
-                only batch norm, which needs the global batch, sees all sketches at once, so that the result does not
-                depend on the number of parts.
+            num_parts: number of micro-batches. With more than one, each micro-batch's activations are freed and
+                recomputed in the backward pass. Batch norm alone sees all sketches at once, since it needs the global
+                batch; hence the result does not depend on num_parts.
 
         Returns:
             The loss terms.
@@ -118,10 +117,10 @@ class SketchGloc(Network, Trainable):
         return LossSums(mixture, pen, divergence, total)
 
     def reconstruction(self, sketches: SketchBatch, y: Tensor) -> tuple[Tensor, Tensor]:
-        """Loss of redrawing the sketches from codes y [B, Z] (METHOD 7).
+        """Compute the loss of redrawing the sketches from codes y [B, Z] (METHOD 7).
 
         Returns:
-            Negative log density of the points, and cross entropy of the pen, each summed over the batch.
+            Negative log density of the points and cross entropy of the pen, each summed over the batch.
         """
         num_rows = sketches.sketch_point_offsets.diff() + 1
         if self.training and self.loss.pen_loss_on_padding:
@@ -132,7 +131,7 @@ class SketchGloc(Network, Trainable):
         segment = _CHECKPOINT_STEPS if self.checkpoint_decoder and self.training else None
         pen_logits, mixture = split_output(self.decoder(y, inputs[row], layout, sketches.random_key, segment))
         pen_loss = F.cross_entropy(pen_logits, pen[row], reduction="sum")
-        # End rows have no point: their density is computed at the origin and left out.
+        # End rows have no point; evaluate their density at the origin, then exclude it from the sum.
         real = point[row] >= 0
         places = torch.where(real[:, None], sketches.targets[point[row]], 0)
         log_density = mixture.log_density(places, self.loss.density_floor)

@@ -1,4 +1,4 @@
-"""How SketchGloc is trained: its weights, its batches, and the pictures that it draws meanwhile."""
+"""The training recipe of SketchGloc: initial weights, batches and galleries."""
 
 import dataclasses
 
@@ -15,7 +15,7 @@ from sgloc.train.recipe import DataFacts
 
 
 class SketchGlocRecipe:
-    """SketchGloc, and what it is compared with."""
+    """Recipe of SketchGloc and its baselines."""
 
     config_type = Config
 

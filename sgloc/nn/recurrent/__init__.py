@@ -1,1 +1,1 @@
-"""Recurrent cells, and their forward and backward passes through time (METHOD 6)."""
+"""Recurrent cells and their forward and backward passes through time (METHOD 6)."""

@@ -12,14 +12,14 @@ from sgloc.sketch.ragged import SketchBatch
 
 
 def recurrent_masks(cell: Cell, keys: Tensor, purpose: Purpose, step: Tensor, keep: float) -> Tensor:
-    """Recurrent dropout masks, one row a step.
+    """Compute recurrent dropout masks, one row per step.
 
     Args:
-        cell: whose masks.
-        keys: int64 [R], each row's sketch's key.
-        purpose: what tells these masks from others of the same sketch.
-        step: int64 [R], the row's place in its sketch.
-        keep: probability that a unit is kept.
+        cell: the cell to mask.
+        keys: int64 [R], the random key of each row's sketch.
+        purpose: distinguishes these masks from others of the same sketch.
+        step: int64 [R], the position of each row in its sketch.
+        keep: probability of keeping a unit.
 
     Returns:
         [R, mask size], 0 or 1 / keep.
@@ -28,11 +28,11 @@ def recurrent_masks(cell: Cell, keys: Tensor, purpose: Purpose, step: Tensor, ke
 
 
 class Bidirectional(nn.Module):
-    """Reads runs of a sketch's points in both directions.
+    """A bidirectional network that reads runs of consecutive points of a sketch.
 
     Args:
-        forward_cell, backward_cell: of either direction, for the same inputs of I numbers a point.
-        keep: probability that recurrent dropout keeps a unit.
+        forward_cell, backward_cell: the cells of the two directions; both take the same inputs, I numbers per point.
+        keep: probability with which recurrent dropout keeps a unit.
     """
 
     def __init__(self, forward_cell: Cell, backward_cell: Cell, keep: float) -> None:
@@ -40,22 +40,22 @@ class Bidirectional(nn.Module):
         self.forward_cell, self.backward_cell, self.keep = forward_cell, backward_cell, keep
 
     def forward(self, inputs: Tensor, offsets: Tensor, sketches: SketchBatch) -> Tensor:
-        """The last forward output, then the backward output at the first point.
+        """Embed each run of points by its last forward output and its backward output at the first point.
 
         Args:
-            inputs: [P, I], of each point of the batch.
+            inputs: [P, I], one row per point of the batch.
             offsets: int64 [n+1], where each run of points begins.
-            sketches: whose points they are.
+            sketches: the batch that the points belong to.
 
         Returns:
-            [n, 2H].
+            [n, 2H], the forward output first.
         """
         starts, lengths = offsets[:-1], offsets.diff()
         layout = TimeMajor.from_lengths(lengths)
         ahead = starts[layout.sequence] + layout.step
         drops = self.training and self.keep < 1
-        # Only where nothing is to be differentiated: on a CPU the library is slower with gradients, and cuDNN refuses
-        # the backward pass of an evaluation.
+        # torch.lstm only without gradients: with them it is slower on a CPU, and cuDNN has no backward pass in
+        # evaluation mode.
         if not drops and not torch.is_grad_enabled():
             cells = self.forward_cell, self.backward_cell
             if isinstance(cells[0], LSTM) and isinstance(cells[1], LSTM):

@@ -1,8 +1,8 @@
 """Recurrent cells: LSTM, layer-norm LSTM and HyperLSTM (METHOD 5 and 6; Ha, Dai and Le 2016).
 
-A cell is its weights. Its work is in two parts: `project` is what depends on inputs alone, computed for all steps in
-one product; the recurrence is the rest. Recurrent dropout masks are multiplied into the candidate tanh(j). All three
-cells add a forget bias of 1.
+A cell holds the weights. Its computation has two parts: `project` handles the inputs of all steps in one product, and
+the recurrence does the rest. Recurrent dropout masks multiply the candidate tanh(j). All three cells add a forget bias
+of 1.
 """
 
 from collections.abc import Mapping
@@ -26,28 +26,28 @@ _INITIAL_SCALE = 0.1
 
 
 def _with_forget_bias(bias: Tensor) -> Tensor:
-    """Gate biases [4H], 1 added to the forget gate's; returns [4, H]."""
+    """Add 1 to the forget gate's part of the gate biases [4H]; return [4, H]."""
     offset = torch.tensor([0, 0, _FORGET_BIAS, 0], dtype=bias.dtype, device=bias.device)
     return bias.view(4, -1) + offset[:, None]
 
 
 def _for_product(weight: Tensor) -> Tensor:
-    """The weight in the type in which to multiply by it: its own or, under autocast, the shorter one."""
+    """Convert a weight to the dtype of matrix products: autocast's if it is enabled, else its own."""
     device = weight.device.type
     return weight.to(torch.get_autocast_dtype(device)) if torch.is_autocast_enabled(device) else weight
 
 
 class Cell(nn.Module):
-    """What the three cells have in common.
+    """Base class of the three cells.
 
     Attributes:
         hidden_size: H, the width of the output.
         state_sizes: widths of the state's parts, the output h first.
-        mask_size: width of a step's dropout mask.
-        packed_variables: parameters that hold several of the original's variables side by side: along which dimension,
-            and how many (`sgloc.train.engine.clipping`).
-        recurrence: makes the cell's recurrence of its `weights`.
-        compiled_steps: to run by; None runs each operation as it comes.
+        mask_size: width of the dropout mask of one step.
+        packed_variables: parameters that pack several variables of the original side by side: name to dimension and
+            number of variables (`sgloc.train.engine.clipping`).
+        recurrence: builds the cell's recurrence from `weights`.
+        compiled_steps: the compiled steps to run; None runs eagerly.
     """
 
     recurrence: ClassVar[type[LSTMRecurrence] | type[HyperRecurrence]]
@@ -56,7 +56,7 @@ class Cell(nn.Module):
     def __init__(self, input_size: int, hidden_size: int, state_sizes: tuple[int, ...], mask_size: int) -> None:
         super().__init__()
         self.weight_input = nn.Parameter(nn.init.xavier_uniform_(torch.empty(input_size, 4 * hidden_size)))
-        # One orthogonal [H, H] matrix a gate, side by side.
+        # One orthogonal [H, H] matrix per gate, side by side.
         gates = [nn.init.orthogonal_(torch.empty(hidden_size, hidden_size)) for _ in range(4)]
         self.weight_hidden = nn.Parameter(torch.cat(gates, dim=1))
         self.hidden_size = hidden_size
@@ -65,19 +65,19 @@ class Cell(nn.Module):
         self.compiled_steps: CompiledSteps | None = None
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
-        """The share of the pre-activations that inputs first to first + I give.
+        """Compute the contribution of inputs first to first + I to the pre-activations.
 
         Args:
-            inputs: [R, I], part or all of the inputs.
-            first: which of the cell's inputs the first column is.
+            inputs: [R, I], some or all of the inputs.
+            first: index of the cell's input that column 0 holds.
 
         Returns:
-            [R, G], to be summed over the parts of the input; G = 4H.
+            [R, G], which the caller sums over the parts of the input; G = 4H.
         """
         return multiply(inputs, self.weight_input[first : first + inputs.shape[1]])
 
     def weights(self) -> Tensors:
-        """What `recurrence` is made of, differentiable; what multiplies is in autocast's type, where there is one."""
+        """Return the arguments of `recurrence`, differentiable; matrices are in autocast's dtype if it is enabled."""
         raise NotImplementedError
 
     def run(
@@ -88,19 +88,20 @@ class Cell(nn.Module):
         masks: Tensor | None,
         segment: int | None = None,
     ) -> Tensor:
-        """Run the cell over sequences, differentiably, but only once.
+        """Run the cell over sequences; differentiable once.
 
         Args:
-            projected: [R, G], the time-major rows of `project`, all parts of the input summed.
-            layout: where the rows belong.
-            state: flat [n, sum of state_sizes], each sequence's first state, in the sequences' original order; None for
-                zeros.
+            projected: [R, G], time-major rows of `project`, summed over all parts of the input.
+            layout: the layout of the rows.
+            state: flat [n, sum of state_sizes], the initial state of each sequence, in the original order of the
+                sequences; None for zeros.
             masks: [R, mask_size], recurrent dropout masks, time-major; None for no dropout.
-            segment: keep only each so manieth step's state for the backward pass, and compute the steps between again.
+            segment: number of steps between the states kept for the backward pass, which recomputes the steps in
+                between; None keeps every step.
 
         Returns:
-            [R, H], the outputs, time-major, in the weights' type: autocast's shorter types are for products alone, a
-            sum over many steps needs the digits.
+            [R, H], the outputs, time-major, in the dtype of the parameters: autocast's dtype is for products only,
+            because sums over many steps need the precision.
         """
         weights, steps = self.weights(), Steps(layout.batch_sizes, state is not None)
         if state is None:
@@ -110,7 +111,7 @@ class Cell(nn.Module):
         if self.compiled_steps is None:
             return through_time(self.recurrence, weights, projected, masks, parts, steps, segment)
         padded_steps, rows = padded(steps, projected.device)
-        # Ones do no more than no masks, and would be compiled apart from them.
+        # Masks of ones change nothing; without masks torch.compile would make a second set of graphs.
         masks = parts[0].new_ones(len(projected), self.mask_size) if masks is None else masks
         outputs = through_time(
             partial(CompiledRecurrence, self.compiled_steps, self.recurrence),
@@ -124,7 +125,7 @@ class Cell(nn.Module):
         return outputs[rows]
 
     def split_state(self, flat: Tensor) -> Tensors:
-        """A flat state [n, sum of state_sizes], as METHOD orders it, in its parts, the output h first."""
+        """Split a flat state [n, sum of state_sizes], ordered as in METHOD, into its parts, the output h first."""
         return tuple(flat.split(self.state_sizes, dim=1))
 
 
@@ -147,7 +148,7 @@ class LSTM(Cell):
         return h, c
 
     def library_weights(self) -> Tensors:
-        """For `torch.lstm`: [4H, I], [4H, H], [4H] and [4H], gates in the order i, f, j, o."""
+        """Return the weights for `torch.lstm`: [4H, I], [4H, H], [4H] and [4H], gates in the order i, f, j, o."""
         i, j, f, o = (
             torch.cat([self.weight_input, self.weight_hidden, _with_forget_bias(self.bias).view(1, -1)]).t().chunk(4)
         )
@@ -159,19 +160,19 @@ class LSTM(Cell):
 
 @torch.no_grad()
 def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> Tensor:
-    """The library's fused LSTM in both directions at once, without dropout and without gradients: cuDNN on CUDA.
+    """Run torch's fused LSTM (cuDNN on CUDA) in both directions at once, without dropout or gradients.
 
     Args:
-        ahead, back: the cells of either direction.
+        ahead, back: the cells of the two directions.
         inputs: [R, I], time-major in the forward direction.
-        layout: where the rows belong.
+        layout: the layout of the rows.
 
     Returns:
-        The outputs at the last step of either direction side by side, [n, 2H], in the sequences' original order.
+        The last outputs of the two directions side by side, [n, 2H], in the original order of the sequences.
     """
     directions = ahead.library_weights(), back.library_weights()
-    # cuDNN wants all matrices first, then all biases, in one piece of memory. It would bring them together at every
-    # call otherwise, and warn.
+    # cuDNN expects all matrices, then all biases, in one block of memory; otherwise it copies them there at every call,
+    # with a warning.
     ordered = [weight for kind in (slice(2), slice(2, 4)) for weights in directions for weight in weights[kind]]
     memory = torch.cat([weight.flatten() for weight in ordered]).split([weight.numel() for weight in ordered])
     placed = [part.view(weight.shape) for part, weight in zip(memory, ordered, strict=True)]
@@ -184,7 +185,7 @@ def last_outputs(ahead: LSTM, back: LSTM, inputs: Tensor, layout: TimeMajor) -> 
 
 
 class _NormalizedGates(nn.Module):
-    """Weights of the layer norm of each gate's pre-activations, and of the new cell before the output tanh."""
+    """Parameters of the layer norms of the gate pre-activations and of the new cell state before the output tanh."""
 
     def __init__(self, hidden_size: int) -> None:
         super().__init__()
@@ -194,12 +195,12 @@ class _NormalizedGates(nn.Module):
         self.cell_bias = nn.Parameter(torch.zeros(hidden_size))
 
     def weights(self) -> Norm:
-        """As the recurrences want them."""
+        """Return the parameters as the recurrences take them, with the forget bias added."""
         return Norm(self.gate_gain.view(4, -1), _with_forget_bias(self.gate_bias), self.cell_gain, self.cell_bias)
 
 
 class LayerNormLSTM(Cell):
-    """The layer-norm LSTM, without a gate bias; its flat state is (h, c)."""
+    """The layer-norm LSTM, which has no gate bias; its flat state is (h, c)."""
 
     recurrence = LSTMRecurrence
 
@@ -215,9 +216,10 @@ class LayerNormLSTM(Cell):
 class HyperLSTM(Cell):
     """The HyperLSTM; its flat state is (h, hyper_h, c, hyper_c).
 
-    A small layer-norm LSTM reads the input and the old h; its output h' scales the eight gate pre-activations (four of
-    the input, four recurrent) and shifts the four recurrent ones, through embeddings of width E. Dropout masks are
-    [n, H], of the main candidate; with `drop_both` they are [n, H + A]: the main candidate's, then the small one's.
+    A small layer-norm LSTM of A units reads the input and the old h. Through embeddings of width E, its output h'
+    scales the eight gate pre-activations (four from the input, four recurrent) and shifts the four recurrent ones.
+    Dropout masks are [n, H], for the main candidate; with `drop_both` they are [n, H + A]: the main candidate's, then
+    the small one's.
     """
 
     recurrence = HyperRecurrence
@@ -248,7 +250,7 @@ class HyperLSTM(Cell):
         self.shift_up = nn.Parameter(torch.zeros(4, embedding_size, hidden_size))
 
     def project(self, inputs: Tensor, first: int = 0) -> Tensor:
-        """See `Cell.project`; G = 4H of the main cell, then 4A of the small one."""
+        """See `Cell.project`; G = 4H + 4A, the main cell's columns first."""
         columns = slice(first, first + inputs.shape[1])
         return multiply(inputs, torch.cat([self.weight_input[columns], self.hyper.weight_input[columns]], dim=1))
 

@@ -1,8 +1,9 @@
-"""Recurrences whose steps torch.compile has made into a few kernels each: for CUDA, where a step is dozens of small
-kernels that take longer to launch than to run.
+"""Recurrences whose steps are compiled to a few kernels each by torch.compile.
 
-A compiled step is made for one batch size. So that few sizes occur, sequences that have ended go on for a while, over
-zeros: nobody reads what they give, so no gradient comes back from there.
+Meant for CUDA, where an eager step is dozens of small kernels that take longer to launch than to run.
+
+A compiled step serves one batch size. To keep the number of sizes small, sequences that have ended continue over zeros
+for some steps; these outputs are never read, so no gradient flows back from them.
 
 Shapes as in `sgloc.nn.recurrent.recurrence`.
 """
@@ -16,23 +17,23 @@ from torch import Tensor
 from sgloc.nn.recurrent.recurrence import Make, Recurrence, Saved, Steps, Tensors, with_zeros
 from sgloc.torch_versions import compile_whole
 
-# Batch sizes up to a hundred million have fewer values.
+# `round_up` has fewer distinct values for batch sizes up to a hundred million.
 _MOST_GRAPHS = 64
 
 
 def round_up(batch_size: int) -> int:
-    """The batch size, at least 1, rounded up to one of 1, 2, 3, 4, 6, 8, 12, 16, 24, and so on.
+    """Round a batch size of at least 1 up to one of 1, 2, 3, 4, 6, 8, 12, 16, 24, and so on.
 
-    Over 100 real drawings at a time this makes 14 sizes of the decoder's and 19 of the encoder's, for a fifth more
-    rows. Twice as many sizes would add a tenth, and powers of two nearly a half; a row more is cheap where launches
-    are what takes time, and a size more is compiled for seconds.
+    With batches of 100 real drawings this leaves 14 sizes in the decoder and 19 in the encoder, for a fifth more rows.
+    Twice as many sizes would add a tenth, powers of two nearly a half. Extra rows are cheap where launches dominate,
+    while each extra size takes seconds to compile.
     """
     unit = 1 << max(0, (batch_size - 1).bit_length() - 2)
     return -(-batch_size // unit) * unit
 
 
 def padded(steps: Steps, device: torch.device) -> tuple[Steps, Tensor]:
-    """Steps whose sequences go on until few batch sizes are left, and where the old rows stand in them, int64 [R]."""
+    """Round the batch size of every step up; also return the new position of each original row, int64 [R]."""
     sizes, new_sizes = torch.tensor(steps.sizes), list(map(round_up, steps.sizes))
     added = torch.tensor(new_sizes) - sizes
     rows = torch.arange(int(sizes.sum())) + torch.repeat_interleave(torch.cumsum(added, 0) - added, sizes)
@@ -40,41 +41,42 @@ def padded(steps: Steps, device: torch.device) -> tuple[Steps, Tensor]:
 
 
 def pad(values: Tensor, steps: Steps, rows: Tensor) -> Tensor:
-    """Rows [R, size] where `padded` has them, and zeros between."""
+    """Place rows [R, size] at the positions that `padded` returned, with zeros between them."""
     return values.new_zeros(sum(steps.sizes), values.shape[1]).index_copy(0, rows, values)
 
 
 class CompiledSteps:
-    """What torch.compile makes of the steps of a model's cells. Cells of the same sizes share it.
+    """The compiled forward and backward steps of a model's cells; cells of the same sizes share the compiled graphs.
 
     Args:
-        backend: of torch.compile.
+        backend: torch.compile backend.
     """
 
     def __init__(self, backend: str | Callable[..., object]) -> None:
-        # The compiler recommends TF32, which is the user's choice (train.tf32).
+        # torch.compile recommends TF32, which is the user's choice (train.tf32).
         warnings.filterwarnings("ignore", "TensorFloat32 tensor cores", UserWarning)
         self.forward = compile_whole(_step, backend, _MOST_GRAPHS)
         self.back = compile_whole(_step_back, backend, _MOST_GRAPHS)
 
 
 class CompiledRecurrence(Recurrence):
-    """A recurrence by compiled steps. Its steps are those of `padded`, and it always needs masks.
+    """A recurrence that runs compiled steps. It expects steps from `padded`, and always needs masks.
 
     Args:
-        compiled: the steps.
-        make: makes the plain recurrence of the weights; always the same object, for it is part of what is compiled.
-        weights: for `make`.
+        compiled: the compiled steps.
+        make: builds the plain recurrence from the weights; must always be the same object, because the compiled graph
+            is specialised on it.
+        weights: passed to `make`.
     """
 
     def __init__(self, compiled: CompiledSteps, make: Make, weights: Tensors) -> None:
         self.compiled, self.make = compiled, make
-        # In training and evaluation alike: what would need a gradient is compiled apart from what does not.
+        # Detached in training and evaluation alike: weights that require gradients would get graphs of their own.
         self.weights = tuple(weight.detach() for weight in weights)
 
     def run(self, projected: Tensor, masks: Tensor | None, state: Tensors, steps: Steps) -> Tensors:
         """See `Recurrence.run`."""
-        # The compiler looks at what a tensor is a part of, and complains of what it finds.
+        # Detached because torch.compile inspects the base tensor of a view, and warns about what it finds.
         states, tapes = [tuple(part.detach() for part in state)], []
         for inputs, mask in zip(projected.detach().split(steps.sizes), steps.split(masks), strict=True):
             old = tuple(part[: len(inputs)] for part in states[-1])
@@ -89,7 +91,7 @@ class CompiledRecurrence(Recurrence):
         """See `Recurrence.back`."""
 
         def split(parts: Tensors) -> Iterator[Tensors]:
-            # What a sequence leaves on the tape is of the same size at every step.
+            # A sequence leaves the same number of elements on the tape at every step.
             sizes = ([len(part) // len(grad) * size for size in steps.sizes] for part in parts)
             return zip(*map(torch.split, parts, sizes), strict=True)
 
@@ -107,11 +109,11 @@ class CompiledRecurrence(Recurrence):
 
 
 def _join(steps: list[Tensors]) -> Tensors:
-    """What the steps gave, step after step, part by part."""
+    """Concatenate the results of all steps, part by part."""
     return tuple(torch.cat(parts) for parts in zip(*steps, strict=True))
 
 
-# Of these two a graph is made for each batch size.
+# torch.compile makes one graph of each of the next two functions per batch size.
 
 
 def _step(make: Make, weights: Tensors, inputs: Tensor, mask: Tensor | None, old: Tensors) -> tuple[Tensors, Tensors]:

@@ -1,9 +1,9 @@
-"""What an LSTM does between its products, one step at a time, and back (METHOD 5 and 6).
+"""The elementwise part of an LSTM step, forward and backward (METHOD 5 and 6).
 
-On the way back everything that depends on the activations alone is computed for all steps at once, by `linearize`; what
-is left to each step is a handful of products of numbers. Gates are in the order i, j, f, o.
+In the backward pass, `linearize` computes everything that depends on the activations alone for all steps at once; each
+step is left with a few elementwise products. The gate order is i, j, f, o.
 
-Shapes: n sequences that have a step, R steps of all sequences together, H units.
+Shapes: n sequences that have the current step, R steps over all sequences, H units.
 """
 
 from typing import NamedTuple
@@ -20,11 +20,11 @@ _tanh_backward = torch.ops.aten.tanh_backward
 
 
 class Norm(NamedTuple):
-    """Layer norm of each gate, and of the new cell before the output tanh.
+    """Parameters of the layer norms: one per gate, and one on the new cell state before the output tanh.
 
     Attributes:
-        gain, bias: [4, H], of the gates; the bias holds the forget bias.
-        cell_gain, cell_bias: [H].
+        gain, bias: [4, H], for the gates; the bias includes the forget bias.
+        cell_gain, cell_bias: [H], for the cell state.
     """
 
     gain: Tensor
@@ -34,23 +34,23 @@ class Norm(NamedTuple):
 
 
 def _normed_gates(normed: Tensor, norm: Norm) -> tuple[Tensor, ...]:
-    """The gates [n, H] one by one, of pre-activations [n, 4, H] after layer norm, before gain and bias."""
+    """Return the four gates, [n, H] each, from normalised pre-activations [n, 4, H] without gain and bias."""
     i, j, f, o = torch.addcmul(norm.bias, normed, norm.gain).unbind(1)
-    # Not in place: a compiler would write down what is squashed, before and after.
+    # Not in place: torch.compile would then write the tensor to memory before and after the activations.
     return i.sigmoid(), j.tanh(), f.sigmoid(), o.sigmoid()
 
 
 def step(pre: Tensor, c: Tensor, mask: Tensor | None, norm: Norm | None, new_c: Tensor, new_h: Tensor) -> None:
-    """One step forward.
+    """Compute one step forward, in place.
 
     Args:
-        pre: [n, 4, H], pre-activations of the gates, the forget bias included unless `norm` holds it. Without `norm`
-            they are replaced by the activations.
-        c: [n, H], the old cell.
-        mask: [n, H], recurrent dropout of the candidate, or None.
-        norm: layer norm, if there is one.
-        new_c: [n, H], to write the new cell into.
-        new_h: [n, H], to write the output into.
+        pre: [n, 4, H], gate pre-activations; without `norm` they include the forget bias and are overwritten by the
+            activations.
+        c: [n, H], the old cell state.
+        mask: [n, H], recurrent dropout mask of the candidate, or None.
+        norm: parameters of the layer norms, which include the forget bias, or None.
+        new_c: [n, H], receives the new cell state.
+        new_h: [n, H], receives the output.
     """
     size = pre.shape[2:]
     if norm is None:
@@ -66,14 +66,16 @@ def step(pre: Tensor, c: Tensor, mask: Tensor | None, norm: Norm | None, new_c: 
 
 
 class Linearized(NamedTuple):
-    """The derivatives of all steps. Going back turns `gates` and `cell` into gradients, in place.
+    """Local derivatives of all steps. The backward pass turns `gates` and `cell` into gradients, in place.
 
     Attributes:
-        gates: [R, 4, H]: of the new cell by the gates i, j and f after layer norm, and of the output by o.
-        cell: [R, H], of the output by the new cell after layer norm.
-        forget: [R, H], of the new cell by the old one.
-        normalized: with layer norm what it knows of its inputs, else empty: the pre-activations [R, 4, H], their mean
-            and inverse deviation [R, 4, 1]; the new cells [R, H], their mean and inverse deviation [R, 1].
+        gates: [R, 4, H], derivatives with respect to the gates after layer norm: of the new cell state for i, j and f,
+            of the output for o.
+        cell: [R, H], derivative of the output with respect to the new cell state after layer norm.
+        forget: [R, H], derivative of the new cell state with respect to the old one.
+        normalized: the inputs of the layer norms and their statistics, empty without layer norm: the pre-activations
+            [R, 4, H] with mean and inverse standard deviation [R, 4, 1]; the new cell states [R, H] with mean and
+            inverse standard deviation [R, 1].
     """
 
     gates: Tensor
@@ -82,7 +84,7 @@ class Linearized(NamedTuple):
     normalized: tuple[Tensor, ...]
 
     def steps(self, sizes: list[int]) -> "list[Linearized]":
-        """The same, step by step, of which so many sequences have each."""
+        """Split into steps; `sizes` is the number of sequences at each step."""
         fields = (field.split(sizes) for field in (self.gates, self.cell, self.forget, *self.normalized))
         each = zip(*fields, strict=True)
         return [Linearized(gates, cell, forget, tuple(others)) for gates, cell, forget, *others in each]
@@ -91,17 +93,18 @@ class Linearized(NamedTuple):
 def linearize(
     pre: Tensor, c: Tensor, new_c: Tensor, mask: Tensor | None, norm: Norm | None
 ) -> tuple[Linearized, tuple[Tensor, ...]]:
-    """The derivatives of all steps, by what `step` read and wrote.
+    """Compute the local derivatives of all steps from the inputs and outputs of `step`.
 
     Args:
         pre: [R, 4, H], as `step` left them.
-        c: [R, H], the old cells.
-        new_c: [R, H].
+        c: [R, H], the old cell states.
+        new_c: [R, H], the new cell states.
         mask: [R, H] or None.
-        norm: as given to `step`.
+        norm: as passed to `step`.
 
     Returns:
-        The derivatives; and with layer norm the gates [R, 4, H] and cells [R, H] after it, before gain and bias.
+        The derivatives; and, with layer norm only, the normalised gates [R, 4, H] and cell states [R, H] before gain
+        and bias.
     """
     size, normed_c = pre.shape[2:], new_c
     normalized: tuple[Tensor, ...] = ()
@@ -126,13 +129,13 @@ def linearize(
 
 
 def step_back(derivatives: Linearized, grad_h: Tensor, grad_c: Tensor, norm: Norm | None) -> Tensor:
-    """One step backward.
+    """Compute one step backward.
 
     Args:
-        derivatives: of this step; its gates and cell become gradients.
+        derivatives: the derivatives of this step; `gates` and `cell` are overwritten by gradients.
         grad_h: [n, H], gradient of the output.
-        grad_c: [n, H], gradient of the new cell; becomes that of the old cell.
-        norm: as given to `step`.
+        grad_c: [n, H], gradient of the new cell state; overwritten by the gradient of the old one.
+        norm: as passed to `step`.
 
     Returns:
         Gradient of the pre-activations, [n, 4, H].
@@ -157,10 +160,10 @@ def step_back(derivatives: Linearized, grad_h: Tensor, grad_c: Tensor, norm: Nor
 
 
 def norm_gradients(gates: Tensor, cell: Tensor, plain: Tensor, plain_c: Tensor) -> Norm:
-    """Gradients of the layer norm's weights, once all steps have gone back.
+    """Compute the gradients of the layer norm parameters, after `step_back` has run for all steps.
 
     Args:
-        gates, cell: [R, 4, H] and [R, H], the derivatives of all steps, after `step_back`.
-        plain, plain_c: [R, 4, H] and [R, H], what `linearize` returned beside them.
+        gates, cell: [R, 4, H] and [R, H], fields of `Linearized` that `step_back` turned into gradients.
+        plain, plain_c: [R, 4, H] and [R, H], the normalised values returned by `linearize`.
     """
     return Norm((gates * plain).sum(0), gates.sum(0), (cell * plain_c).sum(0), cell.sum(0))

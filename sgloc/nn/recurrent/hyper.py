@@ -1,10 +1,10 @@
-"""The recurrence of the HyperLSTM (METHOD 6; Ha, Dai and Le 2016), forward and back through time.
+"""The recurrence of the HyperLSTM, forward and backward through time (METHOD 6; Ha, Dai and Le 2016).
 
-The twelve small projections that scale and shift the gates are two products: one from h' down to twelve embeddings side
-by side, one batched product from them up to the twelve scales and shifts. What reads the main h is one product too.
+Two products compute the twelve scales and shifts of the gates: one projects h' down to twelve embeddings side by side,
+a batched one projects these up. The projections of the main h are merged into one product as well.
 
-Shapes: n sequences, R steps of all sequences together, time-major; H units, A units of the small LSTM, E the width of
-an embedding. The twelve are ordered: scales of the input's gates i, j, f, o, scales of the recurrence's, shifts.
+Shapes: n sequences, R steps over all sequences, time-major; H units, A units of the small LSTM, E embedding width.
+Order of the twelve: scales of the input's gates i, j, f, o; scales of the recurrent gates; shifts.
 """
 
 from collections.abc import Iterable
@@ -28,15 +28,16 @@ from sgloc.nn.recurrent.recurrence import (
 
 
 class _Tape(NamedTuple):
-    """What the steps leave for the way back, besides states; or views of what one step leaves.
+    """What all steps save for the backward pass besides the states, or views of it for one step.
 
     Attributes:
-        x: [R, 4, H], the projected input of the main gates.
-        of_h: [R, 4H + 4A], what h gives to the gates of both LSTMs.
+        x: [R, 4, H], projected input of the main gates.
+        of_h: [R, 4H + 4A], contribution of h to the gates of both LSTMs.
         small_pre: [R, 4A], pre-activations of the small LSTM.
         down: [R, 12 E], the embeddings.
         pre: [R, 4, H], pre-activations of the main LSTM.
-        up: [12 R H], scales and shifts: step after step [12, n, H], which a batched product writes without a copy.
+        up: [12 R H], scales and shifts: [12, n, H] of one step after the other, so that a batched product writes them
+            without a copy.
     """
 
     x: Tensor
@@ -47,7 +48,7 @@ class _Tape(NamedTuple):
     up: Tensor
 
     def steps(self, sizes: list[int]) -> "list[_Tape]":
-        """The same step by step, of which so many sequences have each; their `up` is [12, n, H]."""
+        """Split into steps, with `up` as [12, n, H]; `sizes` is the number of sequences at each step."""
         *rows, up = self
         size = self.pre.shape[2]
         ups = (part.view(12, -1, size) for part in up.split([12 * size * number for number in sizes]))
@@ -55,13 +56,14 @@ class _Tape(NamedTuple):
 
 
 class _Gradients(NamedTuple):
-    """Gradients of what the steps computed, or views of those of one step.
+    """Gradients of the intermediate values of all steps, or views of those of one step.
 
     Attributes:
         x: [R, 4, H], of the projected input of the main gates.
-        of_h: [R, 4H + 4A], of what h gives to the gates; the last 4A are those of the small LSTM's projected input too.
+        of_h: [R, 4H + 4A], of the contribution of h to the gates; the last 4A columns are also the gradient of the
+            small LSTM's projected input.
         down: [R, 12 E], of the embeddings.
-        up: [R, 12, H], of scales and shifts; the last four are those of the main pre-activations too.
+        up: [R, 12, H], of scales and shifts; the last four are also the gradient of the main pre-activations.
     """
 
     x: Tensor
@@ -70,27 +72,27 @@ class _Gradients(NamedTuple):
     up: Tensor
 
     def steps(self, sizes: list[int]) -> "list[_Gradients]":
-        """The same step by step, of which so many sequences have each."""
+        """Split into steps; `sizes` is the number of sequences at each step."""
         return list(map(_Gradients, *(field.split(sizes) for field in self)))
 
 
 def _split_gates(rows: Tensor, size: int) -> tuple[Tensor, Tensor]:
-    """Rows [R, 4H + 4A] in [R, 4, H] and [R, 4A]."""
+    """Split rows [R, 4H + 4A] into [R, 4, H] and [R, 4A]."""
     return rows[:, : 4 * size].view(-1, 4, size), rows[:, 4 * size :]
 
 
 def _twelve(down: Tensor) -> Tensor:
-    """Rows [R, 12 E] as [12, R, E]."""
+    """View rows [R, 12 E] as [12, R, E]."""
     return down.view(len(down), 12, -1).transpose(0, 1)
 
 
 def _scales(up: Tensor) -> Tensor:
-    """A step's scales of the input's gates, scales of the recurrence's, and shifts: of [12, n, H] as [3, n, 4, H]."""
+    """View one step's [12, n, H] as [3, n, 4, H]: scales of the input's gates, of the recurrent gates, and shifts."""
     return up.view(3, 4, *up.shape[1:]).transpose(1, 2)
 
 
 def _multiply_into(result: Tensor, first: Tensor, second: Tensor) -> None:
-    """The product of two [n, 4, H], into a part of a wider tensor: `out` with gaps, which the compiler refuses."""
+    """Write the product of two [n, 4, H] into a slice of a wider tensor; torch.compile rejects a strided `out`."""
     if torch.compiler.is_compiling():
         result.copy_(first * second)
     else:
@@ -98,16 +100,16 @@ def _multiply_into(result: Tensor, first: Tensor, second: Tensor) -> None:
 
 
 class HyperRecurrence(Recurrence):
-    """The HyperLSTM; the state's parts are (h, h', c, c').
+    """Recurrence of the HyperLSTM; the state's parts are (h, h', c, c').
 
     Args:
-        weights: in this order, the first five in the type in which matrices are multiplied:
+        weights: in this order, the first five in the dtype used for matrix products:
             hidden [H, 4H + 4A], from h to the gates of the main and the small LSTM;
-            hyper_hidden [A, 4A], from h' to the small LSTM's gates;
+            hyper_hidden [A, 4A], from h' to the gates of the small LSTM;
             down [A, 12 E] and down_bias [12 E], from h' to the embeddings;
-            up [12, E, H];
+            up [12, E, H], from the embeddings to the scales and shifts;
             bias [4, H], of the main gates, before layer norm;
-            what `Norm` holds of the main LSTM, and of the small one.
+            the fields of `Norm` of the main LSTM, then of the small one.
     """
 
     def __init__(self, weights: Tensors) -> None:
@@ -200,8 +202,13 @@ class HyperRecurrence(Recurrence):
         return grad_projected, (*products, gradients.up[:, 8:].sum(0), *norms)
 
     def _scale_back(self, grad_pre: Tensor, step: _Tape, gradient: _Gradients) -> None:
-        """Of a step, back from the main pre-activations [n, 4, H] to what they are scaled and shifted from, and down to
-        the embeddings."""
+        """Backpropagate one step from the main pre-activations [n, 4, H] through scales and shifts to the embeddings.
+
+        Args:
+            grad_pre: [n, 4, H], gradient of the main pre-activations.
+            step: the step's tape.
+            gradient: receives the gradients, except those of the small LSTM's gates.
+        """
         scale_x, scale_h, _ = _scales(step.up)
         of_h, _ = _split_gates(step.of_h, self.size)
         grad_of_h, _ = _split_gates(gradient.of_h, self.size)
@@ -214,7 +221,7 @@ class HyperRecurrence(Recurrence):
         _twelve(gradient.down).copy_(gradient.up.transpose(0, 1) @ self.up.transpose(1, 2))
 
     def _parts_of_masks(self, masks: Tensor | None) -> tuple[Tensor | None, Tensor | None]:
-        """Masks of the main LSTM and, where it has any, of the small one, from [R, H] or [R, H + A]."""
+        """Split masks [R, H] or [R, H + A] into the main LSTM's and, if present, the small one's."""
         if masks is None or masks.shape[1] == self.size:
             return masks, None
         return masks[:, : self.size], masks[:, self.size :]

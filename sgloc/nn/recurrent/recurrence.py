@@ -1,11 +1,11 @@
-"""Recurrences over ragged sequences, and back through time, written out by hand (METHOD 5 and 6).
+"""Recurrences over ragged sequences, with backpropagation through time written by hand (METHOD 5 and 6).
 
-Automatic differentiation adds up a weight's gradient step by step, each time by a thin product and a pass over the
-whole matrix; here it is one product over all steps. What is left to a step is what truly waits for its neighbour. A
-first state that is not given is zero, and products with it are not computed.
+Autograd accumulates a weight's gradient step by step, each time with a thin product and a pass over the whole matrix;
+here it is one product over all steps. A step computes only what depends on the neighbouring step. Without an initial
+state the state starts at zero, and products with it are skipped.
 
-Shapes: n sequences, R steps of all sequences together, time-major; H units of the cell. States are kept as
-[n + R, size]: the first n rows hold the first state, then there is one row a step.
+Shapes: n sequences, R steps over all sequences, time-major; H hidden units. States are stored as [n + R, size]: n rows
+of initial states, then one row per step.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -21,7 +21,7 @@ from sgloc.nn.recurrent import gates
 from sgloc.nn.recurrent.gates import Norm
 
 Tensors = tuple[Tensor, ...]
-# The old states of the sequences that have a step, and where their new ones stand, part by part.
+# The old states of the sequences that have the current step, and the views that receive their new states, part by part.
 OldAndNew = tuple[Tensors, Tensors]
 
 
@@ -29,8 +29,8 @@ class Steps(NamedTuple):
     """The steps of n sequences.
 
     Attributes:
-        sizes: how many sequences have a step t; the first is n.
-        has_state: False promises that the first state is zero.
+        sizes: number of sequences that have each step; the first is n.
+        has_state: whether there is an initial state; False guarantees that it is zero.
     """
 
     sizes: list[int]
@@ -38,31 +38,31 @@ class Steps(NamedTuple):
 
     @property
     def num_idle(self) -> int:
-        """Rows at the beginning whose state before them is zero."""
+        """Number of leading rows whose old state is known to be zero."""
         return 0 if self.has_state else self.sizes[0]
 
     def split(self, masks: Tensor | None) -> Tensors | list[None]:
-        """Dropout masks [R, mask size], if there are any, step by step."""
+        """Split dropout masks [R, mask size] into steps; without masks, return None for every step."""
         return [None] * len(self.sizes) if masks is None else masks.split(self.sizes)
 
     def states(self, states: Tensors) -> Iterator[OldAndNew]:
-        """Views of the states [n + R, size], step by step."""
+        """Yield views of the states [n + R, size] before and after each step."""
         before, *rest = zip(*(part.split([self.sizes[0], *self.sizes]) for part in states), strict=True)
         for size, after in zip(self.sizes, rest, strict=True):
             yield tuple(part[:size] for part in before), after
             before = after
 
     def before(self, states: Tensor) -> Tensor:
-        """Of states [n + R, size] those before each of the R steps, [R, size]."""
+        """Select the state before each of the R steps, [R, size], from states [n + R, size]."""
         return torch.cat([old for (old,), _ in self.states((states,))])
 
 
 class Saved(NamedTuple):
-    """What some or all steps leave for the way back.
+    """What some or all steps save for the backward pass.
 
     Attributes:
         old, new: the states before and after each step, [R, size], part by part; the output h is the first part.
-        tape: what else the recurrence returned.
+        tape: the other tensors that the recurrence returned.
     """
 
     old: Tensors
@@ -71,25 +71,25 @@ class Saved(NamedTuple):
 
 
 class Recurrence:
-    """What a cell does besides projecting its inputs."""
+    """The recurrent part of a cell: everything except the projection of its inputs."""
 
     def run(self, projected: Tensor, masks: Tensor | None, state: Tensors, steps: Steps) -> Tensors:
-        """All steps.
+        """Run all steps.
 
         Args:
-            projected: [R, G].
-            masks: [R, mask size], recurrent dropout, or None.
-            state: parts of the first state, [n, size] each, the longest sequence first; the output h is the first part.
-            steps: which they are.
+            projected: [R, G], projected inputs.
+            masks: [R, mask size], recurrent dropout masks, or None.
+            state: parts of the initial state, [n, size] each, longest sequence first; the output h is the first part.
+            steps: the steps of the n sequences.
 
         Returns:
-            The states [n + R, size], part by part; then the tape.
+            The states [n + R, size], part by part, followed by the tape.
         """
         states = tuple(torch.cat([part, part.new_empty(len(projected), part.shape[1])]) for part in state)
         return (*states, *self.forward(projected, masks, steps.states(states), steps))
 
     def step(self, projected: Tensor, mask: Tensor | None, state: Tensors) -> tuple[Tensors, Tensors]:
-        """One step, as a function: what is given is not written to.
+        """Run one step as a pure function: no argument is written to.
 
         Args:
             projected: [n, G].
@@ -103,11 +103,11 @@ class Recurrence:
         return new, self.forward(projected, mask, [(state, new)], Steps([len(projected)], True))
 
     def forward(self, projected: Tensor, masks: Tensor | None, states: Iterable[OldAndNew], steps: Steps) -> Tensors:
-        """All steps, from old states into new ones.
+        """Run all steps, reading the old states and writing the new ones.
 
         Args:
             projected, masks, steps: see `run`.
-            states: step by step.
+            states: the old and new states of each step.
 
         Returns:
             The tape.
@@ -117,58 +117,65 @@ class Recurrence:
     def back(
         self, grad: Tensor, grad_last: Tensors, masks: Tensor | None, saved: Saved, steps: Steps
     ) -> tuple[Tensors, Tensors]:
-        """Back through all steps.
+        """Go back through all steps.
 
         Args:
             grad: [R, H], gradient of the outputs.
-            grad_last: parts of the gradient of the last step's state, without what comes by way of the output.
-            masks, steps: as given to `run`.
-            saved: of all steps.
+            grad_last: parts of the gradient of the last step's state, excluding the part that flows through the
+                outputs.
+            masks, steps: as passed to `run`.
+            saved: saved tensors of all steps.
 
         Returns:
-            Gradients of the first state's parts, of any value if that is zero; and what `gradients` asks for, in which
-            step follows on step.
+            Gradients of the parts of the initial state, with arbitrary values if there is none; and the per-step
+            tensors that `gradients` needs, concatenated in time order.
         """
         raise NotImplementedError
 
     def gradients(self, saved: Saved, of_steps: Tensors, steps: Steps) -> tuple[Tensor, Tensors]:
-        """What is left to do for all steps at once, when they have gone back.
+        """Compute the gradients that need all steps at once, after `back`.
 
         Args:
-            saved, steps: as given to `back`.
-            of_steps: what `back` returned last.
+            saved, steps: as passed to `back`.
+            of_steps: the per-step tensors that `back` returned.
 
         Returns:
-            Gradients of `projected`, and of the weights that the recurrence was made of.
+            Gradients of `projected`, and of the weights that the recurrence was built from.
         """
         raise NotImplementedError
 
 
 def weight_gradient(rows: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of weight [A, B], from all steps' inputs [R, A] and output gradients [R, B]."""
+    """Compute the gradient of weight [A, B] from the inputs [R, A] and output gradients [R, B] of all steps."""
     return product(rows.to(weight.dtype).t(), grad.to(weight.dtype))
 
 
 def with_zeros(part: Tensor, num_rows: int) -> Tensor:
-    """Rows [n, size], and zeros below them: [num_rows, size]; always anew, for a compiled graph is made of a tensor's
-    strides too."""
+    """Append zero rows to rows [n, size]: [num_rows, size].
+
+    Always makes a new contiguous tensor, because a compiled graph is specialised on strides too.
+    """
     return torch.cat([part, part.new_zeros(num_rows - len(part), part.shape[1])])
 
 
 def room_for_gradients(grad: Tensor, grad_last: Tensors, steps: Steps) -> tuple[Tensors, list[Tensor]]:
-    """Gradients to go back with: of the outputs, step by step; and of the other parts of the state [n, size], which
-    hold those of the step just gone through. For the arguments see `Recurrence.back`."""
+    """Allocate the gradients that the backward pass updates. For the arguments see `Recurrence.back`.
+
+    Returns:
+        Gradients of the outputs, step by step; and of the other parts of the state, [n, size] each, which hold those of
+        the step processed last.
+    """
     grad_h = grad.clone(memory_format=torch.contiguous_format)
     grad_h[len(grad_h) - len(grad_last[0]) :] += grad_last[0]
     return grad_h.split(steps.sizes), [with_zeros(part, steps.sizes[0]) for part in grad_last[1:]]
 
 
 class LSTMRecurrence(Recurrence):
-    """The LSTM and the layer-norm LSTM; the state's parts are (h, c).
+    """Recurrence of the LSTM and the layer-norm LSTM; the state's parts are (h, c).
 
     Args:
-        weights: hidden [H, 4H], in the type in which matrices are multiplied; then the bias of the gates [4H], the
-            forget bias included, or what `Norm` holds.
+        weights: hidden [H, 4H], in the dtype used for matrix products; then the gate bias [4H], including the forget
+            bias, or the fields of `Norm`.
     """
 
     def __init__(self, weights: Tensors) -> None:
@@ -179,7 +186,6 @@ class LSTMRecurrence(Recurrence):
 
     def forward(self, projected: Tensor, masks: Tensor | None, states: Iterable[OldAndNew], steps: Steps) -> Tensors:
         """See `Recurrence.forward`."""
-        # What does not depend on h.
         pre = projected.to(self.dtype, copy=True) if self.bias is None else projected + self.bias
         views = zip(pre.split(steps.sizes), steps.split(masks), states, strict=True)
         for number, (step_pre, mask, ((h, c), (new_h, new_c))) in enumerate(views):
@@ -205,7 +211,7 @@ class LSTMRecurrence(Recurrence):
         if steps.has_state:
             grad_first = product(grads[-1].to(self.hidden.dtype), self.hidden.t()).to(grad.dtype)
         if self.norm is None:
-            # The gradients stand where the derivatives stood.
+            # `step_back` wrote the gradients over the derivatives.
             return (grad_first, grad_c), (derivatives.gates.flatten(1),)
         return (grad_first, grad_c), (torch.cat(grads[::-1]), derivatives.gates, derivatives.cell, *normed)
 
@@ -258,13 +264,14 @@ def through_time(
     steps: Steps,
     segment: int | None = None,
 ) -> Tensor:
-    """Run a recurrence over sequences, differentiably, but only once.
+    """Run a recurrence over sequences; differentiable once.
 
     Args:
-        make: makes the recurrence of the weights.
-        weights: for `make`.
+        make: builds the recurrence from the weights.
+        weights: passed to `make`.
         projected, masks, state, steps: see `Recurrence.run`.
-        segment: keep only each so manieth step's state for the backward pass, and compute the steps between again.
+        segment: number of steps between the states kept for the backward pass, which recomputes the steps in between;
+            None keeps every step.
 
     Returns:
         The outputs [R, H], time-major.

@@ -1,7 +1,7 @@
-"""How sequences of different lengths are laid out so that no padded step is computed.
+"""Time-major layout of sequences of different lengths, in which no padded step is computed.
 
-They are sorted by length, longest first, and stand time-major: all first rows, then all second rows of the sequences
-that have one, and so on. Step t then works on a batch that only shrinks.
+Sequences are sorted by length, longest first, and stored time-major: all first rows, then the second rows of the
+sequences that have one, and so on. The batch can only shrink from one step to the next.
 """
 
 from dataclasses import dataclass
@@ -12,14 +12,14 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class TimeMajor:
-    """The layout of n sequences, R rows in all.
+    """The layout of n sequences with R rows in total.
 
     Attributes:
-        order: int64 [n], the sequences, longest first; sequences of equal length stay in order.
-        batch_sizes: how many sequences have a row at step t.
-        sequence: int64 [R], the sequence of each time-major row.
+        order: int64 [n], sequence indices, longest first; sequences of equal length keep their order.
+        batch_sizes: for each step t, the number of sequences that have a row at t.
+        sequence: int64 [R], the sequence index of each time-major row.
         step: int64 [R], the step of each time-major row.
-        last: int64 [n], the time-major row in which each sequence (in its original place) ends.
+        last: int64 [n], the time-major row in which each sequence ends, in the original order of the sequences.
     """
 
     order: Tensor
@@ -30,10 +30,9 @@ class TimeMajor:
 
     @classmethod
     def from_lengths(cls, lengths: Tensor) -> "TimeMajor":
-        """The layout of sequences with these lengths, int64 [n], each at least 1. Costs one transfer from the
-        device."""
+        """Build the layout from sequence lengths, int64 [n], each at least 1. Costs one transfer from the device."""
         order = torch.argsort(lengths, descending=True, stable=True)
-        # longer[t] sequences are longer than t.
+        # longer[t] is the number of sequences longer than t.
         longer = len(lengths) - torch.cumsum(torch.bincount(lengths), 0)[:-1]
         starts = torch.cumsum(longer, 0) - longer
         step = torch.repeat_interleave(longer)

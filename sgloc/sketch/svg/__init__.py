@@ -1,1 +1,1 @@
-"""SVG files: which of their shapes are drawn as lines, and where; and our own drawings written as SVG."""
+"""Reading of strokes from SVG files, and writing of drawings as SVG."""

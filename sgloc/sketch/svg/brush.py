@@ -1,9 +1,9 @@
-"""Brush strokes: long thin fills, as pressure-sensitive pens leave them, and the lines along their middles.
+"""Centre lines of brush strokes: long thin fills, as drawn by pressure-sensitive pens.
 
-A pen that draws a filled outline goes along one side of the stroke and back along the other. From a place in the middle
-two points walk outwards, one on each side, in step with each other, until they meet at the tip; and likewise to the
-other end. Half way between the two lies the centre line. So strokes that cross themselves are followed, since it is the
-outline that is walked and not the area. Of a ring both outlines are walked, all the way round.
+The outline of such a fill runs along one side of the stroke and back along the other. Starting somewhere in the middle,
+two points walk outwards in step, one on each side, until they meet at the tip; likewise towards the other end. The
+centre line lies half way between them. Strokes that cross themselves work too, because the walk follows the outline and
+not the area. For a ring, the points walk all the way round its two outlines.
 """
 
 import math
@@ -15,30 +15,31 @@ from sgloc.sketch.simplify import points_along, ramer_douglas_peucker
 
 Polyline = npt.NDArray[np.float64]
 
-# A centre line is at least so many times as long as its stroke is wide at its widest, but for the widest twentieth; and
-# a ring so many times as long as it is wide.
+# Smallest ratio of a centre line's length to the stroke's width, for strokes and for rings; the width is the 95 %
+# quantile.
 _SLENDER, _SLENDER_RING = 4.0, 10.0
-# The same, estimated from area and perimeter: a rectangle of sides 1 and 4 has 6.25, a square 4, a disc 3.1.
+# The same ratio estimated from area and perimeter; a rectangle of sides 1 and 4 has 6.25, a square 4, a disc 3.1.
 _MAYBE_SLENDER = 5.5
-# How far a centre line may stray to have fewer points, in its mean widths.
+# Tolerance for simplifying a centre line, in mean stroke widths.
 _SMOOTH = 0.05
-# The gap of an outline that counts as closed, as a share of its larger side.
+# Largest gap of an outline that counts as closed, as a share of its larger side.
 _CLOSED = 1e-3
-# Of one shape; no pen leaves more.
+# Outlines of one shape; pens produce fewer.
 _MOST_OUTLINES = 500
 _FEWEST_PLACES, _MOST_PLACES, _RING_PLACES = 48, 6000, 256
-# From how many of them a walk is tried; and the sine of the least angle between an edge and the way across.
+# Number of starting points tried for a walk; and the sine of the smallest angle between an edge and the line across.
 _TRIES, _SINE = 8, 0.7
 
 
 def centre_lines(outlines: list[Polyline]) -> list[Polyline] | None:
-    """The centre lines of a filled shape, if it is long and thin.
+    """Find the centre lines of a filled shape, if it is long and thin.
 
     Args:
-        outlines: its polygons, [n, 2] each; an open one, whose last point is not its first, was not drawn by a pen.
+        outlines: the polygons of the shape, [n, 2] each; an open one, whose last point differs from its first, was not
+            drawn by a pen.
 
     Returns:
-        One line [m, 2] for each outline, or one for a ring of two; None where any part of the shape is not thin.
+        One line [m, 2] per outline, or one for a ring of two; None if any part of the shape is not long and thin.
     """
     outlines = [outline for outline in outlines if np.ptp(outline, axis=0).any()]
     if any(np.abs(outline[0] - outline[-1]).max() > _CLOSED * np.ptp(outline, axis=0).max() for outline in outlines):
@@ -59,13 +60,13 @@ def centre_lines(outlines: list[Polyline]) -> list[Polyline] | None:
 
 
 def signed_area(polygon: Polyline) -> float:
-    """The area that a polygon goes round, what it goes round twice counted twice; negative if anticlockwise."""
+    """Compute the area of a polygon, counting parts enclosed twice twice; negative if anticlockwise, y downwards."""
     x, y = (polygon - polygon[0]).T
     return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2
 
 
 def _has_hole(outlines: list[Polyline]) -> bool:
-    """Whether an outline may lie inside another: what is between them is then no stroke of one outline."""
+    """Return whether an outline may lie inside another, so that the area between them is no stroke of one outline."""
     boxes = np.array([(*outline.min(0), *outline.max(0)) for outline in outlines]).reshape(-1, 4)
     low, high = boxes[:, :2], boxes[:, 2:]
     is_inside = (low[:, None] >= low).all(2) & (high[:, None] <= high).all(2)
@@ -73,13 +74,13 @@ def _has_hole(outlines: list[Polyline]) -> bool:
 
 
 def _resampled(polygon: Polyline, count: int) -> Polyline:
-    """A number of points at equal distances along a closed polygon."""
+    """Place `count` points at equal distances along a closed polygon."""
     closed = np.concatenate([polygon, polygon[:1]])
     return points_along(closed, lambda length: np.arange(count) / count * length)
 
 
 def _pen_line(outline: Polyline) -> Polyline | None:
-    """The centre line of one outline; None where it is not long and thin."""
+    """Find the centre line of one outline; return None if it is not long and thin."""
     perimeter = float(np.hypot(*np.diff(outline, axis=0, append=outline[:1]).T).sum())
     area = abs(signed_area(outline))
     if area == 0 or perimeter**2 / (4 * area) < _MAYBE_SLENDER:
@@ -89,29 +90,31 @@ def _pen_line(outline: Polyline) -> Polyline | None:
     around = np.arange(count)
     walks = []
     for left, right in _opposite_points(points, signed_area(outline) > 0):
-        # To the end that lies ahead of the left point, and to the one behind it.
+        # Towards the end ahead of the left point, and towards the one behind it.
         ahead = _walk(points[(left + around) % count], points[(right - around) % count], (right - left) % count - 1)
         behind = _walk(points[(left - around) % count], points[(right + around) % count], (left - right) % count - 1)
         one, other = (np.concatenate([back[:0:-1], on]) for back, on in zip(behind, ahead, strict=True))
         walks.append((one, other))
     if not walks:
         return None
-    # A walk that lost its way takes places of different limbs for opposite.
+    # A walk that goes wrong pairs points of different limbs, which are farther apart.
     one, other = min(walks, key=lambda sides: float(((sides[0] - sides[1]) ** 2).sum(1).mean()))
     line = _line_between(one, other, area)
     if line is None:
         return None
-    # Pens begin an outline where the stroke begins.
+    # Pens start an outline where the stroke starts.
     near, far = (math.dist(line[end], outline[0]) for end in (0, -1))
     return line if near <= far else line[::-1]
 
 
 def _opposite_points(points: Polyline, is_clockwise: bool) -> list[tuple[int, int]]:
-    """Some pairs of points on both sides of a stroke, each the nearest across its inside with an edge that runs back.
+    """Find some pairs of opposite points on the two sides of a stroke.
+
+    The opposite of a point is the nearest one across the inside whose edge runs in the other direction.
 
     Args:
-        points: of the outline, at equal distances.
-        is_clockwise: whether the inside is on the right of who follows them, y downwards.
+        points: points of the outline at equal distances.
+        is_clockwise: whether the inside is to the right when following the points, y downwards.
     """
     along = np.roll(points, -1, axis=0) - np.roll(points, 1, axis=0)
     along /= np.maximum(np.hypot(*along.T), 1e-300)[:, None]
@@ -128,12 +131,15 @@ def _opposite_points(points: Polyline, is_clockwise: bool) -> list[tuple[int, in
 
 
 def _walk(one: Polyline, other: Polyline, num_steps: int) -> tuple[Polyline, Polyline]:
-    """Opposite points of two lines, [num_steps + 1, 2] each, by steps along the one or the other, as they stay near.
+    """Walk along two lines in step; each step advances on the line that keeps the two points closer.
 
     Args:
-        one: points at equal distances, the first opposite the other's first.
-        other: the same.
-        num_steps: along both.
+        one: points at equal distances; the first is opposite the first of `other`.
+        other: the points of the other line, likewise.
+        num_steps: total number of steps on both lines.
+
+    Returns:
+        Opposite points of the two lines, [num_steps + 1, 2] each.
     """
     ones, others = one.tolist(), other.tolist()
     here, there = 0, 0
@@ -152,7 +158,7 @@ def _walk(one: Polyline, other: Polyline, num_steps: int) -> tuple[Polyline, Pol
 
 
 def _line_between(one: Polyline, other: Polyline, area: float, slender: float = _SLENDER) -> Polyline | None:
-    """The centre line between opposite points, if the stroke is slender and fills the area that it should."""
+    """Return the centre line between opposite points, or None if the stroke is not slender or its area is wrong."""
     middles, widths = (one + other) / 2, np.hypot(*(one - other).T)
     steps = np.hypot(*np.diff(middles, axis=0).T)
     length = float(steps.sum())
@@ -164,7 +170,7 @@ def _line_between(one: Polyline, other: Polyline, area: float, slender: float = 
 
 
 def _ring_line(outer: Polyline, inner: Polyline) -> Polyline | None:
-    """The closed centre line between two outlines, if they are a thin ring."""
+    """Return the closed centre line between two outlines, or None if they do not form a thin ring."""
     area, hole = abs(signed_area(outer)), abs(signed_area(inner))
     low, high = outer.min(0), outer.max(0)
     if hole == 0 or not ((inner >= low).all() and (inner <= high).all()):

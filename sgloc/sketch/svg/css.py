@@ -1,4 +1,4 @@
-"""What style sheets, style attributes and presentation attributes say of an element."""
+"""CSS cascade over style sheets, style attributes and presentation attributes."""
 
 import functools
 import itertools
@@ -21,13 +21,14 @@ Declarations = list[tuple[str, str, bool]]
 
 
 class _Rule(NamedTuple):
-    """A rule of style: which elements it applies to, and what it declares.
+    """A style rule with one selector.
 
     Attributes:
-        names: what selectors call the element, see `Element.names`.
-        ancestors: from the inside out, what they call its ancestors, each with ">" where it must be the very next.
-        order: in which rules are applied, by the weight of their selectors and then by their place.
-        declarations: what it declares.
+        names: the names that the selector requires of the element, see `Element.names`.
+        ancestors: the names that it requires of the element's ancestors, from the inside out, each with ">" if the
+            ancestor must be the next one out.
+        order: position in the cascade: specificity of the selector, then position in the style sheets.
+        declarations: the declarations of the rule.
     """
 
     names: frozenset[str]
@@ -38,7 +39,7 @@ class _Rule(NamedTuple):
     def matches(self, element: Element) -> bool:
         if not self.names <= element.names:
             return False
-        # Trying the nearest ancestor first is enough but for selectors that mix both combinators oddly.
+        # Matching the nearest ancestor greedily is wrong only for odd selectors that mix both combinators.
         ancestor = element.parent
         for combinator, names in self.ancestors:
             while ancestor is not None and combinator is None and not names <= ancestor.names:
@@ -53,23 +54,24 @@ class Styles:
     """The style sheets of an SVG.
 
     Args:
-        sheets: the content of its style elements.
-        limits: on the file.
+        sheets: the contents of the style elements.
+        limits: the limits on the file.
 
     Attributes:
-        of: given an element, its attributes, overlaid by what CSS says of it; values are stripped.
+        of: maps an element to its attributes, overridden by its CSS declarations; values are stripped.
     """
 
     def __init__(self, sheets: Iterable[str], limits: Limits) -> None:
         self._limits = limits
-        # Each under the one of its names that fewest elements have.
+        # Each rule is stored under its most specific name, which the fewest elements have.
         self._rules: dict[str, list[_Rule]] = {}
         self._numbers = itertools.count()
         self.of = functools.cache(self._cascade)
         for sheet in sheets:
             for block in _PRINT.sub(" ", _COMMENT.sub(" ", sheet)).split("}"):
                 before, _, body = block.rpartition("{")
-                # Around it a block such as @media may begin; statements such as @import end in a semicolon.
+                # The start of an enclosing block such as @media may precede the selectors, and so may statements such
+                # as @import, which end in a semicolon.
                 self._add(before[max(before.rfind("{"), before.rfind(";")) + 1 :], body)
 
     def _cascade(self, element: Element) -> dict[str, str]:
@@ -84,13 +86,16 @@ class Styles:
         return values
 
     def _add(self, selectors: str, body: str) -> None:
-        """Take in a rule for each selector of tags, ids, classes, descendants and children; others are skipped."""
-        # Fonts may be megabytes.
+        """Add a rule for each selector.
+
+        Only selectors of tags, ids, classes, descendants and children are supported; others are skipped.
+        """
+        # Skipped before the body is counted: a @font-face may hold megabytes.
         if selectors.lstrip().startswith("@"):
             return
         declarations = self._declarations(body)
         for selector in selectors.split(",") if declarations else ():
-            # Compounds, and between them ">" or None.
+            # Compound selectors alternate with ">" or None, the combinators between them.
             parts = _COMBINATOR.split(selector.strip())
             if not all(map(_COMPOUND.fullmatch, parts[::2])):
                 continue
@@ -102,7 +107,7 @@ class Styles:
             self._rules.setdefault(key, []).append(_Rule(inner, ancestors, order, declarations))
 
     def _declarations(self, text: str) -> Declarations:
-        """The declarations of a style attribute or of a rule: name, value, and whether it is important."""
+        """Parse the declarations of a style attribute or a rule: name, value, and whether it is important."""
         self._limits.count("character", len(text))
         found = []
         for part in _COMMENT.sub(" ", text).split(";") if text else ():
@@ -110,7 +115,7 @@ class Styles:
             name, value = name.strip().lower(), value.strip()
             head, _, tail = value.rpartition("!")
             plain = head.strip() if tail.strip().lower() == "important" else value
-            # In CSS, unlike in an attribute, a transform without units is none.
+            # In CSS, unlike in an attribute, a transform without units is invalid.
             is_sound = name != "transform" or parse_transform(plain, is_css=True) is not None
             if plain and is_sound:
                 found.append((name, plain, plain != value))

@@ -1,4 +1,4 @@
-"""Numbers, lengths, transforms and view boxes, as SVG and CSS write them."""
+"""Parsing of numbers, lengths, transforms and view boxes in SVG and CSS."""
 
 import math
 import re
@@ -7,11 +7,11 @@ from fontTools.misc.transform import Identity, Transform
 
 ViewBox = tuple[float, float, float, float]
 
-# Atomic, lest a long run of digits be split in every way before it is given up.
+# An atomic group, so that a long run of digits cannot cause catastrophic backtracking.
 NUMBER = r"(?>[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?)"
 _LARGEST = 1e300
 _LONGEST_TRANSFORM = 10_000
-# Of a pixel, as CSS has it; the root's font has hardly ever another size.
+# CSS units in pixels; the font size of the root is nearly always 16 pixels.
 _PIXELS = {"": 1.0, "px": 1.0, "in": 96.0, "cm": 96 / 2.54, "mm": 96 / 25.4, "q": 96 / 101.6}
 _PIXELS |= {"pt": 96 / 72, "pc": 16.0, "rem": 16.0}
 _RADIANS = {"": math.radians(1), "deg": math.radians(1), "grad": math.radians(0.9), "rad": 1.0, "turn": 2 * math.pi}
@@ -21,12 +21,12 @@ _FUNCTION = re.compile(r"[ ,]*(matrix|rotate|(?:translate|scale|skew)[XY]?) ?\((
 
 
 def to_float(number: str) -> float:
-    """The value of a number, or the largest that can be computed with."""
+    """Convert a number, clamped to values that are safe to compute with."""
     return max(-_LARGEST, min(_LARGEST, float(number)))
 
 
 def parse_number(text: str | None, default: float) -> float:
-    """A number or a percentage of 1; the default where it is neither."""
+    """Parse a number or a percentage of 1; return the default for anything else."""
     value = _VALUE.fullmatch((text or "").strip())
     if value is None or value[2] not in ("", "%"):
         return default
@@ -34,26 +34,26 @@ def parse_number(text: str | None, default: float) -> float:
 
 
 def parse_length(text: str | None, percent_of: float, font_size: float) -> float | None:
-    """A length in user units; None where it is missing, "auto", or nothing that has a length.
+    """Parse a length in user units; return None if it is missing, "auto" or not a length.
 
     Args:
         text: a number with or without a unit.
-        percent_of: what 100 % are, in user units.
+        percent_of: the length of 100 %, in user units.
         font_size: in user units.
     """
     value = _VALUE.fullmatch((text or "").strip())
-    # An x is as high and a 0 as wide as half the font's size in most fonts.
+    # In most fonts an x is half the font size high, and a 0 half the font size wide.
     relative = {"%": percent_of / 100, "em": font_size, "ex": font_size / 2, "ch": font_size / 2}
     unit = None if value is None else (_PIXELS | relative).get(value[2].lower())
     return None if value is None or unit is None else to_float(value[1]) * unit
 
 
 def parse_transform(text: str, *, is_css: bool) -> Transform | None:
-    """A list of transforms as one matrix; None where it is not one.
+    """Parse a list of transforms into one matrix; return None if the list is invalid.
 
     Args:
         text: the list.
-        is_css: whether angles and lengths need units, as they do in a style and not in an attribute.
+        is_css: whether angles and lengths need units, as they do in a style but not in an attribute.
     """
     matrix, position = Identity, 0
     text = " ".join(text.split())
@@ -70,7 +70,7 @@ def parse_transform(text: str, *, is_css: bool) -> Transform | None:
     return matrix
 
 
-# Of each transform, the kinds of its arguments (numbers, angles, lengths) and how many it may have.
+# For each transform the kinds of its arguments (number, angle, length) and the allowed numbers of arguments.
 _TRANSFORMS = {
     "matrix": ("nnnnnn", (6,)),
     "translate": ("ll", (1, 2)),
@@ -82,7 +82,7 @@ _UNITS = {"n": {"": 1.0}, "a": _RADIANS, "l": _PIXELS}
 
 
 def _parse_function(name: str, text: str, is_css: bool) -> Transform | None:
-    """The matrix of one transform; None where there is none of this name and these arguments."""
+    """Return the matrix of one transform, or None if its arguments are invalid."""
     arguments = re.split(r" ?, ?" if is_css else r" ?, ?| |(?<=[\d.])(?=[-+])(?<![eE])", text.strip())
     kinds, counts = _TRANSFORMS[name.rstrip("XY")]
     if name[-1] in "XY" or (is_css and name == "rotate"):
@@ -106,13 +106,13 @@ def _matrix(name: str, numbers: list[float]) -> Transform:
         angle, x, y = numbers
         return Identity.translate(x, y).rotate(angle).translate(-x, -y)
     if name[-1] in "XY":
-        # Along the other axis, nothing changes.
+        # The other axis keeps its scale of 1, or its shift or skew of 0.
         numbers.insert("YX".index(name[-1]), 1.0 if name.startswith("scale") else 0.0)
     return getattr(Identity, name.rstrip("XY"))(*numbers)
 
 
 def parse_view_box(text: str | None) -> ViewBox | None:
-    """A view box's corner, width and height; None where there is none that can be used."""
+    """Parse a view box into its corner, width and height; return None if it is missing or invalid."""
     numbers = [to_float(number) for number in _NUMBERS.findall((text or "")[:1000])]
     if len(numbers) != 4 or not (numbers[2] > 0 and numbers[3] > 0):
         return None
@@ -120,13 +120,13 @@ def parse_view_box(text: str | None) -> ViewBox | None:
 
 
 def view_box_matrix(view_box: ViewBox, width: float, height: float, aspect: str | None) -> Transform:
-    """The matrix from a view box to a viewport of this width and height at the origin.
+    """Return the matrix that maps a view box to a viewport at the origin.
 
     Args:
-        view_box: its corner, width and height.
-        width: of the viewport.
-        height: of the viewport.
-        aspect: preserveAspectRatio, as "xMidYMid meet".
+        view_box: corner, width and height of the view box.
+        width: width of the viewport.
+        height: height of the viewport.
+        aspect: the preserveAspectRatio attribute, such as "xMidYMid meet".
     """
     x, y, box_width, box_height = view_box
     scale_x, scale_y = width / box_width, height / box_height

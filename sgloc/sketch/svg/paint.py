@@ -1,4 +1,4 @@
-"""Whether a paint is seen."""
+"""Visibility of fills and strokes."""
 
 import re
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from sgloc.sketch.svg.measures import parse_number
 from sgloc.sketch.svg.tree import Element
 
-# The properties that elements inherit and that matter to what is seen, with what they are where nothing says it.
+# The inherited properties that affect visibility, with their initial values.
 INHERITED = {"fill": "black", "stroke": "none", "color": "black", "visibility": "visible", "stroke-linecap": "butt"}
 INHERITED |= dict.fromkeys(("fill-opacity", "stroke-opacity", "stroke-width"), "1")
 _SERVERS = frozenset({"linearGradient", "radialGradient", "pattern", "meshgradient", "hatch", "solidcolor"})
@@ -20,11 +20,11 @@ _UNSEEN = re.compile(
 
 
 def is_painted(kind: str, style: Mapping[str, str], ids: Mapping[str, Element]) -> bool:
-    """Whether the fill or the stroke of a shape is seen.
+    """Return whether the fill or the stroke of a shape is visible.
 
     Args:
         kind: "fill" or "stroke".
-        style: the properties that the shape inherits, its own among them.
+        style: the shape's own and inherited properties.
         ids: the file's elements by id, for gradients and patterns.
     """
     if parse_number(style[f"{kind}-opacity"], 1.0) <= 0:

@@ -1,7 +1,7 @@
-"""Path data as chains of cubic curves, and those as points.
+"""Conversion of path data to chains of cubic curves, and of chains to points.
 
-A chain is float64 [1 + 3n, 2]: a first point, and of each of n curves two control points and the end. A straight line
-is a curve whose control points lie on it.
+A chain is float64 [1 + 3n, 2]: a start point, then two control points and the end point of each of n curves. A straight
+line is a curve whose control points lie on it.
 """
 
 import re
@@ -20,26 +20,29 @@ _COMMAND = re.compile("([A-DF-Za-df-z])")
 _ARGUMENT = rf"[\s,]*+({NUMBER})"
 _NUM_ARGUMENTS = {"m": 2, "l": 2, "h": 1, "v": 1, "c": 6, "s": 4, "q": 4, "t": 2}
 _ARGUMENTS = {command: re.compile(_ARGUMENT * count) for command, count in _NUM_ARGUMENTS.items()}
-# The flags of an arc need no space between them.
+# The flags of an arc need no separator between them.
 _ARGUMENTS["a"] = re.compile(_ARGUMENT * 3 + r"[\s,]*+([01])" * 2 + _ARGUMENT * 2)
 _MOST_PIECES = 1000
 
 
 def parse_path(text: str, most: int) -> tuple[list[Chain], bool]:
-    """The chains of path data, and whether all of it could be read; as in browsers, what stands before a fault counts.
+    """Parse path data; as in browsers, everything before the first error counts.
 
-    A chain of a lone point, which a move leaves where nothing follows, is not among them.
+    Chains of a single point, which a move without a following command leaves, are dropped.
 
     Args:
-        text: the data.
-        most: the rest of the data after this number of lines and curves is not read.
+        text: the path data.
+        most: largest number of commands to read; the rest of the data is ignored.
+
+    Returns:
+        The chains, and whether the data has no error.
     """
     commands, is_whole = _sound_commands(text, most)
     pen = RecordingPen()
     try:
         font_tools.parse_path(" ".join(commands), pen)
     except (ValueError, ArithmeticError):
-        # It does not begin with a move, or it has an arc too large to compute.
+        # The data does not start with a move, or an arc is too large to compute.
         is_whole = False
     chains: list[list[complex]] = []
     for operation, places in pen.value:
@@ -47,7 +50,7 @@ def parse_path(text: str, most: int) -> tuple[list[Chain], bool]:
         if operation == "moveTo":
             chains.append(points)
         elif operation == "closePath" and len(chains[-1]) == 1:
-            # A closed dot is a dot.
+            # A closed path of one point is a dot: one curve whose points coincide.
             chains[-1] *= 4
         elif points:
             chains[-1] += _cubic(chains[-1][-1], points)
@@ -55,7 +58,7 @@ def parse_path(text: str, most: int) -> tuple[list[Chain], bool]:
 
 
 def _sound_commands(text: str, most: int) -> tuple[list[str], bool]:
-    """The commands of path data up to its first fault, written plainly, and whether those are all."""
+    """Return the commands of path data up to the first error, in normalised form, and whether there is no error."""
     start, *parts = _COMMAND.split(text)
     commands: list[str] = []
     if start.strip():
@@ -68,7 +71,7 @@ def _sound_commands(text: str, most: int) -> tuple[list[str], bool]:
             pattern = _ARGUMENTS[command.lower()]
             while len(commands) < most and (found := pattern.match(arguments, end)):
                 commands.append(_plain(command, [to_float(argument) for argument in found.groups()]))
-                # More places of a move are lines.
+                # Further coordinates of a move are lines.
                 command = {"M": "L", "m": "l"}.get(command, command)
                 end = found.end()
         if len(commands) == most:
@@ -79,15 +82,15 @@ def _sound_commands(text: str, most: int) -> tuple[list[str], bool]:
 
 
 def _plain(command: str, numbers: list[float]) -> str:
-    """A command and its arguments as every reader of path data takes them."""
+    """Write a command and its arguments in a form that every parser of path data accepts."""
     if command in "Aa" and 0 in numbers[:2]:
-        # An arc of no radius is a line.
+        # An arc with a zero radius is a line.
         command, numbers = {"A": "L", "a": "l"}[command], numbers[5:]
     return f"{command} {' '.join(f'{number:.17g}' for number in numbers)}"
 
 
 def _cubic(start: complex, points: list[complex]) -> list[complex]:
-    """A line, quadratic or cubic curve as a cubic one: its control points and its end."""
+    """Convert a line, quadratic or cubic curve to a cubic one: its control points and its end point."""
     if len(points) == 3:
         return points
     to = points[-1]
@@ -96,13 +99,13 @@ def _cubic(start: complex, points: list[complex]) -> list[complex]:
 
 
 def transformed(chain: Chain, matrix: Transform) -> Chain:
-    """A chain under a matrix."""
+    """Apply a matrix to a chain."""
     along_x, along_y, shift = np.array(matrix, dtype=np.float64).reshape(3, 2)
     return chain[:, :1] * along_x + chain[:, 1:] * along_y + shift
 
 
 def flattened(chain: Chain, tolerance: float) -> Chain:
-    """A chain's points [m, 2]: as few as leave no place of a curve farther than about a tolerance from the polyline."""
+    """Convert a chain to a polyline [m, 2] with few points that stays within about a tolerance of the curves."""
     curves = np.stack([chain[:-1:3], chain[1::3], chain[2::3], chain[3::3]], axis=1)
     bend = np.abs(np.diff(curves, n=2, axis=1)).max((1, 2))
     num_pieces = np.ceil(np.sqrt(bend * 0.75 / tolerance)).clip(1, _MOST_PIECES).astype(np.int64)

@@ -1,4 +1,4 @@
-"""Reads the strokes of an SVG."""
+"""Reader of strokes from an SVG."""
 
 import numpy as np
 import numpy.typing as npt
@@ -11,47 +11,47 @@ from sgloc.sketch.svg.scene import Scene, read_scene
 
 Polylines = list[npt.NDArray[np.float64]]
 
-# How far a polyline may stray from its curve, as a share of the drawing's larger side: a sixteenth of a pixel of
+# Largest distance of a polyline from its curve, as a share of the drawing's larger side: a sixteenth of a pixel on
 # QuickDraw's canvas.
 _TOLERANCE = 1 / 4000
-# A rectangle that leaves no more of the page than this share is its background.
+# A rectangle counts as page background if it leaves at most this share of the page uncovered on each side.
 _PAGE_SLACK = 0.02
 _MOST_SIZE = 1e12
 _PLURALS = {
-    "brush stroke became the line along its middle": "brush strokes became the lines along their middles",
+    "brush stroke was replaced by its centre line": "brush strokes were replaced by their centre lines",
     "shape inside definitions": "shapes inside definitions",
-    "transform that cannot be read": "transforms that cannot be read",
-    "copy of what is not in the file": "copies of what is not in the file",
-    "end of a broken path": "ends of broken paths",
+    "transform with invalid syntax": "transforms with invalid syntax",
+    "copy of an element not in the file": "copies of elements not in the file",
+    "end of a malformed path": "ends of malformed paths",
     "set of arrowheads": "sets of arrowheads",
     "second pass of a hand-drawn line": "second passes of hand-drawn lines",
 }
 
 
 def read_svg(content: bytes) -> tuple[Polylines, list[str]]:
-    """The strokes of an SVG, in the order in which they are painted.
+    """Read the strokes of an SVG, in painting order.
 
-    A shape with a visible stroke is a stroke, and each of its lifts of the pen begins another. A long thin fill
-    without one is a brush stroke, and becomes the line along its middle. Any other fill is left out, unless there is
-    nothing else; then the outlines of the fills are the strokes.
+    A shape with a visible outline is a stroke, or several if its path lifts the pen. A long thin fill without an
+    outline is a brush stroke, and is replaced by its centre line. Other fills are left out, unless the file contains
+    nothing else; then the outlines of the fills become the strokes.
 
     Args:
-        content: the file, unpacked.
+        content: the decompressed file.
 
     Returns:
         The strokes, float64 [n, 2] of absolute (x, y) in pixels, y downwards; and notes on what was left out of the
-        file or read otherwise than it stands there, such as "3 texts were left out".
+        file or changed on reading, such as "3 texts were left out".
 
     Raises:
-        UnreadableError: if it is no SVG, shows nothing, or is larger than any drawing.
+        UnreadableError: if the file is not an SVG, contains no strokes, or exceeds a limit.
     """
     limits = Limits()
-    # Numbers too large to compute with are refused in the end, all at once.
+    # Overflows are ignored here, because one check below rejects all numbers that are too large.
     with np.errstate(all="ignore"):
         scene = read_scene(content, limits)
         points = np.concatenate([chain for shape in scene.shapes for chain in shape.chains] or [np.zeros((1, 2))])
         if not (np.abs(points) < _MOST_SIZE).all():
-            raise UnreadableError(f"has a coordinate that is not finite or beyond {_MOST_SIZE:.0e}; correct it")
+            raise UnreadableError(f"has a coordinate that is not finite or exceeds {_MOST_SIZE:.0e}; correct it")
         low, size = points.min(0), np.ptp(points, axis=0)
         strokes, fills, num_brushes = _strokes(scene, float(size.max()) * _TOLERANCE or 1.0, limits)
         others = [fill for fill in fills if not _is_page(fill, *(scene.page or (*low, *size)))]
@@ -60,24 +60,24 @@ def read_svg(content: bytes) -> tuple[Polylines, list[str]]:
         scene.left_out["page background"] += len(fills) - len(others)
         fills = others
     if num_brushes:
-        notes.append(_counted("brush stroke became the line along its middle", num_brushes))
+        notes.append(_counted("brush stroke was replaced by its centre line", num_brushes))
     if strokes:
         scene.left_out["filled shape"] += len(fills)
     elif fills:
         limits.count("point of strokes", sum(len(chain) // 3 + 1 for shape in scene.shapes for chain in shape.chains))
         strokes = [outline for fill in fills for outline in fill]
-        notes.append("nothing in it is drawn as a line, so the outlines of its filled shapes were taken")
+        notes.append("the file has no lines, so the outlines of its filled shapes were used as strokes")
     left_out = ", ".join(_counted(name, count) for name, count in sorted(scene.left_out.items()) if count)
     if not strokes:
         found = f", but {left_out}" if left_out else ""
-        raise UnreadableError(f"holds no stroke{found}; draw lines with a pen or a pencil, and save it as plain SVG")
+        raise UnreadableError(f"contains no strokes{found}; draw lines with a pen or pencil, and save it as plain SVG")
     if left_out:
         notes.append(f"{left_out} {'was' if scene.left_out.total() == 1 else 'were'} left out")
     return strokes, notes
 
 
 def _strokes(scene: Scene, tolerance: float, limits: Limits) -> tuple[Polylines, list[Polylines], int]:
-    """The strokes of shapes, the outlines of those that are only filled, and how many brush strokes there are."""
+    """Return the strokes, the outlines of shapes that are only filled, and the number of brush strokes."""
     strokes: Polylines = []
     fills: list[Polylines] = []
     num_brushes = 0
@@ -100,7 +100,7 @@ def _strokes(scene: Scene, tolerance: float, limits: Limits) -> tuple[Polylines,
 
 
 def _is_page(fill: Polylines, x: float, y: float, width: float, height: float) -> bool:
-    """Whether a fill is a rectangle that covers the page, given by its corner, width and height."""
+    """Return whether a fill is a rectangle that covers the page, given by the page's corner, width and height."""
     points = np.concatenate(fill)
     low, high = points.min(0), points.max(0)
     slack = np.array((width, height)) * _PAGE_SLACK

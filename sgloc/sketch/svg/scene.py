@@ -1,4 +1,4 @@
-"""What an SVG shows: its shapes as they are painted, and a count of all that is left out."""
+"""The visible content of an SVG: shapes in painting order, and counts of everything left out."""
 
 import math
 from collections import Counter
@@ -17,23 +17,23 @@ from sgloc.sketch.svg.tree import Element, parse_tree
 
 SHAPES = frozenset({"path", "rect", "circle", "ellipse", "line", "polyline", "polygon"})
 _GROUPS = frozenset({"g", "a", "switch", "svg"})
-# What is drawn and is no line, by what it is called.
+# Elements that are drawn but contain no lines, with their names in notes.
 _OTHERS = {"text": "text", "image": "image", "foreignObject": "foreign object"}
-# Values that leave a property that is inherited as it is.
+# Values that leave an inherited property unchanged.
 _NOT_SAID = frozenset({"", "inherit", "unset", "revert", "revert-layer"})
 _FONT_SIZE = 16.0
-# How finely a shape is measured, as a share of its size.
+# Tolerance for measuring a shape, as a share of its size.
 _FINE = 1e-4
 
 
 @dataclass(frozen=True)
 class Painted:
-    """A shape that is seen.
+    """A visible shape.
 
     Attributes:
-        chains: in pixels.
-        is_stroked: whether a line along it is seen.
-        stroke_width: of that line, in pixels.
+        chains: the outline, in pixels.
+        is_stroked: whether its stroke is visible.
+        stroke_width: width of the stroke, in pixels.
     """
 
     chains: list[Chain]
@@ -43,12 +43,12 @@ class Painted:
 
 @dataclass
 class Scene:
-    """What an SVG shows.
+    """The visible content of an SVG.
 
     Attributes:
-        shapes: in the order in which they are painted.
-        left_out: what else there is, counted by what it is called (one of each).
-        page: corner, width and height, in pixels; None where the file does not say.
+        shapes: the visible shapes, in painting order.
+        left_out: counts of everything else, by its name in the singular.
+        page: corner, width and height of the page, in pixels; None if the file does not say.
     """
 
     shapes: list[Painted] = field(default_factory=list)
@@ -58,17 +58,17 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where an element stands among those that are drawn.
+    """The context in which an element is drawn.
 
     Attributes:
-        style: the properties that it inherits.
-        matrix: from its coordinates to pixels.
-        viewport: width and height that percentages refer to.
+        style: inherited properties.
+        matrix: maps the element's coordinates to pixels.
+        viewport: the width and height that percentages refer to.
         font_size: in user units.
         stroke_width: in user units.
-        is_opaque: whether nothing around it has an opacity of 0.
-        uses: what it is drawn as a copy of, and what that is a copy of.
-        size: width and height that the innermost use gives to what it draws.
+        is_opaque: whether no enclosing element has an opacity of 0.
+        uses: targets of the enclosing use elements, outermost first.
+        size: width and height that the innermost use element sets for its target.
     """
 
     style: Mapping[str, str]
@@ -81,30 +81,30 @@ class _Place:
     size: tuple[str | None, str | None] = (None, None)
 
     def length(self, text: str | None, axis: int | None = None) -> float | None:
-        """A length in user units; percentages are of the viewport's width (axis 0), height (1) or diagonal."""
+        """Parse a length in user units; percentages refer to the viewport's width (axis 0), height (1) or diagonal."""
         whole = math.hypot(*self.viewport) / math.sqrt(2) if axis is None else self.viewport[axis]
         return measures.parse_length(text, whole, self.font_size)
 
     def lengths(self, style: Mapping[str, str], *names: str) -> list[float]:
-        """Lengths along x and y in turn, in user units; 0 where a style has none."""
+        """Return the named lengths, alternately along x and y, in user units; 0 if a style has none."""
         return [self.length(style.get(name), number % 2) or 0.0 for number, name in enumerate(names)]
 
 
 def read_scene(content: bytes, limits: Limits) -> Scene:
-    """What an SVG shows.
+    """Read the visible content of an SVG.
 
     Args:
-        content: the file, unpacked.
-        limits: on the file.
+        content: the decompressed file.
+        limits: the limits on the file.
 
     Raises:
-        UnreadableError: if it is no SVG, a copy contains itself, or there is more of anything than a drawing needs.
+        UnreadableError: if the file is not an SVG, an element is copied into itself, or a limit is exceeded.
     """
     return _Walk(parse_tree(content, limits), limits).run()
 
 
 class _Walk:
-    """One walk through an SVG, every element met as often as it is drawn."""
+    """A walk through an SVG that visits every element as often as it is drawn."""
 
     def __init__(self, root: Element, limits: Limits) -> None:
         self._root, self._limits = root, limits
@@ -114,7 +114,7 @@ class _Walk:
         for element in elements:
             self._ids.setdefault(element.attributes.get("id", ""), element)
         self._unseen = {element for element in elements if element.tag in SHAPES}
-        # Shares of the viewport differ from copy to copy.
+        # Cached per viewport and font size, because relative lengths differ between copies.
         self._outlines: dict[tuple[Element, tuple[float, float], float], list[Chain]] = {}
         self._transforms: dict[Element, Transform | None] = {}
         self._scene = Scene()
@@ -129,7 +129,7 @@ class _Walk:
         return self._scene
 
     def _visit(self, element: Element, place: _Place) -> list[tuple[Element, _Place]]:
-        """Take in an element; what is to be visited next, in the order of the file."""
+        """Process an element; return the elements to visit next, in document order."""
         tag = element.tag
         is_copy = bool(place.uses) and place.uses[-1] is element
         if tag not in SHAPES | _GROUPS | _OTHERS.keys() | {"use"} and not (tag == "symbol" and is_copy):
@@ -157,7 +157,7 @@ class _Walk:
         return [(child, place) for child in children]
 
     def _hide(self, element: Element) -> None:
-        """Count the shapes of an element that is not shown."""
+        """Count the shapes inside a hidden element."""
         for one in element.walk():
             self._limits.count("element")
             if one.tag in SHAPES:
@@ -165,7 +165,7 @@ class _Walk:
                 self._scene.left_out["hidden shape"] += 1
 
     def _inside(self, element: Element, style: Mapping[str, str], place: _Place) -> _Place:
-        """The place of what stands inside an element, its own transform applied."""
+        """Return the context inside an element, with its own style and transform applied."""
         own = {name: style[name] for name in INHERITED if style.get(name, "").lower() not in _NOT_SAID}
         own = {name: INHERITED[name] if value.lower() == "initial" else value for name, value in own.items()}
         font_size = measures.parse_length(style.get("font-size"), place.font_size, place.font_size)
@@ -175,7 +175,7 @@ class _Walk:
             font_size=place.font_size if font_size is None else font_size,
             is_opaque=place.is_opaque and measures.parse_number(style.get("opacity"), 1.0) > 0,
         )
-        # What is inherited is the length, whatever the font of those that inherit it.
+        # Descendants inherit the computed length, whatever their font size.
         width = place.length(own.get("stroke-width"))
         if width is not None and width >= 0:
             place = replace(place, stroke_width=width)
@@ -186,13 +186,13 @@ class _Walk:
             self._transforms[element] = measures.parse_transform(style["transform"], is_css=False)
         matrix = self._transforms[element]
         if matrix is None:
-            self._scene.left_out["transform that cannot be read"] += 1
+            self._scene.left_out["transform with invalid syntax"] += 1
             return place
         x, y = self._origin(element, style, place)
         return replace(place, matrix=place.matrix.translate(x, y).transform(matrix).translate(-x, -y))
 
     def _origin(self, element: Element, style: Mapping[str, str], place: _Place) -> tuple[float, float]:
-        """The point about which an element's transform turns and scales."""
+        """Return the origin of an element's transform."""
         if not style.get("transform-origin"):
             return 0.0, 0.0
         words = [*style["transform-origin"].lower().split(), "center"][:2]
@@ -212,7 +212,7 @@ class _Walk:
         return x + right, y + down
 
     def _switched(self, element: Element) -> list[Element]:
-        """The one child of a switch that is shown: the first that needs no extension."""
+        """Return the child of a switch that is shown: the first for English that needs no extension."""
         for child in element.children:
             languages = child.attributes.get("systemLanguage", "en").split(",")
             is_english = any(language.strip().startswith("en") for language in languages)
@@ -221,14 +221,16 @@ class _Walk:
         return []
 
     def _copy(self, style: Mapping[str, str], place: _Place) -> list[tuple[Element, _Place]]:
-        """What a use draws."""
+        """Return the target of a use element, to be drawn in its place."""
         address = style.get("href", style.get("xlink:href", ""))
         target = self._ids.get(address[1:]) if address.startswith("#") and len(address) > 1 else None
         if target is None:
-            self._scene.left_out["copy of what is not in the file"] += 1
+            self._scene.left_out["copy of an element not in the file"] += 1
             return []
         if target in place.uses:
-            raise UnreadableError(f"has a copy of {address[:40]!r} inside itself; remove that use element")
+            raise UnreadableError(
+                f"has a use element that copies {address[:40]!r} into itself; remove that use element"
+            )
         matrix = place.matrix.translate(*place.lengths(style, "x", "y"))
         size = style.get("width"), style.get("height")
         return [(target, replace(place, matrix=matrix, uses=(*place.uses, target), size=size))]
@@ -236,11 +238,11 @@ class _Walk:
     def _open(
         self, element: Element, style: Mapping[str, str], place: _Place, size: tuple[str | None, str | None]
     ) -> _Place | None:
-        """The place inside an svg or symbol element; None where it is too small to show anything."""
+        """Return the context inside an svg or symbol element, or None if its size is zero."""
         texts = [given or style.get(name) for given, name in zip(size, ("width", "height"), strict=True)]
         view_box = measures.parse_view_box(style.get("viewBox"))
         if element is self._root and not place.uses:
-            # A share of a page that nobody knows is no size.
+            # Ignore percentages: the size of the surrounding page is unknown.
             texts = [None if text is None or text.endswith("%") else text for text in texts]
             width, height = (max(place.length(text) or 0.0, 0.0) for text in texts)
             if view_box is not None:
@@ -265,14 +267,14 @@ class _Walk:
         return replace(place, matrix=place.matrix.transform(inner), viewport=view_box[2:])
 
     def _paint(self, element: Element, style: Mapping[str, str], place: _Place) -> None:
-        """Take in a shape, if it is seen."""
+        """Add a shape to the scene if it is visible."""
         self._unseen.discard(element)
         is_shown = place.is_opaque and place.style["visibility"].lower() not in ("hidden", "collapse")
         is_stroked = is_shown and place.stroke_width > 0 and is_painted("stroke", place.style, self._ids)
         is_filled = is_shown and is_painted("fill", place.style, self._ids)
         chains = self._outline(element, style, place)
         if not is_filled and place.style["stroke-linecap"].lower() == "butt":
-            # A dot is seen only where the ends of lines are round or square.
+            # With butt caps, a dot is invisible.
             chains = [chain for chain in chains if np.ptp(chain, axis=0).any()]
         matrix = place.matrix
         scale = math.sqrt(abs(matrix.xx * matrix.yy - matrix.xy * matrix.yx))
@@ -287,18 +289,18 @@ class _Walk:
         self._scene.shapes.append(Painted(placed, is_stroked, place.stroke_width * scale))
 
     def _outline(self, element: Element, style: Mapping[str, str], place: _Place) -> list[Chain]:
-        """A shape's chains, in its own coordinates."""
+        """Return a shape's chains in its own coordinates."""
         key = (element, place.viewport, place.font_size)
         if key not in self._outlines:
             data = _path_data(element.tag, style, place)
             self._limits.count("character", len(data))
             self._outlines[key], is_whole = parse_path(data, LIMITS["curve"][0] + 1)
-            self._scene.left_out["end of a broken path"] += not is_whole
+            self._scene.left_out["end of a malformed path"] += not is_whole
         return self._outlines[key]
 
 
 def _path_data(tag: str, style: Mapping[str, str], place: _Place) -> str:
-    """A shape as the data of a path; empty if it has no size."""
+    """Convert a shape to path data; empty if it has no size."""
     if tag == "path":
         return style.get("d", "").removeprefix("none")
     if tag in ("polyline", "polygon"):
@@ -310,7 +312,7 @@ def _path_data(tag: str, style: Mapping[str, str], place: _Place) -> str:
     names = [("r", None), ("r", None)] if tag == "circle" else [("rx", 0), ("ry", 1)]
     radii = [place.length(style.get(name), axis) for name, axis in names]
     radii = [None if radius is None or radius < 0 else radius for radius in radii]
-    # Either radius is what the other is where it is not given.
+    # A missing radius equals the other one.
     rx, ry = (own if own is not None else other or 0.0 for own, other in (radii, radii[::-1]))
     is_round = rx > 0 and ry > 0
     if tag in ("circle", "ellipse"):

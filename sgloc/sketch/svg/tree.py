@@ -1,4 +1,4 @@
-"""An SVG's elements, read with limits on everything that a small file can make large."""
+"""Parser for the elements of an SVG, with limits on everything that a small file can inflate."""
 
 from collections.abc import Iterator
 from xml.parsers import expat
@@ -14,12 +14,12 @@ class Element:
     """An element of an SVG.
 
     Attributes:
-        tag: its name without a prefix; empty where it is not SVG's.
-        attributes: as they stand in the file, prefixes included.
-        names: what selectors of CSS call it: its tag, "#" with its id, and "." with each of its classes.
-        parent: the element that holds it; None of the root.
-        children: the elements it holds.
-        text: of a style element, its content.
+        tag: the name without a prefix; empty for elements outside the SVG namespace.
+        attributes: as written in the file, including prefixes.
+        names: the names by which CSS selectors match the element: its tag, "#" plus its id, and "." plus each class.
+        parent: the enclosing element; None for the root.
+        children: the child elements.
+        text: the content of a style element; empty for others.
     """
 
     __slots__ = ("attributes", "children", "names", "parent", "tag", "text")
@@ -32,7 +32,7 @@ class Element:
         self.text = ""
 
     def walk(self) -> Iterator["Element"]:
-        """The element and all below it, in the order of the file."""
+        """Yield the element and all its descendants in document order."""
         stack = [self]
         while stack:
             element = stack.pop()
@@ -41,16 +41,16 @@ class Element:
 
 
 def parse_tree(content: bytes, limits: Limits) -> Element:
-    """The root of an SVG.
+    """Parse an SVG and return its root element.
 
     Args:
-        content: the file, unpacked, in any encoding that XML has.
-        limits: on the file.
+        content: the decompressed file, in any encoding that XML supports.
+        limits: the limits on the file.
 
     Raises:
-        UnreadableError: if it is not XML, its root is not an svg element, or it is larger than any drawing.
+        UnreadableError: if the file is not XML, its root is not an svg element, or it exceeds a limit.
     """
-    # Those of one element come all at once; here they are counted before.
+    # The parser delivers all attributes of an element at once, so bound their number before parsing.
     Limits().count("attribute", content.count(b"="))
     builder = _Builder(content.count(b"&"), limits)
     parser = expat.ParserCreate()
@@ -62,41 +62,41 @@ def parse_tree(content: bytes, limits: Limits) -> Element:
     try:
         parser.Parse(content, True)
     except (expat.ExpatError, ValueError, LookupError) as error:
-        raise UnreadableError(f"is no SVG that can be read ({error}); save it anew as plain SVG") from error
+        raise UnreadableError(f"is not a readable SVG ({error}); save it again as plain SVG") from error
     (root,) = builder.document.children
     if root.tag != "svg":
-        raise UnreadableError("is XML, but its first element is not svg; save it anew as plain SVG")
+        raise UnreadableError("is XML, but its root element is not svg; save it again as plain SVG")
     root.parent = None
     return root
 
 
 class _Builder:
-    """Makes elements of what the parser finds.
+    """Builder of elements from parser events.
 
     Args:
-        num_references: the most references to entities that the file can hold.
-        limits: on the file.
+        num_references: upper bound on the number of entity references in the file.
+        limits: the limits on the file.
     """
 
     def __init__(self, num_references: int, limits: Limits) -> None:
         self._num_references, self._limits = num_references, limits
         self.document = Element("", {}, None)
-        # The open elements, each with the prefixes that stand for SVG inside it; undeclared ones do nevertheless.
+        # The open elements, each with the prefixes that mean SVG inside it; these two do even if undeclared.
         self._open = [(self.document, frozenset({"", "svg"}))]
 
     def declare_entity(self, name: str, is_parameter: int, value: str | None, *_: object) -> None:
         if is_parameter or value is None:
             return
-        # Illustrator writes its namespaces as entities. Nothing writes entities of entities but to do harm.
+        # Illustrator writes its namespaces as entities. Entities that contain entities occur only in attacks.
         if "&" in value or len(value) * self._num_references > LIMITS["character of attributes"][0]:
-            raise UnreadableError(f"declares an entity {name[:40]!r} that expands too far; save it anew as plain SVG")
+            raise UnreadableError(f"declares an entity {name[:40]!r} that expands too far; save it again as plain SVG")
 
     def start(self, name: str, attributes: dict[str, str]) -> None:
         self._limits.count("element of the file")
         self._limits.count("attribute", len(attributes))
         self._limits.count("character of attributes", sum(map(len, attributes.values())))
         if len(self._open) > _MOST_DEPTH:
-            raise UnreadableError(f"nests elements more than {_MOST_DEPTH:,} deep; ungroup them first")
+            raise UnreadableError(f"nests elements more than {_MOST_DEPTH:,} levels deep; ungroup them first")
         parent, prefixes = self._open[-1]
         for key, value in attributes.items():
             if key == "xmlns" or key.startswith("xmlns:"):

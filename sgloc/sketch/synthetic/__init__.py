@@ -1,8 +1,8 @@
-"""The built-in synthetic sample: procedural drawings in the form of QuickDraw's files. It is not QuickDraw data.
+"""The built-in synthetic sample: procedural drawings in QuickDraw's file format. It is not QuickDraw data.
 
-Each category of DS3 (METHOD 8) is a short description of parts in their places (`animals`, `garden`, `vehicles`), drawn
-by a `Hand` that leaves parts out, draws them in an order of its own and misses the exact curve as people do. The
-sample serves tests, demonstrations and first runs where the real files cannot be had.
+Each category of DS3 (METHOD 8) is a short description of parts and their positions (`animals`, `garden`, `vehicles`).
+A `Hand` draws them as people do: it omits parts, varies their order and deviates from the exact curves. The sample
+serves tests, demonstrations and first runs where the real files are not available.
 """
 
 import io
@@ -39,32 +39,32 @@ def draw(category: str, generator: np.random.Generator) -> list[npt.NDArray[np.i
         generator: the source of all variation; the drawing is a function of its state.
 
     Returns:
-        One int64 [n, 2] array of absolute (x, y) a stroke, simplified as QuickDraw does (METHOD 1), from 0 to 255.
+        One int64 [n, 2] array of absolute (x, y) per stroke, simplified as QuickDraw does (METHOD 1), from 0 to 255.
 
     Raises:
         ConfigError: if the category is not one of `CATEGORIES`.
     """
     if category not in _PLANS:
-        raise ConfigError(f"the synthetic sample has no category {category!r}: choose from {', '.join(CATEGORIES)}")
+        raise ConfigError(f"the synthetic sample has no category {category!r}; choose one of {', '.join(CATEGORIES)}")
     hand = Hand(generator)
     return simplify(hand.finish(_PLANS[category](hand)))
 
 
 def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, seed: int) -> list[str]:
-    """Write one file a category, in the form of QuickDraw's sketch-rnn files (METHOD 1).
+    """Write one file per category, in the format of QuickDraw's sketch-rnn files (METHOD 1).
 
-    A file has the keys train, valid and test, each an object array of int16 [N, 3] stroke-3 rows. A drawing is a
-    function of seed, category, split and its index alone; the same arguments give the same bytes.
+    A file has the keys train, valid and test, each an object array of int16 [N, 3] stroke-3 rows. A drawing depends
+    only on seed, category, split and its index; the same arguments give the same bytes.
 
     Args:
-        folder: where the files go, a path or an fsspec URL; made if it is not there.
-        num_train: drawings a category in the training split.
-        num_valid: drawings a category in the validation split.
-        num_test: drawings a category in the test split.
-        seed: the sample's seed, at least 0.
+        folder: output folder, a path or an fsspec URL; created if it does not exist.
+        num_train: number of training drawings per category.
+        num_valid: number of validation drawings per category.
+        num_test: number of test drawings per category.
+        seed: seed of the sample, at least 0.
 
     Returns:
-        The files' paths, in the order of `CATEGORIES`.
+        The paths of the files, in the order of `CATEGORIES`.
 
     Raises:
         ConfigError: if a number of drawings or the seed is negative.
@@ -72,7 +72,7 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
     counts = {"train": num_train, "valid": num_valid, "test": num_test}
     for name, value in (*((f"num_{split}", count) for split, count in counts.items()), ("seed", seed)):
         if value < 0:
-            raise ConfigError(f"{name} of the synthetic sample is {value}: give at least 0")
+            raise ConfigError(f"{name} of the synthetic sample is {value}; it must be at least 0")
     paths = []
     for number, category in enumerate(CATEGORIES):
         splits: dict[str, Any] = {name: np.empty(count, dtype=np.object_) for name, count in counts.items()}
@@ -80,7 +80,7 @@ def write_sample(folder: str, *, num_train: int, num_valid: int, num_test: int, 
             for index in range(len(drawings)):
                 generator = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(number, split, index)))
                 drawings[index] = polylines_to_stroke3(draw(category, generator))
-        # Written in memory first: a zip's bytes depend on whether its file can seek.
+        # Write to memory first, because the bytes of a zip depend on whether its file can seek.
         buffer = io.BytesIO()
         np.savez_compressed(buffer, **splits)
         paths.append(f"{folder.rstrip('/')}/{category}.npz")

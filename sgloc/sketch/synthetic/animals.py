@@ -1,4 +1,4 @@
-"""Pigs, cats, horses and giraffes, looking to the left."""
+"""Plans of pigs, cats, horses and giraffes, facing left."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from sgloc.sketch.synthetic.parts import ear, eyes, legs, smile
 
 
 def pig(hand: Hand) -> Iterator[Part]:
-    """A pig's face, or the pig from its side with the face turned to us."""
+    """Plan a pig's face, or a pig in side view with its face turned to the viewer."""
     if hand.maybe(0.55):
         yield from _pig_face(hand, Frame(0, 0, 1, hand.about(0.9)))
         return
@@ -20,7 +20,7 @@ def pig(hand: Hand) -> Iterator[Part]:
 
 
 def _pig_face(hand: Hand, head: Frame) -> Iterator[Part]:
-    """A round head with ears on it, eyes and the snout in it, nostrils in the snout."""
+    """Plan a round head with ears, eyes and a snout with nostrils."""
     yield [hand.loop(head)]
     style = hand.choose("pointed", "pointed", "round", "hanging")
     yield [ear(hand, style, head, angle, 17, 0.4) for angle in (-132, -48)]
@@ -35,12 +35,12 @@ def _pig_face(hand: Hand, head: Frame) -> Iterator[Part]:
 
 
 def _two_eyes(hand: Hand, head: Frame, apart: float, height: float, radius: float) -> Part:
-    """Eyes on both sides of a face's middle, `radius` in half widths of the head."""
+    """Draw eyes on both sides of a face's centre line; `radius` is in half widths of the head."""
     return eyes(hand, *(head.dot(side * apart, height, radius * head.half_width) for side in (-1, 1)))
 
 
 def cat(hand: Hand) -> Iterator[Part]:
-    """A cat's face, a cat that sits below its face, or one that stands with its tail up."""
+    """Plan a cat's face, a cat sitting below its face, or a cat standing with its tail up."""
     pose = hand.choose("face", "face", "sitting", "standing")
     if pose == "face":
         yield from _cat_face(hand, Frame(0, 0, 1, hand.about(0.85)), hand.choose(0, 1, 2, 2, 3))
@@ -60,7 +60,7 @@ def cat(hand: Hand) -> Iterator[Part]:
 
 
 def _cat_face(hand: Hand, head: Frame, num_whiskers: int) -> Iterator[Part]:
-    """A wide head with pointed ears, eyes, a small nose, the mouth hanging from it, and whiskers to both sides."""
+    """Plan a wide head with pointed ears, eyes, a small nose with the mouth below, and whiskers on both sides."""
     if hand.maybe(0.3):
         yield [_eared_outline(hand, head)]
     else:
@@ -79,7 +79,7 @@ def _cat_face(hand: Hand, head: Frame, num_whiskers: int) -> Iterator[Part]:
 
 
 def _eared_outline(hand: Hand, head: Frame) -> Curve:
-    """A head and its pointed ears in one line that begins at an ear and goes around the chin."""
+    """Draw a head and its pointed ears in one line that starts at an ear and goes around the chin."""
     reach = 1 + hand.about(0.5)
     chin = [head.rim(angle) for angle in range(-30, 211, 20)]
     crown = [head.rim(-130, reach), head.rim(-108), head.rim(-72), head.rim(-50, reach), head.rim(-28)]
@@ -87,7 +87,7 @@ def _eared_outline(hand: Hand, head: Frame) -> Curve:
 
 
 def horse(hand: Hand) -> Iterator[Part]:
-    """A horse from its side, built from parts or outlined in one go, or its head alone."""
+    """Plan a horse in side view, built from parts or outlined in one line, or its head alone."""
     pose = hand.choose("parts", "outline", "head")
     if pose == "head":
         yield from _horse_head(hand)
@@ -102,7 +102,7 @@ def horse(hand: Hand) -> Iterator[Part]:
 
 
 def _horse_body(hand: Hand) -> Iterator[Part]:
-    """A long body, a neck rising from it, a head that hangs forward, ears, and four legs."""
+    """Plan a long body with a rising neck, a head that hangs forward, ears and legs."""
     body = Frame(0, 0, 0.95, hand.about(0.42))
     yield [hand.loop(body)]
     yield [swing((-0.75, -0.15), (-0.95, -0.4), (-1.08, -0.68)), swing((-0.3, -0.38), (-0.6, -0.6), (-0.85, -1.08))]
@@ -112,7 +112,7 @@ def _horse_body(hand: Hand) -> Iterator[Part]:
 
 
 def _horse_outline(hand: Hand) -> Iterator[Part]:
-    """Head, neck, back, and the legs nearer to us in one line; the farther legs after it."""
+    """Plan head, neck, back and the nearer legs in one line, then the farther legs."""
     ground = hand.about(1.1, 0.06)
     yield [line(
         (-0.9, 0.05), (-1.0, -0.5), (-1.1, -0.68), (-1.45, -0.52), (-1.65, -0.6), (-1.6, -0.78), (-1.1, -1.15),
@@ -124,12 +124,12 @@ def _horse_outline(hand: Hand) -> Iterator[Part]:
 
 
 def _far_legs(places: tuple[float, float], top: float, ground: float, width: float) -> Part:
-    """The outlines of two legs."""
+    """Draw the outlines of two legs."""
     return [line((x, top), (x, ground), (x + width, ground), (x + width, top)) for x in places]
 
 
 def _horse_head(hand: Hand) -> Iterator[Part]:
-    """The long head in profile on its neck, with ear, eye, nostril, mouth and mane."""
+    """Plan a long head in profile on its neck, with ear, eye, nostril, mouth and mane."""
     nose = hand.between(-0.1, 0.1)
     yield [line(
         (-0.15, 1.4), (-0.2, 0.6), (-0.35, 0.25), (-0.95, 0.62 + nose), (-1.25, 0.55 + nose), (-1.3, 0.25 + nose),
@@ -143,7 +143,7 @@ def _horse_head(hand: Hand) -> Iterator[Part]:
 
 
 def giraffe(hand: Hand) -> Iterator[Part]:
-    """A giraffe from its side: a neck longer than its body, horns on a small head, spots."""
+    """Plan a giraffe in side view: a neck longer than its body, horns on a small head, spots."""
     top, ground = -hand.about(1.8, 0.08), hand.about(1.25, 0.08)
     yield from _giraffe_body(hand, top, ground) if hand.maybe(0.55) else _giraffe_outline(hand, top, ground)
     yield [line((x, top - 0.12), (x + 0.03, top - hand.about(0.38))) for x in (-0.85, -0.7)]
@@ -156,7 +156,7 @@ def giraffe(hand: Hand) -> Iterator[Part]:
 
 
 def _giraffe_body(hand: Hand, top: float, ground: float) -> Iterator[Part]:
-    """An oval body, two long lines for the neck, a small oval head, and four long legs."""
+    """Plan an oval body, two long lines for the neck, a small oval head and long legs."""
     body = Frame(0, 0, 0.72, hand.about(0.36))
     yield [hand.loop(body)]
     yield [line((-0.66, -0.1), (-0.85, top + 0.14)), line((-0.32, -0.32), (-0.62, top + 0.1))]
@@ -165,7 +165,7 @@ def _giraffe_body(hand: Hand, top: float, ground: float) -> Iterator[Part]:
 
 
 def _giraffe_outline(hand: Hand, top: float, ground: float) -> Iterator[Part]:
-    """Neck, back, and the legs nearer to us in one line; the farther legs after it."""
+    """Plan head, neck, back and the nearer legs in one line, then the farther legs."""
     yield [line(
         (-0.68, 0.0), (-0.86, top + 0.2), (-1.2, top + 0.18), (-1.22, top + 0.02), (-0.85, top - 0.15),
         (-0.6, top - 0.08), (-0.4, -0.45), (0.3, -0.34), (0.68, -0.2), (0.7, 0.3), (0.72, ground), (0.56, ground),

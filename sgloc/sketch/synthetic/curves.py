@@ -1,7 +1,7 @@
-"""The geometry that drawings are made of: exact curves, and frames that say where a part sits on another.
+"""The geometry of synthetic drawings: exact curves, and frames that position one part relative to another.
 
-A drawing is planned in a unit of its own choosing, x to the right and y down. Angles are in degrees, clockwise as one
-looks at the page: 0 is right, 90 is down, -90 is up.
+A drawing is planned in an arbitrary unit, x to the right and y downwards. Angles are in degrees, clockwise on the page:
+0 is right, 90 is down, -90 is up.
 """
 
 from dataclasses import dataclass
@@ -13,17 +13,17 @@ import numpy.typing as npt
 Point = tuple[float, float]
 Number = TypeVar("Number", float, npt.NDArray[np.float64])
 Curve = npt.NDArray[np.float64]
-"""float64 [n, 2], the absolute (x, y) of what one movement of the pen draws, in the drawing's unit."""
+"""float64 [n, 2], absolute (x, y) of one pen movement, in the drawing's unit."""
 
 
 @dataclass(frozen=True)
 class Frame:
-    """A box, and the ellipse inscribed in it, in which parts have their places.
+    """A box with its inscribed ellipse, used as the coordinate system of a part.
 
     Attributes:
         x, y: the centre, in the drawing's unit.
         half_width, half_height: half the extent along the frame's own axes, in the drawing's unit.
-        tilt: degrees by which the frame is turned about its centre.
+        tilt: rotation of the frame about its centre, in degrees.
     """
 
     x: float
@@ -39,15 +39,15 @@ class Frame:
         return self.x + cosine * along - sine * across, self.y + sine * along + cosine * across
 
     def rim(self, angle: Number, reach: Number | float = 1.0) -> tuple[Number, Number]:
-        """Return the point of the ellipse at an angle from the frame's own right, or `reach` times as far out."""
+        """Return the point of the ellipse at an angle from the frame's x axis, or `reach` times as far out."""
         return self.at(reach * np.cos(np.radians(angle)), reach * np.sin(np.radians(angle)))
 
     def inside(self, u: float, v: float, width: float, height: float) -> "Frame":
-        """Return a frame centred at (u, v) of this one whose sides are `width` and `height` times this one's."""
+        """Return a frame centred at (u, v) in this one, with `width` and `height` times this one's sides."""
         return Frame(*self.at(u, v), width * self.half_width, height * self.half_height, self.tilt)
 
     def dot(self, u: float, v: float, radius: float) -> "Frame":
-        """Return an upright frame centred at (u, v) of this one, square, its half side in the drawing's unit."""
+        """Return an upright square frame centred at (u, v) in this one; half its side is `radius` drawing units."""
         return Frame(*self.at(u, v), radius, radius)
 
     def path(self, *places: Point) -> list[Point]:
@@ -56,7 +56,7 @@ class Frame:
 
 
 def line(*points: Point, softness: float = 0.06) -> Curve:
-    """Draw straight lines from point to point, each corner cut twice, at `softness` (0 to 0.5) of its sides."""
+    """Draw straight lines from point to point, cutting each corner twice at `softness` (0 to 0.5) of its sides."""
     curve = np.array(points)
     for _ in range(2):
         steps = np.diff(curve, axis=0)
@@ -66,7 +66,7 @@ def line(*points: Point, softness: float = 0.06) -> Curve:
 
 
 def swing(*points: Point, num_between: int = 8) -> Curve:
-    """Pass smoothly through points (a Catmull-Rom spline), `num_between` curve points from each to the next."""
+    """Draw a smooth curve through points (a Catmull-Rom spline) with `num_between` curve points per segment."""
     inner = np.array(points)
     padded = np.concatenate([2 * inner[:1] - inner[1:2], inner, 2 * inner[-1:] - inner[-2:-1]])
     before, start, end, after = (padded[offset : len(inner) - 1 + offset, None] for offset in range(4))
@@ -78,13 +78,13 @@ def swing(*points: Point, num_between: int = 8) -> Curve:
 
 
 def spiral(center: Point, radius: float, num_turns: float) -> Curve:
-    """Wind inwards from `radius` to a fifth of it, beginning at the left."""
+    """Draw a spiral that winds inwards from `radius` to a fifth of it, starting at the left."""
     angles = np.linspace(180, 180 + 360 * num_turns, round(16 * num_turns))
     return np.stack(Frame(*center, radius, radius).rim(angles, np.linspace(1, 0.2, len(angles))), axis=1)
 
 
 def zigzag(start: Point, end: Point, height: float, num_teeth: int) -> Curve:
-    """Draw teeth that stand `height` to the left of the way from `start` to `end`."""
+    """Draw teeth of height `height` to the left of the line from `start` to `end`."""
     along = np.array(end) - np.array(start)
     aside = np.array([along[1], -along[0]]) / np.hypot(*along)
     step = np.arange(2 * num_teeth + 1)[:, None]

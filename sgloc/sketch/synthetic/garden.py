@@ -1,4 +1,4 @@
-"""Bees and flowers."""
+"""Plans of bees and flowers."""
 
 from collections.abc import Iterator
 
@@ -10,7 +10,7 @@ from sgloc.sketch.synthetic.parts import eyes, smile
 
 
 def bee(hand: Hand) -> Iterator[Part]:
-    """A bee that flies to the left: stripes across its body, wings above it, a sting behind."""
+    """Plan a bee flying to the left, with stripes across its body, wings above it and a sting behind."""
     body = Frame(0, 0, 1, hand.about(0.56), tilt=hand.between(-28, 28))
     yield [hand.loop(body)]
     yield _stripes(hand, body, hand.count(2, 4))
@@ -31,7 +31,7 @@ def bee(hand: Hand) -> Iterator[Part]:
 
 
 def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
-    """Lines across a body, from its upper rim to its lower one."""
+    """Draw lines across a body from its upper rim to its lower one."""
     bulge = hand.between(-0.02, 0.14)
     columns = [-0.3 + 1.05 * stripe / num_stripes for stripe in range(num_stripes)]
     ends = [(u, 0.97 * (1 - u * u) ** 0.5) for u in columns]
@@ -39,12 +39,12 @@ def _stripes(hand: Hand, body: Frame, num_stripes: int) -> Part:
 
 
 def _feeler(hand: Hand, head: Frame, angle: float) -> Curve:
-    """A line that leaves a head and bends forward at its end."""
+    """Draw a feeler: a line from the rim of a head that bends forward at its end."""
     return swing(head.rim(angle), head.rim(angle - 2, 1.6), head.rim(angle - 18, hand.about(2.1)))
 
 
 def _drop(hand: Hand, root: Point, lean: float, half_width: float, length: float) -> Curve:
-    """A wing, leaf or petal: from its root up one side, around its end and back; `lean` in degrees from upright."""
+    """Draw a wing, leaf or petal from its root up one side, around the tip and back; `lean` is degrees from upright."""
     frame = Frame(*root, half_width, hand.about(length), tilt=lean)
     side = hand.about(0.9)
     places = (-0.8, -0.35), (-side, -0.75), (0, -1.02), (1, -0.7), (0.75, -0.3), (0.05, -0.02)
@@ -52,7 +52,7 @@ def _drop(hand: Hand, root: Point, lean: float, half_width: float, length: float
 
 
 def flower(hand: Hand) -> Iterator[Part]:
-    """A flower on its stem: petals around a middle, or a tulip's cup; leaves beside the stem."""
+    """Plan a flower on its stem: petals around a centre, or a tulip's cup; leaves beside the stem."""
     head = Frame(0, 0, 1, hand.about(0.95, 0.06))
     tulip = hand.maybe(0.2)
     if tulip:
@@ -72,7 +72,7 @@ def flower(hand: Hand) -> Iterator[Part]:
 
 
 def _blossom(hand: Hand, head: Frame, middle: float) -> Iterator[Part]:
-    """A ring of petals about a round middle, each petal by itself or all in one line."""
+    """Plan a ring of petals around a round centre, as separate petals or all in one line."""
     num_petals = hand.count(5, 8)
     first = hand.between(-110, -70)
     angles = [first + 360 * petal / num_petals for petal in range(num_petals)]
@@ -85,7 +85,7 @@ def _blossom(hand: Hand, head: Frame, middle: float) -> Iterator[Part]:
 
 
 def _scallops(hand: Hand, head: Frame, middle: float, angles: list[float]) -> Curve:
-    """All petals in one line that comes back to near the middle between a petal and the next."""
+    """Draw all petals in one line that returns close to the centre between neighbouring petals."""
     half, valley = 180 / len(angles), hand.between(1.1, 1.5) * middle
     points = [head.rim(angles[0] - half, valley)]
     for angle in angles:
@@ -96,7 +96,7 @@ def _scallops(hand: Hand, head: Frame, middle: float, angles: list[float]) -> Cu
 
 
 def _tulip(hand: Hand, head: Frame) -> Curve:
-    """A cup with three points at its rim."""
+    """Draw a cup with three points along its rim."""
     dip = hand.between(-0.35, 0.0)
     half = [(0.6, 0.75), (0.8, 0), (0.75, -0.95), (0.35, dip)]
     left = [(-u, v) for u, v in half]

@@ -1,4 +1,4 @@
-"""The hand that draws: what it leaves to chance, and how it misses the exact curve."""
+"""The hand that draws: its random choices and its deviations from the exact curves."""
 
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
@@ -9,67 +9,67 @@ from sgloc.sketch.simplify import resample
 from sgloc.sketch.synthetic.curves import Curve, Frame, line
 
 Part = list[Curve]
-"""Strokes that belong together, as a pair of ears does: they are drawn one after the other and misplaced together."""
+"""Strokes that belong together, such as a pair of ears: they are drawn in succession and shifted together."""
 
 Option = TypeVar("Option")
 
-# Lengths below are in shares of the drawing's larger side, angles in degrees; all are multiplied by the sloppiness.
+# Lengths below are shares of the drawing's larger side, angles are in degrees; all are multiplied by the sloppiness.
 PART_SHIFT = 0.010
 STROKE_SHIFT = 0.004
 STROKE_TURN = 2.5
 STROKE_STRETCH = 0.03
 WOBBLE = 0.006
-# A wave shorter than this is a tremor rather than a quick hand's swing.
+# A shorter wave would look like a tremor, not like the swing of a quick hand.
 SHORTEST_WAVE = 0.5
-# Shares of strokes.
+# Shares of strokes that are drawn backwards, and that are drawn in two.
 REVERSED = 0.06
 LIFTED = 0.05
-# Larger than this share of the drawing's side, a stroke may be drawn in two.
+# Only strokes longer than this share of the drawing's side may be drawn in two.
 LIFTED_LENGTH = 0.8
-# How many places a part may typically come too early or too late.
+# Standard deviation of a part's shift in the drawing order, in positions; and the share of drawings in arbitrary order.
 ORDER_SPREAD = 0.5
 ORDER_FREE = 0.04
 
 
 class Hand:
-    """One person drawing one drawing.
+    """One person making one drawing.
 
     Args:
-        generator: the source of every choice, the first of which is how far the hand strays.
+        generator: the source of all random choices; the first one sets the sloppiness of the hand.
     """
 
     def __init__(self, generator: np.random.Generator) -> None:
         self.generator = generator
-        # 1 for the typical hand.
+        # 1 for a typical hand.
         self.sloppiness = float(np.clip(np.exp(generator.normal(0, 0.3)), 0.5, 1.6))
 
     def maybe(self, probability: float) -> bool:
-        """Decide whether to draw an optional thing."""
+        """Decide whether to draw an optional part."""
         return bool(self.generator.random() < probability)
 
     def choose(self, *options: Option) -> Option:
-        """Pick one of the options, each with the same probability; name one twice to prefer it."""
+        """Pick one of the options with equal probability; repeat an option to prefer it."""
         return options[int(self.generator.integers(len(options)))]
 
     def count(self, low: int, high: int) -> int:
-        """Pick a whole number from `low` to `high`, both included."""
+        """Pick an integer from `low` to `high`, inclusive."""
         return int(self.generator.integers(low, high + 1))
 
     def between(self, low: float, high: float) -> float:
-        """Pick a number from `low` to `high`."""
+        """Pick a number between `low` and `high`."""
         return float(self.generator.uniform(low, high))
 
     def about(self, value: float, spread: float = 0.12) -> float:
-        """Pick a number of the sign and, up to a factor of typically 1 + `spread`, the size of `value`."""
+        """Multiply `value` by a random positive factor, typically within 1 + `spread` either way."""
         return value * float(np.exp(np.clip(self.generator.normal(0, spread), -2 * spread, 2 * spread)))
 
     def box(self, frame: Frame) -> Curve:
-        """Draw a frame's box from its top left corner, without quite meeting the beginning."""
+        """Draw a frame's box from its top left corner; the end does not quite meet the start."""
         miss_x, miss_y = self.generator.normal(0, 0.05 * self.sloppiness, 2).tolist()
         return line(*frame.path((-1, -1), (1, -1), (1, 1), (-1, 1), (-1 + miss_x, -1 + miss_y)))
 
     def loop(self, frame: Frame) -> Curve:
-        """Draw a frame's ellipse from somewhere near the top, lopsided, its end missing or passing its beginning."""
+        """Draw a frame's ellipse, lopsided, from a point near the top; its end misses or overshoots the start."""
         generator, sloppiness = self.generator, self.sloppiness
         start = -90 + generator.normal(0, 15)
         sweep = 360 + np.clip(generator.normal(4, 14 * sloppiness), -35, 35)
@@ -81,13 +81,13 @@ class Hand:
         return np.stack(frame.rim(angles, reach), axis=1)
 
     def finish(self, parts: Iterable[Part]) -> list[Curve]:
-        """Draw planned parts: in an order of one's own, each a little out of its place, each line a little off.
+        """Draw planned parts in a varied order, with each part and each line slightly off.
 
         Args:
-            parts: the drawing's parts as planned, the large ones first.
+            parts: the parts of the drawing as planned, large ones first.
 
         Returns:
-            The strokes in the order and direction in which they are drawn, in the plan's unit.
+            The strokes in drawing order and direction, in the plan's unit.
         """
         planned = [part for part in parts if part]
         points = np.concatenate([curve for part in planned for curve in part])
@@ -100,13 +100,13 @@ class Hand:
         return self._posed(strokes)
 
     def _ordered(self, parts: Sequence[Part]) -> list[Part]:
-        """Permute parts locally, and now and then altogether."""
+        """Permute parts locally, and occasionally shuffle them all."""
         spread = len(parts) if self.maybe(ORDER_FREE) else ORDER_SPREAD
         places = np.arange(len(parts)) + self.generator.normal(0, spread, len(parts))
         return [parts[index] for index in np.argsort(places)]
 
     def _drawn(self, curve: Curve, size: float) -> Curve:
-        """Follow a curve as a hand does: shifted, turned, stretched and wobbling; perhaps from its other end."""
+        """Draw a curve as a hand does: shifted, rotated, stretched, wobbling, and sometimes backwards."""
         generator = self.generator
         points = resample(curve, 0.01 * size)
         progress = 0.01 * np.arange(len(points))
@@ -115,7 +115,7 @@ class Hand:
         shift = generator.normal(0, STROKE_SHIFT * self.sloppiness * size, 2)
         center = points.mean(axis=0)
         points = _turned((points - center) * stretch, turn) + center + shift
-        # A short stroke has no room for a wide swing.
+        # Reduce the wobble of short strokes, which have no room for a wide swing.
         width = WOBBLE * self.sloppiness * size * min(1.0, 3 * float(progress[-1]))
         waves = generator.uniform(0, 1 / SHORTEST_WAVE, 4)
         phases = 2 * np.pi * (progress[:, None] * waves + generator.random(4))
@@ -123,7 +123,7 @@ class Hand:
         return np.flip(points, axis=0) if self.maybe(REVERSED) else points
 
     def _lifted(self, stroke: Curve, size: float) -> list[Curve]:
-        """Draw a long stroke in two now and then, the second beginning beside or before the first one's end."""
+        """Occasionally draw a long stroke in two; the second starts beside or before the end of the first."""
         if 0.01 * len(stroke) < LIFTED_LENGTH or not self.maybe(LIFTED):
             return [stroke]
         end = int(len(stroke) * self.between(0.35, 0.65))
@@ -131,14 +131,14 @@ class Hand:
         return [stroke[:end], stroke[start:] + self.generator.normal(0, STROKE_SHIFT * size, 2)]
 
     def _posed(self, strokes: list[Curve]) -> list[Curve]:
-        """Turn the whole drawing by some degrees, stretch it, and let it look to the other side half the time."""
+        """Rotate the whole drawing by a few degrees, stretch it, and mirror it half of the time."""
         turn = self.generator.normal(0, 4)
         stretch = np.array([self.choose(-1, 1) * self.about(1.0, 0.08), 1.0])
         return [_turned(stroke * stretch, turn) for stroke in strokes]
 
 
 def _turned(curve: Curve, degrees: float) -> Curve:
-    """Turn a curve about the origin."""
+    """Rotate a curve about the origin."""
     cosine, sine = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
     turned: Curve = curve @ np.array([[cosine, sine], [-sine, cosine]])
     return turned

@@ -1,11 +1,11 @@
-"""Parts that more than one kind of drawing has."""
+"""Parts shared by several categories."""
 
 from sgloc.sketch.synthetic.curves import Curve, Frame, Point, line, swing
 from sgloc.sketch.synthetic.jitter import Hand, Part
 
 
 def eyes(hand: Hand, *frames: Frame) -> Part:
-    """Draw eyes of one style: small dots, rings, or rings with a pupil."""
+    """Draw eyes in one style: small dots, rings, or rings with a pupil."""
     style = hand.choose("dot", "dot", "dot", "ring", "ring", "pupil")
     shrink = {"dot": 0.5, "ring": 1.0, "pupil": 1.15}[style]
     drawn = []
@@ -17,15 +17,15 @@ def eyes(hand: Hand, *frames: Frame) -> Part:
 
 
 def ear(hand: Hand, style: str, head: Frame, angle: float, width: float, length: float) -> Curve:
-    """Draw an ear on a head's rim, pointed, round, or hanging: folded over outwards.
+    """Draw an ear on the rim of a head: pointed, round, or hanging (folded outwards).
 
     Args:
         hand: the hand that draws.
         style: "pointed", "round" or "hanging".
-        head: the head.
-        angle: where the ear stands on the rim.
-        width: degrees to both sides.
-        length: how high it stands, in radii of the head.
+        head: the frame of the head.
+        angle: position of the ear on the rim, in degrees.
+        width: extent of the ear to either side of the angle, in degrees.
+        length: height of the ear above the rim, in radii of the head.
     """
     if style == "pointed":
         tip = head.rim(angle + hand.between(-6, 6), 1 + hand.about(length))
@@ -43,15 +43,15 @@ def ear(hand: Hand, style: str, head: Frame, angle: float, width: float, length:
 
 
 def legs(hand: Hand, body: Frame, front: float, back: float, length: float, width: float) -> Part:
-    """Draw legs of one style below a body, four or only the nearer two: sticks, with feet or not, or outlines.
+    """Draw four legs, or only the two nearer ones, below a body in one style: outlines, or sticks with or without feet.
 
     Args:
         hand: the hand that draws.
-        body: the body whose lower rim the legs begin at.
-        front: where along the body the front legs stand, in half widths from the middle.
-        back: where the hind legs stand.
-        length: from the body's lowest point to the ground, in the drawing's unit.
-        width: of a leg that is not a stick, in the drawing's unit.
+        body: the frame of the body; the legs start at its lower rim.
+        front: position of the front legs along the body, in half widths from the centre.
+        back: position of the hind legs, likewise.
+        length: distance from the body's lowest point to the ground, in the drawing's unit.
+        width: width of an outlined leg, in the drawing's unit.
     """
     style = hand.choose("stick", "foot", "outline", "outline")
     apart = 1.8 * width / body.half_width
@@ -70,12 +70,12 @@ def legs(hand: Hand, body: Frame, front: float, back: float, length: float, widt
 
 
 def smile(hand: Hand, face: Frame, v: float, half_width: float, depth: float) -> Curve:
-    """Draw a mouth at height `v` of a face, turned up at its ends; its measures in half widths and half heights."""
+    """Draw a mouth at height `v` of a face, its ends turned up; all measures are in half widths and half heights."""
     return swing(*face.path((-half_width, v), (0, v + depth), (half_width, v)))
 
 
 def wheels(hand: Hand, axles: list[Point], radius: float) -> Part:
-    """Draw wheels about their axles, all with a hub or all without."""
+    """Draw wheels centred on their axles, either all with a hub or all without."""
     frames = [Frame(x, y, hand.about(radius, 0.08), hand.about(radius, 0.08)) for x, y in axles]
     tyres = [hand.loop(frame) for frame in frames]
     return tyres + [hand.loop(frame.inside(0, 0, 0.4, 0.4)) for frame in frames] if hand.maybe(0.35) else tyres

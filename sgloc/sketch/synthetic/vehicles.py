@@ -1,4 +1,4 @@
-"""Buses and cars, driving to the left."""
+"""Plans of buses and cars, driving to the left."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from sgloc.sketch.synthetic.parts import wheels
 
 
 def bus(hand: Hand) -> Iterator[Part]:
-    """A long box on wheels with a row of windows, a door in front, and lights."""
+    """Plan a bus: a long box on wheels with a row of windows, a door at the front, and a light."""
     body = Frame(0, 0, hand.about(1.6), hand.about(0.7))
     front = hand.choose(-1.0, -1.0, -1.0, -1.35)
     yield [hand.box(body) if front == -1 else _bonneted(body, front)]
@@ -22,12 +22,12 @@ def bus(hand: Hand) -> Iterator[Part]:
 
 
 def _bonneted(body: Frame, front: float) -> Curve:
-    """The outline of a bus whose engine stands before its cabin."""
+    """Draw the outline of a bus whose engine is in front of its cabin."""
     return line(*body.path((-0.98, -1), (1, -1), (1, 1), (front, 1), (front, 0.15), (-1, 0), (-1, -0.97)))
 
 
 def _windows(hand: Hand, body: Frame) -> Part:
-    """A row of boxes in the upper half of the body; or one line along it, and lines from there up to the roof."""
+    """Draw a row of boxes in the upper half of the body, or one line along it with lines up to the roof."""
     are_boxes, num_windows = hand.maybe(0.75), hand.count(3, 5)
     if are_boxes:
         width, height = 0.62 * 1.6 / (2 * num_windows), hand.about(0.24)
@@ -38,7 +38,7 @@ def _windows(hand: Hand, body: Frame) -> Part:
 
 
 def car(hand: Hand) -> Iterator[Part]:
-    """A car from its side: a cabin on a longer body, windows in it, wheels hanging under the body."""
+    """Plan a car in side view: a cabin with windows on a longer body, and wheels below the body."""
     body = Frame(0, 0.1, hand.about(1.35, 0.08), hand.about(0.3))
     cabin = Frame(hand.between(-0.05, 0.2), -0.55, hand.about(0.75, 0.08), hand.about(0.36))
     roof = hand.between(0.5, 0.8)
@@ -56,13 +56,13 @@ def car(hand: Hand) -> Iterator[Part]:
 
 
 def _outline(body: Frame, cabin: Frame, roof: float) -> Curve:
-    """Body and cabin in one line."""
+    """Draw body and cabin in one line."""
     above = cabin.path((-1.15, 0.9), (-roof, -1), (roof, -1), (1.1, 0.85))
     return line(*body.path((-1, 1), (-1, -0.6)), *above, *body.path((1, -0.6), (1, 1), (-0.97, 1)), softness=0.14)
 
 
 def _car_windows(hand: Hand, cabin: Frame, roof: float) -> Part:
-    """Two windows with slanting outer sides, or a bar between the front seat and the back."""
+    """Draw two windows with slanting outer sides, or a bar between the front and back seats."""
     if hand.maybe(0.25):
         return [line(*cabin.path((0, -0.95), (0.03, 0.95)))]
     lean = 0.8 * roof - 0.13

@@ -1,5 +1,5 @@
-"""Checkpoints: in files by rank, committed or absent (DESIGN contract 4).
+"""Checkpoints: sharded by rank, and either committed or absent (DESIGN contract 4).
 
-format.py says what a checkpoint is, safetensors_io.py moves its tensors in and out of files; manager.py decides what is
-saved when, writer.py commits it; load.py finds, verifies and reads.
+format.py defines the manifest, safetensors_io.py reads and writes tensor files, manager.py decides what to save and
+when, writer.py commits it, and load.py finds, verifies and reads checkpoints.
 """

@@ -1,7 +1,7 @@
-"""manifest.json of a checkpoint: what it holds, and of which files.
+"""A checkpoint's manifest.json: its contents and its files.
 
-A run's folder holds checkpoints/step-XXXXXXXX/, each with safetensors files that the ranks wrote and a manifest.json,
-written last. A folder whose name ends in .tmp, or without a manifest, is not a checkpoint.
+A run folder contains checkpoints/step-XXXXXXXX/, each with the safetensors files written by the ranks and a
+manifest.json, written last. A folder without a manifest, or whose name ends in .tmp, is not a checkpoint.
 """
 
 import dataclasses
@@ -24,18 +24,18 @@ from sgloc.strict_json import finite, from_json, to_json
 
 FORMAT = "sgloc-checkpoint"
 VERSION = 3
-# Version 2 has a hash of the options besides, and Infinity where null stands now.
+# Version 2 additionally has a hash of the options, and writes Infinity instead of null.
 _READABLE = (2, 3)
 FILE_NAME = "manifest.json"
 FOLDER = "checkpoints"
-# By their names in safetensors files.
+# Keys are the names that safetensors files use.
 # fmt: off
 DTYPES: Mapping[str, torch.dtype] = MappingProxyType({
     "F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "I64": torch.int64,
     "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool,
 })
 # fmt: on
-# Of a checkpoint's folder; while it is being written, with the ending.
+# Name of a checkpoint's folder; it ends in .tmp while being written.
 NAME = re.compile(r"step-(\d{8,})(\.tmp)?")
 _MOST_VALUES = 2**60
 _DTYPE_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
@@ -43,12 +43,12 @@ _DTYPE_NAMES = MappingProxyType({dtype: name for name, dtype in DTYPES.items()})
 
 @dataclass(frozen=True)
 class TensorEntry:
-    """Where a tensor stands.
+    """The type, shape and file of a tensor.
 
     Attributes:
-        dtype: its type, as safetensors files spell it.
-        shape: its sizes.
-        file: the file that holds it.
+        dtype: dtype as named in safetensors files.
+        shape: size of each dimension.
+        file: name of the file that contains the tensor.
     """
 
     dtype: str
@@ -57,41 +57,41 @@ class TensorEntry:
 
     @classmethod
     def of(cls, tensor: Tensor, file: str) -> "TensorEntry":
-        """The entry of a tensor, which may have no values."""
+        """Return the entry of a tensor, which may be on the meta device."""
         return cls(_DTYPE_NAMES[tensor.dtype], list(tensor.shape), file)
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of its values."""
+        """Size of the tensor's values in bytes."""
         return math.prod(self.shape) * DTYPES[self.dtype].itemsize
 
 
 @dataclass(frozen=True)
 class CheckpointManifest:
-    """manifest.json of a checkpoint.
+    """The content of a checkpoint's manifest.json.
 
     Attributes:
-        step: optimizer steps done.
-        saved_at: when it was saved, in UTC, as ISO 8601 has it.
-        engine: that trained, for people.
-        world_size: processes that wrote it.
-        global_batch: sketches in a step.
-        config: the run's whole configuration.
+        step: number of steps done.
+        saved_at: time of saving, UTC in ISO 8601.
+        engine: display name of the training engine.
+        world_size: number of processes that wrote the checkpoint.
+        global_batch: number of sketches per step.
+        config: the run's complete configuration.
         data_identity: SHA-256 of the shards' manifest.
-        licence: of the drawings.
-        num_categories: in the shards.
-        num_drawings: for training, in the shards.
-        scale: of the data set (METHOD 1).
-        longest_points: points of its longest drawing.
-        state: the training state besides tensors.
-        versions: of the programs that wrote it, and the git revision.
-        tensors: where each tensor stands, by name.
-        files: size in bytes and SHA-256 of each file.
+        licence: licence of the drawings.
+        num_categories: number of categories in the shards.
+        num_drawings: number of training drawings in the shards.
+        scale: scale of the data set (METHOD 1).
+        longest_points: number of points in the data set's longest drawing.
+        state: the training state apart from tensors.
+        versions: versions of the software that wrote the checkpoint, and its git revision.
+        tensors: type, shape and file of each tensor, by name.
+        files: size in bytes and SHA-256 of each file, by name.
         format: always "sgloc-checkpoint".
-        version: of the format.
+        version: version of the format.
     """
 
-    # A field that is none of these is refused.
+    # Makes pydantic reject unknown fields.
     __pydantic_config__: ClassVar[dict[str, str]] = {"extra": "forbid"}
 
     step: int
@@ -115,16 +115,16 @@ class CheckpointManifest:
 
     @property
     def num_bytes(self) -> int:
-        """Bytes of all its files but the manifest."""
+        """Total size in bytes of all files except the manifest."""
         return sum(size for size, _ in self.files.values())
 
     def to_json(self) -> str:
-        """The file's text, with a SHA-256 of itself."""
+        """Return the text of the file, including a SHA-256 of its own fields."""
         fields = finite(dataclasses.asdict(self))
         return to_json({"sha256": _digest(fields), **fields}, indent=1) + "\n"
 
     def entries_of(self, file: str) -> dict[str, TensorEntry]:
-        """The tensors in a file, in the order in which they stand there: aligned to their types, then by name."""
+        """Return the entries of a file's tensors in file order: wider dtypes first, for alignment; then by name."""
         names = [name for name, entry in self.tensors.items() if entry.file == file]
         names.sort(key=lambda name: (-DTYPES[self.tensors[name].dtype].itemsize, name))
         return {name: self.tensors[name] for name in names}
@@ -135,12 +135,12 @@ def _digest(fields: dict[str, Any]) -> str:
 
 
 def step_name(step: int) -> str:
-    """Name of the checkpoint of a step."""
+    """Return the folder name of a step's checkpoint."""
     return f"step-{step:08d}"
 
 
 def step_folder(run_dir: str, step: int) -> str:
-    """Where the checkpoint of a step stands."""
+    """Return the path or URL of a step's checkpoint."""
     return f"{run_dir.rstrip('/')}/{FOLDER}/{step_name(step)}"
 
 
@@ -148,8 +148,8 @@ def read_manifest(folder: str) -> CheckpointManifest:
     """Read a checkpoint's manifest.
 
     Raises:
-        CheckpointError: if it is not there, not of a checkpoint, of another format version, or cannot be reached.
-        DamagedCheckpointError: if it is damaged.
+        CheckpointError: if it has another format version or is unreachable.
+        DamagedCheckpointError: if it is missing, damaged, or not a checkpoint's.
     """
     storage = Storage(folder)
     path = f"{storage.location}/{FILE_NAME}"
@@ -164,7 +164,7 @@ def read_manifest(folder: str) -> CheckpointManifest:
         raise DamagedCheckpointError(f"{path} cannot be read ({error})") from error
     if not isinstance(fields, dict) or fields.get("format") != FORMAT:
         raise DamagedCheckpointError(
-            f"{folder} is not a checkpoint of this program; give a run's folder or one of its {FOLDER}/step-*"
+            f"{folder} is not a checkpoint of this program; pass a run folder or one of its {FOLDER}/step-*"
         )
     sha256, version = fields.pop("sha256", None), fields.get("version")
     # Version 1 had no checksum.
@@ -172,8 +172,9 @@ def read_manifest(folder: str) -> CheckpointManifest:
         raise DamagedCheckpointError(f"{path} is damaged: its SHA-256 is {_digest(fields)}, not {sha256}")
     if version not in _READABLE:
         raise CheckpointError(
-            f"{folder} is of checkpoint version {version}, this program reads version {VERSION}: finish that run with "
-            "the revision of this program that its versions.json names, or start anew in another --train.run"
+            f"{folder} has checkpoint version {version}, but this program reads version {VERSION}; finish that run "
+            "with the revision of this program that its versions.json names, or start from scratch in another run "
+            "folder (train.run)"
         )
     try:
         fields.pop("config_hash", None)
@@ -186,14 +187,14 @@ def read_manifest(folder: str) -> CheckpointManifest:
 
 
 def _check(manifest: CheckpointManifest) -> None:
-    """Raise ValueError unless files and tensors fit together."""
+    """Raise ValueError unless files and tensors are consistent."""
     for name in manifest.files:
         if "/" in name or "\\" in name or name.startswith("."):
-            raise ValueError(f"it names {name!r}, which is not a file of its folder")
+            raise ValueError(f"it lists {name!r}, which is not a file in its folder")
     for name, entry in manifest.tensors.items():
-        # Beyond that, torch cannot count, although there may be no values.
+        # torch rejects larger shapes, even of tensors without elements.
         num_values = math.prod(size or 1 for size in entry.shape)
         if entry.dtype not in DTYPES or min(entry.shape, default=0) < 0 or num_values >= _MOST_VALUES:
             raise ValueError(f"tensor {name} is {entry.dtype!r:.20} {entry.shape!r:.50}")
         if entry.file not in manifest.files:
-            raise ValueError(f"tensor {name} is in {entry.file!r:.50}, which is not a file of the checkpoint")
+            raise ValueError(f"tensor {name} is in {entry.file!r:.50}, which the checkpoint does not list")

@@ -1,7 +1,7 @@
-"""Reading checkpoints: which of a run's to take, what is wrong with them, and their tensors (DESIGN contracts 4 and 7).
+"""Selecting, verifying and reading checkpoints (DESIGN contracts 4 and 7).
 
-The newest checkpoint that verifies is taken; those that are skipped are named. Every file is read once, and never as
-anything but numbers.
+The newest checkpoint that verifies is used, and skipped ones are logged. Every file is read once, as plain numbers;
+nothing in it is unpickled or executed.
 """
 
 import logging
@@ -36,40 +36,40 @@ from sgloc.train.checkpoint.safetensors_io import read_file
 
 logger = logging.getLogger(__name__)
 
-# The file of an exported model, beside which stands what the model is.
+# The weights of an exported model; its configuration is in the same folder.
 EXPORTED_WEIGHTS = "model.safetensors"
-# Tensors that a message names.
+# Maximum number of tensors named in an error message.
 _MOST_NAMED = 3
 
 Value = TypeVar("Value")
 
 
 def complete_steps(storage: Storage) -> list[int]:
-    """Steps of the checkpoints in a folder of them that have a manifest, newest first; nothing else counts."""
+    """Return the steps of the checkpoints in a `checkpoints` folder that have a manifest, newest first."""
     matches = map(NAME.fullmatch, storage.sizes(""))
     steps = sorted((int(match[1]) for match in matches if match and not match[2]), reverse=True)
     return [step for step in steps if storage.exists(f"{step_name(step)}/{FILE_NAME}")]
 
 
 def checkpoint_steps(run_dir: str) -> list[int]:
-    """Steps of a run's checkpoints, newest first."""
+    """Return the steps of a run's checkpoints, newest first."""
     return complete_steps(Storage(f"{run_dir.rstrip('/')}/{FOLDER}"))
 
 
 def checkpoint_folders(run_dir: str) -> list[str]:
-    """Folders of a run's checkpoints, newest first."""
+    """Return the folders of a run's checkpoints, newest first."""
     return [step_folder(run_dir, step) for step in checkpoint_steps(run_dir)]
 
 
 def is_checkpoint(path: str) -> bool:
-    """Whether a path is a checkpoint's, and not a run's."""
+    """Return whether a path is a checkpoint, as opposed to a run folder."""
     return Storage(path).exists(FILE_NAME)
 
 
 def run_around(path: str) -> str | None:
-    """The folder of the run whose folder of checkpoints a path is, or one of them; None if it is neither.
+    """Return the run folder that contains a checkpoint or a `checkpoints` folder; None if the path is neither.
 
-    The name alone tells nothing: a run's own folder may be called so.
+    Decides by the contents of the folders, since a run folder may itself be named `checkpoints` or `step-00000001`.
     """
     if is_checkpoint(path):
         up = "../.."
@@ -83,26 +83,26 @@ def run_around(path: str) -> str | None:
 
 
 def no_checkpoint(path: str) -> CheckpointError:
-    """What to say of a path that is neither a checkpoint's nor that of a run that has any."""
+    """Return the error for a path that is neither a checkpoint nor a run with checkpoints."""
     run_dir = run_around(path)
     if run_dir is not None:
-        return CheckpointError(f"{path} is not a run's folder; give {run_dir}, or one of its {FOLDER}/step-*")
+        return CheckpointError(f"{path} is not a run folder; pass {run_dir}, or one of its {FOLDER}/step-*")
     what = "holds no complete checkpoint" if Storage(path).exists() else "does not exist"
-    return CheckpointError(f"{path} {what}; give a run's folder or one of its {FOLDER}/step-*")
+    return CheckpointError(f"{path} {what}; pass a run folder or one of its {FOLDER}/step-*")
 
 
 def first_whole(
     folders: Iterable[str], use: Callable[[str], Value], level: int = logging.WARNING
 ) -> tuple[str, Value] | None:
-    """Use the first checkpoint that is whole.
+    """Apply a function to the first intact checkpoint.
 
     Args:
-        folders: the checkpoints', in the order in which they are tried.
-        use: is given a folder; raises DamagedCheckpointError where the checkpoint turns out not to be whole.
-        level: at which skipped checkpoints are logged.
+        folders: folders of the checkpoints, in the order to try.
+        use: function of a checkpoint's folder; raises DamagedCheckpointError if the checkpoint is not intact.
+        level: logging level for skipped checkpoints.
 
     Returns:
-        Its folder and the result of using it; None if there is none.
+        The folder and the function's result; None if no checkpoint is intact.
     """
     for folder in folders:
         try:
@@ -113,24 +113,25 @@ def first_whole(
 
 
 def newest_checkpoint(run_dir: str, level: int = logging.WARNING) -> str | None:
-    """The folder of the newest checkpoint that verifies; None if there is none. Skipped ones are logged at a level."""
+    """Return the folder of the newest checkpoint that verifies, or None; log skipped ones at `level`."""
     found = first_whole(checkpoint_folders(run_dir), read_checkpoint, level)
     return found[0] if found else None
 
 
 def use_checkpoint(path: str, use: Callable[[str], Value]) -> tuple[str, Value]:
-    """Use the checkpoint that a path means: itself; or, of a run's folder, the one with the best validation loss, else
-    the newest.
+    """Apply a function to the checkpoint at a path, or to a run's best one.
+
+    The best checkpoint has the lowest validation loss; if it is missing or damaged, the newest intact one is used.
 
     Args:
-        path: of a checkpoint or a run.
+        path: folder or URL of a checkpoint or a run.
         use: see `first_whole`.
 
     Returns:
-        The checkpoint's folder and the result of using it.
+        The checkpoint's folder and the function's result.
 
     Raises:
-        CheckpointError: if there is none that is whole.
+        CheckpointError: if there is no intact checkpoint.
     """
     if is_checkpoint(path):
         return path, use(path)
@@ -139,29 +140,27 @@ def use_checkpoint(path: str, use: Callable[[str], Value]) -> tuple[str, Value]:
         raise no_checkpoint(path)
     ordered, lost = _best_first(path, folders)
     if lost is not None:
-        logger.warning("%s; %s is taken in its place", lost, ordered[0])
+        logger.warning("%s; using %s instead", lost, ordered[0])
     found = first_whole(ordered, use)
     if found is None:
-        raise CheckpointError(f"no checkpoint in {path} is whole; all {len(folders)} are damaged")
+        raise CheckpointError(f"no checkpoint in {path} is intact; all {len(folders)} are damaged")
     return found
 
 
 def missing_best(run_dir: str, step: int | None, loss: float | None) -> str:
-    """The sentence about a best checkpoint that is named and not there."""
+    """Return the message about a best checkpoint that the training state names but that does not exist."""
     said = f" (validation loss {loss:.4f})" if isinstance(loss, float) else ""
-    return (
-        f"the best checkpoint of {run_dir}, of step {step}{said}, is not there: it could not be written, or was removed"
-    )
+    return f"the best checkpoint of {run_dir}, of step {step}{said}, is missing: it was never written, or was removed"
 
 
 def lost_best(run_dir: str) -> str | None:
-    """The sentence about a run's best checkpoint if it is not there; None if it is, or nothing was validated."""
+    """Return the message about a run's missing best checkpoint; None if it exists or nothing was validated yet."""
     return _best_first(run_dir, checkpoint_folders(run_dir))[1]
 
 
 def _best_first(run_dir: str, folders: list[str]) -> tuple[list[str], str | None]:
-    """The checkpoints of a run, newest first, with the best one at the front; and `lost_best`."""
-    # The training state in the newest manifest that can be read says what holds for all.
+    """Return a run's checkpoints, the best one first and the others from newest to oldest, and `lost_best`."""
+    # The newest readable manifest has the latest training state, which names the best step of the whole run.
     newest = first_whole(folders, read_manifest, logging.DEBUG)
     state = newest[1].state if newest else {}
     steps = [state.get(name) for name in ("best_step", "saved_best_step")]
@@ -173,11 +172,11 @@ def _best_first(run_dir: str, folders: list[str]) -> tuple[list[str], str | None
 
 
 def read_tensors(folder: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
-    """All tensors of a checkpoint, one after the other; it is whole only if this comes to its end without an error.
+    """Yield the tensors of a checkpoint; it is verified only once the iterator is exhausted without an error.
 
     Raises:
-        CheckpointError: if a file cannot be reached.
-        DamagedCheckpointError: if a file is not what the manifest says; it names the file.
+        CheckpointError: if a file is unreachable.
+        DamagedCheckpointError: if a file does not match the manifest; names the file.
     """
     storage = Storage(folder)
     for file in sorted(manifest.files):
@@ -185,11 +184,11 @@ def read_tensors(folder: str, manifest: CheckpointManifest) -> Iterator[tuple[st
 
 
 def read_checkpoint(folder: str) -> CheckpointManifest:
-    """Read a checkpoint's manifest, and check every file against it.
+    """Read a checkpoint's manifest, and verify every file against it.
 
     Raises:
-        CheckpointError: if it is not there, not a checkpoint, of another format version, or cannot be reached.
-        DamagedCheckpointError: if it is not whole; it names the file.
+        CheckpointError: if the checkpoint has another format version or is unreachable.
+        DamagedCheckpointError: if it is missing or not intact; names the file.
     """
     manifest = read_manifest(folder)
     for _ in read_tensors(folder, manifest):
@@ -200,16 +199,16 @@ def read_checkpoint(folder: str) -> CheckpointManifest:
 def refuse_other_tensors(
     where: str, theirs: Mapping[str, Tensor | TensorEntry], ours: Mapping[str, Tensor], *, exactly: bool = True
 ) -> None:
-    """Refuse tensors that are not those of a model.
+    """Refuse tensors that do not match a model's in name, dtype and shape.
 
     Args:
-        where: they were read.
+        where: path that the tensors were read from.
         theirs: the tensors by name, or their entries in a manifest.
-        ours: the tensors that are wanted.
-        exactly: there must be no more of them.
+        ours: the model's tensors by name.
+        exactly: whether to refuse additional tensors too.
 
     Raises:
-        CheckpointError: naming some that are missing, superfluous, or of another type or shape.
+        CheckpointError: names some of the tensors that are missing, unexpected, or of another dtype or shape.
     """
     wrong = []
     for name in sorted({*ours, *(theirs if exactly else ())}):
@@ -217,10 +216,10 @@ def refuse_other_tensors(
         if there != here:
             wrong.append(f"{name} is {there} there and {here} here")
     if wrong:
-        more = f"; and {len(wrong) - _MOST_NAMED} tensors more" if len(wrong) > _MOST_NAMED else ""
+        more = f"; and {len(wrong) - _MOST_NAMED} more tensors" if len(wrong) > _MOST_NAMED else ""
         raise CheckpointError(
-            f"{where} is of another model: {'; '.join(wrong[:_MOST_NAMED])}{more}; give the options of the model that "
-            "was trained"
+            f"{where} belongs to another model: {'; '.join(wrong[:_MOST_NAMED])}{more}; set the model options that it "
+            "was trained with"
         )
 
 
@@ -230,10 +229,10 @@ def _form(tensor: Tensor | TensorEntry) -> str:
 
 
 def read_weights(folder: str, manifest: CheckpointManifest) -> dict[str, Tensor]:
-    """A model's weights and buffers, by their names in the model; the whole checkpoint is read and checked.
+    """Return a model's weights and buffers by name; reads and verifies the complete checkpoint.
 
     Raises:
-        CheckpointError: as `read_tensors` does.
+        CheckpointError: see `read_tensors`.
     """
     prefix = "model."
     tensors = read_tensors(folder, manifest)
@@ -241,7 +240,7 @@ def read_weights(folder: str, manifest: CheckpointManifest) -> dict[str, Tensor]
 
 
 def read_exported_weights(folder: str) -> dict[str, Tensor]:
-    """A model's weights and buffers, as an exported model holds them.
+    """Return the weights and buffers of an exported model by name.
 
     Raises:
         CheckpointError: if they cannot be read.
@@ -256,56 +255,58 @@ def read_exported_weights(folder: str) -> dict[str, Tensor]:
 
 
 def put_weights(network: nn.Module, weights: Mapping[str, Tensor], where: str) -> None:
-    """Give a network weights and buffers that were read.
+    """Load weights and buffers into a network.
 
     Raises:
-        CheckpointError: if they are another network's.
+        CheckpointError: if they do not match the network.
     """
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        # The first line names the network; of another shape, it differs in every tensor.
+        # Drop the first line, which names only the class; shorten the rest, which may list every tensor of the network.
         said = textwrap.shorten(" ".join(str(error).splitlines()[1:]), 300, placeholder=" ...")
-        raise CheckpointError(f"{where} is of another model: {said}") from error
+        raise CheckpointError(f"{where} belongs to another model: {said}") from error
 
 
 def spread_tensors(
     folder: str, manifest: CheckpointManifest, layout: Mapping[str, Tensor], group: Group
 ) -> Iterator[tuple[str, Tensor]]:
-    """The same tensors, one after the other, on every rank; rank 0 reads. All ranks must iterate together, to the end.
+    """Yield a checkpoint's tensors on every rank; rank 0 reads and broadcasts them.
+
+    Collective: all ranks must exhaust the iterator together.
 
     Args:
-        folder: of the checkpoint.
-        manifest: its manifest.
-        layout: the tensors that are wanted.
-        group: of the ranks, on host memory.
+        folder: folder of the checkpoint.
+        manifest: manifest of the checkpoint.
+        layout: the tensors to yield, by name.
+        group: group of the ranks, on host memory.
 
     Raises:
-        CheckpointError: on every rank, as `refuse_other_tensors` and `read_tensors` do.
+        CheckpointError: on every rank; see `refuse_other_tensors` and `read_tensors`.
     """
     group.on_rank_0(lambda: refuse_other_tensors(folder, manifest.tensors, layout, exactly=False))
     source = read_tensors(folder, manifest) if group.rank == 0 else iter(())
     for file in sorted(manifest.files):
         for name, entry in manifest.entries_of(file).items():
             values: list[Tensor] = []
-            # What is not wanted is read as well.
+            # Unwanted tensors are read as well, for the file's checksum.
             group.on_rank_0(lambda values=values: values.append(next(source)[1]))  # type: ignore[misc]
             if name in layout:
                 tensor = values[0] if values else torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
                 group.broadcast(tensor.reshape(-1).view(torch.uint8))
                 yield name, tensor
-    # Only now the last file's checksum is known.
+    # Exhaust the reader, which verifies the last file's checksum at its end.
     group.on_rank_0(lambda: next(source, None))
 
 
 @dataclass(frozen=True)
 class Listed:
-    """A checkpoint, whole or not.
+    """A checkpoint in a listing, intact or damaged.
 
     Attributes:
-        folder: where it stands.
-        manifest: None if it cannot be read.
-        problems: what is wrong with it, a sentence each; none if it is whole.
+        folder: folder or URL of the checkpoint.
+        manifest: its manifest; None if unreadable.
+        problems: one message per problem; empty if the checkpoint is intact.
     """
 
     folder: str
@@ -314,7 +315,7 @@ class Listed:
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """What a table of checkpoints says: step, time, size, world size, engine, validation, whether it is whole."""
+        """The row of this checkpoint in a table with `HEADINGS`."""
         said, manifest = ("",) * 5, self.manifest
         if manifest is not None:
             size = f"{manifest.num_bytes / 2**20:,.1f} MiB"
@@ -322,11 +323,11 @@ class Listed:
         return (self.folder.rsplit("/", 1)[-1], *said, "no" if self.problems else "yes")
 
 
-HEADINGS = ("checkpoint", "saved at", "size", "world size", "engine", "validation loss", "whole")
+HEADINGS = ("checkpoint", "saved at", "size", "world size", "engine", "validation loss", "intact")
 
 
 def _validation(manifest: CheckpointManifest) -> str:
-    """The loss of a checkpoint that was the best up to then; of another, the best until then."""
+    """Format the validation loss of a checkpoint that was the best so far, or else the best loss before it."""
     loss, step = manifest.state.get("best_loss"), manifest.state.get("best_step")
     if not isinstance(loss, float) or not math.isfinite(loss):
         return "none yet"
@@ -334,7 +335,7 @@ def _validation(manifest: CheckpointManifest) -> str:
 
 
 def examine(folder: str) -> Listed:
-    """A checkpoint and all that is wrong with it: every file is read."""
+    """Read every file of a checkpoint, and collect its problems."""
     try:
         manifest = read_manifest(folder)
     except CheckpointError as error:
@@ -350,10 +351,10 @@ def examine(folder: str) -> Listed:
 
 
 def list_checkpoints(path: str) -> list[Listed]:
-    """The checkpoints of a run, newest first, or the one that a path is of, with all that is wrong with them.
+    """Examine the checkpoint at a path, or all checkpoints of a run, newest first.
 
     Raises:
-        CheckpointError: if there is none.
+        CheckpointError: if there is no checkpoint.
     """
     folders = [path] if is_checkpoint(path) else checkpoint_folders(path)
     if not folders:

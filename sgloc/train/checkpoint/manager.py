@@ -1,4 +1,4 @@
-"""What a run saves, when, and what happens when a save fails (DESIGN contract 4)."""
+"""Checkpoint manager: when a run saves what, and how failed saves are handled (DESIGN contract 4)."""
 
 import concurrent.futures
 import dataclasses
@@ -25,24 +25,24 @@ from sgloc.train.state import TrainState
 
 logger = logging.getLogger(__name__)
 
-# Waiting longer for the save before is worth a word.
+# A longer wait for the previous save is logged.
 _NOTICEABLE_SECONDS = 1.0
-# Before a last save is tried again, times the number of those that failed.
+# Pause before the final save is retried, multiplied by the number of failures.
 _PAUSE_SECONDS = 2.0
-# How often ranks that wait for a save agree on whether to go on waiting.
+# Interval at which ranks waiting for a save agree on whether to keep waiting.
 _SLICE_SECONDS = 0.1
-# Once a run was asked to stop, a store that accepts nothing for this long is given up.
+# After a stop signal, a save is abandoned once the store has accepted no data for this long.
 _SILENT_SECONDS = 15.0
 
 
 @dataclass(frozen=True)
 class _Copy:
-    """A step's weights in host memory, with what a checkpoint of them says.
+    """A copy of a step's tensors in host memory, with the checkpoint's manifest.
 
     Attributes:
-        manifest: all of it but the files.
-        tensors: this rank's.
-        loss: the validation loss, where these are the best weights; else None.
+        manifest: the manifest, complete except for `files`.
+        tensors: this rank's tensors by name.
+        loss: validation loss if these are the best weights; else None.
     """
 
     manifest: CheckpointManifest
@@ -51,27 +51,27 @@ class _Copy:
 
     @property
     def as_best(self) -> dict[str, Any]:
-        """What the run's state says once these are committed as the best weights; nothing if they are not the best."""
+        """Changes to the training state once these weights are committed; empty if they are not the best."""
         return {} if self.loss is None else {"saved_best_step": self.manifest.step, "saved_best_loss": self.loss}
 
 
 class CheckpointManager:
-    """Saves a run's checkpoints, while it goes on. All ranks must make it, and call it, together.
+    """Saves a run's checkpoints asynchronously. The constructor and all methods that save or wait are collective.
 
-    The run waits for the copy to host memory only; a thread writes it, through collectives of its own. At most one
-    save is being written: the next save waits for it, and takes note of how it went. The copy of the best weights stays
-    in memory until they are committed: a save of them that fails is repeated at the next one.
+    Training waits only for the copy to host memory; a thread writes the copy, using a process group of its own. At most
+    one save is in progress: the next save waits for it and records its outcome. A copy of the best weights stays in
+    memory until it is committed, so that a failed save of them is repeated with the next one.
 
     Args:
-        config: of the run.
-        data: manifest of its shards.
-        engine: that trains; it is asked for its layout now, and for its tensors at every save.
-        state: of the run; the best checkpoint is noted in it once it is committed.
-        group: of the ranks, in which they agree while they wait.
-        writers: the ranks in a group of their own, which the thread uses.
-        saved_step: of the run's newest checkpoint; None when it has none.
-        check: raises ConfigError once the run must not write into its folder any more.
-        is_stopped: whether this process was asked to stop.
+        config: configuration of the run.
+        data: manifest of the run's shards.
+        engine: the run's engine; asked for its layout now, and for its tensors at every save.
+        state: the run's state; the best checkpoint is recorded in it once committed.
+        group: group of the ranks, used by the training thread while waiting.
+        writers: separate group of the same ranks, used by the writer thread.
+        saved_step: step of the run's newest checkpoint; None without one.
+        check: raises ConfigError if the run may no longer write to its folder.
+        is_stopped: returns whether this process has received a stop signal.
     """
 
     def __init__(
@@ -94,17 +94,16 @@ class CheckpointManager:
         shard = shard_name(group.rank, group.world_size)
         self._own = {name for name, entry in self._manifest.tensors.items() if entry.file == shard}
         self._pool = DaemonPool(1, "sgloc-checkpoint")
-        # What is being written: the step, when that began, and in the end which copies were committed, and why the last
-        # one was not.
+        # The save in progress: its step and start time; the future's result is as `_write` returns it.
         self._writing: Future[tuple[list[_Copy], SaveError | None]] | None = None
         self._step, self._began = 0, 0.0
         self._num_failures, self._given_up = 0, False
-        # The best weights, until they are committed.
+        # The best weights, until committed.
         self._best: _Copy | None = None
 
     @property
     def is_overdue(self) -> bool:
-        """Whether this rank's thread has been writing for longer than train.timeout: then the save has failed."""
+        """Whether this rank's thread has been writing for longer than train.timeout; the save then counts as failed."""
         return self._is_writing and time.monotonic() - self._began > self.config.timeout
 
     @property
@@ -112,46 +111,46 @@ class CheckpointManager:
         return self._writing is not None and not self._writing.done()
 
     def holds(self, step: int | None) -> bool:
-        """Whether a step's weights, as the best, are in memory and not committed yet."""
+        """Return whether a step's weights are in memory as the best ones, not yet committed."""
         return self._best is not None and self._best.manifest.step == step
 
     def best_kept(self) -> float:
-        """The lowest validation loss whose weights are committed or in memory."""
+        """Return the lowest validation loss whose weights are committed or in memory."""
         waiting = self._best.loss if self._best is not None else None
         saved = self.state.saved_best_loss
         return saved if waiting is None else min(waiting, saved)
 
     def save(self, loss: float | None = None) -> None:
-        """Begin to save a checkpoint of this step, once the one before is written.
+        """Wait for the previous save, then start saving a checkpoint of this step.
 
         Args:
-            loss: the step's validation loss where its weights are the best; they are kept until they are committed.
+            loss: the step's validation loss if its weights are the best, which are kept in memory until committed.
 
         Raises:
-            UnreachableError: on every rank, if too many in a row could not be written, up to the one before, or that
-                one takes longer than train.timeout.
+            UnreachableError: on every rank, if the previous save takes longer than train.timeout, or was the last of
+                train.save_attempts consecutive failures.
         """
         self.wait()
-        self._begin(loss, "the next is tried at the next save")
+        self._begin(loss, "will retry at the next save")
 
     def save_at_last(self) -> None:
-        """Save a checkpoint of this step, and the best, unless they are saved, and wait until they are committed.
+        """Save this step and the best weights, unless saved already, and wait until they are committed.
 
         Raises:
-            UnreachableError: as `save`; also if they cannot be written as often as it is tried.
+            UnreachableError: see `save`; also if all train.save_attempts fail.
         """
         self.wait()
         self._num_failures = 0
         while self.saved_step != self.state.step or self._best is not None:
             time.sleep(_PAUSE_SECONDS * self._num_failures)
-            self._begin(None, "it is tried again")
+            self._begin(None, "retrying")
             self.wait()
 
     def wait(self) -> None:
-        """Wait until nothing is being written, and take note of how it went.
+        """Wait until no save is in progress, and record the outcome.
 
         Raises:
-            UnreachableError: as `save`.
+            UnreachableError: see `save`.
         """
         if self._writing is None:
             return
@@ -171,13 +170,14 @@ class CheckpointManager:
         self._num_failures = 0 if failure is None else self._num_failures + 1
         if self._num_failures >= self.config.save_attempts:
             error = UnreachableError(
-                f"{self._num_failures} saves in a row could not be written to {self.config.run}, the last since "
-                f"{failure}; {self._what_is_there()}; make room or give another train.run, then start again"
+                f"{self._num_failures} consecutive saves to {self.config.run} failed, the last with "
+                f"{failure}; {self._what_is_there()}; free disk space or choose another run folder (train.run), then "
+                "start again"
             )
             raise self.group.told_once(error)
 
     def _wait_a_little(self, writing: Future[Any]) -> bool:
-        """Whether some rank's thread is still at it, after waiting a little. All ranks must call it together."""
+        """Wait briefly, and return whether some rank's thread is still writing. Collective."""
         concurrent.futures.wait([writing], _SLICE_SECONDS)
         is_silent = time.monotonic() - max(self._writer.storage.moved, self._began) > _SILENT_SECONDS
         flags = [self._is_writing, self.is_overdue, self._is_stopped(), is_silent]
@@ -186,13 +186,13 @@ class CheckpointManager:
             self.refuse_overdue()
         if still_writing and stops and silent == self.group.world_size:
             self._give_up(
-                f"a signal asked to stop while the checkpoint of step {self._step} was being written to "
-                f"{self.config.run}, which has accepted nothing for {_SILENT_SECONDS:g} s"
+                f"a stop signal arrived while the checkpoint of step {self._step} was being written to "
+                f"{self.config.run}, which has accepted no data for {_SILENT_SECONDS:g} s"
             )
         return still_writing > 0
 
     def refuse_overdue(self) -> None:
-        """Give up, on every rank, a save that takes longer than train.timeout.
+        """Abandon, on every rank, a save that takes longer than train.timeout.
 
         Raises:
             UnreachableError: always.
@@ -203,18 +203,18 @@ class CheckpointManager:
         )
 
     def close(self) -> None:
-        """Wait for what is being written, however it goes, but not for what was given up; nothing more is saved."""
+        """Wait for a save in progress, whatever its outcome, unless it was abandoned. No save may follow."""
         if self._given_up:
             return
         if self._writing is not None:
-            # Where other ranks are gone, its collectives end by themselves; a store may never answer.
+            # If other ranks are gone, the thread's collectives fail by themselves; but a store may never answer.
             rest = self.config.timeout - (time.monotonic() - self._began)
             concurrent.futures.wait([self._writing], max(rest, 0.0))
         self._pool.close()
 
     def _begin(self, loss: float | None, what_next: str) -> None:
-        """Start writing the best, if it is not committed, and a copy of this step, if that is not saved."""
-        # Rank 0 may come later, from its loggers. The time that the save may take begins for all ranks together.
+        """Start writing the uncommitted best weights, if any, and this step, unless it is saved."""
+        # Synchronize, so that the timeout of the save starts on all ranks together: rank 0 may be delayed by loggers.
         self.group.sum([0.0])
         self._began = time.monotonic()
         copies = []
@@ -228,7 +228,7 @@ class CheckpointManager:
         self._writing = self._pool.submit(self._write, copies, what_next)
 
     def _copy(self, loss: float | None) -> _Copy:
-        """The weights in host memory, and all else that a checkpoint of this step consists of."""
+        """Copy this rank's tensors to host memory, and complete the manifest of this step's checkpoint."""
         tensors = self.engine.snapshot(self._own.__contains__)
         manifest = dataclasses.replace(
             self._manifest,
@@ -236,16 +236,19 @@ class CheckpointManager:
             saved_at=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             state=dataclasses.asdict(self.state),
         )
-        # Contiguous here, for this may take torch's threads.
+        # Here rather than in the writer thread, since making tensors contiguous may use torch's thread pool.
         return _Copy(manifest, {name: tensor.contiguous() for name, tensor in tensors.items()}, loss)
 
     def _write(self, copies: list[_Copy], what_next: str) -> tuple[list[_Copy], SaveError | None]:
-        """Write copies one after the other, in the thread; returns those that were committed, and why the last one was
-        not."""
+        """Write copies in order, in the writer thread.
+
+        Returns:
+            The copies that were committed, and the error of the last copy, or None if that was committed.
+        """
         committed: list[_Copy] = []
         failure, best = None, dict[str, Any]()
         for copy in copies:
-            # Whoever reads it finds it committed.
+            # The saved state must already count this checkpoint as committed: once readable, it is.
             state = {**copy.manifest.state, **best, **copy.as_best}
             try:
                 self._writer.write(dataclasses.replace(copy.manifest, state=state), copy.tensors)
@@ -253,7 +256,7 @@ class CheckpointManager:
                 failure = error
                 if self.group.rank == 0:
                     kept = "its weights, the best so far, are kept in memory until then; " if copy.as_best else ""
-                    count = f"{kept}{self._num_failures + 1} of {self.config.save_attempts}"
+                    count = f"{kept}failure {self._num_failures + 1} of {self.config.save_attempts}"
                     step = copy.manifest.step
                     logger.warning(
                         "checkpoint of step %d could not be written (%s); %s; %s", step, error, what_next, count
@@ -265,21 +268,21 @@ class CheckpointManager:
         return committed, failure
 
     def _give_up(self, what: str) -> None:
-        """Raise, on every rank, what there is to say where the thread may never end."""
+        """Raise SilentStoreError on every rank, and do not wait for the thread, which may hang for ever."""
         self._given_up = True
         error = SilentStoreError(f"{what}; {self._what_is_there()}; check the store, then start again")
         raise self.group.told_once(error)
 
     def _what_is_there(self) -> str:
         saved = self.saved_step
-        newest = "there is no checkpoint" if saved is None else f"the newest is that of step {saved}"
+        newest = "there is no checkpoint" if saved is None else f"the newest checkpoint is of step {saved}"
         if self._best is None:
             return newest
         loss = f" (validation loss {self._best.loss:.4f})"
         return f"{newest}; the best weights, of step {self._best.manifest.step}{loss}, are lost with this process"
 
     def _constants(self, config: RunConfig, data: Manifest, engine: Engine) -> CheckpointManifest:
-        """What all checkpoints of the run say."""
+        """Return the manifest with the fields that are the same in all checkpoints of the run."""
         return CheckpointManifest(
             step=0,
             saved_at="",

@@ -1,7 +1,8 @@
-"""A checkpoint's files of tensors, in the safetensors format, written and read as streams.
+"""Streaming reader and writer of a checkpoint's tensor files, in the safetensors format.
 
-The safetensors library wants a whole file in memory; here it passes once, in chunks, on its way being hashed. A header
-that is not to the byte what the manifest's tensors ask for is damage: nothing in it is believed.
+The safetensors library holds a complete file in memory; this module streams it in chunks, hashing them in the same
+pass. A file's header must be byte-identical to the one computed from the manifest; it is never parsed, and any
+difference counts as damage.
 """
 
 import hashlib
@@ -20,14 +21,14 @@ from sgloc.failpoint import failpoint
 from sgloc.storage import Storage
 from sgloc.train.checkpoint.format import DTYPES, CheckpointManifest, TensorEntry
 
-# Small enough that a thread which writes never holds Python's lock for long.
+# Small enough that the writer thread never holds the GIL for long.
 _WRITE_BYTES = 2**22
 _READ_BYTES = 2**24
 _ALIGNMENT = 8
 
 
 def header(entries: Mapping[str, TensorEntry]) -> bytes:
-    """The beginning of a file that holds these tensors in this order, as the safetensors library writes it."""
+    """Return the header of a file with these tensors in this order, as the safetensors library writes it."""
     places, start = {}, 0
     for name, entry in entries.items():
         stop = start + entry.num_bytes
@@ -39,7 +40,7 @@ def header(entries: Mapping[str, TensorEntry]) -> bytes:
 
 
 def _values(tensor: Tensor) -> memoryview:
-    """The bytes of a contiguous tensor in host memory, not copied."""
+    """Return a view of the bytes of a contiguous tensor in host memory."""
     array: npt.NDArray[np.uint8] = tensor.reshape(-1).view(torch.uint8).numpy()
     return array.data
 
@@ -47,20 +48,20 @@ def _values(tensor: Tensor) -> memoryview:
 def write_file(
     storage: Storage, folder: str, name: str, manifest: CheckpointManifest, tensors: Mapping[str, Tensor]
 ) -> tuple[int, str]:
-    """Write a file.
+    """Write a tensor file.
 
     Args:
-        storage: the folder of checkpoints.
-        folder: of the checkpoint, in it.
-        name: of the file.
-        manifest: of the checkpoint, which says which tensors the file holds.
-        tensors: their values, contiguous, in host memory.
+        storage: storage of the run's `checkpoints` folder.
+        folder: the checkpoint's folder in it.
+        name: name of the file.
+        manifest: the checkpoint's manifest, which lists the file's tensors.
+        tensors: their values by name, contiguous, in host memory.
 
     Returns:
-        Its size in bytes and SHA-256.
+        Size of the file in bytes, and its SHA-256.
 
     Raises:
-        Exception: what the file system raises.
+        Exception: any error of the file system.
     """
     entries = manifest.entries_of(name)
     beginning, digest = header(entries), hashlib.sha256()
@@ -86,12 +87,13 @@ def write_file(
 
 
 def read_file(storage: Storage, name: str, manifest: CheckpointManifest) -> Iterator[tuple[str, Tensor]]:
-    """The tensors of a file, one after the other, in the order of `CheckpointManifest.entries_of`. It is read once, and
-    whole only if this comes to its end without an error.
+    """Yield the tensors of a file in the order of `CheckpointManifest.entries_of`.
+
+    The file is read once, and is verified only once the iterator is exhausted without an error.
 
     Raises:
-        CheckpointError: if the file cannot be reached.
-        DamagedCheckpointError: if it is not what the manifest says.
+        CheckpointError: if the file is unreachable.
+        DamagedCheckpointError: if it does not match the manifest.
     """
     path, entries, (size, sha256) = f"{storage.location}/{name}", manifest.entries_of(name), manifest.files[name]
     beginning = header(entries)
@@ -100,11 +102,11 @@ def read_file(storage: Storage, name: str, manifest: CheckpointManifest) -> Iter
     if found not in (size, None):
         raise DamagedCheckpointError(f"{path} is damaged: {found} bytes, not {size}")
     if size != len(beginning) + sum(entry.num_bytes for entry in entries.values()):
-        raise DamagedCheckpointError(f"{path} is damaged: its {size} bytes are not those of its tensors")
+        raise DamagedCheckpointError(f"{path} is damaged: its size of {size} bytes does not match its tensors")
     content = _Content(storage, name, size)
     stream = io.BufferedReader(content, _READ_BYTES)
     if stream.read(len(beginning)) != beginning:
-        raise DamagedCheckpointError(f"{path} is damaged: its header is not that of its tensors")
+        raise DamagedCheckpointError(f"{path} is damaged: its header does not match its tensors")
     for tensor, entry in entries.items():
         values = torch.empty(entry.shape, dtype=DTYPES[entry.dtype])
         stream.readinto(_values(values))
@@ -114,18 +116,18 @@ def read_file(storage: Storage, name: str, manifest: CheckpointManifest) -> Iter
 
 
 class _Content(io.RawIOBase):
-    """A file's bytes in order, each fetched once, and their digest."""
+    """A raw stream that fetches each byte of a file once, in order, and hashes it."""
 
     def __init__(self, storage: Storage, name: str, size: int) -> None:
         self.storage, self.name, self.size = storage, name, size
         self.position, self.digest = 0, hashlib.sha256()
 
     def readable(self) -> bool:
-        """Whether it can be read."""
+        """Return True."""
         return True
 
     def readinto(self, target: Any) -> int:
-        """Fill the beginning of a buffer with the next bytes, and say how many they are."""
+        """Read the next bytes into the start of a buffer, and return their number."""
         stop = min(self.position + len(target), self.position + _READ_BYTES, self.size)
         with self.storage.reading(self.name):
             content = self.storage.read(self.name, self.position, stop)

@@ -1,4 +1,4 @@
-"""Writing a checkpoint: committed or absent (DESIGN contract 4)."""
+"""Atomic writer of checkpoints: each is either committed or absent (DESIGN contract 4)."""
 
 import contextlib
 import dataclasses
@@ -20,25 +20,25 @@ from sgloc.train.checkpoint.safetensors_io import write_file
 
 logger = logging.getLogger(__name__)
 
-# Network file systems may show late what another machine has written.
+# On network file systems, files written by another machine may become visible with a delay.
 _LATE_SECONDS = 10.0
 
 Value = TypeVar("Value")
 
 
 class SaveError(SglocError):
-    """A checkpoint could not be written: the next one may be."""
+    """A checkpoint could not be written; a later attempt may succeed."""
 
 
 def share_out(layout: Mapping[str, Tensor], world_size: int) -> dict[str, TensorEntry]:
-    """Which rank writes which tensor, so that bytes are balanced: the largest first, each to the rank with the least.
+    """Assign tensors to ranks for writing, with bytes balanced greedily: largest first, to the least loaded rank.
 
     Args:
-        layout: the tensors by name; they need no values.
-        world_size: the number of ranks.
+        layout: the tensors by name; may be on the meta device.
+        world_size: number of ranks.
 
     Returns:
-        The entries of a checkpoint's manifest. They depend on the arguments alone, so all ranks agree.
+        The tensor entries of a checkpoint's manifest. They depend only on the arguments, so all ranks agree.
     """
     loads = [(0, rank) for rank in range(world_size)]
     entries: dict[str, TensorEntry] = {}
@@ -50,19 +50,19 @@ def share_out(layout: Mapping[str, Tensor], world_size: int) -> dict[str, Tensor
 
 
 def shard_name(rank: int, world_size: int) -> str:
-    """Name of the file that a rank writes, if it owns anything."""
+    """Return the name of a rank's file; a rank that owns no tensor writes none."""
     return f"shard-{rank:05d}-of-{world_size:05d}.safetensors"
 
 
 class Writer:
-    """Writes a run's checkpoints. All ranks must make it, and call it, together.
+    """Writes and retains a run's checkpoints. The constructor and `write` are collective.
 
     Args:
-        run_dir: the run's folder or URL.
-        group: of the ranks, on host memory.
-        keep: how many of the newest checkpoints stay, besides the best.
-        keep_every: those of every so manieth step stay as well; 0: none.
-        check: raises ConfigError once the run must not write there any more.
+        run_dir: folder or URL of the run.
+        group: group of the ranks, on host memory.
+        keep: number of newest checkpoints to keep, besides the best.
+        keep_every: also keep the checkpoint of every `keep_every`-th step; 0 keeps none.
+        check: called before writing; raises ConfigError if the run may no longer write to its folder.
     """
 
     def __init__(
@@ -70,18 +70,18 @@ class Writer:
     ) -> None:
         self.storage = Storage(f"{run_dir.rstrip('/')}/{FOLDER}")
         self.group, self.keep, self.keep_every, self.check = group, keep, keep_every, check
-        # The last step of which a checkpoint was to be written.
+        # The highest step committed by this process.
         self._reached = 0
 
     def write(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor]) -> None:
-        """Commit a checkpoint: afterwards it is there whole, or not at all. Then remove those that need not stay.
+        """Commit a checkpoint atomically, then remove superfluous ones.
 
         Args:
-            manifest: everything but its files. The best are those that its state names.
-            tensors: those of its tensors that are this rank's by `share_out`, contiguous, in host memory.
+            manifest: the manifest, complete except for `files`. Its state names the best checkpoints, which are kept.
+            tensors: the tensors that `share_out` assigns to this rank, contiguous, in host memory.
 
         Raises:
-            SaveError: on every rank, if it cannot be written.
+            SaveError: on every rank, if the checkpoint could not be written.
             ConfigError: on every rank, if `check` raised it.
         """
         step = manifest.step
@@ -92,31 +92,31 @@ class Writer:
             self._together(lambda: self._commit(dataclasses.replace(manifest, files=files)))
         except SaveError:
             if self.group.rank == 0:
-                # A disk that is full is not to stay so. What cannot be removed now, the next save removes.
+                # Free the space, as the disk may be full. If the removal fails, the next save repeats it.
                 with contextlib.suppress(Exception):
                     self.storage.remove(f"{step_name(step)}.tmp", FILE_NAME)
             raise
 
     def _together(self, action: Callable[[], Value]) -> Value:
-        """Call an action on every rank; where it raises on some rank, all ranks raise SaveError or ConfigError."""
+        """Call an action on every rank; if it raises on any rank, raise SaveError or ConfigError on all of them."""
 
         def attempt() -> Value:
             try:
                 return action()
             except ConfigError:
                 raise
-            except Exception as error:  # A store's library may raise anything.
+            except Exception as error:  # Storage libraries raise exceptions of any type.
                 where = f"rank {self.group.rank}: " if self.group.world_size > 1 else ""
                 raise SaveError(f"{where}{describe(error)}") from error
 
         return self.group.on_each_rank(attempt)
 
     def _write_own(self, manifest: CheckpointManifest, tensors: Mapping[str, Tensor]) -> dict[str, tuple[int, str]]:
-        """Write this rank's file, if it owns anything; returns its size in bytes and its SHA-256, by its name."""
+        """Write this rank's file, if it owns any tensor; return its size in bytes and SHA-256, keyed by file name."""
         if not tensors:
             return {}
         folder, file = f"{step_name(manifest.step)}.tmp", shard_name(self.group.rank, self.group.world_size)
-        # Where not all ranks see the same folder, writing goes well, and committing finds out.
+        # If the ranks do not share the folder, this write still succeeds, and the commit detects the missing file.
         self.storage.make_folder(folder)
         written = self.storage.retry(
             lambda: write_file(self.storage, folder, file, manifest, tensors), f"{folder}/{file}", verb="written"
@@ -125,7 +125,7 @@ class Writer:
         return {file: written}
 
     def _begin(self, step: int) -> None:
-        """Remove what saves that were cut short have left, and make a new folder."""
+        """Remove the remains of interrupted saves, and create the temporary folder."""
         failpoint("checkpoint.begin", step)
         if self.group.rank != 0:
             return
@@ -147,13 +147,13 @@ class Writer:
         name = f"{final}.tmp/{FILE_NAME}"
         self.storage.retry(lambda: self.storage.write(name, [text]), name, verb="written")
         failpoint("checkpoint.manifest", manifest.step)
-        # There may be one that is damaged: the run went on from an older one, and is here again.
+        # A damaged checkpoint of this step may exist, if the run resumed from an older one.
         self.storage.remove(final, FILE_NAME)
         self.storage.rename(f"{final}.tmp", final, [*manifest.files, FILE_NAME])
         self._retain(manifest)
 
     def _refuse_lone_folders(self, folder: str, manifest: CheckpointManifest) -> None:
-        """Raise CheckpointError unless rank 0 sees what all ranks have written."""
+        """Raise CheckpointError unless rank 0 sees the files of all ranks, which must share the folder."""
         end = time.monotonic() + _LATE_SECONDS
         while True:
             found = self.storage.sizes(folder)
@@ -162,17 +162,18 @@ class Writer:
                 return
             if time.monotonic() > end:
                 raise CheckpointError(
-                    f"rank 0 does not find {missing[0]} in {self.storage.location}/{folder} as it was written; "
-                    "give a --train.run that all machines share"
+                    f"rank 0 cannot see {missing[0]} in {self.storage.location}/{folder} as it was written; "
+                    "choose a run folder (train.run) that all machines share"
                 )
             time.sleep(0.1)
 
     def _retain(self, manifest: CheckpointManifest) -> None:
-        """Remove what need not stay; the checkpoint is there whether that goes well or not."""
+        """Remove superfluous checkpoints; a failure is only logged, since the new checkpoint is already committed."""
         try:
             failpoint("checkpoint.renamed", manifest.step)
             steps = complete_steps(self.storage)
-            # Those of later steps were damaged, and the run went on from an older one. They must not count as newest.
+            # Checkpoints of later steps are damaged ones that the run did not resume from; they must not count among
+            # the newest.
             self._reached = max(self._reached, manifest.step)
             own = [step for step in steps if step <= self._reached]
             stay = {*own[: self.keep], manifest.state.get("best_step"), manifest.state.get("saved_best_step")}
@@ -181,5 +182,5 @@ class Writer:
             for superfluous in [step for step in steps if step not in stay]:
                 self.storage.remove(step_name(superfluous), FILE_NAME)
                 failpoint("checkpoint.retained", manifest.step)
-        except Exception as error:  # As above.
-            logger.warning("old checkpoints in %s could not be removed (%s)", self.storage.location, describe(error))
+        except Exception as error:  # Storage libraries raise exceptions of any type.
+            logger.warning("could not remove old checkpoints in %s (%s)", self.storage.location, describe(error))

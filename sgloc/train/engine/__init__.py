@@ -1,4 +1,4 @@
-"""Engines: how a batch becomes an optimizer step. The loop knows only `Engine`."""
+"""Engines: backward pass and optimizer step, behind the interface `Engine`."""
 
 from sgloc.train.engine.base import Engine
 from sgloc.train.engine.open import open_engine, prepare_engine

@@ -1,4 +1,4 @@
-"""What the training loop asks of an engine, and what all engines around torch's Adam have in common (METHOD 8)."""
+"""The engine interface, and what all engines that use torch's Adam share (METHOD 8)."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -17,30 +17,30 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Engine(ABC):
-    """Weights, their gradients and their Adam, spread over the ranks in one way or another.
+    """Weights, gradients and Adam state of a model, replicated or sharded over the ranks.
 
-    Every method but `layout` is collective: all ranks must call it together.
+    All methods except `layout` are collective: all ranks must call them together.
 
     Args:
-        model: with the same whole weights on every rank, on the device.
-        config: of the run.
-        group: of the ranks.
+        model: the model, on the device, with the same unsharded weights on every rank.
+        config: configuration of the run.
+        group: group of the ranks.
 
     Attributes:
-        name: for people, such as "DDP".
-        model: the model itself; to be called, and its weights to be looked at, inside `whole_model` only.
+        name: display name, such as "DDP".
+        model: the model; call it and read its weights only inside `whole_model`.
     """
 
     name: str
 
     def __init__(self, model: Trainable, config: RunConfig, group: Group) -> None:
         self.model, self.config, self.group = model, config, group
-        # Ranks' gradients are averaged; the loss is the sum over a batch whose size is known beforehand.
+        # Engines average gradients over the ranks; the loss is the sum over the global batch, whose size is fixed.
         self.loss_factor = group.world_size / config.train.global_batch
         by_variable = config.optimizer.clip_by == "variable"
         self.clipping = VariableClipping(model, config.optimizer.clip_norm) if by_variable else None
         self.adam = torch.optim.Adam(model.parameters(), lr=config.optimizer.learning_rate, fused=True)
-        # Now, for the weights may be sharded later.
+        # Computed now, since an engine may shard the weights later.
         tensors = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
         for name, parameter in model.named_parameters():
             tensors[f"optimizer.{name}.step"] = torch.zeros(())
@@ -49,53 +49,56 @@ class Engine(ABC):
 
     @abstractmethod
     def backward(self, batch: Any) -> tuple[Any, Tensor]:
-        """The gradient of the global batch's mean loss, from this rank's share of it.
+        """Compute the gradient of the global batch's mean loss.
 
         Args:
-            batch: the share, on the device, as the model wants it.
+            batch: this rank's share of the global batch, on the device, prepared for the model.
 
         Returns:
-            This rank's loss terms, as the model gives them, and the norm of the whole gradient before clipping,
+            This rank's loss terms as the model returned them, detached, and the global gradient norm before clipping,
             0-dimensional and the same on all ranks.
         """
 
     @abstractmethod
     def update(self, learning_rate: float) -> None:
-        """Clip the gradient and take the optimizer's step with it (METHOD 8)."""
+        """Clip the gradient and take an optimizer step (METHOD 8)."""
 
     @abstractmethod
     def discard(self) -> None:
-        """Drop the gradient in place of `update`: everything that a checkpoint holds is as it was before `backward`."""
+        """Drop the gradient instead of calling `update`, and undo all effects of `backward` on checkpointed tensors."""
 
     def layout(self) -> dict[str, Tensor]:
-        """Shape and type of every tensor that a checkpoint must hold, on the meta device, by name: model.<weight or
-        buffer>, and optimizer.<weight>.step, .exp_avg and .exp_avg_sq. The same for every engine and world size."""
+        """Return every tensor of a checkpoint as a meta tensor, by name; the same for every engine and world size.
+
+        The names are model.<weight or buffer>, and optimizer.<weight>.step, .exp_avg and .exp_avg_sq.
+        """
         return self._layout
 
     def snapshot(self, mine: Callable[[str], bool]) -> dict[str, Tensor]:
-        """Copies in host memory of those tensors of `layout` that this rank wants, each one whole; the steps that
-        follow do not change them."""
+        """Copy unsharded tensors of `layout` to host memory: those for whose name `mine` returns True on this rank."""
         return {name: tensor.detach().to("cpu", copy=True) for name, tensor in self._tensors() if mine(name)}
 
     @abstractmethod
     def restore(self, tensors: Iterable[tuple[str, Tensor]]) -> None:
-        """Take the values of all tensors of `layout`, which every rank is given whole, in the same order."""
+        """Load all tensors of `layout`; every rank receives them unsharded and in the same order."""
 
     @abstractmethod
     def whole_model(self) -> AbstractContextManager[Trainable]:
-        """Inside, every weight of the model is whole on every rank, to be read; each rank may call the model as often
-        as it likes."""
+        """Return a context with unsharded, read-only weights on every rank.
+
+        Inside it, a rank may call the model any number of times, independently of the others.
+        """
 
     @abstractmethod
     def close(self) -> None:
-        """Let go of the process group; no step will follow."""
+        """Release the process group; no step may follow."""
 
     @abstractmethod
     def _tensors(self) -> Iterable[tuple[str, Tensor]]:
-        """The tensors of `layout`, each whole until the next one is asked for. All ranks must go through them."""
+        """Yield the tensors of `layout`, each unsharded until the next one is requested; all ranks must iterate."""
 
     def _start_adam(self, weights: Iterable[Tensor]) -> None:
-        """Give Adam the state that its first step would create, so that a fresh and a resumed run hold the same."""
+        """Create Adam's state as its first step would, so that fresh and resumed runs have the same state."""
         for weight in weights:
             moments = {key: torch.zeros_like(weight) for key in MOMENTS}
             self.adam.state[weight] = {"step": torch.zeros((), device=self.group.device), **moments}
@@ -105,7 +108,7 @@ class Engine(ABC):
             group["lr"] = learning_rate
 
     def _keep_buffers(self) -> None:
-        """Copy batch norm's statistics, which the forward pass updates, before it does."""
+        """Copy batch norm's running statistics before a forward pass updates them."""
         self._buffers_before = [buffer.clone() for buffer in self.model.buffers()]
 
     def _restore_buffers(self) -> None:

@@ -1,4 +1,4 @@
-"""Clipping the gradient of each variable of the original by itself (METHOD 8 and 11)."""
+"""Gradient clipping by variable: each of the original's variables is clipped separately (METHOD 8 and 11)."""
 
 import itertools
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 
 class _Parts(NamedTuple):
-    """How a parameter is made of variables: `num_parts` of them of the same size, side by side along `dimension`."""
+    """The layout of a parameter's variables: `num_parts` of equal size, concatenated along `dimension`."""
 
     shape: torch.Size
     dimension: int
@@ -17,12 +17,12 @@ class _Parts(NamedTuple):
 
 
 class Piece(NamedTuple):
-    """What a rank has of a parameter's gradient.
+    """A rank's part of a parameter's gradient.
 
     Attributes:
-        parameter: which, in the order of the model's parameters.
-        start: place of the piece's first number in the flattened parameter.
-        gradient: the numbers, a whole or a part; those past the parameter's end are padding.
+        parameter: index of the parameter in the model.
+        start: index of the piece's first element in the flattened parameter.
+        gradient: the complete gradient or a flat part of it; elements past the parameter's end are padding.
     """
 
     parameter: int
@@ -31,19 +31,19 @@ class Piece(NamedTuple):
 
 
 def whole_pieces(parameters: Sequence[nn.Parameter]) -> list[Piece]:
-    """The gradients of a model whose weights are whole."""
+    """Return the gradients of a model with unsharded weights as pieces."""
     return [Piece(number, 0, one.grad) for number, one in enumerate(parameters) if one.grad is not None]
 
 
 class VariableClipping:
-    """Scales the gradient of every variable down to a norm, if it is larger, as `tf.clip_by_norm` does.
+    """Clips the gradient of every variable to a maximum norm, as `tf.clip_by_norm` does.
 
-    A variable is one of the original's. A module that holds several side by side in one parameter says so: its
-    `packed_variables` give for such a parameter's name along which dimension they stand, and how many they are.
+    A variable is one of the original's. A module that packs several into one parameter declares it in an attribute
+    `packed_variables`, which maps the parameter's name to the dimension they are concatenated along and their number.
 
     Args:
-        model: whose gradients.
-        clip_norm: the largest norm.
+        model: the model whose gradients are clipped.
+        clip_norm: the maximum norm.
     """
 
     def __init__(self, model: nn.Module, clip_norm: float) -> None:
@@ -58,11 +58,11 @@ class VariableClipping:
 
     @property
     def num_variables(self) -> int:
-        """Of the whole model."""
+        """Number of variables in the model."""
         return self._first[-1]
 
     def squares(self, pieces: Sequence[Piece]) -> Tensor:
-        """Squared norms [variables] of what this rank has of each, to be summed over ranks that have parts."""
+        """Return the squared gradient norms [variables] of this rank's pieces, to be summed over ranks if sharded."""
         if not pieces:
             return torch.zeros(self.num_variables)
         norms = [pieces[0].gradient.new_zeros(())] * self.num_variables
@@ -72,11 +72,11 @@ class VariableClipping:
         return torch.stack(norms).square()
 
     def scale(self, pieces: Sequence[Piece], squares: Tensor) -> None:
-        """Clip in place.
+        """Clip the gradients in place.
 
         Args:
-            pieces: as given to `squares`.
-            squares: [variables], of all ranks.
+            pieces: the pieces passed to `squares`.
+            squares: [variables], squared norms of the complete gradients.
         """
         factors = (self.clip_norm / squares.sqrt().clamp(min=self.clip_norm)).unbind()
         for piece in pieces:
@@ -87,7 +87,7 @@ class VariableClipping:
                 piece.gradient.copy_(whole[piece.start : piece.start + piece.gradient.numel()].view_as(piece.gradient))
 
     def _whole(self, piece: Piece) -> Tensor:
-        """The piece itself, unless it is a part of several variables: then a copy, flat, with zeros around it."""
+        """Return the piece's gradient, or a flat, zero-padded copy for an incomplete piece of a packed parameter."""
         parts, gradient = self._parts[piece.parameter], piece.gradient
         size = parts.shape.numel()
         if parts.num_parts == 1 or (piece.start == 0 and gradient.numel() == size):
@@ -98,7 +98,7 @@ class VariableClipping:
         return whole
 
     def _variables(self, piece: Piece, whole: Tensor) -> list[tuple[int, Tensor]]:
-        """Views of the variables in what `_whole` gave, by their numbers."""
+        """Return (number, view) of each variable in the result of `_whole`."""
         parts, first = self._parts[piece.parameter], self._first[piece.parameter]
         if parts.num_parts == 1:
             return [(first, whole)]

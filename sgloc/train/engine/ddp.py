@@ -1,4 +1,4 @@
-"""Replicated weights: torch's DistributedDataParallel."""
+"""The DDP engine: replicated weights."""
 
 import contextlib
 import gc
@@ -18,7 +18,7 @@ from sgloc.train.recipe import Trainable
 
 
 class DDPEngine(Engine):
-    """Replicated weights, gradients averaged by DistributedDataParallel, Adam (METHOD 8)."""
+    """Replicated weights, gradients averaged by torch's DistributedDataParallel, and Adam (METHOD 8)."""
 
     name = "DDP"
 
@@ -32,14 +32,14 @@ class DDPEngine(Engine):
             self._settle_buckets()
 
     def _settle_buckets(self) -> None:
-        """One backward pass on a toy batch, whose gradients are thrown away.
+        """Run one backward pass on a toy batch, and discard its gradients, so that DDP settles its bucket layout.
 
-        DDP lays out its buckets anew after the first backward pass of a process, by the order in which gradients
-        arrived, and the layout decides in which order the ranks' gradients are summed. Were that pass a training step,
-        a resumed run would sum in another order than one never stopped.
+        After a process's first backward pass, DDP rebuilds its buckets in the order in which gradients arrived, and the
+        layout determines the order in which gradients are summed over the ranks. If that first pass were a training
+        step, a resumed run would sum in a different order than an uninterrupted one.
         """
-        # In evaluation mode batch norm's running statistics stay as they are. There the code's variance shows in the
-        # divergence alone, and DDP waits for every weight's gradient.
+        # Evaluation mode leaves batch norm's running statistics alone. In that mode only the KL divergence depends on
+        # the latent code's variance, so all terms are summed: DDP waits for the gradient of every weight.
         self.model.eval()
         losses = self.replica(self.model.toy_batch().to(device=self.group.device))
         torch.stack([term for term in losses if term.requires_grad]).sum().backward()
@@ -93,7 +93,7 @@ class DDPEngine(Engine):
 
     def close(self) -> None:
         """See `Engine.close`."""
-        # DDP's reducer must not be the last to hold the process group: it would join the group's threads while it holds
-        # Python's lock, for which one of them may be waiting. DDP is full of reference cycles, hence the collection.
+        # DDP's reducer must not hold the last reference to the process group: it would join the group's threads while
+        # holding the GIL, for which one of them may be waiting. DDP has reference cycles, hence the garbage collection.
         del self.replica
         gc.collect()

@@ -1,4 +1,4 @@
-"""Weights, gradient and Adam's moments sharded over the ranks: DeepSpeed's ZeRO, stages 0 to 3."""
+"""The DeepSpeed engine: ZeRO stages 0 to 3, which shard Adam's moments, gradients and weights over the ranks."""
 
 import contextlib
 import gc
@@ -25,15 +25,15 @@ from sgloc.train.recipe import Trainable
 
 # DeepSpeed calls deprecated functions of torch.distributed.
 _OLD_NAMES = r"`torch\.distributed\.(all_gather_into_tensor|reduce_scatter_tensor)` is deprecated"
-# The stage that shards the weights too.
+# The ZeRO stage that shards the weights.
 _SHARDED_WEIGHTS = 3
 
 
 def import_deepspeed(device: torch.device) -> Any:
-    """Import DeepSpeed, which from then on computes on this kind of device.
+    """Import DeepSpeed for a type of device, which is then fixed for the process.
 
     Raises:
-        ConfigError: if it is not installed.
+        ConfigError: if DeepSpeed cannot be imported.
     """
     try:
         with _environment_for(device):
@@ -61,7 +61,7 @@ def _environment_for(device: torch.device) -> Iterator[None]:
 
 
 class _Step(nn.Module):
-    """The forward pass of a training step, with autocast, which DeepSpeed turns off around the module it is given."""
+    """The forward pass of a training step, including autocast, which DeepSpeed disables around the wrapped module."""
 
     def __init__(self, model: Trainable, config: RunConfig, device: torch.device) -> None:
         super().__init__()
@@ -74,35 +74,37 @@ class _Step(nn.Module):
 
 
 class DeepSpeedEngine(Engine):
-    """DeepSpeed's engine around torch's Adam (METHOD 8). What each ZeRO stage shards across the ranks:
+    """DeepSpeed's engine with torch's Adam (METHOD 8).
+
+    Each ZeRO stage shards across the ranks:
 
     - 0: nothing;
-    - 1: Adam's moments, and the copy of the weights that Adam works on;
-    - 2: the gradient too;
-    - 3: everything. All weights are gathered at once for the length of a step: the cells use them as views and
-      rearranged copies, which hold the memory of the whole from the forward to the backward pass in any case.
+    - 1: Adam's moments, and the copy of the weights that Adam updates;
+    - 2: also the gradients;
+    - 3: also the weights. All of them are gathered at once for the duration of a step: the recurrent cells use views
+      and rearranged copies, which occupy the memory of the unsharded weights from forward to backward pass anyway.
 
     Args:
-        model, config, group: see `Engine`. All ranks must make the engine together.
+        model, config, group: see `Engine`. The constructor is collective.
 
     Raises:
-        ConfigError: if the file train.deepspeed cannot be read or used, or DeepSpeed is not installed.
+        ConfigError: if the file train.deepspeed is unreadable or invalid, or DeepSpeed is not installed.
     """
 
     def __init__(self, model: Trainable, config: RunConfig, group: Group) -> None:
         deepspeed = group.on_each_rank(lambda: import_deepspeed(group.device))
-        # Read once: the ranks' files could differ.
+        # Read on rank 0 only, since the file could differ between ranks.
         chosen = group.on_rank_0(lambda: read_options(config.train.deepspeed, config, group.world_size))
         super().__init__(model, config, group)
         self.deepspeed, self.stage = deepspeed, int(chosen["stage"])
         self.name = f"DeepSpeed ZeRO-{self.stage}"
         logging.getLogger("DeepSpeed").setLevel(logging.WARNING)
-        # The warning would come at every step.
+        # torch would repeat the warning at every step.
         warnings.filterwarnings("ignore", _OLD_NAMES, FutureWarning)
-        # Compiling it takes half a minute, and it helps only processes of one machine.
+        # The operator takes half a minute to compile, and only speeds up processes on one machine.
         deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
         with _environment_for(group.device), silent_gloo():
-            # It takes the existing process group.
+            # DeepSpeed adopts the existing process group.
             deepspeed.init_distributed(dist_backend=dist.get_backend(), verbose=False)
             self.engine, self.optimizer, *_ = deepspeed.initialize(
                 model=_Step(model, config, group.device),
@@ -110,18 +112,19 @@ class DeepSpeedEngine(Engine):
                 config=fill_in(chosen, config, group.world_size),
                 dist_init_required=False,
             )
-        # DeepSpeed's own group of all ranks would wait for as long as its backend's default.
+        # DeepSpeed creates its own group of all ranks with the backend's default timeout.
         set_timeout(self.engine.data_parallel_group, config.train.timeout)
         if self.stage == _SHARDED_WEIGHTS:
-            # Its hooks gather module by module; `_gathered` gathers all at once.
+            # Remove the hooks that gather module by module; `_gathered` gathers all weights at once.
             self.optimizer.parameter_offload.destroy()
         self._start_adam(self._adams_weights())
         if self.stage in (1, 2):
-            # The first step would do this; without it, no weight leads to its moments.
+            # DeepSpeed defers this to the first step, but until then weights are not mapped to their moments, which
+            # checkpoints access.
             self.optimizer._lazy_init_hp_params_optimizer_state()
 
     def _adams_weights(self) -> list[Tensor]:
-        """The tensors that Adam updates: the weights, or this rank's flat part of them in one or more tensors."""
+        """Return the tensors that Adam updates: the weights, or this rank's flattened shards of them."""
         if self.stage == 0:
             return list(self.model.parameters())
         if self.stage == _SHARDED_WEIGHTS:
@@ -129,7 +132,7 @@ class DeepSpeedEngine(Engine):
         return self.optimizer.single_partition_of_fp32_groups  # type: ignore[no-any-return]
 
     def _gathered(self, *parameters: Tensor, to_change: bool = False) -> AbstractContextManager[None]:
-        """Inside, these weights are whole on every rank; changes last only with `to_change`."""
+        """Return a context with these weights unsharded on every rank; changes persist only with `to_change`."""
         modifier, enabled = 0 if to_change else None, self.stage == _SHARDED_WEIGHTS
         return self.deepspeed.zero.GatheredParameters(parameters, modifier, enabled=enabled)  # type: ignore[no-any-return]
 
@@ -161,7 +164,7 @@ class DeepSpeedEngine(Engine):
         self.engine.step()
 
     def _pieces(self) -> Iterator[Piece]:
-        """This rank's parts of the gradient, which DeepSpeed takes the step with."""
+        """Yield this rank's parts of the gradient that DeepSpeed's step will use."""
         parameters = list(self.model.parameters())
         if self.stage == 0:
             yield from whole_pieces(parameters)
@@ -181,7 +184,7 @@ class DeepSpeedEngine(Engine):
         """See `Engine.discard`."""
         self.optimizer.zero_grad()
         if self.stage > 0:
-            # As DeepSpeed itself does after an overflow.
+            # DeepSpeed does the same after an overflow.
             self.optimizer.averaged_gradients.clear()
         self._restore_buffers()
 
@@ -209,23 +212,23 @@ class DeepSpeedEngine(Engine):
                 weight, _, key = name.rpartition(".")
                 self._set_state(own[weight], key, tensor)
             else:
-                # Of buffers there is nothing to gather.
+                # Gathering is a no-op for buffers.
                 with self._gathered(own[name], to_change=True):
                     own[name].copy_(tensor)
         if self.stage > 0:
-            # Adam works on copies of the weights.
+            # Adam updates copies of the weights.
             self.optimizer.refresh_fp32_params()
 
     def _set_state(self, parameter: Tensor, key: str, value: Tensor) -> None:
-        """Set a weight's whole `step` or moment."""
+        """Set a weight's `step` or moment from its unsharded value."""
         if self.stage == 0:
             self.adam.state[parameter][key].copy_(value)
         elif key == "step":
-            # All weights have taken the same steps, and share the count.
+            # All weights have taken the same number of steps, and share the counter.
             for weights in self._adams_weights():
                 self.adam.state[weights]["step"].copy_(value)
         elif self.stage == _SHARDED_WEIGHTS:
-            # DeepSpeed's own setter of the whole fails where the number of ranks does not divide it.
+            # DeepSpeed's setter for full states fails if the number of ranks does not divide that of elements.
             size = parameter.ds_tensor.numel()  # type: ignore[attr-defined]
             padded = F.pad(value.flatten(), (0, size * self.group.world_size - value.numel()))
             part = padded[self.group.rank * size :][:size]
@@ -243,8 +246,8 @@ class DeepSpeedEngine(Engine):
         """See `Engine.close`."""
         group = self.engine.data_parallel_group
         self.engine.destroy()
-        # DeepSpeed would keep the group and gloo's threads alive: by hooks on modules and weights, by the weights, and
-        # by a variable for its next engine, whose process group may be another.
+        # DeepSpeed would keep the group and gloo's threads alive: through hooks on modules and weights, through the
+        # weights, and through a global that its next engine would reuse, although that may have another process group.
         offload = [self.optimizer.parameter_offload] if self.stage == _SHARDED_WEIGHTS else []
         for owner in [self.engine, self.optimizer, *offload, *self.model.parameters()]:
             vars(owner).clear()

@@ -1,4 +1,4 @@
-"""DeepSpeed's JSON file: which fields the user may choose, and what the others are."""
+"""DeepSpeed's JSON file: the fields that a user may set, and the values of all others."""
 
 import difflib
 import json
@@ -13,31 +13,31 @@ from sgloc.storage import open_file
 Options = dict[str, Any]
 
 _ZERO = "zero_optimization."
-# What the user may choose: how the work is spread, not what is computed.
+# Users may set how the work is distributed, but not what is computed.
 _SIZES = ("reduce_bucket_size", "allgather_bucket_size", "sub_group_size")
 _SWITCHES = ("contiguous_gradients", "reduce_scatter", "use_multi_rank_bucket_allreduce", "overlap_comm")
 _THEIRS = tuple(f"{_ZERO}{name}" for name in ("stage", *_SIZES, *_SWITCHES))
-# How alike a name and the one that is meant must be. DeepSpeed has many names that are less alike.
+# Similarity cutoff for "did you mean": higher than usual, since many of DeepSpeed's field names resemble each other.
 _ALIKE = 0.75
 _OFF = MappingProxyType({"enabled": False})
-# DeepSpeed overlaps by default at stage 3. Batch norm also sums over the ranks within the backward pass, and two
-# communicators at once are for a user to choose.
+# DeepSpeed overlaps communication by default at stage 3. Batch norm also runs collectives in the backward pass, so that
+# two communicators would be active at once; that has to be a user's choice.
 _DEFAULTS = MappingProxyType({"stage": 0, "overlap_comm": False})
 
 
 def read_options(path: str, config: RunConfig, world_size: int) -> Options:
-    """Read the file that train.deepspeed names.
+    """Read the file given as train.deepspeed.
 
     Args:
-        path: local, or a URL.
-        config: of the run.
-        world_size: the number of processes.
+        path: path or URL of the file.
+        config: configuration of the run.
+        world_size: number of processes.
 
     Returns:
-        Fields of zero_optimization, always with the stage.
+        The fields of zero_optimization, always including `stage`.
 
     Raises:
-        ConfigError: if the file cannot be read, a field is not the user's to choose, or a value is invalid.
+        ConfigError: if the file cannot be read, a field may not be set, or a value is invalid.
     """
     options = _read_object(path)
     zero = options.pop("zero_optimization", {})
@@ -51,37 +51,37 @@ def read_options(path: str, config: RunConfig, world_size: int) -> Options:
         elif name not in ours:
             raise _unknown(name, ["zero_optimization", *_THEIRS, *ours], path)
         elif not _agrees(value, ours[name][0]):
-            raise ConfigError(f"{name} = {json.dumps(value)} in {path}, but {ours[name][1]}; remove it there")
+            raise ConfigError(f"{name} = {json.dumps(value)} in {path}, but {ours[name][1]}; remove the field")
     return chosen
 
 
 def fill_in(chosen: Options, config: RunConfig, world_size: int) -> Options:
-    """DeepSpeed's whole configuration.
+    """Return DeepSpeed's complete configuration.
 
     Args:
-        chosen: what `read_options` returned.
-        config: of the run.
-        world_size: the number of processes.
+        chosen: result of `read_options`.
+        config: configuration of the run.
+        world_size: number of processes.
     """
-    # DeepSpeed wants a batch size that the number of ranks divides, but does not compute with it: the loss is already
-    # divided by the true size, and a step is one forward and one backward pass in any number of parts.
+    # DeepSpeed requires a batch size divisible by the number of ranks, but does not compute with it: the loss is
+    # already divided by the true size, and the model accumulates micro-batches within one forward and backward pass.
     share = -(-config.train.global_batch // world_size)
     return {
         "train_batch_size": share * world_size,
         "train_micro_batch_size_per_gpu": share,
         "gradient_accumulation_steps": 1,
-        # The engine clips variables itself.
+        # With clip_by "variable", `DeepSpeedEngine.update` clips.
         "gradient_clipping": config.optimizer.clip_norm if config.optimizer.clip_by == "whole" else 0.0,
         "zero_allow_untested_optimizer": True,
-        # The timer would wait for the device at every step.
+        # The timer would synchronize with the device at every step.
         "timers": {"throughput": {"enabled": False}},
-        # All weights are gathered at once, and none stays behind.
+        # All weights are gathered and released together; none stays gathered.
         "zero_optimization": {**chosen, "stage3_param_persistence_threshold": 0},
     }
 
 
 def _ours(config: RunConfig, world_size: int) -> dict[str, tuple[object, str]]:
-    """The fields that the run's configuration decides: the value, and the reason in words."""
+    """Return the fields that the run's configuration determines: each with its value and a reason for messages."""
     train, optimizer = config.train, config.optimizer
     batch, accumulation = f"train.global_batch = {train.global_batch}", f"train.accumulation = {train.accumulation}"
     share = -(-train.global_batch // (world_size * train.accumulation))
@@ -99,13 +99,13 @@ def _ours(config: RunConfig, world_size: int) -> dict[str, tuple[object, str]]:
         **dict.fromkeys(("bf16", "fp16", "amp", "torch_autocast"), precision),
         "communication_data_type": ("fp32", "gradients are summed in float32"),
         "zero_allow_untested_optimizer": (True, "Adam is the optimizer"),
-        "wall_clock_breakdown": (False, "speed is logged every train.log_every steps"),
+        "wall_clock_breakdown": (False, "throughput is logged every train.log_every steps"),
         **dict.fromkeys((f"{_ZERO}offload_optimizer", f"{_ZERO}offload_param"), on_device),
     }
 
 
 def _agrees(given: object, ours: object) -> bool:
-    """Whether a field repeats what the configuration says; "auto" asks for that."""
+    """Return whether a field's value equals the configuration's, or is "auto"."""
     if given == "auto" or (given == ours and isinstance(given, bool) == isinstance(ours, bool)):
         return True
     if not isinstance(given, dict):
@@ -116,8 +116,7 @@ def _agrees(given: object, ours: object) -> bool:
 
 
 def _unknown(name: str, known: Iterable[str], path: str) -> ConfigError:
-    """What to say of a field that is none of the known ones. The user may have meant one at the top or in
-    zero_optimization."""
+    """Return the error for an unknown field, with the nearest known one, at the top level or in zero_optimization."""
     fields = {field.removeprefix(_ZERO): field for field in known}
     near = difflib.get_close_matches(name.removeprefix(_ZERO), fields, n=1, cutoff=_ALIKE)
     hint = f"; did you mean {fields[near[0]]!r}?" if near else ""
@@ -125,12 +124,12 @@ def _unknown(name: str, known: Iterable[str], path: str) -> ConfigError:
 
 
 def _checked(name: str, value: object, path: str) -> bool | int:
-    """The value of a field, if the field can have it."""
+    """Return the value of a field after validation."""
     field, where = name.removeprefix(_ZERO), f"{name} in {path}"
     if field in _SWITCHES:
         require(isinstance(value, bool), where, "true or false", json.dumps(value))
         return bool(value)
-    # DeepSpeed's own examples write sizes such as 5e8.
+    # Accept floats, since DeepSpeed's own examples write sizes such as 5e8.
     if isinstance(value, bool) or not isinstance(value, int | float) or not float(value).is_integer():
         raise ConfigError(f"{where} must be a whole number, not {json.dumps(value)}")
     number = int(value)
@@ -143,17 +142,17 @@ def _checked(name: str, value: object, path: str) -> bool | int:
 
 
 def _read_object(path: str) -> Options:
-    """The object that a JSON file holds."""
+    """Read a JSON file that contains an object."""
     try:
         with open_file(path) as file:
             options = json.loads(file.read().decode())
     except json.JSONDecodeError as error:
         raise ConfigError(f"{path} (train.deepspeed) is not JSON ({error}); see configs/deepspeed") from error
-    # What file systems raise where a file, a host or the right to read is missing.
+    # File systems raise these for missing files, unknown hosts and lacking permissions.
     except (OSError, ValueError) as error:
         raise ConfigError(f"cannot read {path} ({error}); train.deepspeed must name a JSON file") from error
     if not isinstance(options, dict):
         raise ConfigError(
-            f"{path} (train.deepspeed) must hold an object, not {json.dumps(options)}; see configs/deepspeed"
+            f"{path} (train.deepspeed) must contain an object, not {json.dumps(options)}; see configs/deepspeed"
         )
     return options

@@ -1,4 +1,4 @@
-"""The engine that a configuration asks for."""
+"""Create the engine that a configuration selects."""
 
 import contextlib
 import pkgutil
@@ -14,7 +14,7 @@ from sgloc.train.engine.base import Engine
 from sgloc.train.engine.deepspeed import import_deepspeed
 from sgloc.train.recipe import Trainable
 
-# By train.engine: the engine's class, which takes a model, the configuration and the ranks, as "module:name".
+# Engine classes as "module:name", by the value of train.engine; each is called with (model, config, group).
 ENGINES: Mapping[str, str] = MappingProxyType(
     {
         "ddp": "sgloc.train.engine.ddp:DDPEngine",
@@ -24,24 +24,27 @@ ENGINES: Mapping[str, str] = MappingProxyType(
 
 
 def prepare_engine(config: RunConfig, device: torch.device) -> None:
-    """Import what the engine needs, to be called before there is a process group: DeepSpeed takes that as a default of
-    arguments, so that gloo's threads would outlive it and might abort the process as it ends."""
+    """Import the engine's libraries; call this before the process group is created.
+
+    When imported, DeepSpeed binds an existing default group as an argument default. That reference would keep gloo's
+    threads alive until exit, where they may abort the process.
+    """
     if config.train.deepspeed:
-        # That it is missing is told by `open_engine`, on all ranks together.
+        # `open_engine` reports a missing DeepSpeed, on all ranks together.
         with contextlib.suppress(ConfigError):
             import_deepspeed(device)
 
 
 def open_engine(model: Trainable, config: RunConfig, group: Group) -> Engine:
-    """The engine to train a model with. All ranks must call it together.
+    """Create the engine for a model. Collective.
 
     Args:
-        model: with the same weights on every rank, on the device.
-        config: of the run.
-        group: of the ranks.
+        model: the model, on the device, with the same weights on every rank.
+        config: configuration of the run.
+        group: group of the ranks.
 
     Raises:
-        ConfigError: if there is none for this configuration here.
+        ConfigError: if the configured engine is unknown or not available.
     """
     name = "deepspeed" if config.train.deepspeed else config.train.engine
     if name not in ENGINES:

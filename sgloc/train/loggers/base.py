@@ -1,4 +1,4 @@
-"""Loggers of a run: what each takes, and all of them together, none of which can stop the training."""
+"""The logger interface, and the collection of a run's loggers, whose failures never stop training."""
 
 import collections
 import logging
@@ -11,34 +11,34 @@ _log = logging.getLogger(__name__)
 
 
 class Logger:
-    """Takes a run's records and pictures, or as much of them as it has a use for. There are loggers on rank 0 alone.
+    """Base class of a sink for a run's records and pictures; subclasses override what they support.
 
-    Whatever a method raises is reported and counted by `Loggers`.
+    Loggers exist only on rank 0. `Loggers` reports and counts any exception that a method raises.
 
     Attributes:
-        name: for people.
+        name: display name.
     """
 
     name: str
 
     def log(self, record: Record) -> None:
-        """Take one record, which has a "step" and an "event"."""
+        """Log a record, which contains a "step" and an "event"."""
 
     def show(self, name: str, step: int, png: bytes) -> None:
-        """Take one picture of a step."""
+        """Log a picture of a step."""
 
     def flush(self) -> None:
-        """Make sure that everything so far outlives this process. Called before a checkpoint is written."""
+        """Make everything logged so far durable; called before a checkpoint is written."""
 
     def close(self) -> None:
-        """Finish; nothing will follow."""
+        """Finish; no call may follow."""
 
 
 class Loggers:
-    """A run's loggers. A failure of one is reported once for each kind, and counted, while training goes on.
+    """A run's loggers. Each kind of failure of a logger is reported once, and all are counted; training continues.
 
     Attributes:
-        members: the loggers, in the order in which they are called.
+        members: the loggers, in call order.
     """
 
     def __init__(self, *members: Logger) -> None:
@@ -46,22 +46,22 @@ class Loggers:
         self._failures: dict[str, collections.Counter[object]] = collections.defaultdict(collections.Counter)
 
     def log(self, record: Record) -> None:
-        """Give a record to all."""
+        """Pass a record to all loggers."""
         self._each(lambda logger: logger.log(record), f"at step {record['step']}")
 
     def show(self, name: str, step: int, png: bytes) -> None:
-        """Give a picture to all."""
+        """Pass a picture to all loggers."""
         self._each(lambda logger: logger.show(name, step, png), f"at step {step}")
 
     def flush(self) -> None:
-        """Flush all."""
+        """Flush all loggers."""
         self._each(lambda logger: logger.flush(), "before a checkpoint")
 
     def close(self) -> None:
-        """Close all, and report how often each failed."""
+        """Close all loggers, and report the number of failures of each."""
         self._each(lambda logger: logger.close(), "at the end")
         for name, failures in self._failures.items():
-            _log.warning("%s failed %d times since this start of the run", name, failures.total())
+            _log.warning("%s failed %d times since the run was started or resumed", name, failures.total())
 
     def _each(self, action: Callable[[Logger], None], when: str) -> None:
         for logger in self.members:
@@ -73,18 +73,21 @@ class Loggers:
                 if failures[kind] == 1:
                     said = in_a_few_words(error)
                     _log.warning(
-                        "%s failed %s (%s); training goes on, and the same is not repeated", logger.name, when, said
+                        "%s failed %s (%s); training continues, and this warning is not repeated",
+                        logger.name,
+                        when,
+                        said,
                     )
 
 
 def in_a_few_words(error: Exception) -> str:
-    """What an error says, in one line."""
+    """Return an error's message in one line."""
     words = error.strerror if isinstance(error, OSError) else None
     return words or str(error).strip().partition("\n")[0] or type(error).__name__
 
 
 def scalars(record: Record) -> dict[str, float]:
-    """A record's numbers by the names that their curves have, event/name."""
+    """Return a record's numbers, keyed by the names of their curves: event/name."""
     return {
         f"{record['event']}/{name}": value
         for name, value in record.items()

@@ -1,4 +1,4 @@
-"""metrics.jsonl, which every run writes."""
+"""The logger for metrics.jsonl, which every run writes."""
 
 import json
 import time
@@ -11,24 +11,24 @@ from sgloc.train.loggers.base import Logger, Record
 
 METRICS_NAME = "metrics.jsonl"
 
-# Seconds between writes to a store, which cannot append, and may take as long to fail.
+# Minimum seconds between writes to a remote store, which cannot append, and where even a failure may take long.
 _STORE_PAUSE = 60.0
 
 
 class JSONLines(Logger):
-    """metrics.jsonl in the run's folder: one record a line.
+    """Writes metrics.jsonl in the run folder, one record per line.
 
-    When a run resumes at a step, records of later steps, which will come again, and a line that a kill cut short are
-    dropped. Lines that cannot be written, as on a full disk, are written once they can be. A store, where the
-    whole file has to be written anew, gets them once a minute and with each checkpoint, as runs go on from that.
+    On resume, it drops the records of later steps, which will be logged again, and a line truncated by a kill. Lines
+    that cannot be written (the disk is full, say) are kept and written later. On a remote store, where every write
+    replaces the file, lines are written once a minute and before each checkpoint, from which the run may resume.
 
     Args:
         run_dir: folder or URL of the run.
-        resumed_step: at which the run goes on.
-        patience: seconds that a store may take for a write.
+        resumed_step: step at which the run starts or resumes.
+        patience: seconds that a remote store may take for a write.
 
     Raises:
-        OSError: if it cannot be written.
+        OSError: if the file cannot be written.
     """
 
     name = METRICS_NAME
@@ -44,16 +44,16 @@ class JSONLines(Logger):
         self._rewrite()
 
     def _rewrite(self) -> None:
-        """Replace the file in one move, so that a kill leaves the old or the new one."""
+        """Replace the file atomically, so that a kill leaves either the old or the new one."""
         content = _as_bytes(self.lines)
         self._storage.write(METRICS_NAME, [content])
         self.num_written, self.size = len(self.lines), len(content)
 
     def log(self, record: Record) -> None:
-        """Append a record, on a local disk at once, after those that could not be written before.
+        """Append a record; on a local disk, write it immediately, after any lines that could not be written before.
 
         Raises:
-            OSError: if it cannot be written for now.
+            OSError: if the write failed; a later one may succeed.
             SilentStoreError: if the store does not answer.
         """
         self.lines.append(to_json(record))
@@ -61,7 +61,7 @@ class JSONLines(Logger):
             self._write()
 
     def _write(self) -> None:
-        """Write what is not yet written, while the ranks wait."""
+        """Write all pending lines; the other ranks wait meanwhile."""
         if self.is_local and self._append():
             return
         self.has_failed, self.next_write = True, time.monotonic() + _STORE_PAUSE
@@ -69,7 +69,7 @@ class JSONLines(Logger):
         self.has_failed = False
 
     def _append(self) -> bool:
-        """Append what is not written, unless the file is not as it was left: a full disk may have taken half a line."""
+        """Append pending lines; return False if the file's size has changed: a full disk may have cut off a line."""
         content = _as_bytes(self.lines[self.num_written :])
         with Path(self.path).open("ab") as stream:
             if stream.tell() != self.size:
@@ -79,10 +79,10 @@ class JSONLines(Logger):
         return True
 
     def flush(self) -> None:
-        """Write what is not yet written, but for a store that has just failed.
+        """Write all pending lines, unless a remote store has just failed.
 
         Raises:
-            OSError: if it cannot be written for now.
+            OSError: if the write failed; a later one may succeed.
             SilentStoreError: if the store does not answer.
         """
         is_failing = not self.is_local and self.has_failed and time.monotonic() < self.next_write
@@ -90,10 +90,10 @@ class JSONLines(Logger):
             self._write()
 
     def close(self) -> None:
-        """Write what could not be written before.
+        """Write the lines that are still pending.
 
         Raises:
-            OSError: if it still cannot be.
+            OSError: if the write failed; those lines are lost.
             SilentStoreError: if the store does not answer.
         """
         if self.num_written < len(self.lines):
@@ -110,7 +110,7 @@ def _as_bytes(lines: list[str]) -> bytes:
 
 
 def _step_of(line: str) -> float:
-    """The step of a line, or infinity for one that was cut short."""
+    """Return the step of a line, or infinity for a truncated line."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -1,4 +1,4 @@
-"""The loggers that a configuration asks for."""
+"""Open the loggers that a configuration asks for."""
 
 import dataclasses
 import os
@@ -17,7 +17,7 @@ from sgloc.train.loggers.tensorboard import TensorBoard
 from sgloc.train.loggers.terminal import Terminal
 from sgloc.train.loggers.wandb import WeightsAndBiases
 
-# What W&B itself reads where an option is not given, and what it is where that says nothing.
+# For each option, the environment variable of W&B that applies if the option is not set, and the default without it.
 _VARIABLES = {
     "wandb_project": ("WANDB_PROJECT", "sketchgloc"),
     "wandb_entity": ("WANDB_ENTITY", ""),
@@ -27,15 +27,15 @@ _VARIABLES = {
 _MODES = MappingProxyType(
     {"disabled": "disabled", "offline": "offline", "dryrun": "offline", "online": "online", "run": "online"}
 )
-# For a write of metrics or pictures to a store, while the other ranks wait.
+# Limit for writing metrics or pictures to a store, since the other ranks wait meanwhile.
 _PATIENCE_SECONDS = 10.0
 
 
 def with_environment(log: LogConfig, environment: Mapping[str, str]) -> LogConfig:
-    """Options of logging in which what was not given is what the user's environment says.
+    """Fill in unset logging options from the user's environment variables.
 
     Raises:
-        ConfigError: if the environment says what cannot be.
+        ConfigError: if a variable has an invalid value.
     """
     found: dict[str, Any] = {
         name: getattr(log, name) or environment.get(variable) or otherwise
@@ -50,7 +50,7 @@ def _mode(environment: Mapping[str, str]) -> str:
         return "disabled"
     wanted = environment.get("WANDB_MODE") or "disabled"
     if wanted not in _MODES:
-        raise ConfigError(f"WANDB_MODE is {wanted!r}, which is none of {', '.join(_MODES)}; set it, or give log.wandb")
+        raise ConfigError(f"WANDB_MODE is {wanted!r}, not one of {', '.join(_MODES)}; correct it, or set log.wandb")
     return _MODES[wanted]
 
 
@@ -59,32 +59,32 @@ def _uses_wandb(log: LogConfig) -> bool:
 
 
 def shows_galleries(config: RunConfig) -> bool:
-    """Whether there is anything that galleries are drawn for."""
+    """Return whether the run should draw galleries: they are enabled, and TensorBoard or W&B can show them."""
     return config.log.gallery > 0 and (config.log.tensorboard or _uses_wandb(config.log))
 
 
 def open_loggers(loggers: Loggers, config: RunConfig, resumed_step: int, wandb_id: str | None) -> str | None:
-    """Open a run's loggers, none of which can stop it from then on. On rank 0 only.
+    """Open a run's loggers. Call on rank 0 only.
 
     Args:
-        loggers: to which they are added one by one, so that those that are open can be closed whatever happens.
-        config: of the run.
-        resumed_step: at which it goes on.
-        wandb_id: of its Weights & Biases run; None when there is none yet.
+        loggers: collection to add them to, one by one, so that the caller can close those opened before an error.
+        config: configuration of the run.
+        resumed_step: step at which the run starts or resumes.
+        wandb_id: id of the run's Weights & Biases run; None if it has none yet.
 
     Returns:
-        That id, which is made up here when it is first needed.
+        The id of the Weights & Biases run, generated if needed; None without one.
 
     Raises:
-        ConfigError: if one of them is not installed, or cannot write where it has to.
+        ConfigError: if a logger's package is not installed, or its files cannot be written.
     """
     run_dir, log = config.train.run, config.log
     patience = min(_PATIENCE_SECONDS, config.train.timeout / 4)
     folder = local_path(run_dir) if is_local(run_dir) else None
     if log.tensorboard and folder is None:
         raise ConfigError(
-            f"TensorBoard's files grow with every line, which files in {run_dir} cannot; "
-            "give a local train.run, or leave log.tensorboard out"
+            f"TensorBoard appends to its files, which {run_dir} does not support; "
+            "choose a local run folder (train.run), or unset log.tensorboard"
         )
     add = loggers.members.append
     try:
@@ -99,6 +99,7 @@ def open_loggers(loggers: Loggers, config: RunConfig, resumed_step: int, wandb_i
             add(WeightsAndBiases(config, wandb_id, folder))
     except OSError as error:
         raise ConfigError(
-            f"the metrics of {run_dir} cannot be written ({error}); make room, or give another"
+            f"cannot write the metrics of {run_dir} ({error}); free disk space, or choose another run folder "
+            "(train.run)"
         ) from error
     return wandb_id

@@ -1,4 +1,4 @@
-"""The run's pictures as files beside it."""
+"""The logger that saves a run's pictures as files."""
 
 from sgloc.storage import Storage
 from sgloc.threads import Patience
@@ -6,7 +6,7 @@ from sgloc.train.loggers.base import Logger
 
 
 class PictureFiles(Logger):
-    """gallery/step-<step>-<name>.png in the run's folder or URL."""
+    """Writes pictures to gallery/step-<step>-<name>.png in the run folder."""
 
     name = "the gallery"
 

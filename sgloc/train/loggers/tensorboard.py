@@ -1,4 +1,4 @@
-"""TensorBoard's event files."""
+"""The logger for TensorBoard's event files."""
 
 import io
 import os
@@ -12,16 +12,16 @@ from sgloc.train.loggers.base import Logger, Record, scalars
 
 
 class TensorBoard(Logger):
-    """TensorBoard's event files in a folder: curves by the names that W&B has, and pictures.
+    """Writes curves, under the same names as in W&B, and pictures to TensorBoard's event files.
 
-    Each event is on disk at once, so that a kill leaves no gap behind; and an error is raised where it happens, where
-    torch's SummaryWriter would have a thread of its own print a traceback and write nothing more. Half an event, which
-    a full disk leaves, is cut off before the next one is written: nothing could be read behind it.
+    Each event is written to disk immediately, so that a kill leaves no gap, and a write error is raised to the caller;
+    in torch's SummaryWriter, a background thread would print a traceback and stop writing. A partial event left by a
+    full disk is truncated before the next write, since TensorBoard could not read past it.
 
     Args:
-        folder: a local one.
-        resumed_step: at which the run goes on; TensorBoard forgets what the files have of later steps, which will come
-            again.
+        folder: local folder for the files.
+        resumed_step: step at which the run starts or resumes; TensorBoard then discards the events of later steps,
+            which will be logged again.
 
     Raises:
         ConfigError: if TensorBoard is not installed.
@@ -36,30 +36,30 @@ class TensorBoard(Logger):
         except ImportError as error:
             raise ConfigError(
                 f"log.tensorboard needs TensorBoard, which cannot be imported ({error}); "
-                "pip install 'sgloc[tensorboard]', or leave the option out"
+                "run pip install 'sgloc[tensorboard]', or unset the option"
             ) from error
         self.event, self.summary, self.record_writer = event_pb2.Event, summary_pb2.Summary, RecordWriter
         Path(folder).mkdir(parents=True, exist_ok=True)
-        # TensorBoard reads files in the sequence of their names.
+        # TensorBoard reads the files of a folder in the order of their names, hence the time with leading zeros.
         name = f"events.out.tfevents.{time.time():017.6f}.{socket.gethostname()}.{os.getpid()}"
         self.path, self.size = Path(folder) / name, 0
         self._write(file_version="brain.Event:2")
         self._write(step=resumed_step + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
 
     def log(self, record: Record) -> None:
-        """Write a record's numbers."""
+        """Write the numbers of a record."""
         values = [self.summary.Value(tag=tag, simple_value=value) for tag, value in scalars(record).items()]
         self._write(step=record["step"], summary=self.summary(value=values))
 
     def show(self, name: str, step: int, png: bytes) -> None:
         """Write a picture."""
-        # Where every PNG has its size.
+        # The width and height in the IHDR chunk, which comes first in every PNG.
         width, height = struct.unpack(">II", png[16:24])
         image = self.summary.Image(encoded_image_string=png, width=width, height=height, colorspace=3)
         self._write(step=step, summary=self.summary(value=[self.summary.Value(tag=name, image=image)]))
 
     def _write(self, **content: object) -> None:
-        """Append an event to the file."""
+        """Append an event to the file, over any partial event."""
         event = io.BytesIO()
         self.record_writer(event).write(self.event(wall_time=time.time(), **content).SerializeToString())
         with self.path.open("ab") as stream:

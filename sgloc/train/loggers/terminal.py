@@ -1,4 +1,4 @@
-"""What a user sees of a run while it runs."""
+"""The logger that shows a run's progress in the terminal."""
 
 import contextlib
 import logging
@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 
 class Terminal(Logger):
-    """A line a record among all that is logged, and on a terminal a bar of the steps below them."""
+    """Logs each record as a line and, on a terminal, shows a progress bar of the steps below."""
 
     name = "the terminal"
 
@@ -22,13 +22,13 @@ class Terminal(Logger):
         self._advance(step)
 
     def log(self, record: Record) -> None:
-        """Log a record, and move the bar."""
+        """Log a record, and advance the progress bar."""
         values = "  ".join(f"{name} {_short(value)}" for name, value in record.items() if name not in ("step", "event"))
         logger.info("%7d/%d %-10s %s", record["step"], self.num_steps, record["event"], values)
         self._advance(record["step"])
 
     def close(self) -> None:
-        """Take the bar away."""
+        """Remove the progress bar."""
         self._resources.close()
 
 

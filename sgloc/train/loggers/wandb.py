@@ -1,4 +1,4 @@
-"""Weights & Biases, at arm's length."""
+"""The logger for Weights & Biases, isolated in a process of its own."""
 
 import base64
 import contextlib
@@ -16,23 +16,23 @@ from sgloc.errors import ConfigError
 from sgloc.train.loggers.base import Logger, Record, scalars
 from sgloc.train.record import recorded_options, versions
 
-# Records and pictures that wait for W&B; a run that logs a hundred times a second fills it in one and a half minutes.
+# Maximum number of queued records and pictures; a run that logs 100 times a second fills the queue in 100 seconds.
 _MOST_WAITING = 10_000
-# Of killing a process.
+# Seconds allowed beyond a time limit for the process to end or be killed.
 _GRACE = 10.0
 
 
 class WeightsAndBiases(Logger):
-    """A Weights & Biases run, taken up again under the same id when the training is resumed.
+    """Logs to a Weights & Biases run, which is continued under the same id when training resumes.
 
-    A process of its own (`wandb_process`) talks to W&B, and a thread of this one to that process, so that neither a
-    server that does not answer nor anything else there can stop, slow or end the training; and when the training is
-    killed, what was logged until then is not lost.
+    A separate process (`wandb_process`) talks to W&B, and a thread of this process feeds it, so that an unresponsive
+    server or any other fault of W&B can neither stop nor slow down training; and if training is killed, everything
+    logged so far is still delivered.
 
     Args:
-        config: of the run.
-        run_id: W&B's.
-        folder: in which W&B keeps its files, unless WANDB_DIR names another; None: the current one.
+        config: configuration of the run.
+        run_id: id of the W&B run.
+        folder: folder for W&B's files, unless WANDB_DIR is set; None for the current folder.
 
     Raises:
         ConfigError: if W&B is not installed.
@@ -42,9 +42,9 @@ class WeightsAndBiases(Logger):
 
     def __init__(self, config: RunConfig, run_id: str, folder: str | None) -> None:
         if importlib.util.find_spec("wandb") is None:
-            raise ConfigError("log.wandb needs Weights & Biases; pip install wandb, or leave the option out")
+            raise ConfigError("log.wandb needs Weights & Biases; run pip install wandb, or unset the option")
         log = config.log
-        # What may take log.wandb_timeout: logging in online, giving that up, and at the end uploading the rest.
+        # Each may take log.wandb_timeout: going online, giving up on that, and uploading the rest at the end.
         self.limit = 3 * log.wandb_timeout + _GRACE
         self.messages: queue.Queue[bytes] = queue.Queue(_MOST_WAITING)
         self.process = subprocess.Popen(
@@ -52,7 +52,7 @@ class WeightsAndBiases(Logger):
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             env=_environment(log.wandb),
-            # Signals that stop the training are none of its business.
+            # Keep the terminal's signals away from it: it must outlive a stop of the training.
             start_new_session=True,
         )
         self.sender = threading.Thread(target=self._send, name="sgloc-wandb", daemon=True)
@@ -70,7 +70,7 @@ class WeightsAndBiases(Logger):
     def _send(self) -> None:
         pipe = self.process.stdin
         assert pipe is not None
-        # When the process has ended, whoever calls next finds out.
+        # If the process has ended, this thread ends too, which the next call of `_put` reports.
         with contextlib.suppress(OSError), pipe:
             while message := self.messages.get():
                 pipe.write(message)
@@ -82,26 +82,31 @@ class WeightsAndBiases(Logger):
         try:
             self.messages.put_nowait(json.dumps(message).encode() + b"\n")
         except queue.Full as error:
-            raise BufferError(f"it is {_MOST_WAITING:,} records behind and drops what follows") from error
+            raise BufferError(f"it is {_MOST_WAITING:,} records behind; further records are dropped") from error
 
     def log(self, record: Record) -> None:
-        """Send a record's numbers.
+        """Send the numbers of a record.
 
         Raises:
-            ChildProcessError: if there is nobody to send them to.
-            BufferError: if too many wait.
+            ChildProcessError: if the process has ended.
+            BufferError: if the queue is full.
         """
         self._put({"step": record["step"], **scalars(record)})
 
     def show(self, name: str, step: int, png: bytes) -> None:
-        """Send a picture; raises what `log` does."""
+        """Send a picture.
+
+        Raises:
+            ChildProcessError: if the process has ended.
+            BufferError: if the queue is full.
+        """
         self._put({"step": step, name: base64.b64encode(png).decode()})
 
     def close(self) -> None:
-        """Wait, within bounds, until everything is uploaded or on disk.
+        """Wait, up to a time limit, until everything is uploaded or, offline, on disk.
 
         Raises:
-            ChildProcessError: if that has failed.
+            ChildProcessError: if the process failed.
             TimeoutError: if it took too long.
         """
         try:
@@ -112,16 +117,16 @@ class WeightsAndBiases(Logger):
         except (queue.Full, subprocess.TimeoutExpired) as error:
             self.process.kill()
             self.process.wait()
-            raise TimeoutError(f"it was not done after {self.limit:.0f} s") from error
+            raise TimeoutError(f"it did not finish within {self.limit:.0f} s") from error
         finally:
-            # Ends when the process has, whatever it was writing.
+            # The thread ends with the process: its write to the pipe then fails.
             self.sender.join(_GRACE)
         if code:
             raise ChildProcessError("its process has failed")
 
 
 def _environment(mode: str) -> dict[str, str]:
-    """This process's environment: quiet, without W&B's reports on itself, and without a key where none is needed."""
+    """Return this process's environment with W&B silenced, its error reporting off, and no API key if offline."""
     environment = {"WANDB_SILENT": "true", "WANDB_ERROR_REPORTING": "false", **os.environ}
     if mode == "offline":
         environment.pop("WANDB_API_KEY", None)

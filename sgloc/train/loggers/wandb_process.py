@@ -1,7 +1,7 @@
-"""The process that talks to Weights & Biases for a training.
+"""The child process that logs to Weights & Biases for a training process.
 
-It reads lines of JSON from standard input: what run it is, then what there is to log, numbers and pictures by their
-names. When the input ends without "finished", the training was killed; what came until then is kept all the same.
+It reads JSON lines from standard input: first the description of the run, then numbers and pictures by name. If the
+input ends without "finished", training was killed; everything received so far is still logged.
 """
 
 import base64
@@ -20,12 +20,12 @@ from sgloc.masking import mask
 from sgloc.signals import STOP_SIGNALS
 from sgloc.train.loggers.base import in_a_few_words
 
-# Beyond the time that W&B is given, after which the process ends whatever it hangs in.
+# Seconds beyond W&B's own timeout, after which an alarm ends the process wherever it hangs.
 _GRACE = 5
 
 
 class _User:
-    """Whoever reads the training's standard error. What others in this process print there goes nowhere."""
+    """Messages to the user on the training's standard error; discards all other output of this process."""
 
     def __init__(self) -> None:
         self.stream: TextIO = os.fdopen(os.dup(2), "w")
@@ -40,20 +40,20 @@ class _User:
 
 def _messages() -> Iterator[dict[str, Any]]:
     for line in sys.stdin.buffer:
-        # A kill may cut the last one short.
+        # A kill may truncate the last line.
         if line.endswith(b"\n"):
             yield json.loads(line)
 
 
 def _start(mode: Literal["online", "offline"], start: dict[str, Any]) -> Any:
-    """W&B's run, in a mode."""
+    """Start or resume the W&B run in a mode."""
     import wandb
 
     settings = wandb.Settings(
         silent=True,
         console="off",
-        # Arguments, environment, code and git remotes may hold passwords. What is worth knowing of them is in the
-        # configuration.
+        # Arguments, environment, code and git remotes may contain passwords; the logged configuration has all relevant
+        # facts.
         x_disable_meta=True,
         x_save_requirements=False,
         save_code=False,
@@ -64,29 +64,29 @@ def _start(mode: Literal["online", "offline"], start: dict[str, Any]) -> Any:
         finish_timeout=start["timeout"],
         finish_timeout_raises=True,
     )
-    # A resumed run may have other options of the kind that does not make it another run.
+    # allow_val_change, since options that are not part of the run's identity may change on resume.
     run = wandb.init(
         mode=mode, resume="allow", allow_val_change=True, config=start["config"], settings=settings, **start["run"]
     )
-    # A run that is resumed goes back to its checkpoint and logs some steps again. W&B's own step must never go back;
-    # with ours as the axis those points just lie on top of each other.
+    # A resumed run restarts from its checkpoint and logs some steps again. W&B's own step must not decrease, so our own
+    # step is the x axis, on which repeated points coincide.
     run.define_metric("step")
     run.define_metric("*", step_metric="step")
     return run
 
 
 def _start_anyhow(start: dict[str, Any], user: _User) -> Any:
-    """W&B's run, offline where it cannot be online."""
+    """Start or resume the W&B run, offline if going online fails."""
     if start["mode"] == "online":
         try:
             run = _start("online", start)
             user.tell(str(run.url))
             return run
         except Exception as error:
-            user.tell(f"not online ({in_a_few_words(error)}); the run is logged offline")
+            user.tell(f"cannot go online ({in_a_few_words(error)}); logging the run offline")
             import wandb
 
-            # The id is in use until then.
+            # Releases the run's id, which cannot be used again before.
             wandb.teardown()
     run = _start("offline", start)
     user.tell(f"offline in {run.settings.sync_dir}")
@@ -94,20 +94,22 @@ def _start_anyhow(start: dict[str, Any], user: _User) -> Any:
 
 
 def _say_how_to_sync(run: Any, is_complete: bool, user: _User) -> None:
-    """Tell which command uploads what this and earlier starts of the run have left on disk."""
+    """Print the command that uploads what this and earlier starts of the run have left on disk."""
     left = set(Path(run.settings.wandb_dir).glob(f"offline-run-*-{run.id}*"))
-    # What is online lacks something only if its end did not get through.
+    # An online run is missing data only if finishing it failed.
     is_online = run.settings.mode != "offline"
     if is_online and not is_complete:
         left.add(Path(run.settings.sync_dir))
     paths = sorted(str(path) for path in left if not list(path.glob("*.synced")))
     if paths:
         option = ["--include-online"] if is_online else []
-        user.tell(f"where there is a network, upload it by\n{shlex.join(['wandb', 'sync', *option, *paths])}")
+        user.tell(
+            f"to upload it, run on a machine with network access:\n{shlex.join(['wandb', 'sync', *option, *paths])}"
+        )
 
 
 def _log_all(run: Any, messages: Iterator[dict[str, Any]]) -> bool:
-    """Log what comes, and say whether the training has told its end."""
+    """Log all messages until the input ends; return whether training finished regularly."""
     for message in messages:
         if "finished" in message:
             return True
@@ -116,7 +118,7 @@ def _log_all(run: Any, messages: Iterator[dict[str, Any]]) -> bool:
 
 
 def _picture(png: str) -> Any:
-    """A picture for W&B, from a PNG file in base 64."""
+    """Convert a base64-encoded PNG file to a W&B image."""
     import wandb
     from PIL import Image
 
@@ -124,10 +126,10 @@ def _picture(png: str) -> Any:
 
 
 def main() -> int:
-    """Log until there is nothing more.
+    """Log everything that arrives on standard input.
 
     Returns:
-        The exit code: 0 if all is uploaded, or on disk when offline.
+        The exit code: 0 if everything is uploaded or, offline, on disk.
     """
     for number in STOP_SIGNALS:
         signal.signal(number, signal.SIG_IGN)
@@ -144,7 +146,7 @@ def main() -> int:
         run.finish(exit_code=0 if is_finished else 1)
         is_complete = True
     except Exception as error:
-        user.tell(f"failed ({in_a_few_words(error)}); what it lacks of the run is in metrics.jsonl")
+        user.tell(f"failed ({in_a_few_words(error)}); the complete metrics are in metrics.jsonl")
         signal.alarm(limit + _GRACE)
     if run is not None:
         _say_how_to_sync(run, is_complete, user)
@@ -152,5 +154,5 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    # All is said and done, and what W&B would do at exit may wait for a network.
+    # Skip W&B's exit handlers, which may wait for the network; everything is finished already.
     os._exit(main())

@@ -1,4 +1,4 @@
-"""What the reader of binary files takes, rejects and refuses."""
+"""The reader of binary files: records it accepts, records it rejects, files it refuses."""
 
 import gzip
 import struct
@@ -73,7 +73,7 @@ def test_round_trip(tmp_path: Path, drawings: list[tuple[int, bool, Any]]) -> No
         (record(recognized=-1), "bad_recognized", "-1"),
         (record(country=b"\x80A"), "bad_country", r"b'\x80A'"),
         (record(country=b"A\n"), "bad_country", r"b'A\n'"),
-        (record([[(1, 2)] * 6000, [(3, 4)] * 4001]), "too_many_points", "10001 points, where 10000 are taken"),
+        (record([[(1, 2)] * 6000, [(3, 4)] * 4001]), "too_many_points", "10001 points; the limit is 10000"),
         (record([[(1, 2)] * 65535] * 2), "too_many_points", "131070 points"),
     ],
     ids=[
@@ -169,5 +169,5 @@ def test_a_category_that_is_given_replaces_the_name(tmp_path: Path) -> None:
     (drawing,) = read_bytes(tmp_path, record(), "0017.partial.bin", category="cat", word="cat")
     assert isinstance(drawing, Drawing)
     assert drawing.category == "cat"
-    with pytest.raises(DataError, match=r"holds drawings of '0017\.partial', where 'cat' is wanted"):
+    with pytest.raises(DataError, match=r"holds drawings of '0017\.partial' instead of 'cat'"):
         read_bytes(tmp_path, record(), "0017.partial.bin", word="cat")

@@ -1,4 +1,4 @@
-"""Drawings give the same sketches in whichever form they come: drawings of our own, and real ones where they are."""
+"""A drawing gives the same sketch in every file format; tested on synthetic drawings and, if available, real ones."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def drawings_of(outcomes: list[Drawing | Reject]) -> list[Drawing]:
 
 @pytest.fixture(scope="module", params=["made", "real"])
 def folder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder of simplified ndjson files, a category each."""
+    """A folder of simplified ndjson files, one per category."""
     return real_drawings() if request.param == "real" else write_simplified_sample(tmp_path_factory.mktemp("made"))
 
 
@@ -72,7 +72,7 @@ def test_binary_gives_the_same_sketches(tmp_path: Path, drawn: dict[str, list[Dr
 
 
 def distances_to_polyline(points: Float64Array, line: Float64Array) -> Float64Array:
-    """Distances, float64 [n], of points [n, 2] from the polyline through points [m, 2]."""
+    """Return the distances, float64 [n], of points [n, 2] from the polyline through points [m, 2]."""
     starts, along = line[:-1], np.diff(line, axis=0)
     if len(line) == 1:
         starts, along = line, np.zeros((1, 2))
@@ -84,18 +84,18 @@ def distances_to_polyline(points: Float64Array, line: Float64Array) -> Float64Ar
 
 
 def test_raw_gives_nearly_the_simplified_sketches(tmp_path: Path, drawn: dict[str, list[Drawing]]) -> None:
-    """What a raw drawing becomes, where it is a simplified one on another canvas.
+    """A simplified drawing on another canvas, read as a raw one, stays nearly the same.
 
-    Exact equality cannot be: resampling at 1 px leaves corners out, so that rounding and the second thinning by 2 px
-    move or drop points. But no stroke is lost, each point is a rounded point of the stroke it came from, and hardly a
-    corner is farther from the new stroke than the 2 px, half a step and the rounding. (A turning point that lies beyond
-    both ends of its run may be: the recipe's distances are to the infinite line.)
+    Exact equality is impossible: resampling at 1 px skips corners, so rounding and the second thinning by 2 px move or
+    drop points. But no stroke is lost, each point is a rounded point of its original stroke, and hardly any corner is
+    farther from the new stroke than 2 px plus half a step plus the rounding. (A turning point beyond both ends of its
+    run may be: the recipe measures distances to the infinite line.)
     """
     generator = np.random.default_rng(0)
     rounding = 0.5**0.5
     strays: list[float] = []
     num_points_before = num_points_after = 0
-    # Fifty at most.
+    # At most fifty categories.
     for category in list(drawn)[:: 1 + len(drawn) // 51]:
         drawings = drawn[category][:12]
         scale, shift = np.exp(generator.uniform(-3, 3)), generator.uniform(-1000, 1000, 2)

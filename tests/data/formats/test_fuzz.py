@@ -1,4 +1,4 @@
-"""12,900 malformed files: nothing but DataError is raised, and accepted + rejected = seen."""
+"""12,900 malformed files: only DataError is raised, and every drawing is either accepted or rejected."""
 
 import contextlib
 import io
@@ -34,7 +34,7 @@ PLACES = {".ndjson": r"\d+", ".npz": r"(train|valid|test)\[\d+\]", ".bin": r"rec
 
 
 def num_lines(data: bytes) -> int:
-    """Lines, or the entries of a file that is one array."""
+    """Return the number of lines, or of entries if the file is a single array."""
     with contextlib.suppress(ValueError):
         found = orjson.loads(data)
         if isinstance(found, list) and found and isinstance(found[0], dict):
@@ -43,7 +43,7 @@ def num_lines(data: bytes) -> int:
 
 
 def num_records(data: bytes) -> int:
-    """Records of a binary file, what is left of one at its end among them."""
+    """Return the number of records of a binary file, including a truncated one at the end."""
     position = number = 0
     while position < len(data):
         number += 1
@@ -57,7 +57,7 @@ def num_records(data: bytes) -> int:
 
 
 def num_entries(data: bytes) -> int:
-    """Entries of an npz file, as the headers of its arrays say."""
+    """Return the number of entries of an npz file according to the headers of its arrays."""
     number = 0
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         for split in ("train", "valid", "test"):
@@ -71,7 +71,7 @@ COUNTERS: dict[str, Callable[[bytes], int]] = {".ndjson": num_lines, ".npz": num
 
 
 def read(path: Path, data: bytes) -> Counter[str]:
-    """Read data as a file and check all that comes of it; returns how much of what came."""
+    """Read data as a file, check every outcome, and return the number of outcomes of each kind."""
     path.write_bytes(data)
     outcomes: Counter[str] = Counter()
     try:
@@ -126,7 +126,7 @@ def write_npz2(path: Path) -> None:
     write_npz_of_python2(path, train=[drawing.stroke3 for drawing in make_drawings(3)])
 
 
-# Of a line: texts and truths, numbers, lists of numbers, strokes, drawings, brackets.
+# Parts of a line: strings and booleans, numbers, lists of numbers, strokes, drawings, brackets.
 JSON_PARTS = [rb'"[^"]*"|true|false', rb"[\d.-]+", rb"\[[^\[\]]*\]", rb"\[(\[[^\[\]]*\](, )?)+\]"]
 JSON_PARTS += [rb"\[\[\[.*\]\]\]", rb"[\[\]]"]
 OTHER_PARTS = [b"-1", b"256", b"0.5", b"1" * 30, b"1e400", b"NaN", b"true", b"null", b"[]", b"[7]", b"]", b'"x"', b'""']
@@ -134,13 +134,13 @@ OTHER_PARTS += [b"{}", b"\n", b"[[], []]", b"[[], [], []]", json.dumps([[0] * 41
 
 
 def swap_parts(data: bytes, generator: random.Random) -> bytes:
-    """Puts something else in the place of a part of a line, so that it mostly stays JSON."""
+    """Replace a part of a line with something else, so that it usually stays valid JSON."""
     part = generator.choice(list(re.finditer(generator.choice(JSON_PARTS), data)))
     return data[: part.start()] + generator.choice(OTHER_PARTS) + data[part.end() :]
 
 
 def change_bytes(data: bytes, generator: random.Random) -> bytes:
-    """Changes a few bytes past the header of a .npy file, so that it mostly stays a sound pickle."""
+    """Change a few bytes after the header of a .npy file, so that it usually stays a valid pickle."""
     changed = bytearray(data)
     for _ in range(generator.randint(1, 2)):
         changed[generator.randrange(128, len(changed))] = generator.randrange(256)
@@ -184,7 +184,7 @@ def test_mutated_files(
 
 @pytest.mark.fuzz
 def test_mutated_arrays(tmp_path: Path, mutate: Mutate, generator: random.Random) -> None:
-    """Within an archive that is sound, so that changes come as far as the unpickler and the checks of rows."""
+    """Mutate arrays in an intact archive, so that the changes reach the unpickler and the checks of rows."""
     path = tmp_path / "cat.npz"
     outcomes: Counter[str] = Counter()
     for write in (write_npz3, write_npz2):
@@ -221,7 +221,7 @@ records = st.fixed_dictionaries(
 lines = (records | json_values).map(lambda value: json.dumps(value).encode()) | st.binary(max_size=30)
 
 
-# A value of so many parts that showing some of each took more than 400 characters.
+# A value with so many parts that showing a little of each once took more than 400 characters.
 BROAD = {str(number): [["abcdefg"] * 6] * 6 for number in range(4)}
 
 

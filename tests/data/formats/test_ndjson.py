@@ -1,4 +1,4 @@
-"""What the reader of ndjson files takes, rejects and refuses: lines of either form, and simplified drawings."""
+"""The reader of ndjson files: lines it accepts or rejects, files it refuses; simplified drawings."""
 
 import gzip
 import json
@@ -222,7 +222,7 @@ def test_reads_gzip(tmp_path: Path) -> None:
         (
             "cat.ndjson.gz",
             gzip.compress(bytes(2**27), mtime=0),
-            r"unpacks to \d+ bytes from \d+, which no file of drawings",
+            r"decompresses to \d+ bytes from \d+, which is implausible",
         ),
         ("cat.ndjson.gz", line(), r"cannot be read \(BadGzipFile"),
         ("cat.ndjson.gz", gzip.compress(line() * 50, mtime=0)[:-9], r"cannot be read \(EOFError"),
@@ -264,7 +264,7 @@ def test_takes_the_wanted_word_only(tmp_path: Path) -> None:
     assert isinstance(one, Drawing)
     assert isinstance(last, Drawing)
     assert isinstance(other, Reject)
-    assert (other.place, other.reason, other.detail) == ("2", "wrong_word", "'dog', where 'cat' is wanted")
+    assert (other.place, other.reason, other.detail) == ("2", "wrong_word", "'dog' instead of 'cat'")
     assert isinstance(odd, Reject)
     assert odd.reason == "bad_word"
 
@@ -276,7 +276,7 @@ def test_most_points_are_still_taken(tmp_path: Path) -> None:
     assert isinstance(taken, Drawing)
     (rejected,) = read_drawings(str(tmp_path / "cat.ndjson"), max_points=4)
     assert isinstance(rejected, Reject)
-    assert (rejected.reason, rejected.detail) == ("too_many_points", "5 points, where 4 are taken")
+    assert (rejected.reason, rejected.detail) == ("too_many_points", "5 points; the limit is 4")
 
 
 def test_of_a_key_given_twice_the_last_holds(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Byte order marks, encodings, arrays and floats: drawings that other programs write."""
+"""Byte order marks, encodings, arrays and floats in the ndjson files of other programs."""
 
 import gzip
 import json

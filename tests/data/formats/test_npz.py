@@ -1,4 +1,4 @@
-"""What the reader of sketch-rnn npz files takes, rejects and refuses."""
+"""The reader of sketch-rnn npz files: entries it accepts or rejects, files it refuses."""
 
 import hashlib
 import io
@@ -111,7 +111,7 @@ def test_a_category_that_is_given_replaces_the_name(tmp_path: Path) -> None:
     assert [(drawing.category, drawing.key_id) for drawing in given] == [
         (drawing.category, drawing.key_id) for drawing in named
     ]
-    with pytest.raises(DataError, match="holds drawings of 'cat', where 'dog' is wanted"):
+    with pytest.raises(DataError, match="holds drawings of 'cat' instead of 'dog'"):
         read_drawings(path, category="cat", word="dog")
 
 
@@ -156,7 +156,7 @@ def test_refuses_a_file(tmp_path: Path, data: bytes, fault: str) -> None:
         ({"train.npy": EMPTY, "valid.npy": EMPTY, "test.npy": b"\x00" * 10_000_000}, "claims 10000000 bytes for test"),
         (
             {"train.npy": EMPTY, "valid.npy": b"text", "test.npy": EMPTY},
-            "valid of .*cat.npz is not a sound object array",
+            "valid of .*cat.npz is not a valid object array",
         ),
         ({"train.npy": npy(np.zeros((2, 3))), "valid.npy": EMPTY, "test.npy": EMPTY}, r"float64 of shape \(2, 3\)"),
         ({"train.npy": EMPTY, "valid.npy": EMPTY, "test.npy": npy(object_array([pickle.loads]))}, r"'_pickle\.loads'"),

@@ -1,4 +1,4 @@
-"""What the reader makes of raw drawings."""
+"""The reader of raw drawings, which simplifies them."""
 
 import json
 import random
@@ -41,7 +41,7 @@ def test_is_simplified_by_the_recipe(tmp_path: Path, points: list[list[tuple[flo
 def test_reads_a_raw_drawing_by_hand(tmp_path: Path) -> None:
     (drawing,) = read_strokes(tmp_path, STROKES)
     assert isinstance(drawing, Drawing)
-    # 510 wide and 255 high: halved, so that the corner at (510, 100) comes to (250, 0).
+    # 510 wide and 255 high, so it is halved: the corner at (510, 100) moves to (250, 0).
     absolute = np.cumsum(drawing.stroke3[:, :2], axis=0)
     assert absolute[[0, -2, -1]].tolist() == [[0, 0], [255, 128], [0, 50]]
     assert np.abs(absolute - [250, 0]).sum(axis=1).min() <= 1
@@ -51,7 +51,11 @@ def test_reads_a_raw_drawing_by_hand(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("strokes", "reason", "detail"),
     [
-        ([STROKES[0], [[1], [2]]], "wrong_shape", "stroke 1 is [[1], [2]], not a list of xs, one of ys, one of times"),
+        (
+            [STROKES[0], [[1], [2]]],
+            "wrong_shape",
+            "stroke 1 is [[1], [2]], not a list of xs, one of ys and one of times",
+        ),
         ([[[1], [2]], STROKES[0]], "wrong_shape", "stroke 1 is"),
         ([[[1], [2], [3], [4]]], "wrong_shape", "stroke 0 is"),
         ([[[1], [2], None]], "wrong_shape", "stroke 0 is"),
@@ -62,8 +66,12 @@ def test_reads_a_raw_drawing_by_hand(tmp_path: Path) -> None:
         ([[[1], [True], [3]]], "not_a_number", "True"),
         ([[[None], [1], [3]]], "not_a_number", "None"),
         ([[[1.7e308, -1.7e308], [1, 1], [3, 3]]], "not_finite", "width or height"),
-        ([[[0] * 200_001, [1] * 200_001, [0] * 200_001]], "too_many_points", "200001 points, where 200000 are simp"),
-        ([[[0, 1] * 400, [1] * 800, [0] * 800]], "too_many_points", "203745 points when resampled"),
+        (
+            [[[0] * 200_001, [1] * 200_001, [0] * 200_001]],
+            "too_many_points",
+            "200001 points before simplification; the limit is 200000",
+        ),
+        ([[[0, 1] * 400, [1] * 800, [0] * 800]], "too_many_points", "203745 points after resampling"),
         ([[[0, 1e308] * 4, [1] * 8, [0] * 8]], None, ""),
     ],
 )
@@ -99,7 +107,7 @@ def test_points_are_counted_when_simplified(tmp_path: Path) -> None:
     dots = [[[index], [index], [0]] for index in range(121)]
     (rejected,) = read_strokes(tmp_path, dots, max_points=120)
     assert isinstance(rejected, Reject)
-    assert (rejected.reason, rejected.detail) == ("too_many_points", "121 points, where 120 are taken")
+    assert (rejected.reason, rejected.detail) == ("too_many_points", "121 points; the limit is 120")
 
 
 def test_forms_may_follow_one_another(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What the reader of pickled arrays takes, and what it refuses."""
+"""The reader of pickled arrays: pickles it accepts, and pickles it refuses."""
 
 import io
 import os
@@ -94,7 +94,7 @@ def test_reads_a_header_of_python_2() -> None:
 
 
 class Payload:
-    """Pickled as the call of a function."""
+    """Pickles as a function call."""
 
     def __init__(self, function: Callable[..., Any], *arguments: Any) -> None:
         self.call = (function, arguments)
@@ -104,7 +104,7 @@ class Payload:
 
 
 class Custom:
-    """A class that no pickle of arrays holds."""
+    """A class that never occurs in a pickle of arrays."""
 
     def __init__(self) -> None:
         self.attribute = 1
@@ -120,7 +120,7 @@ def test_runs_nothing(tmp_path: Path, protocol: int, depth: str) -> None:
         load(pickled)
     assert not marker.exists()
     pickle.loads(pickled)  # noqa: S301
-    assert marker.exists(), "the payload would not have done anything anyway"
+    assert marker.exists(), "the payload has no effect even when it is unpickled"
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
@@ -178,7 +178,7 @@ ENCODE_A_MEGABYTE = (
         (b"\x80\x02}" + nested_tuples(60) + b"NsN.", "EMPTY_DICT"),
         (
             b"\x80\x02" + pickled_array_of_python2((2**30, 2**30), b"i2", b"<", text_of_python2(b"ab")) + STOP,
-            "2 bytes are not",
+            "2 bytes do not match",
         ),
         (b"\x80\x02" + pickled_array_of_python2((2**20,) * 500, b"i2", b"<", text_of_python2(b"")) + STOP, "sizes"),
         (b"\x80\x02" + pickled_array_of_python2((-1,), b"i2", b"<", text_of_python2(b"ab")) + STOP, "sizes"),

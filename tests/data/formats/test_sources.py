@@ -1,4 +1,4 @@
-"""Which files a source stands for."""
+"""Resolution of sources to files."""
 
 import os
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def test_finds_urls() -> None:
         (lambda folder: [str(folder / "*")], rf"\* has no match that ends in {ENDINGS}"),
         (lambda folder: "nowhere://cat.npz", "cannot be opened .*Protocol not known"),
         (lambda folder: "quickdraw:simple", "'?quickdraw:simple.*binary, simplified, raw, npz.*'simplified'"),
-        (lambda folder: "quickdraw:", "no form of the public data set"),
+        (lambda folder: "quickdraw:", "not a format of the public data set"),
     ],
     ids=[
         "no-source",
@@ -104,8 +104,10 @@ def test_finds_nothing(tmp_path: Path, source: Callable[[Path], Any], fault: str
 
 @pytest.mark.parametrize("name", ["", "/", "/*"], ids=["folder", "with a slash", "glob"])
 def test_shards_are_no_drawings(tiny_shards: str, name: str) -> None:
-    # Their rejects.ndjson has an ending of drawings.
-    with pytest.raises(DataError, match="holds shards already; give the drawings that they were built from"):
+    # The folder contains rejects.ndjson, which has the ending of a drawing file.
+    with pytest.raises(
+        DataError, match="already holds shards; use them, or pass the drawings that they were built from"
+    ):
         find_sources(tiny_shards + name)
 
 
@@ -128,7 +130,7 @@ def test_names_the_public_data_set(form: str, path: str) -> None:
 
 def test_names_only_the_wanted_categories_below_a_mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     wanted = ["hot dog", "cat", "cat"]
-    # Of a protocol that nobody knows: any look at it would fail.
+    # The protocol is unknown, so any access to the mirror would fail.
     assert find_sources("quickdraw:raw", wanted, mirror="nowhere://there/") == [
         SourceFile("nowhere://there/full/raw/cat.ndjson", "cat", "cat"),
         SourceFile("nowhere://there/full/raw/hot dog.ndjson", "hot dog", "hot dog"),
@@ -190,5 +192,5 @@ def test_a_name_that_is_not_utf_8_is_refused(tmp_path: Path, source: str) -> Non
     path.parent.mkdir(exist_ok=True)
     path.write_bytes(b"")
     for given in (path, path.parent):
-        with pytest.raises(DataError, match="has a name that is not UTF-8; rename the file, or its folder"):
+        with pytest.raises(DataError, match="has a name that is not UTF-8; rename the file or its folder"):
             find_sources(str(given))

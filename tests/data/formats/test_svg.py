@@ -1,4 +1,4 @@
-"""Folders of people's own drawings become shards: SVG and JSON, a folder a category."""
+"""Building shards from folders of a user's own drawings: SVG and JSON, one folder per category."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ NAMESPACE = 'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 800 800"'
 
 
 def svg(number: int, more: str = "") -> str:
-    """A drawing of two strokes as TU-Berlin has them, curves in groups."""
+    """Return a drawing of two strokes in the style of TU-Berlin's files: curves in groups."""
     curve = f'<path d="M{100 + number} 100c0 {50 + number} 200 0 300 300"/>'
     return (
         f'<svg {NAMESPACE}><g fill="none" stroke="black">{curve}<path d="M50 700L750 {600 - number}"/>{more}</g></svg>'
@@ -32,7 +32,7 @@ def svg(number: int, more: str = "") -> str:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Two categories, of forty SVGs each, and one of JSON."""
+    """Two categories of forty SVGs each, and one category of JSON files."""
     for category in ("alarm clock", "cat"):
         (tmp_path / "drawn" / category).mkdir(parents=True)
         for number in range(40):
@@ -55,9 +55,9 @@ def test_subfolders_are_the_categories(folder: Path, tmp_path: Path) -> None:
         "dog/*.json": 10,
     }
     assert (manifest.num_read, manifest.num_accepted, manifest.rejected) == (90, 90, {})
-    # They are not QuickDraw's.
+    # QuickDraw's licence does not apply to them.
     assert manifest.licence == ""
-    # Simplified as QuickDraw's own drawings are.
+    # Simplified like QuickDraw's own drawings.
     (category, _, rows) = read_back(str(tmp_path / "out"), manifest, "train")[0]
     polylines = stroke3_to_polylines(np.array(rows, dtype=np.int16))
     assert (category, len(polylines)) == ("alarm clock", 2)
@@ -93,7 +93,7 @@ def test_what_is_left_out_or_cannot_be_read_is_counted(folder: Path, tmp_path: P
 
 
 def test_a_drawing_given_twice_is_taken_once(folder: Path, tmp_path: Path) -> None:
-    # The same name and the same strokes; another drawing of the same name is another.
+    # 0.svg has a known name and known strokes: a duplicate. 1.svg has a known name but other strokes: a new drawing.
     (tmp_path / "more" / "cat").mkdir(parents=True)
     (tmp_path / "more" / "cat" / "0.svg").write_text(svg(0))
     (tmp_path / "more" / "cat" / "1.svg").write_text(svg(300))
@@ -103,7 +103,7 @@ def test_a_drawing_given_twice_is_taken_once(folder: Path, tmp_path: Path) -> No
 
 
 def test_files_of_categories_come_before_folders(folder: Path) -> None:
-    # Notes beside QuickDraw's files, and folders of something else, are no drawings.
+    # Other files and folders next to QuickDraw's files, such as notes, are not drawings.
     (folder / "cat.ndjson").write_text("")
     (folder / "about.json").write_text("{}")
     assert [source.location for source in find_sources(str(folder))] == [str(folder / "cat.ndjson")]
@@ -111,7 +111,7 @@ def test_files_of_categories_come_before_folders(folder: Path) -> None:
 
 def test_shards_below_a_folder_are_no_drawings(folder: Path, tiny_shards: str) -> None:
     (folder / "out").symlink_to(tiny_shards)
-    with pytest.raises(DataError, match="out holds shards already"):
+    with pytest.raises(DataError, match="out already holds shards"):
         find_sources(str(folder))
 
 
@@ -127,7 +127,7 @@ def test_our_own_ndjson_shows_what_its_file_is_named_after(tmp_path: Path) -> No
 
 
 FORM_OF_ONE_FILE = '''
-"""Dots: a line of text a drawing, of two numbers."""
+"""Dots: one drawing per line, as two numbers."""
 from sgloc.data.formats.form import Form
 from sgloc.data.formats.rows import ByteDrawing, Strokes, derived_key
 from sgloc.sketch.rejects import UnfitError

@@ -1,4 +1,4 @@
-"""Cells of random parameters, and what the oracle is given of them."""
+"""Cells with random parameters, and their parameters and masks in the oracle's form."""
 
 import numpy as np
 import pytest
@@ -9,7 +9,7 @@ from sgloc.models.sketchgloc.encoder import cell_of
 from sgloc.nn.recurrent.cells import Cell
 
 CELLS: list[CellName] = ["lstm", "layer_norm", "hyper"]
-# With each, whether dropout falls on the small LSTM of a hyper cell too.
+# Each cell, and whether dropout also applies to the inner LSTM of a hyper cell.
 CELLS_AND_DROPS = [
     pytest.param("lstm", False, id="lstm"),
     pytest.param("layer_norm", False, id="layer_norm"),
@@ -21,7 +21,7 @@ INPUT, HIDDEN, HYPER, EMBEDDING = 4, 6, 5, 3
 
 
 def random_cell(name: CellName, seed: int = 0, drop_both: bool = False) -> Cell:
-    """A cell whose every parameter is random, so that none hides behind its initial value."""
+    """Return a cell with random values for all parameters: an initial value such as 0 or 1 could hide an error."""
     torch.manual_seed(seed)
     config = ModelConfig(
         hyper_size=HYPER, hyper_embedding_size=EMBEDDING, hyper_dropout="both" if drop_both else "main"

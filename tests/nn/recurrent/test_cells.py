@@ -1,4 +1,4 @@
-"""The cells, run over ragged sequences, against the literal step-by-step oracle, forward and backward, in float64."""
+"""The cells on ragged sequences: outputs against the step-by-step oracle, and gradients, in float64."""
 
 import numpy as np
 import pytest
@@ -32,7 +32,7 @@ def test_ragged_run_equals_the_oracle_sequence_by_sequence(name: CellName, drop_
     place = list(zip(layout.sequence.tolist(), layout.step.tolist(), strict=True))
     rows = torch.stack([inputs[sequence][step] for sequence, step in place])
     mask = torch.stack([masks[sequence][step] for sequence, step in place])
-    # The input is projected in two parts, as the decoder does.
+    # The input is projected in two parts, as in the decoder.
     projected = cell.project(rows[:, :1]) + cell.project(rows[:, 1:], first=1)
     outputs = cell.run(projected, layout, state, mask)
     for index, length in enumerate(LENGTHS):

@@ -1,4 +1,4 @@
-"""Compiled steps give what plain ones give, by few graphs."""
+"""Compiled steps give the same results as eager steps, with few compiled graphs."""
 
 import shutil
 
@@ -68,7 +68,7 @@ def test_outputs_and_gradients_are_those_of_plain_steps(name: CellName, drop_bot
     for case, expected in zip(cases, plain, strict=True):
         for mine, theirs in zip(outputs_and_gradients(cell, LENGTHS, **case), expected, strict=True):  # type: ignore[arg-type]
             torch.testing.assert_close(mine, theirs, rtol=1e-12, atol=1e-13)
-    # Forward and back for batches of 1, 3, 4 and 6; dropout, first states and segments change nothing.
+    # Forward and backward graphs for batches of 1, 3, 4 and 6; dropout, initial states and segments add none.
     assert counter.frame_count == 2 * 4
 
 
@@ -107,8 +107,8 @@ def test_a_whole_model() -> None:
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")
 def test_by_inductor(monkeypatch: pytest.MonkeyPatch) -> None:
     if shutil.which("g++") is None:
-        pytest.skip("inductor needs a C++ compiler; install Debian's package g++")
-    # To start processes that compile side by side takes longer than to compile this little.
+        pytest.skip("inductor needs a C++ compiler; install the Debian package g++")
+    # Starting parallel compile workers takes longer than compiling this small cell.
     monkeypatch.setattr("torch._inductor.config.compile_threads", 1)
     cell = random_cell("hyper").float()
     plain = outputs_and_gradients(cell, [2, 2, 1], has_state=True, has_mask=True, segment=None)
