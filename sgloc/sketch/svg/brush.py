@@ -141,13 +141,14 @@ def _walk(one: Polyline, other: Polyline, num_steps: int) -> tuple[Polyline, Pol
     Returns:
         Opposite points of the two lines, [num_steps + 1, 2] each.
     """
-    ones, others = one.tolist(), other.tolist()
+    # The distance of complex numbers is computed several times as fast as that of pairs.
+    ones, others = ((side[:, 0] + 1j * side[:, 1]).tolist() for side in (one, other))
+    last_one, last_other = len(ones) - 1, len(others) - 1
     here, there = 0, 0
     places = [(here, there)]
     for _ in range(num_steps):
-        is_other_done, is_one_done = there + 1 == len(others), here + 1 == len(ones)
-        if is_other_done or (
-            not is_one_done and math.dist(ones[here + 1], others[there]) <= math.dist(ones[here], others[there + 1])
+        if there == last_other or (
+            here < last_one and abs(ones[here + 1] - others[there]) <= abs(ones[here] - others[there + 1])
         ):
             here += 1
         else:

@@ -12,6 +12,8 @@ LIMITS = {
     "element": (50_000, "draws more than {:,} elements, including copies; simplify it first"),
     "shape": (10_000, "draws more than {:,} shapes, including copies; simplify it first"),
     "character": (5_000_000, "has more than {:,} characters of paths, styles and transforms; simplify it first"),
+    "transform": (100_000, "has more than {:,} transforms; simplify it first"),
+    "arc": (40_000, "has more than {:,} arcs; simplify it first"),
     "curve": (100_000, "has more than {:,} points and curves; simplify it first"),
     "point of strokes": (MOST_POINTS, "has more than {:,} points and curves; simplify it first"),
 }

@@ -12,6 +12,7 @@ from fontTools.misc.transform import Transform
 from fontTools.pens.recordingPen import RecordingPen
 from fontTools.svgLib import path as font_tools
 
+from sgloc.sketch.svg.limits import LIMITS, Limits
 from sgloc.sketch.svg.measures import NUMBER, to_float
 
 Chain = npt.NDArray[np.float64]
@@ -23,21 +24,26 @@ _ARGUMENTS = {command: re.compile(_ARGUMENT * count) for command, count in _NUM_
 # The flags of an arc need no separator between them.
 _ARGUMENTS["a"] = re.compile(_ARGUMENT * 3 + r"[\s,]*+([01])" * 2 + _ARGUMENT * 2)
 _MOST_PIECES = 1000
+# Longer data exceeds the limit of curves in any case.
+_MOST_COMMANDS = LIMITS["curve"][0] + 1
 
 
-def parse_path(text: str, most: int) -> tuple[list[Chain], bool]:
+def parse_path(text: str, limits: Limits) -> tuple[list[Chain], bool]:
     """Parse path data; as in browsers, everything before the first error counts.
 
     Chains of a single point, which a move without a following command leaves, are dropped.
 
     Args:
         text: the path data.
-        most: largest number of commands to read; the rest of the data is ignored.
+        limits: counts the arcs, which take several times as long as other commands.
 
     Returns:
         The chains, and whether the data has no error.
+
+    Raises:
+        UnreadableError: if the file has too many arcs.
     """
-    commands, is_whole = _sound_commands(text, most)
+    commands, is_whole = _sound_commands(text, limits)
     pen = RecordingPen()
     try:
         font_tools.parse_path(" ".join(commands), pen)
@@ -57,7 +63,7 @@ def parse_path(text: str, most: int) -> tuple[list[Chain], bool]:
     return [np.array(chain).view(np.float64).reshape(-1, 2) for chain in chains if len(chain) > 1], is_whole
 
 
-def _sound_commands(text: str, most: int) -> tuple[list[str], bool]:
+def _sound_commands(text: str, limits: Limits) -> tuple[list[str], bool]:
     """Return the commands of path data up to the first error, in normalised form, and whether there is no error."""
     start, *parts = _COMMAND.split(text)
     commands: list[str] = []
@@ -69,12 +75,14 @@ def _sound_commands(text: str, most: int) -> tuple[list[str], bool]:
             commands.append(command)
         elif command.lower() in _ARGUMENTS:
             pattern = _ARGUMENTS[command.lower()]
-            while len(commands) < most and (found := pattern.match(arguments, end)):
+            while len(commands) < _MOST_COMMANDS and (found := pattern.match(arguments, end)):
+                if command in "Aa":
+                    limits.count("arc")
                 commands.append(_plain(command, [to_float(argument) for argument in found.groups()]))
                 # Further coordinates of a move are lines.
                 command = {"M": "L", "m": "l"}.get(command, command)
                 end = found.end()
-        if len(commands) == most:
+        if len(commands) == _MOST_COMMANDS:
             break
         if (end == 0 and command not in "Zz") or arguments[end:].strip(" \t\r\n\f,"):
             return commands, False

@@ -10,7 +10,7 @@ from fontTools.misc.transform import Identity, Transform
 
 from sgloc.sketch.svg import measures
 from sgloc.sketch.svg.css import Styles
-from sgloc.sketch.svg.limits import LIMITS, Limits, UnreadableError
+from sgloc.sketch.svg.limits import Limits, UnreadableError
 from sgloc.sketch.svg.paint import INHERITED, is_painted
 from sgloc.sketch.svg.paths import Chain, flattened, parse_path, transformed
 from sgloc.sketch.svg.tree import Element, parse_tree
@@ -183,6 +183,7 @@ class _Walk:
             return place
         if element not in self._transforms:
             self._limits.count("character", len(style["transform"]))
+            self._limits.count("transform", style["transform"].count("("))
             self._transforms[element] = measures.parse_transform(style["transform"], is_css=False)
         matrix = self._transforms[element]
         if matrix is None:
@@ -294,7 +295,7 @@ class _Walk:
         if key not in self._outlines:
             data = _path_data(element.tag, style, place)
             self._limits.count("character", len(data))
-            self._outlines[key], is_whole = parse_path(data, LIMITS["curve"][0] + 1)
+            self._outlines[key], is_whole = parse_path(data, self._limits)
             self._scene.left_out["end of a malformed path"] += not is_whole
         return self._outlines[key]
 
