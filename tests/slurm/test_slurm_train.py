@@ -30,8 +30,8 @@ def test_a_job_that_is_out_of_time_or_preempted_goes_on(
     slow = tmp_path / "scontrol"
     slow.write_text(
         f"""#!/bin/sh
-        {shutil.which("scontrol")} "$@"
-        [ "$1" = requeue ] || exit
+        {shutil.which("scontrol")} "$@" || exit
+        [ "$1" = requeue ] || exit 0
         mkdir {tmp_path}/requeued && trap 'exit 143' TERM
         sleep 60 &
         wait
