@@ -151,7 +151,8 @@ def test_names_what_it_refuses(item: Any, named: str, protocol: int) -> None:
         (np.zeros(2, dtype=[("x", "i2")]), "numpy.dtype|EMPTY_DICT"),
         (np.array(["text"]), "dtype other than"),
         (np.array([1j]), "dtype other than"),
-        (np.array(["2020-01-01"], dtype="M8[D]"), "dtype other than"),
+        # numpy 2.2 and earlier pickle the unit in a dictionary.
+        (np.array(["2020-01-01"], dtype="M8[D]"), "dtype other than|EMPTY_DICT"),
         ({"key": 1}, "EMPTY_DICT"),
     ],
 )
@@ -217,7 +218,7 @@ def test_refuses_hostile_pickles(pickled: bytes, fault: str) -> None:
         (b"\x93NUMPY\x03\x00", r"version is \(3, 0\)"),
         (to_npy(pickle_of_python2([]), 10**18), "length 1000000000000000000"),
         (to_npy(pickle_of_python2([]), 0).replace(b"'|O'", b"'i2'"), "int16"),
-        (to_npy(pickle_of_python2([]), 0).replace(b"(0,)", b"(),)"), "statement"),
+        (to_npy(pickle_of_python2([]), 0).replace(b"(0,)", b"(),)"), "statement|header"),
         (b"\x93NUMPY\x01\x00\xff\x20" + b"'" + b"a" * 0x20FD + b"'", "not a dictionary"),
         (to_npy(pickle_of_python2([]), 0).replace(b"(0,), } ", b"(0,0), }"), "one-dimensional"),
     ],
