@@ -98,7 +98,7 @@ def test_stopped_and_killed(tmp_path: Path, sample_shards: str, monkeypatch: pyt
     assert losses(records(run_dir)) == losses(run(tmp_path / "unbroken", sample_shards, 2, *STEPS))
     with launched(tmp_path / "other", *words, "--train.seed", "1") as refused:
         assert refused.process.wait(PATIENCE) == 2
-        assert refused.log.count("sgloc train: ") == refused.log.count("is of another run") == 1
+        assert refused.log.count("sgloc train: ") == refused.log.count("belongs to another run") == 1
         assert "Traceback" not in refused.log
 
 
