@@ -76,7 +76,7 @@ def test_two_that_are_alike(tiny_shards: str, tmp_path: Path) -> None:
     assert 0 < numbers["latency_seconds"] < numbers["seconds"]
     assert numbers["bus_bandwidth"] == numbers["algorithm_bandwidth"] > 10**6
     assert found["locks"]["found"] == "seen by all ranks"
-    assert found["shards"]["found"].endswith("on 2 rank(s): 3")
+    assert found["shards"]["found"].endswith("by 2 rank(s): 3")
     assert not list(tmp_path.iterdir())
 
 
