@@ -1,5 +1,6 @@
 """Building from servers and into a bucket produces the same bytes as building from local files."""
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,8 +65,10 @@ def test_retries_are_told(
     proxy = faulty(nginx.serve(mirror), [Fault("status"), None, Fault("truncate", after=100)])
     out = tmp_path / "out"
     build_shards("quickdraw:simplified", str(out), OPTIONS, mirror=proxy.url, num_workers=num_workers)
-    assert len(logged) == 2
-    assert all(proxy.url in sentence and "attempt 2" in sentence for sentence in logged)
+    assert all(proxy.url in sentence for sentence in logged)
+    # With two workers, both faults may hit the same file.
+    attempts = [re.findall(r"attempt (\d) of", sentence) for sentence in logged]
+    assert attempts in ([["2"], ["2"]], [["2"], ["3"]])
     assert folder_bytes(out) == built
 
 
