@@ -1,6 +1,7 @@
 """Downloads from real servers, with and without faults."""
 
 import base64
+import dataclasses
 import gzip
 import hashlib
 import os
@@ -28,7 +29,9 @@ from tests.servers import Bucket, Nginx
 # A little more than two ranges, starting like an npz file.
 CONTENT = b"PK\x03\x04" + random.Random(0).randbytes(2 * RANGE_BYTES + 12345)
 OTHER = b"PK\x03\x04" + random.Random(1).randbytes(len(CONTENT) - 4)
-FAST = Retries(num_attempts=3, first_delay=0.01, longest_delay=0.02, timeout=0.5)
+FAST = Retries(num_attempts=3, first_delay=0.01, longest_delay=0.02, timeout=PATIENCE)
+# How long to wait for a server that stalls. A busy machine needs more than a second for an answer.
+STALL_SECONDS = 3.0
 
 Faulty = Callable[[str, Plan], FaultyProxy]
 
@@ -57,9 +60,9 @@ class Site:
         """Switch to a server without support for range requests."""
         self.proxy.upstream = self.nginx.serve(self.folder, ranges=False).removeprefix("http://")
 
-    def download(self, url: str = "") -> bytes:
+    def download(self, url: str = "", timeout: float = FAST.timeout) -> bytes:
         """Download a file and return its content."""
-        download(url or self.url, str(self.path), retries=FAST)
+        download(url or self.url, str(self.path), retries=dataclasses.replace(FAST, timeout=timeout))
         assert not self.part.exists()
         assert not self.sidecar.exists()
         return self.path.read_bytes()
@@ -113,7 +116,7 @@ def test_what_was_there_is_replaced(site: Site) -> None:
 def test_what_passes_is_waited_out(site: Site, fault: Fault, number: int) -> None:
     # aiohttp itself retries once when a connection closes before the response.
     site.proxy.follow([None] * number + [fault] * (2 if fault.kind == "drop" else 1))
-    assert site.download() == CONTENT
+    assert site.download(timeout=STALL_SECONDS if fault.kind == "stall" else PATIENCE) == CONTENT
     (sentence,) = site.told
     assert sentence.startswith(f"{site.url} cannot be read (")
     # Only the lost bytes are requested again; the rest is the body of the error page.

@@ -23,7 +23,7 @@ from tests.drawings import make_drawings, write_ndjson
 from tests.faulty import Fault, FaultyProxy, Plan
 from tests.servers import Bucket, Nginx
 
-RETRIES = Retries(num_attempts=5, first_delay=0.01, longest_delay=0.05, timeout=1.0)
+RETRIES = Retries(num_attempts=5, first_delay=0.01, longest_delay=0.05, timeout=3.0)
 # One of eight concurrent readers may receive several of the spoilt responses in a row.
 PATIENT = dataclasses.replace(RETRIES, num_attempts=20)
 NUM_BATCHES = 40
