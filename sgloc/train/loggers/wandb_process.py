@@ -117,6 +117,14 @@ def _log_all(run: Any, messages: Iterator[dict[str, Any]]) -> bool:
     return False
 
 
+def _finish(run: Any, exit_code: int) -> None:
+    """Finish the run, and wait for W&B's service, which may write the run's file after `finish` has returned."""
+    import wandb
+
+    run.finish(exit_code=exit_code)
+    wandb.teardown(exit_code=exit_code)
+
+
 def _picture(png: str) -> Any:
     """Convert a base64-encoded PNG file to a W&B image."""
     import wandb
@@ -143,7 +151,7 @@ def main() -> int:
         signal.alarm(0)
         is_finished = _log_all(run, messages)
         signal.alarm(limit + _GRACE)
-        run.finish(exit_code=0 if is_finished else 1)
+        _finish(run, exit_code=0 if is_finished else 1)
         is_complete = True
     except Exception as error:
         user.tell(f"failed ({in_a_few_words(error)}); the complete metrics are in metrics.jsonl")
